@@ -1,0 +1,137 @@
+//! Tenants, their keys and their vendor credentials.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppId, ChannelId, CredentialName, KeyId, Timestamp};
+
+/// A tenant: owns keys, credentials, policies and everything below.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct App {
+    /// Its id.
+    pub id: AppId,
+    /// A name for people.
+    #[serde(default)]
+    pub name: String,
+    /// What the app decides for all its messages.
+    #[serde(default)]
+    pub policy: AppPolicy,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Grows with every change; checked on write.
+    #[serde(default)]
+    pub version: u64,
+}
+
+/// What an app decides for all its messages; a message may narrow it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AppPolicy {
+    /// Channels in the order in which they are tried; empty means the built-in order.
+    pub channel_order: Vec<ChannelId>,
+    /// Quiet hours for the classes named in it, for users who set none themselves.
+    pub quiet_hours: Option<crate::user::QuietHours>,
+    /// IANA time zone for users and devices that name none.
+    pub timezone: String,
+    /// Origins of browsers that may connect; empty means none but missing `Origin`.
+    pub origins: Vec<String>,
+    /// Whether `login` needs a `user_token` signed by the app's own server.
+    pub require_user_token: bool,
+}
+
+impl Default for AppPolicy {
+    fn default() -> Self {
+        Self {
+            channel_order: Vec::new(),
+            quiet_hours: None,
+            timezone: "UTC".to_owned(),
+            origins: Vec::new(),
+            require_user_token: false,
+        }
+    }
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Send messages.
+    Send,
+    /// Read devices, messages, traces and reports.
+    Read,
+    /// Manage credentials, devices, templates and campaigns.
+    Manage,
+}
+
+/// Which of the three kinds of API key it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyKind {
+    /// `hy_admin_…`: everything; belongs to no app.
+    Admin,
+    /// `hy_sk_…`: one app, by scopes.
+    Server,
+    /// `hy_pk_…`: public; may only register devices of one app.
+    Client,
+}
+
+/// An API key; only the hash of its secret is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Key {
+    /// Public handle.
+    pub id: KeyId,
+    /// The kind.
+    pub kind: KeyKind,
+    /// The app, unless it is an admin key.
+    pub app: Option<AppId>,
+    /// What a server key may do.
+    #[serde(default)]
+    pub scopes: Vec<Scope>,
+    /// A name for people.
+    #[serde(default)]
+    pub name: String,
+    /// SHA-256 of the secret.
+    pub hash: [u8; 32],
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A channel's named secrets in an app, sealed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Credential {
+    /// The app.
+    pub app: AppId,
+    /// The channel.
+    pub channel: ChannelId,
+    /// Its name; `default` when the caller gave none.
+    pub name: CredentialName,
+    /// The channel's configuration as JSON, sealed by the master key.
+    pub sealed: Vec<u8>,
+    /// What may be shown of it: the non-secret fields.
+    #[serde(default)]
+    pub shown: serde_json::Map<String, serde_json::Value>,
+    /// Where the vendor is, when not at its usual address.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// Limits of the lane, when not the channel's usual ones.
+    #[serde(default)]
+    pub limits: LaneLimits,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Grows with every change.
+    #[serde(default)]
+    pub version: u64,
+}
+
+/// Limits of the lane of one credential. `None` takes the channel's own value.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct LaneLimits {
+    /// Requests to the vendor per second.
+    pub rate_per_s: Option<u32>,
+    /// Requests under way at once.
+    pub concurrency: Option<u32>,
+    /// Tries of one delivery before `retries_exhausted`.
+    pub attempts: Option<u16>,
+}

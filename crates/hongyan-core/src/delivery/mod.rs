@@ -1,0 +1,553 @@
+//! The machine that takes one message to one device.
+//!
+//! Pure: [`Delivery::apply`] turns an [`Input`] into a [`Step`] (what happened, what comes next). Every open
+//! delivery has exactly one job in the work store, due when something must happen if nothing else does; a
+//! final outcome has no way out, later news (a late ack, a click) is recorded as stages only.
+
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::Platform;
+use crate::{
+    AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Stage, Timestamp,
+    UserId, Verdict,
+};
+
+/// One message on its way to one device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The app.
+    pub app: AppId,
+    /// The message.
+    pub message: MessageId,
+    /// The device.
+    pub device: DeviceId,
+    /// The user it is meant for; none when the device itself was addressed.
+    #[serde(default)]
+    pub user: Option<UserId>,
+    /// The device's binding when it was planned: another binding is another person.
+    #[serde(default)]
+    pub binding: u64,
+    /// The message's class.
+    pub class: Class,
+    /// The device's platform.
+    pub platform: Platform,
+    /// The message's collapse key.
+    #[serde(default)]
+    pub collapse_key: Option<String>,
+    /// When it is no longer worth delivering.
+    pub expires_at: Timestamp,
+    /// Where it is.
+    pub state: State,
+    /// Whether a session had its chance and stayed silent.
+    #[serde(default)]
+    pub online_tried: bool,
+    /// Channels that failed for good.
+    #[serde(default)]
+    pub tried: Vec<ChannelId>,
+    /// Why the last way failed.
+    #[serde(default)]
+    pub last_failure: Option<Reason>,
+    /// Tries at the present channel.
+    #[serde(default)]
+    pub attempt: u16,
+    /// What the device reported, each once.
+    #[serde(default)]
+    pub seen: Seen,
+    /// Grows with every change; checked on write.
+    #[serde(default)]
+    pub version: u32,
+}
+
+/// Where a delivery is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// To be planned.
+    Planning,
+    /// With a session; `until` is when the wait for its ack ends.
+    Online {
+        /// End of the wait.
+        until: Timestamp,
+    },
+    /// Waits for a time.
+    Held {
+        /// Until when.
+        until: Timestamp,
+        /// For what.
+        reason: Reason,
+    },
+    /// With a lane or vendor.
+    Pushing {
+        /// The channel.
+        channel: ChannelId,
+        /// The credential.
+        credential: CredentialName,
+    },
+    /// Waits for the next try at a vendor.
+    Retrying {
+        /// The channel.
+        channel: ChannelId,
+        /// The credential.
+        credential: CredentialName,
+        /// When.
+        until: Timestamp,
+    },
+    /// The final outcome.
+    Done {
+        /// Which.
+        reason: Reason,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// The set of stages that a device reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seen(pub u8);
+
+impl Seen {
+    fn bit(stage: Stage) -> u8 {
+        match stage {
+            Stage::Delivered => 1,
+            Stage::Displayed => 2,
+            Stage::Clicked => 4,
+            Stage::Opened => 8,
+            Stage::Dismissed => 16,
+            _ => 0,
+        }
+    }
+
+    /// Whether the stage was reported.
+    #[must_use]
+    pub fn has(self, stage: Stage) -> bool {
+        self.0 & Self::bit(stage) != 0
+    }
+
+    /// Adds a stage; answers whether it is new and one that devices report.
+    fn add(&mut self, stage: Stage) -> bool {
+        let bit = Self::bit(stage);
+        let new = bit != 0 && self.0 & bit == 0;
+        self.0 |= bit;
+        new
+    }
+}
+
+/// What the planner decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Give it to the session and wait for its ack until then.
+    Online {
+        /// End of the wait.
+        until: Timestamp,
+    },
+    /// Give it to a vendor (and to the session too, for `both`).
+    Push {
+        /// The channel.
+        channel: ChannelId,
+        /// The credential.
+        credential: CredentialName,
+    },
+    /// Wait.
+    Hold {
+        /// Until when.
+        until: Timestamp,
+        /// For what.
+        reason: Reason,
+    },
+    /// It ends here.
+    End(Reason),
+}
+
+/// What can happen to a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// The planner decided.
+    Plan(Decision),
+    /// Its wait is over: ack timeout, hold, retry, or a lease that a lost process held.
+    Due,
+    /// The device acknowledged it, or a receipt says that the device has it.
+    Acked,
+    /// The device could not use it.
+    Rejected,
+    /// The device reported what the person did.
+    Client(Stage),
+    /// A vendor answered.
+    Verdict {
+        /// Which channel.
+        channel: ChannelId,
+        /// What.
+        verdict: Verdict,
+        /// When to try again, should the verdict ask for it.
+        retry_at: Timestamp,
+        /// How many tries a channel gets.
+        attempts_max: u16,
+        /// Whether another channel may follow.
+        fallback: bool,
+    },
+    /// The lane could not take it now; nothing was sent.
+    NotSent {
+        /// Why.
+        reason: Reason,
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+    /// It must end: logout, deletion, recall, cancellation, collapse, expiry.
+    End(Reason),
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing changed.
+    Nothing,
+    /// Only stages were recorded.
+    Recorded,
+    /// The planner must decide now.
+    Plan,
+    /// The job is due then.
+    Wait(Timestamp),
+    /// A lane has it; the job stays leased.
+    Push,
+    /// The job is done.
+    Done,
+}
+
+/// Something to be written to the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happened {
+    /// What.
+    pub stage: Stage,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// The channel.
+    pub channel: Option<ChannelId>,
+    /// Which try.
+    pub attempt: u16,
+    /// Until when it waits.
+    pub until: Option<Timestamp>,
+    /// The vendor's words.
+    pub detail: Option<String>,
+    /// Whether the delivery ended with it.
+    pub r#final: bool,
+}
+
+impl Happened {
+    /// A bare stage.
+    #[must_use]
+    pub fn new(stage: Stage, reason: Option<Reason>) -> Self {
+        Self {
+            stage,
+            reason,
+            channel: None,
+            attempt: 0,
+            until: None,
+            detail: None,
+            r#final: false,
+        }
+    }
+}
+
+/// The answer of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// For the ledger, in order.
+    pub happened: Vec<Happened>,
+    /// What to do.
+    pub next: Next,
+}
+
+impl Delivery {
+    /// The final outcome, if there is one.
+    #[must_use]
+    pub const fn outcome(&self) -> Option<Reason> {
+        match &self.state {
+            State::Done { reason, .. } => Some(*reason),
+            _ => None,
+        }
+    }
+
+    /// Takes an input. When the answer is not [`Next::Nothing`], the version has grown and the delivery must be
+    /// written together with what happened.
+    pub fn apply(&mut self, input: Input, now: Timestamp) -> Step {
+        let mut happened = Vec::new();
+        let next = self.step(input, now, &mut happened);
+        if next != Next::Nothing {
+            self.version = self.version.wrapping_add(1);
+        }
+        Step { happened, next }
+    }
+
+    /// The event for something that happened to this delivery.
+    #[must_use]
+    pub fn event(&self, what: Happened, at: Timestamp) -> Event {
+        Event {
+            seq: 0,
+            at,
+            app: self.app.clone(),
+            stage: what.stage,
+            reason: what.reason,
+            message: Some(self.message),
+            class: Some(self.class),
+            user: self.user.clone(),
+            device: Some(self.device.clone()),
+            platform: Some(self.platform),
+            channel: what.channel,
+            attempt: what.attempt,
+            until: what.until,
+            took_ms: None,
+            detail: what.detail,
+            r#final: what.r#final,
+        }
+    }
+
+    fn step(&mut self, input: Input, now: Timestamp, out: &mut Vec<Happened>) -> Next {
+        if let State::Done { .. } = self.state {
+            return self.after_the_end(input, out);
+        }
+        match input {
+            Input::Plan(decision) => self.planned(decision, now, out),
+            Input::Due => self.due(out),
+            Input::Acked => {
+                self.seen.add(Stage::Delivered);
+                self.end(Stage::Delivered, Reason::Delivered, None, now, out)
+            }
+            Input::Rejected => self.end(Stage::Dropped, Reason::ClientRejected, None, now, out),
+            Input::Client(stage) => {
+                if Seen::bit(stage) == 0 {
+                    return Next::Nothing;
+                }
+                self.seen.add(Stage::Delivered);
+                self.end(Stage::Delivered, Reason::Delivered, None, now, out);
+                if self.seen.add(stage) {
+                    out.push(Happened::new(stage, None));
+                }
+                Next::Done
+            }
+            Input::Verdict {
+                channel,
+                verdict,
+                retry_at,
+                attempts_max,
+                fallback,
+            } => self.answered(channel, verdict, retry_at, attempts_max, fallback, now, out),
+            Input::NotSent { reason, retry_at } => {
+                let State::Pushing {
+                    channel,
+                    credential,
+                } = &self.state
+                else {
+                    return Next::Nothing;
+                };
+                let mut held = Happened::new(Stage::Held, Some(reason));
+                held.channel = Some(channel.clone());
+                held.until = Some(retry_at);
+                out.push(held);
+                // Nothing left the house, so it does not count as a try.
+                self.attempt = self.attempt.saturating_sub(1);
+                self.state = State::Retrying {
+                    channel: channel.clone(),
+                    credential: credential.clone(),
+                    until: retry_at,
+                };
+                Next::Wait(retry_at)
+            }
+            Input::End(reason) => self.end(Stage::Dropped, reason, None, now, out),
+        }
+    }
+
+    /// News after the end: recorded once each, never another outcome.
+    fn after_the_end(&mut self, input: Input, out: &mut Vec<Happened>) -> Next {
+        let mut record = |stage| {
+            if self.seen.add(stage) {
+                out.push(Happened::new(stage, None));
+            }
+        };
+        match input {
+            Input::Acked => record(Stage::Delivered),
+            Input::Client(stage) if Seen::bit(stage) != 0 => {
+                record(Stage::Delivered);
+                record(stage);
+            }
+            Input::Verdict {
+                channel,
+                verdict: Verdict::Accepted { vendor_id },
+                ..
+            } => {
+                let mut late = Happened::new(Stage::AcceptedByVendor, None);
+                late.channel = Some(channel);
+                late.detail = vendor_id;
+                late.attempt = self.attempt;
+                out.push(late);
+            }
+            _ => {}
+        }
+        if out.is_empty() {
+            Next::Nothing
+        } else {
+            Next::Recorded
+        }
+    }
+
+    fn planned(&mut self, decision: Decision, now: Timestamp, out: &mut Vec<Happened>) -> Next {
+        if self.state != State::Planning {
+            return Next::Nothing;
+        }
+        match decision {
+            Decision::Online { until } => {
+                let mut sent = Happened::new(Stage::SentOnline, None);
+                sent.until = Some(until);
+                out.push(sent);
+                self.state = State::Online { until };
+                Next::Wait(until)
+            }
+            Decision::Push {
+                channel,
+                credential,
+            } => {
+                self.attempt = self.attempt.saturating_add(1);
+                let mut sent = Happened::new(Stage::SentVendor, None);
+                sent.channel = Some(channel.clone());
+                sent.attempt = self.attempt;
+                out.push(sent);
+                self.state = State::Pushing {
+                    channel,
+                    credential,
+                };
+                Next::Push
+            }
+            Decision::Hold { until, reason } => {
+                let mut held = Happened::new(Stage::Held, Some(reason));
+                held.until = Some(until);
+                out.push(held);
+                self.state = State::Held { until, reason };
+                Next::Wait(until)
+            }
+            Decision::End(reason) => self.end(Stage::Dropped, reason, None, now, out),
+        }
+    }
+
+    fn due(&mut self, out: &mut Vec<Happened>) -> Next {
+        match &self.state {
+            State::Planning => return Next::Plan,
+            State::Online { .. } => {
+                self.online_tried = true;
+                out.push(Happened::new(Stage::Fallback, Some(Reason::AckTimeout)));
+            }
+            State::Held { .. } | State::Retrying { .. } => {}
+            State::Pushing { channel, .. } => {
+                let mut again = Happened::new(Stage::Retried, Some(Reason::Restarted));
+                again.channel = Some(channel.clone());
+                again.attempt = self.attempt;
+                out.push(again);
+            }
+            State::Done { .. } => return Next::Nothing,
+        }
+        self.state = State::Planning;
+        Next::Plan
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the fields of one input, taken apart once"
+    )]
+    fn answered(
+        &mut self,
+        channel: ChannelId,
+        verdict: Verdict,
+        retry_at: Timestamp,
+        attempts_max: u16,
+        fallback: bool,
+        now: Timestamp,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        let State::Pushing {
+            channel: current,
+            credential,
+        } = &self.state
+        else {
+            return Next::Nothing;
+        };
+        if *current != channel {
+            return Next::Nothing;
+        }
+        let credential = credential.clone();
+        let detail = Some(verdict.detail().to_owned()).filter(|d| !d.is_empty());
+        match verdict {
+            Verdict::Accepted { .. } => {
+                let attempt = self.attempt;
+                self.state = State::Done {
+                    reason: Reason::AcceptedByVendor,
+                    at: now,
+                };
+                out.push(Happened {
+                    channel: Some(channel),
+                    attempt,
+                    detail,
+                    r#final: true,
+                    ..Happened::new(Stage::AcceptedByVendor, Some(Reason::AcceptedByVendor))
+                });
+                Next::Done
+            }
+            Verdict::Retry { reason, .. } if self.attempt < attempts_max => {
+                out.push(Happened {
+                    channel: Some(channel.clone()),
+                    attempt: self.attempt,
+                    until: Some(retry_at),
+                    detail,
+                    ..Happened::new(Stage::Retried, Some(reason))
+                });
+                self.last_failure = Some(reason);
+                self.state = State::Retrying {
+                    channel,
+                    credential,
+                    until: retry_at,
+                };
+                Next::Wait(retry_at)
+            }
+            failed => {
+                let reason = match failed {
+                    Verdict::Retry { .. } => Reason::RetriesExhausted,
+                    other => other.reason(),
+                };
+                if !fallback {
+                    return self.end(Stage::Dropped, reason, Some((channel, detail)), now, out);
+                }
+                out.push(Happened {
+                    channel: Some(channel.clone()),
+                    attempt: self.attempt,
+                    detail,
+                    ..Happened::new(Stage::Fallback, Some(reason))
+                });
+                self.tried.push(channel);
+                self.attempt = 0;
+                self.last_failure = Some(reason);
+                self.state = State::Planning;
+                Next::Plan
+            }
+        }
+    }
+
+    fn end(
+        &mut self,
+        stage: Stage,
+        reason: Reason,
+        from: Option<(ChannelId, Option<String>)>,
+        now: Timestamp,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        self.state = State::Done { reason, at: now };
+        let (channel, detail) = from.map_or((None, None), |(c, d)| (Some(c), d));
+        out.push(Happened {
+            attempt: if channel.is_some() { self.attempt } else { 0 },
+            channel,
+            detail,
+            r#final: true,
+            ..Happened::new(stage, Some(reason))
+        });
+        Next::Done
+    }
+}

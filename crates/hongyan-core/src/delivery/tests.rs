@@ -1,0 +1,190 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::verdict::Unsure;
+
+fn delivery() -> Delivery {
+    Delivery {
+        app: AppId::parse("a").unwrap(),
+        message: MessageId(uuid::Uuid::nil()),
+        device: DeviceId::parse("d").unwrap(),
+        user: None,
+        binding: 0,
+        class: Class::Im,
+        platform: Platform::Ios,
+        collapse_key: None,
+        expires_at: Timestamp(1_000_000),
+        state: State::Planning,
+        online_tried: false,
+        tried: vec![],
+        last_failure: None,
+        attempt: 0,
+        seen: Seen::default(),
+        version: 0,
+    }
+}
+
+fn apns() -> ChannelId {
+    ChannelId::parse("apns").unwrap()
+}
+
+fn verdicts() -> impl Strategy<Value = Verdict> {
+    let detail = || String::from("said so");
+    prop_oneof![
+        Just(Verdict::Accepted { vendor_id: None }),
+        Just(Verdict::TokenDead {
+            reason: Reason::TokenInvalid,
+            detail: detail()
+        }),
+        Just(Verdict::Refused {
+            reason: Reason::PayloadRejected,
+            detail: detail()
+        }),
+        Just(Verdict::CredentialBad { detail: detail() }),
+        Just(Verdict::QuotaExhausted {
+            until: None,
+            detail: detail()
+        }),
+        Just(Verdict::Retry {
+            reason: Reason::VendorUnavailable,
+            after: None,
+            detail: detail(),
+            certainty: Unsure::NotTaken
+        }),
+    ]
+}
+
+fn inputs() -> impl Strategy<Value = Input> {
+    let time = || (0i64..2_000_000).prop_map(Timestamp);
+    prop_oneof![
+        time().prop_map(|until| Input::Plan(Decision::Online { until })),
+        Just(Input::Plan(Decision::Push {
+            channel: apns(),
+            credential: CredentialName::parse("default").unwrap()
+        })),
+        time().prop_map(|until| Input::Plan(Decision::Hold {
+            until,
+            reason: Reason::QuietHours
+        })),
+        Just(Input::Plan(Decision::End(Reason::NoChannel))),
+        Just(Input::Due),
+        Just(Input::Acked),
+        Just(Input::Rejected),
+        prop::sample::select(vec![
+            Stage::Displayed,
+            Stage::Clicked,
+            Stage::Opened,
+            Stage::Accepted
+        ])
+        .prop_map(Input::Client),
+        (verdicts(), time(), any::<bool>()).prop_map(|(verdict, retry_at, fallback)| {
+            Input::Verdict {
+                channel: apns(),
+                verdict,
+                retry_at,
+                attempts_max: 3,
+                fallback,
+            }
+        }),
+        time().prop_map(|retry_at| Input::NotSent {
+            reason: Reason::BreakerOpen,
+            retry_at
+        }),
+        prop::sample::select(vec![
+            Reason::UserLoggedOut,
+            Reason::Recalled,
+            Reason::Expired
+        ])
+        .prop_map(Input::End),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_sequence_has_at_most_one_final_outcome_and_always_one_after_expiry(
+        steps in prop::collection::vec(inputs(), 0..60)
+    ) {
+        let mut d = delivery();
+        let mut finals = Vec::new();
+        let mut reported = Vec::new();
+        for (i, input) in steps.into_iter().chain([Input::End(Reason::Expired)]).enumerate() {
+            let before = d.outcome();
+            let version = d.version;
+            let step = d.apply(input, Timestamp(i64::try_from(i).unwrap()));
+            // A final outcome never changes.
+            if before.is_some() {
+                prop_assert_eq!(d.outcome(), before);
+                prop_assert!(matches!(step.next, Next::Nothing | Next::Recorded));
+            }
+            // Nothing is written without a new version, and nothing happens in silence.
+            prop_assert_eq!(step.next == Next::Nothing, d.version == version);
+            if step.next == Next::Nothing {
+                prop_assert!(step.happened.is_empty());
+            }
+            if step.next == Next::Done {
+                prop_assert!(d.outcome().is_some());
+            }
+            if let Next::Wait(until) = step.next {
+                let told = step.happened.iter().any(|h| h.until == Some(until));
+                prop_assert!(told, "a wait is told to the ledger");
+            }
+            finals.extend(step.happened.iter().filter(|h| h.r#final).map(|h| h.reason));
+            reported.extend(step.happened.iter().map(|h| h.stage).filter(|s| Seen::bit(*s) != 0));
+        }
+        prop_assert_eq!(finals, vec![d.outcome()]);
+        let mut once = reported.clone();
+        once.sort_unstable();
+        once.dedup();
+        prop_assert_eq!(once.len(), reported.len(), "each stage is reported once");
+    }
+
+    #[test]
+    fn a_record_reads_back(steps in prop::collection::vec(inputs(), 0..20)) {
+        let mut d = delivery();
+        for input in steps {
+            d.apply(input, Timestamp(1));
+        }
+        let json = serde_json::to_string(&d).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Delivery>(&json).unwrap(), d);
+    }
+}
+
+#[test]
+fn retries_end_after_the_last_try() {
+    let mut d = delivery();
+    let push = || {
+        Input::Plan(Decision::Push {
+            channel: apns(),
+            credential: CredentialName::parse("default").unwrap(),
+        })
+    };
+    let busy = || Input::Verdict {
+        channel: apns(),
+        verdict: Verdict::Retry {
+            reason: Reason::VendorUnavailable,
+            after: None,
+            detail: "503".into(),
+            certainty: Unsure::NotTaken,
+        },
+        retry_at: Timestamp(5),
+        attempts_max: 2,
+        fallback: false,
+    };
+    assert_eq!(d.apply(push(), Timestamp(1)).next, Next::Push);
+    assert_eq!(d.apply(busy(), Timestamp(2)).next, Next::Wait(Timestamp(5)));
+    assert_eq!(d.apply(Input::Due, Timestamp(5)).next, Next::Plan);
+    assert_eq!(d.apply(push(), Timestamp(5)).next, Next::Push);
+    assert_eq!(d.apply(busy(), Timestamp(6)).next, Next::Done);
+    assert_eq!(d.outcome(), Some(Reason::RetriesExhausted));
+}
+
+#[test]
+fn a_late_ack_is_recorded_and_changes_nothing() {
+    let mut d = delivery();
+    d.apply(Input::End(Reason::NoChannel), Timestamp(1));
+    let step = d.apply(Input::Acked, Timestamp(2));
+    assert_eq!(step.next, Next::Recorded);
+    assert_eq!(step.happened[0].stage, Stage::Delivered);
+    assert_eq!(d.apply(Input::Acked, Timestamp(3)).next, Next::Nothing);
+    assert_eq!(d.outcome(), Some(Reason::NoChannel));
+}

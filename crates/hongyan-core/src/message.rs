@@ -1,0 +1,225 @@
+//! What the app server sends.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AppId, ChannelId, Class, ClassDetail, DeviceId, MessageId, Timestamp, Topic, UserId};
+
+/// A message as accepted: stored once, shared by all its deliveries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// The app.
+    pub app: AppId,
+    /// For whom.
+    pub to: Target,
+    /// What it is for.
+    #[serde(default)]
+    pub class: Class,
+    /// The kind of a transaction.
+    #[serde(default)]
+    pub class_detail: Option<ClassDetail>,
+    /// What is shown.
+    #[serde(default)]
+    pub notification: Option<Notification>,
+    /// What the app gets.
+    #[serde(default)]
+    pub data: Option<serde_json::Map<String, serde_json::Value>>,
+    /// How it travels.
+    #[serde(default)]
+    pub options: Options,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When it is no longer worth delivering.
+    pub expires_at: Timestamp,
+}
+
+/// For whom a message is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// All devices of these users.
+    Users(Vec<UserId>),
+    /// These devices, whoever holds them.
+    Devices(Vec<DeviceId>),
+    /// All subscribers of a topic.
+    Topic(Topic),
+    /// Every device of the app.
+    All,
+}
+
+impl Target {
+    /// The broadcast audience that this target is, if it is one.
+    #[must_use]
+    pub fn audience(&self) -> Option<Audience> {
+        match self {
+            Self::Users(_) | Self::Devices(_) => None,
+            Self::Topic(topic) => Some(Audience::Topic(topic.clone())),
+            Self::All => Some(Audience::All),
+        }
+    }
+}
+
+/// Whom a broadcast reaches: stored once per audience, not per recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audience {
+    /// Subscribers of a topic.
+    Topic(Topic),
+    /// Every device of the app.
+    All,
+}
+
+/// What is shown to the person.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default)]
+pub struct Notification {
+    /// First line.
+    pub title: String,
+    /// Text.
+    pub body: String,
+    /// Picture, https.
+    pub image: Option<String>,
+    /// Number on the icon.
+    pub badge: Option<u32>,
+    /// Sound name; `default` is the system's.
+    pub sound: Option<String>,
+    /// What a tap opens.
+    pub click: Option<Click>,
+    /// Notifications of one group are shown together.
+    pub group: Option<String>,
+}
+
+/// What a tap opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Click {
+    /// A deep link or web address.
+    pub url: String,
+}
+
+/// How a message travels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default)]
+pub struct Options {
+    /// Seconds that it is worth delivering.
+    pub ttl_s: Option<u32>,
+    /// A newer message with the same key takes the place of an undelivered older one.
+    pub collapse_key: Option<String>,
+    /// Urgency; by class when absent.
+    pub priority: Option<Priority>,
+    /// Which ways it may take.
+    pub delivery: DeliveryMode,
+    /// How long a session has to acknowledge before the vendor's channel is used.
+    pub ack_timeout_ms: Option<u32>,
+    /// Which of a user's devices.
+    pub devices: DeviceChoice,
+    /// Not before this time.
+    pub send_at: Option<Timestamp>,
+    /// What the vendor push looks like.
+    pub push: PushOptions,
+    /// Which channels, in which order.
+    pub channels: ChannelOptions,
+    /// Who may act on a tap.
+    pub click_guard: ClickGuard,
+    /// Whether the app should skip its splash screen on a tap.
+    pub skip_splash: Option<bool>,
+    /// Merged last into that vendor's payload.
+    pub vendor: BTreeMap<ChannelId, serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Urgency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the words say it")]
+pub enum Priority {
+    High,
+    Normal,
+}
+
+/// Which ways a message may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryMode {
+    /// A session if there is one, else (or when it stays silent) the vendor's channel.
+    #[default]
+    OnlineFirst,
+    /// Only a session.
+    OnlineOnly,
+    /// Only the vendor's channel.
+    OfflineOnly,
+    /// Both at once; shown once.
+    Both,
+}
+
+/// Which of a user's devices get it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceChoice {
+    /// Every device.
+    #[default]
+    All,
+    /// The one that was seen last.
+    Latest,
+    /// Every device, until one acknowledges; the others are cancelled.
+    FirstAck,
+}
+
+/// What the vendor push looks like, when it should differ from the notification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PushOptions {
+    /// Whether there is a vendor push at all.
+    pub enabled: bool,
+    /// Title instead of the notification's.
+    pub title: Option<String>,
+    /// Text instead of the notification's.
+    pub body: Option<String>,
+    /// Whether the sender's name (the notification's title) is shown.
+    pub show_sender: bool,
+    /// Whether the push counts on the icon.
+    pub badge: bool,
+}
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            title: None,
+            body: None,
+            show_sender: true,
+            badge: true,
+        }
+    }
+}
+
+/// Which channels, in which order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChannelOptions {
+    /// Only these, in this order; empty means the app's order.
+    pub order: Vec<ChannelId>,
+    /// Whether the next channel is tried when one fails for good.
+    pub fallback: bool,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self {
+            order: Vec::new(),
+            fallback: true,
+        }
+    }
+}
+
+/// Who may act on a tap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum ClickGuard {
+    /// Only while the user it was meant for is logged in.
+    #[default]
+    Owner,
+    /// Whoever holds the device.
+    Anyone,
+}

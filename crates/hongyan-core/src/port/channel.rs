@@ -1,0 +1,209 @@
+//! The contract of a way out: one file per vendor implements it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::device::Environment;
+use crate::error::BoxError;
+use crate::{
+    AppId, ChannelId, CredentialName, DeviceId, Message, Reason, Secret, Timestamp, Verdict,
+};
+
+/// What a vendor can do; the lane and the policy read it, so nothing of it is coded elsewhere.
+#[derive(Debug, Clone)]
+pub struct Capability {
+    /// Largest payload, bytes.
+    pub payload_bytes_max: usize,
+    /// Tokens in one request.
+    pub batch_len_max: usize,
+    /// Requests per second that a new lane may start with.
+    pub rate_per_s: u32,
+    /// Requests under way at once.
+    pub concurrency: u32,
+    /// Longest time that the vendor keeps a message.
+    pub ttl_max: Duration,
+    /// Whether the vendor can withdraw a sent message.
+    pub recalls: bool,
+    /// Whether the vendor reports deliveries.
+    pub receipts: bool,
+    /// Whether tokens belong to one of two environments.
+    pub environments: bool,
+}
+
+/// A vendor as the wiring knows it: checks configurations and opens channels.
+pub trait Vendor: Send + Sync + std::fmt::Debug {
+    /// The channel's id.
+    fn id(&self) -> ChannelId;
+
+    /// What it can do.
+    fn capability(&self) -> &Capability;
+
+    /// Checks a credential's configuration (a JSON object as the vendor hands it out, see the channel's page) without
+    /// calling the vendor, and answers the part of it that may be shown to people.
+    ///
+    /// # Errors
+    /// Every fault, each with the path of its field; never the secret itself.
+    fn check_config(
+        &self,
+        config: &serde_json::Value,
+    ) -> Result<serde_json::Map<String, serde_json::Value>, Vec<ConfigError>>;
+
+    /// Opens a channel for a credential whose configuration was checked before.
+    ///
+    /// # Errors
+    /// [`ChannelError`] when the configuration does not hold after all.
+    fn open(&self, credential: OpenCredential) -> Result<Arc<dyn Channel>, ChannelError>;
+}
+
+/// A credential with its secrets opened.
+#[derive(Debug, Clone)]
+pub struct OpenCredential {
+    /// The app.
+    pub app: AppId,
+    /// The credential's name.
+    pub name: CredentialName,
+    /// The configuration: a JSON object.
+    pub config: Secret,
+    /// Where the vendor is, when not at its usual address: `https://host[:port]`.
+    pub endpoint: Option<String>,
+}
+
+/// What is wrong in a credential's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct ConfigError {
+    /// Where, as a JSON pointer without the leading slash.
+    pub path: String,
+    /// What, and what to do.
+    pub problem: String,
+}
+
+/// A channel could not do its work at all (as against a vendor's [`Verdict`] on a parcel).
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The configuration does not hold.
+    #[error("the credential cannot be used: {detail}")]
+    Config {
+        /// What, and what to do.
+        detail: String,
+    },
+    /// Something below failed.
+    #[error("{what}")]
+    Failed {
+        /// What failed.
+        what: &'static str,
+        /// The cause.
+        #[source]
+        source: BoxError,
+    },
+}
+
+/// One device's place in a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipient {
+    /// The device.
+    pub device: DeviceId,
+    /// Its token at this channel.
+    pub token: Secret,
+    /// The vendor's world, where it has several.
+    pub environment: Option<Environment>,
+}
+
+/// What the channel is to send: everything that shapes the payload, nothing that is particular to one token.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Title after push options; `None` for a data-only push.
+    pub title: Option<String>,
+    /// Body after push options.
+    pub body: Option<String>,
+    /// Number for the icon, if it may be set.
+    pub badge: Option<u32>,
+    /// Package or bundle id of the devices, when known: some vendors address by it.
+    pub package: Option<String>,
+    /// When it is no longer worth delivering.
+    pub expires_at: Timestamp,
+    /// Now, for fields that need it (relative TTL, Live Activity timestamps).
+    pub now: Timestamp,
+    /// Same message, same value over all tries and devices: collapse ids, job keys and vendor-side de-duplication use it.
+    pub dedup_key: String,
+}
+
+/// A payload and those who get it. At most `batch_len_max` recipients.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// What.
+    pub outbound: Outbound,
+    /// To whom; all of one environment.
+    pub recipients: Vec<Recipient>,
+}
+
+/// A text that was shortened to the vendor's limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Truncation {
+    /// `title` or `body`.
+    pub field: &'static str,
+    /// Length before, in the vendor's unit.
+    pub from: usize,
+    /// Length after.
+    pub to: usize,
+}
+
+/// Exactly what would be sent, for `explain` and golden tests; tokens and credentials are left out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parcel {
+    /// HTTP method and path (with `{token}` in place of a token).
+    pub method: &'static str,
+    /// Path.
+    pub path: String,
+    /// Headers that shape delivery (never authorization).
+    pub headers: Vec<(String, String)>,
+    /// Body as JSON (forms are shown as an object).
+    pub body: serde_json::Value,
+    /// What was shortened.
+    pub truncated: Vec<Truncation>,
+}
+
+/// What a check of a credential found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckReport {
+    /// Whether it can be used.
+    pub ok: bool,
+    /// One line for a person: what is wrong and what to do.
+    pub detail: String,
+}
+
+/// A way out, opened for one credential. It encodes, authenticates and makes one call; it does not retry, log, sleep,
+/// or touch a port. Tokens of its own (OAuth, JWT) are cached inside, single-flight.
+///
+/// Promises (cases of the channel suite):
+/// - `send` answers one verdict for each recipient, in order, within `deadline`;
+/// - a vendor answer of every row of the vendor's error table gives the verdict that its notes ask for;
+/// - an expired access token is renewed once and the call repeated once;
+/// - `preview` is exactly what `send` sends;
+/// - dropping the future of `send` leaks nothing.
+#[async_trait]
+pub trait Channel: Send + Sync + std::fmt::Debug {
+    /// What would be sent.
+    ///
+    /// # Errors
+    /// The reason and words with which `send` would refuse it: it is never sent.
+    fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)>;
+
+    /// Sends the batch with one call to the vendor (or one for each recipient, where the vendor has no batches).
+    async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict>;
+
+    /// Proves the credential with the vendor without disturbing a user.
+    async fn check(&self, deadline: Duration) -> CheckReport;
+
+    /// Asks the vendor to withdraw a message from a device. `None` when the vendor cannot.
+    async fn recall(
+        &self,
+        message: &Message,
+        recipients: &[Recipient],
+        deadline: Duration,
+    ) -> Option<Vec<Verdict>>;
+}

@@ -1,0 +1,29 @@
+//! What the rooms offer each other, as object-safe traits.
+//!
+//! The engine ports ([`Registry`], [`Inbox`], [`Work`], [`Ledger`], [`Commit`]) have one
+//! conformance suite each; every promise in their comments is a case of it.
+
+mod channel;
+mod clock;
+mod commit;
+mod inbox;
+mod ledger;
+mod presence;
+mod quota;
+mod registry;
+mod work;
+
+pub use channel::{
+    Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
+    Parcel, Recipient, Truncation, Vendor,
+};
+pub use clock::{Clock, Dice};
+pub use commit::{
+    Commit, CommitError, Committed, DeliveryWrite, Idempotency, InboxAppend, WriteSet,
+};
+pub use inbox::{Ack, Entry, Inbox, InboxPage, Owner, Reader};
+pub use ledger::{CounterKey, CounterRow, EventFilter, Ledger};
+pub use presence::{Hint, Presence, SessionInfo, SessionSink};
+pub use quota::{Quota, QuotaGrant};
+pub use registry::{Registry, Subscription};
+pub use work::{Job, JobId, JobKind, Work};

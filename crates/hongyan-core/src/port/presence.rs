@@ -1,0 +1,67 @@
+//! Who is connected, and how to reach them.
+
+use async_trait::async_trait;
+
+use crate::port::Owner;
+use crate::session::{AppState, SessionEvent};
+use crate::{AppId, DeviceId, MessageId, SessionId, Timestamp, UserId};
+
+/// A live connection, as the router sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Its id.
+    pub session: SessionId,
+    /// Whether the app is in front.
+    pub state: AppState,
+    /// Since when.
+    pub since: Timestamp,
+    /// `websocket`, `sse` …
+    pub protocol: &'static str,
+}
+
+/// Something new for an owner's readers: a wake-up. Losing one costs time, never a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hint {
+    /// The app.
+    pub app: AppId,
+    /// Whose list grew.
+    pub owner: Owner,
+}
+
+/// Who is connected. Implemented by the gateway's hub; in a cluster, by hub and bus together.
+#[async_trait]
+pub trait Presence: Send + Sync + std::fmt::Debug {
+    /// The session of each device, in order.
+    fn sessions(&self, app: &AppId, devices: &[DeviceId]) -> Vec<Option<SessionInfo>>;
+
+    /// Wakes the sessions that read these lists.
+    fn notify(&self, hints: Vec<Hint>);
+
+    /// Binds the device's session, if there is one, to another user (or none). When this resolves, nothing
+    /// addressed to the former user can leave to this device any more.
+    async fn rebind(&self, app: &AppId, device: &DeviceId, user: Option<UserId>);
+
+    /// Tells sessions that read this owner's list to take the message out of sight.
+    fn recall(&self, app: &AppId, owner: &Owner, message: MessageId);
+
+    /// Closes the device's session because the device was deleted or its token revoked.
+    async fn disconnect(&self, app: &AppId, device: &DeviceId);
+
+    /// Tells the device's session that its topics changed.
+    fn resubscribe(&self, app: &AppId, device: &DeviceId);
+
+    /// Connected sessions now.
+    fn len(&self) -> usize;
+
+    /// Whether nobody is connected.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Takes what sessions report. Implemented by dispatch.
+#[async_trait]
+pub trait SessionSink: Send + Sync + std::fmt::Debug {
+    /// Takes the events in order; waits while it is full, which makes the caller read less.
+    async fn accept(&self, events: Vec<SessionEvent>);
+}

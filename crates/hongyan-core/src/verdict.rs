@@ -1,0 +1,92 @@
+//! A vendor's answer for one parcel.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Reason;
+
+/// What a vendor said, in the words that all channels share. It reports; it does not decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The vendor took it.
+    Accepted {
+        /// The vendor's own id of the message, if it gave one.
+        vendor_id: Option<String>,
+    },
+    /// The token will never work again: drop it, with this reason.
+    TokenDead {
+        /// [`Reason::TokenInvalid`] or [`Reason::TokenEnvironment`].
+        reason: Reason,
+        /// The vendor's words.
+        detail: String,
+    },
+    /// This payload will never be taken; the token is fine.
+    Refused {
+        /// [`Reason::PayloadRejected`], [`Reason::PayloadTooLarge`] …
+        reason: Reason,
+        /// The vendor's words.
+        detail: String,
+    },
+    /// The credential must be mended by a person; nothing of this lane will work until then.
+    CredentialBad {
+        /// The vendor's words.
+        detail: String,
+    },
+    /// The vendor's daily quota for this class is used up.
+    QuotaExhausted {
+        /// When it opens again, if the vendor or its rules say so.
+        until: Option<Duration>,
+        /// The vendor's words.
+        detail: String,
+    },
+    /// Try again.
+    Retry {
+        /// [`Reason::VendorUnavailable`] or [`Reason::VendorRateLimited`].
+        reason: Reason,
+        /// Not sooner than this, when the vendor said so.
+        after: Option<Duration>,
+        /// The vendor's words, or what failed on the way.
+        detail: String,
+        /// Whether the vendor may have taken it all the same.
+        certainty: Unsure,
+    },
+}
+
+/// Whether a failed call may have had an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unsure {
+    /// The vendor certainly did not take it.
+    NotTaken,
+    /// The connection broke after the request had left.
+    MaybeTaken,
+}
+
+impl Verdict {
+    /// The reason word that goes to the ledger.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Accepted { .. } => Reason::AcceptedByVendor,
+            Self::TokenDead { reason, .. }
+            | Self::Refused { reason, .. }
+            | Self::Retry { reason, .. } => *reason,
+            Self::CredentialBad { .. } => Reason::CredentialInvalid,
+            Self::QuotaExhausted { .. } => Reason::QuotaExhausted,
+        }
+    }
+
+    /// The vendor's words, empty when it took the message.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Accepted { vendor_id } => vendor_id.as_deref().unwrap_or(""),
+            Self::TokenDead { detail, .. }
+            | Self::Refused { detail, .. }
+            | Self::CredentialBad { detail }
+            | Self::QuotaExhausted { detail, .. }
+            | Self::Retry { detail, .. } => detail,
+        }
+    }
+}
