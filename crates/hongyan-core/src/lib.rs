@@ -11,6 +11,7 @@ pub mod class;
 pub mod cursor;
 pub mod delivery;
 pub mod device;
+pub mod draft;
 pub mod error;
 pub mod event;
 pub mod id;

@@ -36,6 +36,24 @@ pub struct Message {
     pub expires_at: Timestamp,
 }
 
+impl Message {
+    /// Whether a device bound to this user may be given it: a message to users is for them alone,
+    /// whichever list it stands in.
+    #[must_use]
+    pub fn may_be_given_to(&self, user: Option<&UserId>) -> bool {
+        match &self.to {
+            Target::Users(users) => user.is_some_and(|u| users.contains(u)),
+            Target::Devices(_) | Target::Topic(_) | Target::All => true,
+        }
+    }
+
+    /// Whether it waits for its `send_at`.
+    #[must_use]
+    pub fn is_scheduled(&self) -> bool {
+        self.options.send_at.is_some_and(|at| at > self.accepted_at)
+    }
+}
+
 /// For whom a message is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

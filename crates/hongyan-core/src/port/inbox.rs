@@ -75,7 +75,7 @@ pub enum Ack {
 /// - a ring keeps the newest [`crate::limits::INBOX_LEN_MAX`] entries; a reader that comes too late is told how many it `lost`;
 /// - a broadcast is seen by a topic's subscribers from their subscription on, `all` by devices from their registration on;
 /// - a device bound to a user sees what was appended after the binding began;
-/// - expired and recalled entries are skipped;
+/// - expired and recalled entries are skipped, and entries that [`Message::may_be_given_to`] refuses the reader;
 /// - `ack` is idempotent; unknown, foreign and future places do no harm and ack nothing;
 /// - acked places survive a restart (at most 50 ms of acks may be lost in a crash: those entries come again);
 /// - a cursor of another epoch or reader reads from the acked place and says `reset`.

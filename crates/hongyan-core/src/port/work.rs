@@ -69,7 +69,9 @@ impl Job {
             | JobKind::Broadcast { .. } => {
                 format!("b/{}/{}", self.app, self.message)
             }
-            JobKind::Deliver { device } => return Self::deliver_id(&self.app, self.message, device),
+            JobKind::Deliver { device } => {
+                return Self::deliver_id(&self.app, self.message, device);
+            }
         })
     }
 

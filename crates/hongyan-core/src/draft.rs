@@ -1,0 +1,190 @@
+//! A message as the app server asks for it, before it is accepted.
+
+use crate::limits::{
+    ACK_TIMEOUT_MS_RANGE, BODY_CHARS_MAX, COLLAPSE_KEY_BYTES_MAX, DATA_BYTES_MAX, SEND_AHEAD_MAX,
+    TARGETS_LEN_MAX, TITLE_CHARS_MAX, TTL_DEFAULT, TTL_MAX, URL_BYTES_MAX,
+};
+use crate::message::{DeliveryMode, DeviceChoice, Notification, Options, Target};
+use crate::{AppId, Class, ClassDetail, Message, MessageId, Timestamp};
+
+/// A message that nobody has promised anything about yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// For whom.
+    pub to: Target,
+    /// What it is for.
+    pub class: Class,
+    /// The kind of a transaction.
+    pub class_detail: Option<ClassDetail>,
+    /// What is shown.
+    pub notification: Option<Notification>,
+    /// What the app gets.
+    pub data: Option<serde_json::Map<String, serde_json::Value>>,
+    /// How it travels.
+    pub options: Options,
+}
+
+/// What is wrong with a draft, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Path in the request body, such as `options.ttl`.
+    pub path: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+impl Draft {
+    /// Everything that is wrong with it; empty when it may be accepted.
+    #[must_use]
+    pub fn check(&self, now: Timestamp) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut fault = |path: &str, problem: String| {
+            faults.push(Fault {
+                path: path.to_owned(),
+                problem,
+            });
+        };
+        let named = match &self.to {
+            Target::Users(users) => Some(("to.users", users.len())),
+            Target::Devices(devices) => Some(("to.devices", devices.len())),
+            Target::Topic(_) | Target::All => None,
+        };
+        if let Some((path, len)) = named
+            && !(1..=TARGETS_LEN_MAX).contains(&len)
+        {
+            fault(path, format!("must name 1 to {TARGETS_LEN_MAX}, not {len}"));
+        }
+        if self.notification.is_none() && self.data.is_none() {
+            fault(
+                "notification",
+                "a message needs a notification, data or both".to_owned(),
+            );
+        }
+        if self.class_detail.is_some() && self.class != Class::Transaction {
+            fault("class_detail", "is for class transaction only".to_owned());
+        }
+        if let Some(n) = &self.notification {
+            if n.title.is_empty() && n.body.is_empty() {
+                fault("notification", "needs a title or a body".to_owned());
+            }
+            over(
+                &mut fault,
+                "notification.title",
+                n.title.chars().count(),
+                TITLE_CHARS_MAX,
+                "characters",
+            );
+            over(
+                &mut fault,
+                "notification.body",
+                n.body.chars().count(),
+                BODY_CHARS_MAX,
+                "characters",
+            );
+            if let Some(image) = &n.image {
+                over(
+                    &mut fault,
+                    "notification.image",
+                    image.len(),
+                    URL_BYTES_MAX,
+                    "bytes",
+                );
+                if !image.starts_with("https://") {
+                    fault("notification.image", "must be an https URL".to_owned());
+                }
+            }
+            if let Some(click) = &n.click {
+                over(
+                    &mut fault,
+                    "notification.click.url",
+                    click.url.len(),
+                    URL_BYTES_MAX,
+                    "bytes",
+                );
+            }
+        }
+        if let Some(data) = &self.data {
+            let len = serde_json::to_vec(data).map_or(usize::MAX, |d| d.len());
+            over(&mut fault, "data", len, DATA_BYTES_MAX, "bytes of JSON");
+        }
+        self.check_options(now, &mut fault);
+        faults
+    }
+
+    fn check_options(&self, now: Timestamp, fault: &mut impl FnMut(&str, String)) {
+        let o = &self.options;
+        if let Some(ttl) = o.ttl_s
+            && u64::from(ttl) > TTL_MAX.as_secs()
+        {
+            fault(
+                "options.ttl",
+                format!("must be 0 to {} seconds", TTL_MAX.as_secs()),
+            );
+        }
+        if let Some(key) = &o.collapse_key
+            && !(1..=COLLAPSE_KEY_BYTES_MAX).contains(&key.len())
+        {
+            fault(
+                "options.collapse_key",
+                format!("must be 1 to {COLLAPSE_KEY_BYTES_MAX} bytes"),
+            );
+        }
+        let (low, high) = ACK_TIMEOUT_MS_RANGE;
+        if let Some(ms) = o.ack_timeout_ms
+            && !(low..=high).contains(&ms)
+        {
+            fault("options.ack_timeout_ms", format!("must be {low} to {high}"));
+        }
+        if let Some(at) = o.send_at
+            && at > now.plus(SEND_AHEAD_MAX)
+        {
+            fault(
+                "options.send_at",
+                format!(
+                    "must be within {} days from now",
+                    SEND_AHEAD_MAX.as_secs() / 86_400
+                ),
+            );
+        }
+        if o.devices != DeviceChoice::All && !matches!(self.to, Target::Users(_)) {
+            fault(
+                "options.devices",
+                "is for messages to users only".to_owned(),
+            );
+        }
+        if !o.push.enabled && o.delivery == DeliveryMode::OfflineOnly {
+            fault(
+                "options.push.enabled",
+                "cannot be false with offline_only delivery".to_owned(),
+            );
+        }
+    }
+
+    /// The message that is accepted now under this id.
+    #[must_use]
+    pub fn into_message(self, app: AppId, id: MessageId, now: Timestamp) -> Message {
+        let ttl = self
+            .options
+            .ttl_s
+            .map_or(TTL_DEFAULT, |s| std::time::Duration::from_secs(s.into()));
+        let begins = self.options.send_at.map_or(now, |at| at.max(now));
+        Message {
+            id,
+            app,
+            to: self.to,
+            class: self.class,
+            class_detail: self.class_detail,
+            notification: self.notification,
+            data: self.data,
+            options: self.options,
+            accepted_at: now,
+            expires_at: begins.plus(ttl),
+        }
+    }
+}
+
+fn over(fault: &mut impl FnMut(&str, String), path: &str, len: usize, max: usize, unit: &str) {
+    if len > max {
+        fault(path, format!("has {len} {unit}; at most {max} are allowed"));
+    }
+}
