@@ -1,1 +1,27 @@
-//! hongyan-dispatch
+//! From an accepted message to a settled delivery.
+//!
+//! [`intake`] makes messages durable, [`router`] plans their deliveries with [`plan`] (pure),
+//! [`lane`] takes them to a vendor under its limits, [`feedback`] applies what sessions and vendors
+//! answer. Only this room writes deliveries, and only through [`hongyan_core::delivery::Delivery::apply`].
+//!
+//! It knows ports, never engines, vendors or protocols. Start reading at [`Dispatch`] in
+//! `service.rs`, then `intake.rs`, `router.rs`, `lane.rs`, `feedback.rs`.
+
+pub mod binding;
+pub mod breaker;
+pub mod credentials;
+pub mod explain;
+pub mod feedback;
+pub mod gate;
+pub mod intake;
+pub mod lane;
+pub mod plan;
+pub mod policy;
+pub mod rate;
+pub mod recall;
+pub mod render;
+pub mod router;
+mod service;
+mod situation;
+
+pub use service::{Dispatch, Options, Ports};

@@ -9,7 +9,8 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::Platform;
+use crate::device::{Device, Platform};
+use crate::message::{DeviceChoice, Message};
 use crate::{
     AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Stage, Timestamp,
     UserId, Verdict,
@@ -53,6 +54,12 @@ pub struct Delivery {
     /// Tries at the present channel.
     #[serde(default)]
     pub attempt: u16,
+    /// The channel whose vendor took it.
+    #[serde(default)]
+    pub via: Option<ChannelId>,
+    /// Whether an ack ends the deliveries to the user's other devices.
+    #[serde(default)]
+    pub first_ack: bool,
     /// What the device reported, each once.
     #[serde(default)]
     pub seen: Seen,
@@ -261,6 +268,32 @@ pub struct Step {
 }
 
 impl Delivery {
+    /// A delivery that nothing has happened to. `to_user` says whether the message addresses the user, so that
+    /// it must not outlive the device's binding.
+    #[must_use]
+    pub fn new(message: &Message, device: &Device, to_user: bool) -> Self {
+        Self {
+            app: message.app.clone(),
+            message: message.id,
+            device: device.id.clone(),
+            user: device.user.clone().filter(|_| to_user),
+            binding: device.binding,
+            class: message.class,
+            platform: device.platform,
+            collapse_key: message.options.collapse_key.clone(),
+            expires_at: message.expires_at,
+            state: State::Planning,
+            online_tried: false,
+            tried: Vec::new(),
+            last_failure: None,
+            attempt: 0,
+            via: None,
+            first_ack: message.options.devices == DeviceChoice::FirstAck,
+            seen: Seen::default(),
+            version: 0,
+        }
+    }
+
     /// The final outcome, if there is one.
     #[must_use]
     pub const fn outcome(&self) -> Option<Reason> {
@@ -361,7 +394,7 @@ impl Delivery {
 
     /// News after the end: recorded once each, never another outcome.
     fn after_the_end(&mut self, input: Input, out: &mut Vec<Happened>) -> Next {
-        let mut record = |stage| {
+        let mut record = |stage: Stage| {
             if self.seen.add(stage) {
                 out.push(Happened::new(stage, None));
             }

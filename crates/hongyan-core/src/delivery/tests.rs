@@ -19,6 +19,8 @@ fn delivery() -> Delivery {
         tried: vec![],
         last_failure: None,
         attempt: 0,
+        via: None,
+        first_ack: false,
         seen: Seen::default(),
         version: 0,
     }

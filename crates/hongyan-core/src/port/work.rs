@@ -112,7 +112,7 @@ pub trait Work: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<Job>, StoreError>;
 
     /// How many jobs there are (may be an estimate).
-    async fn len(&self) -> Result<u64, StoreError>;
+    async fn open(&self) -> Result<u64, StoreError>;
 
     /// Resolves when a commit may have added a job that is due before those known: a hint.
     async fn changed(&self);

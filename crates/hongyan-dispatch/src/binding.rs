@@ -1,0 +1,195 @@
+//! Who holds a device: login, logout, kick and forgetting, with nothing of the former user after them.
+
+use hongyan_core::limits::{CONFLICT_RETRIES_MAX, DEVICES_PER_USER_MAX};
+use hongyan_core::{AppId, Device, DeviceId, Reason, StoreError, User, UserId};
+
+use crate::feedback::{self, Feedback};
+use crate::gate::Gate;
+use crate::service::Ports;
+
+/// Changes bindings.
+#[derive(Debug, Clone)]
+pub struct Bindings {
+    pub(crate) ports: Ports,
+    pub(crate) feedback: Feedback,
+    pub(crate) gate: Gate,
+}
+
+impl Bindings {
+    /// Binds the device to a user. When this returns, nothing for its former user can reach the device through us.
+    /// Logging in again as the same user changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown device.
+    pub async fn login(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        user: &UserId,
+    ) -> Result<Device, StoreError> {
+        let changed = self.bind(app, device, Some(user)).await?;
+        self.remember_user(app, user).await?;
+        self.unbind_beyond_limit(app, device, user).await?;
+        Ok(changed)
+    }
+
+    /// Unbinds the device. When this returns, nothing for its former user can reach the device through us.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown device.
+    pub async fn logout(&self, app: &AppId, device: &DeviceId) -> Result<Device, StoreError> {
+        self.bind(app, device, None).await
+    }
+
+    /// Unbinds the device and closes its connection: the app server wants it out.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown device.
+    pub async fn kick(&self, app: &AppId, device: &DeviceId) -> Result<Device, StoreError> {
+        let unbound = self.bind(app, device, None).await?;
+        self.ports.presence.disconnect(app, device).await;
+        Ok(unbound)
+    }
+
+    /// Forgets the device, its tokens, topics and inbox. Answers whether it was known.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget(&self, app: &AppId, device: &DeviceId) -> Result<bool, StoreError> {
+        let known = self.ports.registry.delete_device(app, device).await?;
+        self.ports.presence.disconnect(app, device).await;
+        self.gate.wait_empty(app, device).await;
+        feedback::end_open(
+            &self.ports,
+            &self.feedback,
+            app,
+            device,
+            None,
+            Reason::DeviceDeleted,
+        )
+        .await?;
+        Ok(known)
+    }
+
+    /// Forgets a user: their devices are unbound first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_user(&self, app: &AppId, user: &UserId) -> Result<bool, StoreError> {
+        let devices = self
+            .ports
+            .registry
+            .devices_of(app, std::slice::from_ref(user))
+            .await?
+            .pop()
+            .unwrap_or_default();
+        for device in devices {
+            match self.logout(app, &device.id).await {
+                Ok(_) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.ports.registry.delete_user(app, user).await
+    }
+
+    async fn bind(
+        &self,
+        app: &AppId,
+        id: &DeviceId,
+        user: Option<&UserId>,
+    ) -> Result<Device, StoreError> {
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            let device = self
+                .ports
+                .registry
+                .devices(app, std::slice::from_ref(id))
+                .await?
+                .pop()
+                .flatten()
+                .ok_or(StoreError::NotFound { entity: "device" })?;
+            if device.user.as_ref() == user {
+                return Ok(device);
+            }
+            let former = device.user.clone();
+            let version = device.version;
+            let changed = Device {
+                user: user.cloned(),
+                binding: device.binding + 1,
+                version: version + 1,
+                last_seen: self.ports.clock.now(),
+                ..device
+            };
+            match self
+                .ports
+                .registry
+                .put_device(changed.clone(), Some(version))
+                .await
+            {
+                Ok(()) => {}
+                Err(StoreError::Conflict { .. }) => continue,
+                Err(error) => return Err(error),
+            }
+            self.ports.presence.rebind(app, id, user.cloned()).await;
+            if let Some(former) = former {
+                self.gate.wait_empty(app, id).await;
+                feedback::end_open(
+                    &self.ports,
+                    &self.feedback,
+                    app,
+                    id,
+                    Some(&former),
+                    Reason::UserLoggedOut,
+                )
+                .await?;
+            }
+            return Ok(changed);
+        }
+        Err(StoreError::Conflict { entity: "device" })
+    }
+
+    /// A user who logs in is known from then on.
+    async fn remember_user(&self, app: &AppId, user: &UserId) -> Result<(), StoreError> {
+        let registry = &self.ports.registry;
+        if registry
+            .users(app, std::slice::from_ref(user))
+            .await?
+            .pop()
+            .flatten()
+            .is_some()
+        {
+            return Ok(());
+        }
+        let new = User {
+            app: app.clone(),
+            id: user.clone(),
+            attributes: serde_json::Map::new(),
+            preferences: hongyan_core::user::Preferences::default(),
+            created_at: self.ports.clock.now(),
+            version: 1,
+        };
+        match registry.put_user(new, None).await {
+            Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Unbinds the devices seen longest ago when a user has too many.
+    async fn unbind_beyond_limit(
+        &self,
+        app: &AppId,
+        keep: &DeviceId,
+        user: &UserId,
+    ) -> Result<(), StoreError> {
+        let registry = &self.ports.registry;
+        let mut devices = registry
+            .devices_of(app, std::slice::from_ref(user))
+            .await?
+            .pop()
+            .unwrap_or_default();
+        devices.sort_by_key(|d| (d.id != *keep, std::cmp::Reverse(d.last_seen)));
+        for device in devices.into_iter().skip(DEVICES_PER_USER_MAX) {
+            self.bind(app, &device.id, None).await?;
+        }
+        Ok(())
+    }
+}

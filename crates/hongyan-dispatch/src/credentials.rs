@@ -1,0 +1,284 @@
+//! Vendor credentials: sealed at rest, opened into channels.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hongyan_core::app::{Credential, LaneLimits};
+use hongyan_core::error::BoxError;
+use hongyan_core::port::{
+    Channel, ChannelError, CheckReport, Clock, ConfigError, OpenCredential, Registry, Vendor,
+};
+use hongyan_core::{AppId, ChannelId, CredentialName, Secret, StoreError};
+
+/// Seals and opens secrets with the master key. `bound_to` is authenticated with them, so that a sealed
+/// secret cannot be moved to another place.
+pub trait Sealer: Send + Sync + std::fmt::Debug {
+    /// Seals.
+    ///
+    /// # Errors
+    /// When the random source or the cipher fails.
+    fn seal(&self, bound_to: &str, secret: &[u8]) -> Result<Vec<u8>, BoxError>;
+    /// Opens.
+    ///
+    /// # Errors
+    /// When it was sealed by another key, for another place, or was changed.
+    fn open(&self, bound_to: &str, sealed: &[u8]) -> Result<Vec<u8>, BoxError>;
+}
+
+/// A credential could not be stored or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// No channel of this name is built in.
+    #[error("there is no channel {0}")]
+    UnknownChannel(ChannelId),
+    /// The configuration is not what the vendor hands out.
+    #[error("the configuration has {} faults", .0.len())]
+    Invalid(Vec<ConfigError>),
+    /// There is no such credential.
+    #[error("there is no credential {name} for channel {channel}")]
+    Missing {
+        /// The channel.
+        channel: ChannelId,
+        /// The name.
+        name: CredentialName,
+    },
+    /// The master key does not open it, or the random source failed.
+    #[error("the credential {name} of channel {channel} cannot be opened with this master key")]
+    Seal {
+        /// The channel.
+        channel: ChannelId,
+        /// The name.
+        name: CredentialName,
+        /// The cause.
+        #[source]
+        source: BoxError,
+    },
+    /// The channel does not open.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a caller wants to store.
+#[derive(Debug)]
+pub struct NewCredential {
+    /// The vendor's configuration as it hands it out.
+    pub config: serde_json::Value,
+    /// Where the vendor is, when not at its usual address.
+    pub endpoint: Option<String>,
+    /// Limits of the lane.
+    pub limits: LaneLimits,
+}
+
+type Key = (AppId, ChannelId, CredentialName);
+
+/// Credentials and the channels opened from them.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    vendors: Arc<HashMap<ChannelId, Arc<dyn Vendor>>>,
+    order: Arc<[ChannelId]>,
+    registry: Arc<dyn Registry>,
+    sealer: Arc<dyn Sealer>,
+    clock: Arc<dyn Clock>,
+    open: Arc<Mutex<HashMap<Key, Opened>>>,
+}
+
+/// A channel, and which version of its credential it was opened from.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The channel.
+    pub channel: Arc<dyn Channel>,
+    /// The vendor.
+    pub vendor: Arc<dyn Vendor>,
+    /// The lane's limits.
+    pub limits: LaneLimits,
+    /// The credential's version.
+    pub version: u64,
+}
+
+impl Credentials {
+    /// Over the vendors that are built in, in the order in which channels are tried when nobody says another.
+    #[must_use]
+    pub fn new(
+        vendors: Vec<Arc<dyn Vendor>>,
+        registry: Arc<dyn Registry>,
+        sealer: Arc<dyn Sealer>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let order = vendors.iter().map(|v| v.id()).collect();
+        let vendors = vendors.into_iter().map(|v| (v.id(), v)).collect();
+        Self {
+            vendors: Arc::new(vendors),
+            order,
+            registry,
+            sealer,
+            clock,
+            open: Arc::default(),
+        }
+    }
+
+    /// Channels in the order in which they are tried when nobody says another.
+    #[must_use]
+    pub fn built_in_order(&self) -> &[ChannelId] {
+        &self.order
+    }
+
+    /// A built-in vendor.
+    #[must_use]
+    pub fn vendor(&self, channel: &ChannelId) -> Option<&Arc<dyn Vendor>> {
+        self.vendors.get(channel)
+    }
+
+    /// Checks, seals and stores a credential, replacing one of the same name.
+    ///
+    /// # Errors
+    /// [`CredentialError`]; a version conflict is tried again inside.
+    pub async fn put(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        new: NewCredential,
+    ) -> Result<Credential, CredentialError> {
+        let vendor = self
+            .vendor(channel)
+            .ok_or_else(|| CredentialError::UnknownChannel(channel.clone()))?;
+        let shown = vendor
+            .check_config(&new.config)
+            .map_err(CredentialError::Invalid)?;
+        let plain = new.config.to_string();
+        let sealed = self
+            .sealer
+            .seal(&bound_to(app, channel, name), plain.as_bytes())
+            .map_err(|source| CredentialError::Seal {
+                channel: channel.clone(),
+                name: name.clone(),
+                source,
+            })?;
+        let now = self.clock.now();
+        for _ in 0..hongyan_core::limits::CONFLICT_RETRIES_MAX {
+            let old = self.registry.credential(app, channel, name).await?;
+            let credential = Credential {
+                app: app.clone(),
+                channel: channel.clone(),
+                name: name.clone(),
+                sealed: sealed.clone(),
+                shown: shown.clone(),
+                endpoint: new.endpoint.clone(),
+                limits: new.limits,
+                created_at: old.as_ref().map_or(now, |o| o.created_at),
+                updated_at: now,
+                version: old.as_ref().map_or(1, |o| o.version + 1),
+            };
+            match self
+                .registry
+                .put_credential(credential.clone(), old.map(|o| o.version))
+                .await
+            {
+                Ok(()) => return Ok(credential),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict {
+            entity: "credential",
+        }
+        .into())
+    }
+
+    /// Opens the channel of a credential; the same one until the credential changes.
+    ///
+    /// # Errors
+    /// [`CredentialError`].
+    pub async fn open(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<Opened, CredentialError> {
+        let missing = || CredentialError::Missing {
+            channel: channel.clone(),
+            name: name.clone(),
+        };
+        let stored = self
+            .registry
+            .credential(app, channel, name)
+            .await?
+            .ok_or_else(missing)?;
+        let key = (app.clone(), channel.clone(), name.clone());
+        if let Some(opened) = self.lock().get(&key)
+            && opened.version == stored.version
+        {
+            return Ok(opened.clone());
+        }
+        let vendor = self
+            .vendor(channel)
+            .ok_or_else(|| CredentialError::UnknownChannel(channel.clone()))?;
+        let config = self
+            .sealer
+            .open(&bound_to(app, channel, name), &stored.sealed)
+            .map_err(|source| CredentialError::Seal {
+                channel: channel.clone(),
+                name: name.clone(),
+                source,
+            })?;
+        let opened = Opened {
+            channel: vendor.open(OpenCredential {
+                app: app.clone(),
+                name: name.clone(),
+                config: Secret::new(config),
+                endpoint: stored.endpoint.clone(),
+            })?,
+            vendor: Arc::clone(vendor),
+            limits: stored.limits,
+            version: stored.version,
+        };
+        let mut open = self.lock();
+        // Two callers may have opened at once: all share the one that is kept.
+        let kept = open.entry(key).or_insert_with(|| opened.clone());
+        if kept.version != opened.version {
+            *kept = opened;
+        }
+        Ok(kept.clone())
+    }
+
+    /// Forgets the channels of a deleted credential.
+    pub fn forget(&self, app: &AppId, channel: &ChannelId, name: &CredentialName) {
+        self.lock()
+            .remove(&(app.clone(), channel.clone(), name.clone()));
+    }
+
+    /// Proves a credential with the vendor.
+    ///
+    /// # Errors
+    /// [`CredentialError`] when it cannot even be opened.
+    pub async fn check(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        deadline: Duration,
+    ) -> Result<CheckReport, CredentialError> {
+        let opened = self.open(app, channel, name).await?;
+        let slow = CheckReport {
+            ok: false,
+            detail: format!("the vendor did not answer within {} s", deadline.as_secs()),
+        };
+        Ok(
+            tokio::time::timeout(deadline, opened.channel.check(deadline))
+                .await
+                .unwrap_or(slow),
+        )
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Opened>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bound_to(app: &AppId, channel: &ChannelId, name: &CredentialName) -> String {
+    format!("credential/{app}/{channel}/{name}")
+}

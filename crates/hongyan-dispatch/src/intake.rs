@@ -1,0 +1,224 @@
+//! Makes messages durable; then, and only then, says so.
+
+use std::sync::Arc;
+
+use hongyan_core::draft::{Draft, Fault};
+use hongyan_core::limits::IDEMPOTENCY_TTL;
+use hongyan_core::message::{DeliveryMode, DeviceChoice, Target};
+use hongyan_core::port::{
+    CommitError, Hint, Idempotency, InboxAppend, Job, JobKind, Owner, WriteSet,
+};
+use hongyan_core::{AppId, Event, Message, MessageId, Stage, StoreError, Timestamp};
+
+use crate::service::Ports;
+
+/// A caller's wish to be answered the same for the same key.
+#[derive(Debug, Clone)]
+pub struct IdempotencyKey {
+    /// The key.
+    pub key: String,
+    /// SHA-256 of the request body.
+    pub body_hash: [u8; 32],
+}
+
+/// The messages are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// One id per draft, in order.
+    pub ids: Vec<MessageId>,
+    /// Whether this is the repeated answer to a known idempotency key.
+    pub replayed: bool,
+}
+
+/// The messages were not accepted; nothing of them was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// Some drafts are not well formed.
+    #[error("{} of the messages cannot be accepted", .0.len())]
+    Invalid(Vec<(usize, Vec<Fault>)>),
+    /// The idempotency key was used with another body.
+    #[error("the Idempotency-Key was used before with another body")]
+    KeyReused,
+    /// The store did not take them.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Takes messages in.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    ports: Ports,
+}
+
+impl Intake {
+    pub(crate) const fn new(ports: Ports) -> Self {
+        Self { ports }
+    }
+
+    /// Accepts all drafts or none. When this returns `Ok` they are durable.
+    ///
+    /// # Errors
+    /// [`AcceptError`]; nothing was stored, except that [`StoreError::Unavailable`] with `Certainty::Unknown` may have.
+    pub async fn accept(
+        &self,
+        app: &AppId,
+        drafts: Vec<Draft>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Accepted, AcceptError> {
+        let now = self.ports.clock.now();
+        if let Some(wanted) = &idempotency
+            && let Some((hash, answer)) =
+                self.ports.commit.idempotent(app, &wanted.key, now).await?
+        {
+            return replay(wanted, hash, &answer);
+        }
+        let faults: Vec<_> = drafts
+            .iter()
+            .enumerate()
+            .map(|(i, d)| (i, d.check(now)))
+            .filter(|(_, faults)| !faults.is_empty())
+            .collect();
+        if !faults.is_empty() {
+            return Err(AcceptError::Invalid(faults));
+        }
+        let ids: Vec<MessageId> = drafts.iter().map(|_| self.message_id(now)).collect();
+        let mut set = WriteSet {
+            idempotency: idempotency.as_ref().map(|wanted| Idempotency {
+                app: app.clone(),
+                key: wanted.key.clone(),
+                body_hash: wanted.body_hash,
+                answer: ids.iter().flat_map(|id| *id.0.as_bytes()).collect(),
+                expires_at: now.plus(IDEMPOTENCY_TTL),
+            }),
+            ..WriteSet::default()
+        };
+        let mut hints = Vec::new();
+        for (draft, id) in drafts.into_iter().zip(&ids) {
+            let message = Arc::new(draft.into_message(app.clone(), *id, now));
+            take_in(&message, now, &mut set, &mut hints);
+            set.messages.push(message);
+        }
+        match self.ports.commit.commit(vec![set]).await.pop() {
+            Some(Ok(_)) => {}
+            Some(Err(CommitError::Known { body_hash, answer })) => {
+                return match &idempotency {
+                    Some(wanted) => replay(wanted, body_hash, &answer),
+                    None => Err(AcceptError::KeyReused),
+                };
+            }
+            Some(Err(CommitError::Store(error))) => return Err(error.into()),
+            Some(Err(CommitError::Stale)) | None => {
+                return Err(StoreError::Conflict { entity: "message" }.into());
+            }
+        }
+        metrics::counter!("hongyan_intake_messages_total").increment(ids.len() as u64);
+        self.ports.presence.notify(hints);
+        Ok(Accepted {
+            ids,
+            replayed: false,
+        })
+    }
+
+    /// A UUIDv7 of the given time with random tail.
+    fn message_id(&self, now: Timestamp) -> MessageId {
+        let mut random = [0u8; 10];
+        self.ports.dice.fill(&mut random);
+        let millis = u64::try_from(now.millis()).unwrap_or(0);
+        MessageId(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
+    }
+}
+
+fn replay(wanted: &IdempotencyKey, hash: [u8; 32], answer: &[u8]) -> Result<Accepted, AcceptError> {
+    if hash != wanted.body_hash {
+        return Err(AcceptError::KeyReused);
+    }
+    let ids = answer
+        .chunks_exact(16)
+        .filter_map(|c| uuid::Uuid::from_slice(c).ok())
+        .map(MessageId)
+        .collect();
+    Ok(Accepted {
+        ids,
+        replayed: true,
+    })
+}
+
+/// The owners whose lists a message stands in, or whose devices it is routed to.
+pub(crate) fn owners(message: &Message) -> Vec<Owner> {
+    match &message.to {
+        Target::Users(users) => users.iter().cloned().map(Owner::User).collect(),
+        Target::Devices(devices) => devices.iter().cloned().map(Owner::Device).collect(),
+        Target::Topic(_) | Target::All => message
+            .to
+            .audience()
+            .into_iter()
+            .map(Owner::Audience)
+            .collect(),
+    }
+}
+
+/// Whether the router puts it into inboxes when it routes, because when or to whom is not known yet.
+pub(crate) fn appended_by_router(message: &Message) -> bool {
+    message.is_scheduled() || message.options.devices == DeviceChoice::Latest
+}
+
+/// The entry of a message in an owner's list.
+pub(crate) fn entry(message: &Message, owner: Owner) -> InboxAppend {
+    InboxAppend {
+        app: message.app.clone(),
+        owner,
+        message: message.id,
+        expires_at: message.expires_at,
+    }
+}
+
+fn take_in(message: &Arc<Message>, now: Timestamp, set: &mut WriteSet, hints: &mut Vec<Hint>) {
+    let due = message.options.send_at.map_or(now, |at| at.max(now));
+    let in_inbox =
+        message.options.delivery != DeliveryMode::OfflineOnly && !appended_by_router(message);
+    for owner in owners(message) {
+        let kind = match &owner {
+            Owner::Audience(_) => JobKind::Broadcast { after: None },
+            Owner::User(_) | Owner::Device(_) => JobKind::Route {
+                owner: owner.clone(),
+            },
+        };
+        set.jobs.push(Job {
+            app: message.app.clone(),
+            message: message.id,
+            kind,
+            due,
+            leased: false,
+        });
+        if in_inbox {
+            set.inbox.push(entry(message, owner.clone()));
+            hints.push(Hint {
+                app: message.app.clone(),
+                owner,
+            });
+        }
+    }
+    set.events.push(about(message, Stage::Accepted, now));
+}
+
+/// An event about a message as a whole.
+pub(crate) fn about(message: &Message, stage: Stage, now: Timestamp) -> Event {
+    Event {
+        seq: 0,
+        at: now,
+        app: message.app.clone(),
+        stage,
+        reason: None,
+        message: Some(message.id),
+        class: Some(message.class),
+        user: None,
+        device: None,
+        platform: None,
+        channel: None,
+        attempt: 0,
+        until: None,
+        took_ms: None,
+        detail: None,
+        r#final: false,
+    }
+}

@@ -1,0 +1,541 @@
+//! One lane for each (app, channel, credential): a bulkhead with its own queue, rate, breaker and deadline.
+//!
+//! A slow or broken vendor fills its own lane only; what does not fit waits in the work store, not in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hongyan_core::delivery::{Delivery, Input, State};
+use hongyan_core::device::Environment;
+use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX, VENDOR_CALL_DEADLINE};
+use hongyan_core::port::{Batch, Job, JobId, Recipient};
+use hongyan_core::verdict::Unsure;
+use hongyan_core::{
+    AppId, ChannelId, CredentialName, Device, Message, MessageId, Reason, Secret, Timestamp,
+    Verdict,
+};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::breaker::Breaker;
+use crate::credentials::{Credentials, Opened};
+use crate::feedback::{self, Feedback, Signal};
+use crate::gate::Gate;
+use crate::rate::Bucket;
+use crate::render;
+use crate::service::Ports;
+
+/// A lane without work for this long ends; the next shipment opens a new one.
+const IDLE_MAX: Duration = Duration::from_secs(300);
+/// A vendor's pause up to this long is waited out in the lane; a longer one sends its shipments back to the work store.
+const PAUSE_IN_LANE_MAX: Duration = Duration::from_millis(500);
+/// When a shipment that found the lane full may come again.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+/// Grace over the vendor's deadline before the call is given up from outside.
+const DEADLINE_GRACE: Duration = Duration::from_secs(1);
+
+/// One delivery on its way to a vendor.
+#[derive(Debug, Clone)]
+pub(crate) struct Shipment {
+    delivery: Delivery,
+    message: Arc<Message>,
+    channel: ChannelId,
+    credential: CredentialName,
+    token: String,
+    environment: Option<Environment>,
+    package: Option<String>,
+}
+
+impl Shipment {
+    /// The shipment of a delivery that was just planned to be pushed.
+    pub(crate) fn of(delivery: &Delivery, message: &Arc<Message>, device: &Device) -> Option<Self> {
+        let State::Pushing {
+            channel,
+            credential,
+        } = &delivery.state
+        else {
+            return None;
+        };
+        let token = device.token(channel)?;
+        Some(Self {
+            delivery: delivery.clone(),
+            message: Arc::clone(message),
+            channel: channel.clone(),
+            credential: credential.clone(),
+            token: token.token.clone(),
+            environment: token.environment,
+            package: device.package.clone(),
+        })
+    }
+
+    pub(crate) fn job_id(&self) -> JobId {
+        Job::deliver_id(
+            &self.delivery.app,
+            self.delivery.message,
+            &self.delivery.device,
+        )
+    }
+
+    fn signal(&self, input: Input) -> Signal {
+        Signal {
+            app: self.delivery.app.clone(),
+            message: self.delivery.message,
+            device: self.delivery.device.clone(),
+            user: self.delivery.user.clone(),
+            input,
+        }
+    }
+
+    /// Shipments with the same key have the same payload and may share a request.
+    fn batch_key(&self) -> (MessageId, Option<Environment>, Option<String>) {
+        (self.message.id, self.environment, self.package.clone())
+    }
+}
+
+type LaneKey = (AppId, ChannelId, CredentialName);
+
+/// All lanes of this process.
+#[derive(Debug, Clone)]
+pub(crate) struct Lanes {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    ports: Ports,
+    credentials: Credentials,
+    feedback: Feedback,
+    gate: Gate,
+    lanes: Mutex<HashMap<LaneKey, mpsc::Sender<Shipment>>>,
+}
+
+impl Lanes {
+    pub(crate) fn new(
+        ports: Ports,
+        credentials: Credentials,
+        feedback: Feedback,
+        gate: Gate,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                ports,
+                credentials,
+                feedback,
+                gate,
+                lanes: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Hands a shipment to its lane. Never waits for a vendor: what does not fit is sent back with a time.
+    pub(crate) async fn push(&self, shipment: Shipment) {
+        let key = (
+            shipment.delivery.app.clone(),
+            shipment.channel.clone(),
+            shipment.credential.clone(),
+        );
+        let refused = {
+            let mut lanes = self
+                .inner
+                .lanes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let queue = lanes
+                .entry(key.clone())
+                .or_insert_with(|| self.start(key.clone()));
+            match queue.try_send(shipment) {
+                Ok(()) => None,
+                Err(mpsc::error::TrySendError::Full(shipment)) => Some(shipment),
+                Err(mpsc::error::TrySendError::Closed(shipment)) => {
+                    // The lane ended for lack of work between two shipments.
+                    let queue = self.start(key.clone());
+                    let again = queue.try_send(shipment).err().map(|e| e.into_inner());
+                    lanes.insert(key, queue);
+                    again
+                }
+            }
+        };
+        if let Some(shipment) = refused {
+            let now = self.inner.ports.clock.now();
+            let spread = Duration::from_millis(self.inner.ports.dice.below(500));
+            let input = Input::NotSent {
+                reason: Reason::VendorRateLimited,
+                retry_at: now.plus(FULL_RETRY + spread),
+            };
+            self.inner.feedback.send(shipment.signal(input)).await;
+        }
+    }
+
+    fn start(&self, key: LaneKey) -> mpsc::Sender<Shipment> {
+        let (queue, rest) = mpsc::channel(LANE_QUEUE_LEN_MAX);
+        let lane = Lane {
+            inner: Arc::clone(&self.inner),
+            key,
+        };
+        tokio::spawn(lane.run(rest));
+        queue
+    }
+
+    /// Lanes that exist now.
+    pub(crate) fn len(&self) -> usize {
+        self.inner
+            .lanes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+}
+
+/// The health of a lane, shared by its calls.
+#[derive(Debug)]
+struct Health {
+    breaker: Breaker,
+    paused_until: Timestamp,
+}
+
+#[derive(Debug, Clone)]
+struct Lane {
+    inner: Arc<Inner>,
+    key: LaneKey,
+}
+
+impl Lane {
+    async fn run(self, mut queue: mpsc::Receiver<Shipment>) {
+        let now = self.inner.ports.clock.now();
+        let health = Arc::new(Mutex::new(Health {
+            breaker: Breaker::default(),
+            paused_until: Timestamp(0),
+        }));
+        let mut pace: Option<(u64, Bucket, Arc<Semaphore>)> = None;
+        let mut batch = Vec::new();
+        loop {
+            batch.clear();
+            match tokio::time::timeout(IDLE_MAX, queue.recv_many(&mut batch, LANE_QUEUE_LEN_MAX))
+                .await
+            {
+                Ok(0) | Err(_) => {
+                    queue.close();
+                    // Whoever slipped in before the queue was closed is taken up again by their lease.
+                    while let Ok(late) = queue.try_recv() {
+                        self.send_back(vec![late], Reason::VendorUnavailable, now)
+                            .await;
+                    }
+                    return;
+                }
+                Ok(_) => {}
+            }
+            let (app, channel, credential) = &self.key;
+            let opened = match self.inner.credentials.open(app, channel, credential).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    self.cannot_open(std::mem::take(&mut batch), &error).await;
+                    continue;
+                }
+            };
+            let capability = opened.vendor.capability();
+            let fresh = pace
+                .as_ref()
+                .is_none_or(|(version, ..)| *version != opened.version);
+            if fresh {
+                let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
+                let slots = opened
+                    .limits
+                    .concurrency
+                    .unwrap_or(capability.concurrency)
+                    .max(1);
+                pace = Some((
+                    opened.version,
+                    Bucket::new(rate, self.inner.ports.clock.now()),
+                    Arc::new(Semaphore::new(slots as usize)),
+                ));
+            }
+            let Some((_, bucket, slots)) = &mut pace else {
+                continue;
+            };
+            for group in grouped(std::mem::take(&mut batch), capability.batch_len_max.max(1)) {
+                if let Err((reason, at)) = self.may_send(&health) {
+                    self.send_back(group, reason, at).await;
+                    continue;
+                }
+                while let Err(wait) = bucket.take(self.inner.ports.clock.now()) {
+                    tokio::time::sleep(wait).await;
+                }
+                let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
+                    continue;
+                };
+                let (lane, opened, health) = (self.clone(), opened.clone(), Arc::clone(&health));
+                tokio::spawn(async move {
+                    lane.send(opened, group, &health).await;
+                    drop(slot);
+                });
+            }
+        }
+    }
+
+    /// Whether the vendor may be called now; else why not and when to come again.
+    fn may_send(&self, health: &Mutex<Health>) -> Result<(), (Reason, Timestamp)> {
+        let now = self.inner.ports.clock.now();
+        let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
+        if health.paused_until.since(now) > PAUSE_IN_LANE_MAX {
+            return Err((Reason::VendorRateLimited, health.paused_until));
+        }
+        health
+            .breaker
+            .ask(now)
+            .map_err(|at| (Reason::BreakerOpen, at))
+    }
+
+    async fn send_back(&self, group: Vec<Shipment>, reason: Reason, at: Timestamp) {
+        for shipment in group {
+            let spread = Duration::from_millis(self.inner.ports.dice.below(250));
+            let input = Input::NotSent {
+                reason,
+                retry_at: at.plus(spread),
+            };
+            self.inner.feedback.send(shipment.signal(input)).await;
+        }
+    }
+
+    /// The credential is missing or does not open: final for this channel, since only a person can mend it.
+    async fn cannot_open(&self, group: Vec<Shipment>, error: &crate::credentials::CredentialError) {
+        use crate::credentials::CredentialError;
+        tracing::warn!(channel = %self.key.1, credential = %self.key.2, %error, "a lane cannot open its credential");
+        let now = self.inner.ports.clock.now();
+        for shipment in group {
+            let input = match error {
+                CredentialError::Store(_) => Input::NotSent {
+                    reason: Reason::VendorUnavailable,
+                    retry_at: now.plus(Duration::from_secs(1)),
+                },
+                _ => self.answer(
+                    &shipment,
+                    Verdict::CredentialBad {
+                        detail: error.to_string(),
+                    },
+                    None,
+                    now,
+                ),
+            };
+            self.inner.feedback.send(shipment.signal(input)).await;
+        }
+    }
+
+    fn answer(
+        &self,
+        shipment: &Shipment,
+        verdict: Verdict,
+        attempts: Option<u16>,
+        now: Timestamp,
+    ) -> Input {
+        let after = match &verdict {
+            Verdict::Retry { after, .. } => *after,
+            _ => None,
+        };
+        Input::Verdict {
+            channel: self.key.1.clone(),
+            retry_at: feedback::retry_at(
+                now,
+                shipment.delivery.attempt,
+                after,
+                self.inner.ports.dice.as_ref(),
+            ),
+            attempts_max: attempts.unwrap_or(ATTEMPTS_MAX),
+            fallback: shipment.message.options.channels.fallback,
+            verdict,
+        }
+    }
+
+    /// One call to the vendor, from the gate to the feedback.
+    async fn send(&self, opened: Opened, group: Vec<Shipment>, health: &Mutex<Health>) {
+        let inner = &self.inner;
+        let pass = inner
+            .gate
+            .enter(&self.key.0, group.iter().map(|s| s.delivery.device.clone()));
+        let (fit, rest) = self.still_meant(group).await;
+        for (shipment, input) in rest {
+            inner.feedback.send(shipment.signal(input)).await;
+        }
+        let Some(first) = fit.first() else {
+            // Nothing was asked of the vendor, so a probe of the breaker must not stay open.
+            health
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .breaker
+                .not_made();
+            return;
+        };
+        let now = inner.ports.clock.now();
+        let batch = Batch {
+            outbound: render::outbound(&first.message, first.package.clone(), now),
+            recipients: fit
+                .iter()
+                .map(|s| Recipient {
+                    device: s.delivery.device.clone(),
+                    token: Secret::new(s.token.as_bytes()),
+                    environment: s.environment,
+                })
+                .collect(),
+        };
+        let channel = Arc::clone(&opened.channel);
+        let called = tokio::spawn(async move {
+            tokio::time::timeout(
+                VENDOR_CALL_DEADLINE + DEADLINE_GRACE,
+                channel.send(&batch, VENDOR_CALL_DEADLINE),
+            )
+            .await
+        });
+        let lost = |detail: &str| Verdict::Retry {
+            reason: Reason::VendorUnavailable,
+            after: None,
+            detail: detail.to_owned(),
+            certainty: Unsure::MaybeTaken,
+        };
+        let mut verdicts = match called.await {
+            Ok(Ok(verdicts)) => verdicts,
+            Ok(Err(_elapsed)) => vec![lost("no answer within the deadline"); fit.len()],
+            Err(panic) => {
+                tracing::error!(channel = %self.key.1, error = %panic, "a channel panicked");
+                metrics::counter!("hongyan_lane_panics_total").increment(1);
+                vec![lost("internal error while sending"); fit.len()]
+            }
+        };
+        verdicts.resize(fit.len(), lost("the channel gave no verdict"));
+        drop(pass);
+        let now = inner.ports.clock.now();
+        self.learn(health, &verdicts, now);
+        for (shipment, verdict) in fit.iter().zip(verdicts) {
+            metrics::counter!(
+                "hongyan_lane_verdicts_total",
+                "channel" => self.key.1.to_string(),
+                "reason" => verdict.reason().as_str(),
+            )
+            .increment(1);
+            if let Verdict::TokenDead { reason, .. } = &verdict {
+                self.kill_token(shipment, *reason, now).await;
+            }
+            let input = self.answer(shipment, verdict, opened.limits.attempts, now);
+            inner.feedback.send(shipment.signal(input)).await;
+        }
+    }
+
+    /// Looks each device up once more, inside the gate: what is no longer meant for who holds it stays here.
+    async fn still_meant(&self, group: Vec<Shipment>) -> (Vec<Shipment>, Vec<(Shipment, Input)>) {
+        let ports = &self.inner.ports;
+        let now = ports.clock.now();
+        let ids: Vec<_> = group.iter().map(|s| s.delivery.device.clone()).collect();
+        let again = Input::NotSent {
+            reason: Reason::VendorUnavailable,
+            retry_at: now.plus(Duration::from_millis(500)),
+        };
+        let Ok(devices) = ports.registry.devices(&self.key.0, &ids).await else {
+            return (
+                vec![],
+                group.into_iter().map(|s| (s, again.clone())).collect(),
+            );
+        };
+        let message = group.first().map(|s| s.message.id);
+        let recalled = match message {
+            Some(id) => ports
+                .inbox
+                .recalled(&self.key.0, id)
+                .await
+                .ok()
+                .flatten()
+                .is_some(),
+            None => false,
+        };
+        let (mut fit, mut rest) = (Vec::with_capacity(group.len()), Vec::new());
+        for (shipment, device) in group.into_iter().zip(devices) {
+            let d = &shipment.delivery;
+            let verdict = match &device {
+                None => Some(Input::End(Reason::DeviceDeleted)),
+                Some(device)
+                    if d.user.is_some()
+                        && (device.user != d.user || device.binding != d.binding) =>
+                {
+                    Some(Input::End(Reason::UserLoggedOut))
+                }
+                Some(_) if recalled => Some(Input::End(Reason::Recalled)),
+                Some(_) if now >= d.expires_at => Some(Input::End(Reason::Expired)),
+                Some(device) => match device.token(&self.key.1) {
+                    Some(t) if t.is_active() && t.token == shipment.token => None,
+                    // The token changed on the way: plan again with the new one.
+                    _ => Some(Input::NotSent {
+                        reason: Reason::TokenInvalid,
+                        retry_at: now,
+                    }),
+                },
+            };
+            match verdict {
+                None => fit.push(shipment),
+                Some(input) => rest.push((shipment, input)),
+            }
+        }
+        (fit, rest)
+    }
+
+    async fn kill_token(&self, shipment: &Shipment, reason: Reason, now: Timestamp) {
+        let killed = self
+            .inner
+            .ports
+            .registry
+            .kill_token(
+                &self.key.0,
+                &shipment.delivery.device,
+                &self.key.1,
+                &shipment.token,
+                reason,
+                now,
+            )
+            .await;
+        if let Err(error) = killed {
+            tracing::warn!(channel = %self.key.1, %error, "a dead token could not be taken out of use");
+        }
+    }
+
+    /// What the answers say about the vendor's health.
+    fn learn(&self, health: &Mutex<Health>, verdicts: &[Verdict], now: Timestamp) {
+        let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answered = false;
+        let mut failed = false;
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Retry {
+                    reason: Reason::VendorRateLimited,
+                    after,
+                    ..
+                } => {
+                    let pause = after
+                        .unwrap_or(Duration::from_secs(1))
+                        .min(Duration::from_secs(300));
+                    health.paused_until = health.paused_until.max(now.plus(pause));
+                    answered = true;
+                }
+                Verdict::Retry { .. } => failed = true,
+                _ => answered = true,
+            }
+        }
+        if answered {
+            health.breaker.succeeded();
+        } else if failed {
+            health.breaker.failed(now);
+        }
+    }
+}
+
+/// Shipments that share a payload, in pieces of at most `max`, in the order of their first shipment.
+fn grouped(shipments: Vec<Shipment>, max: usize) -> Vec<Vec<Shipment>> {
+    let mut groups: Vec<Vec<Shipment>> = Vec::new();
+    let mut open: HashMap<(MessageId, Option<Environment>, Option<String>), usize> = HashMap::new();
+    for shipment in shipments {
+        let key = shipment.batch_key();
+        match open.get(&key).and_then(|i| groups.get_mut(*i)) {
+            Some(group) if group.len() < max => group.push(shipment),
+            _ => {
+                open.insert(key, groups.len());
+                groups.push(vec![shipment]);
+            }
+        }
+    }
+    groups
+}

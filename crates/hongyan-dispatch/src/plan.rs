@@ -1,0 +1,220 @@
+//! The one decision about a delivery: pure, so that `explain` can run the same code.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hongyan_core::app::AppPolicy;
+use hongyan_core::delivery::{Decision, Delivery};
+use hongyan_core::device::TokenState;
+use hongyan_core::limits::ACK_TIMEOUT_DEFAULT;
+use hongyan_core::message::DeliveryMode;
+use hongyan_core::port::SessionInfo;
+use hongyan_core::{ChannelId, CredentialName, Device, Message, Reason, Timestamp, User};
+
+use crate::policy;
+
+/// The credentials that an app has, by channel. Whether one can be used is the vendor's word, later.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialIndex {
+    by_channel: HashMap<ChannelId, Vec<CredentialName>>,
+}
+
+impl CredentialIndex {
+    /// Adds one.
+    pub fn add(&mut self, channel: ChannelId, name: CredentialName) {
+        self.by_channel.entry(channel).or_default().push(name);
+    }
+
+    /// The credential for a token: the named one, else `default`, else the only one.
+    #[must_use]
+    pub fn pick(
+        &self,
+        channel: &ChannelId,
+        wanted: Option<&CredentialName>,
+    ) -> Option<&CredentialName> {
+        let names = self.by_channel.get(channel)?;
+        match wanted {
+            Some(wanted) => names.iter().find(|n| *n == wanted),
+            None => names
+                .iter()
+                .find(|n| n.as_str() == "default")
+                .or(match names.as_slice() {
+                    [only] => Some(only),
+                    _ => None,
+                }),
+        }
+    }
+}
+
+/// All that the decision looks at.
+#[derive(Debug)]
+pub struct Situation<'a> {
+    /// The message.
+    pub message: &'a Message,
+    /// The delivery so far.
+    pub delivery: &'a Delivery,
+    /// The device as it is now; none when it was forgotten.
+    pub device: Option<&'a Device>,
+    /// The user that the device is bound to now.
+    pub user: Option<&'a User>,
+    /// What the app decides.
+    pub policy: &'a AppPolicy,
+    /// The app's credentials.
+    pub credentials: &'a CredentialIndex,
+    /// The order of channels when nobody says another.
+    pub built_in_order: &'a [ChannelId],
+    /// The device's session.
+    pub session: Option<&'a SessionInfo>,
+    /// When the message was recalled.
+    pub recalled: Option<Timestamp>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Decides what becomes of a delivery now.
+#[must_use]
+pub fn plan(s: &Situation<'_>) -> Decision {
+    let (m, d) = (s.message, s.delivery);
+    let Some(device) = s.device else {
+        return Decision::End(Reason::DeviceDeleted);
+    };
+    if d.user.is_some() && (device.user != d.user || device.binding != d.binding) {
+        return Decision::End(Reason::UserLoggedOut);
+    }
+    if s.recalled.is_some() {
+        return Decision::End(Reason::Recalled);
+    }
+    if s.now >= m.expires_at {
+        return Decision::End(Reason::Expired);
+    }
+    if let Some(at) = m.options.send_at
+        && at > s.now
+    {
+        return Decision::Hold {
+            until: at,
+            reason: Reason::Scheduled,
+        };
+    }
+    let push = push_way(s, device);
+    let wait_for_session = Decision::Hold {
+        until: m.expires_at,
+        reason: Reason::WaitingForSession,
+    };
+    match m.options.delivery {
+        DeliveryMode::OfflineOnly => push,
+        DeliveryMode::OnlineOnly => match s.session {
+            Some(_) if !d.online_tried => Decision::Online {
+                until: m.expires_at,
+            },
+            _ => wait_for_session,
+        },
+        DeliveryMode::Both => match (push, s.session) {
+            // No push is possible: the session is the only way left, and gets all the time there is.
+            (Decision::End(reason), Some(_)) if unreachable(reason) => Decision::Online {
+                until: m.expires_at,
+            },
+            (push, _) => push,
+        },
+        DeliveryMode::OnlineFirst => match s.session {
+            Some(_) if !d.online_tried => {
+                let until = match push {
+                    Decision::End(reason) if unreachable(reason) => m.expires_at,
+                    _ => s.now.plus(ack_timeout(m)).min(m.expires_at),
+                };
+                Decision::Online { until }
+            }
+            _ if !m.options.push.enabled => wait_for_session,
+            _ => push,
+        },
+    }
+}
+
+/// Whether the reason means that no vendor could carry it at all, so that falling back would only end the wait.
+const fn unreachable(reason: Reason) -> bool {
+    matches!(reason, Reason::NoChannel | Reason::NoCredential)
+}
+
+fn ack_timeout(m: &Message) -> Duration {
+    m.options
+        .ack_timeout_ms
+        .map_or(ACK_TIMEOUT_DEFAULT, |ms| Duration::from_millis(ms.into()))
+}
+
+/// What the push path says: policy first, then the choice of a channel.
+fn push_way(s: &Situation<'_>, device: &Device) -> Decision {
+    let m = s.message;
+    if !m.options.push.enabled {
+        return Decision::End(Reason::PushDisabled);
+    }
+    if m.notification.is_some() && !device.permission.shows() {
+        return Decision::End(Reason::PermissionOff);
+    }
+    if s.user
+        .is_some_and(|u| u.preferences.muted_classes.contains(&m.class))
+    {
+        return Decision::End(Reason::PreferenceMuted);
+    }
+    if let Some(until) = policy::quiet_until(s.user, device, s.policy, m.class, s.now) {
+        return if until < m.expires_at {
+            Decision::Hold {
+                until,
+                reason: Reason::QuietHours,
+            }
+        } else {
+            Decision::End(Reason::QuietHours)
+        };
+    }
+    choose(s, device).unwrap_or_else(Decision::End)
+}
+
+/// The first channel in order that has a live token and a credential and has not failed yet; else why there is none.
+fn choose(s: &Situation<'_>, device: &Device) -> Result<Decision, Reason> {
+    let mut why = s.delivery.last_failure;
+    for channel in order(s, device) {
+        let Some(token) = device.token(&channel) else {
+            continue;
+        };
+        if s.delivery.tried.contains(&channel) {
+            continue;
+        }
+        if let TokenState::Dead { reason, .. } = token.state {
+            why = why.or(Some(reason));
+            continue;
+        }
+        match s.credentials.pick(&channel, token.credential.as_ref()) {
+            Some(credential) => {
+                return Ok(Decision::Push {
+                    channel,
+                    credential: credential.clone(),
+                });
+            }
+            None => why = why.or(Some(Reason::NoCredential)),
+        }
+    }
+    Err(why.unwrap_or(Reason::NoChannel))
+}
+
+/// The message's channels alone if it names any, else the app's, else the built-in order; channels that an app's or the
+/// built-in order does not name come last, in the order of the device's tokens.
+fn order(s: &Situation<'_>, device: &Device) -> Vec<ChannelId> {
+    let wanted = &s.message.options.channels.order;
+    if !wanted.is_empty() {
+        return wanted.clone();
+    }
+    let first: &[ChannelId] = if s.policy.channel_order.is_empty() {
+        s.built_in_order
+    } else {
+        &s.policy.channel_order
+    };
+    let mut order: Vec<ChannelId> = first
+        .iter()
+        .filter(|c| device.token(c).is_some())
+        .cloned()
+        .collect();
+    for token in &device.tokens {
+        if !order.contains(&token.channel) {
+            order.push(token.channel.clone());
+        }
+    }
+    order
+}

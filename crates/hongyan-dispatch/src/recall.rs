@@ -1,0 +1,169 @@
+//! Takes a message back: what has not left stays, what has left is withdrawn where that is possible.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hongyan_core::delivery::Input;
+use hongyan_core::limits::VENDOR_CALL_DEADLINE;
+use hongyan_core::port::{CommitError, Recipient, WriteSet};
+use hongyan_core::{
+    AppId, ChannelId, CredentialName, DeviceId, Message, MessageId, Reason, Secret, Stage,
+    StoreError, Verdict,
+};
+
+use crate::credentials::Credentials;
+use crate::feedback::{Feedback, Signal};
+use crate::intake;
+use crate::service::Ports;
+
+/// What a recall did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Recalled {
+    /// Deliveries that were still open and now end as `recalled`.
+    pub stopped: u64,
+    /// Deliveries that a vendor withdrew.
+    pub withdrawn: u64,
+}
+
+/// Takes messages back.
+#[derive(Debug, Clone)]
+pub struct Recall {
+    pub(crate) ports: Ports,
+    pub(crate) credentials: Credentials,
+    pub(crate) feedback: Feedback,
+}
+
+const PAGE: usize = 500;
+
+impl Recall {
+    /// Recalls a message. Idempotent: recalling twice does nothing more.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the message is unknown or no longer kept.
+    pub async fn recall(&self, app: &AppId, id: MessageId) -> Result<Recalled, StoreError> {
+        let ports = &self.ports;
+        let message = ports
+            .inbox
+            .message(app, id)
+            .await?
+            .ok_or(StoreError::NotFound { entity: "message" })?;
+        let now = ports.clock.now();
+        if ports.inbox.recalled(app, id).await?.is_none() {
+            let set = WriteSet {
+                recalled: vec![(app.clone(), id, now)],
+                events: vec![intake::about(&message, Stage::Recalled, now)],
+                ..WriteSet::default()
+            };
+            match ports.commit.commit(vec![set]).await.pop() {
+                Some(Ok(_)) => {}
+                Some(Err(CommitError::Store(error))) => return Err(error),
+                _ => return Err(StoreError::Conflict { entity: "message" }),
+            }
+        }
+        for owner in intake::owners(&message) {
+            ports.presence.recall(app, &owner, id);
+        }
+        self.stop_and_withdraw(app, &message).await
+    }
+
+    async fn stop_and_withdraw(
+        &self,
+        app: &AppId,
+        message: &Arc<Message>,
+    ) -> Result<Recalled, StoreError> {
+        let mut done = Recalled::default();
+        let mut after: Option<DeviceId> = None;
+        loop {
+            let page = self
+                .ports
+                .ledger
+                .deliveries_of(app, message.id, after.clone(), PAGE)
+                .await?;
+            after = page.last().map(|d| d.device.clone());
+            let full = page.len() == PAGE;
+            let mut sent: HashMap<ChannelId, Vec<DeviceId>> = HashMap::new();
+            for delivery in page {
+                if delivery.outcome().is_none() {
+                    done.stopped += 1;
+                    self.feedback
+                        .send(Signal {
+                            app: delivery.app,
+                            message: delivery.message,
+                            device: delivery.device,
+                            user: delivery.user,
+                            input: Input::End(Reason::Recalled),
+                        })
+                        .await;
+                } else if let Some(channel) = delivery.via {
+                    sent.entry(channel).or_default().push(delivery.device);
+                }
+            }
+            for (channel, devices) in sent {
+                done.withdrawn += self.withdraw(app, message, &channel, &devices).await?;
+            }
+            if !full {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Asks the vendor to take it back from these devices; a vendor that cannot is no error.
+    async fn withdraw(
+        &self,
+        app: &AppId,
+        message: &Arc<Message>,
+        channel: &ChannelId,
+        devices: &[DeviceId],
+    ) -> Result<u64, StoreError> {
+        if !self
+            .credentials
+            .vendor(channel)
+            .is_some_and(|v| v.capability().recalls)
+        {
+            return Ok(0);
+        }
+        let facts = crate::situation::app_facts(&self.ports, app).await?;
+        let mut by_credential: HashMap<CredentialName, Vec<Recipient>> = HashMap::new();
+        for device in self
+            .ports
+            .registry
+            .devices(app, devices)
+            .await?
+            .into_iter()
+            .flatten()
+        {
+            if let Some(token) = device.token(channel).filter(|t| t.is_active())
+                && let Some(name) = facts.credentials.pick(channel, token.credential.as_ref())
+            {
+                by_credential
+                    .entry(name.clone())
+                    .or_default()
+                    .push(Recipient {
+                        device: device.id.clone(),
+                        token: Secret::new(token.token.as_bytes()),
+                        environment: token.environment,
+                    });
+            }
+        }
+        let mut withdrawn = 0;
+        for (name, recipients) in by_credential {
+            let opened = match self.credentials.open(app, channel, &name).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    tracing::warn!(%channel, %error, "a recall could not reach its vendor");
+                    continue;
+                }
+            };
+            let call = opened
+                .channel
+                .recall(message, &recipients, VENDOR_CALL_DEADLINE);
+            if let Ok(Some(verdicts)) = tokio::time::timeout(VENDOR_CALL_DEADLINE, call).await {
+                withdrawn += verdicts
+                    .iter()
+                    .filter(|v| matches!(v, Verdict::Accepted { .. }))
+                    .count() as u64;
+            }
+        }
+        Ok(withdrawn)
+    }
+}

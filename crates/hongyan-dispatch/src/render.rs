@@ -1,0 +1,39 @@
+//! From a message to what a vendor push shows: the push options applied, nothing vendor-specific.
+
+use std::sync::Arc;
+
+use hongyan_core::port::Outbound;
+use hongyan_core::{Message, Timestamp};
+
+/// The outbound form of a message for devices of one package. The same over all tries, but for `now`.
+#[must_use]
+pub fn outbound(message: &Arc<Message>, package: Option<String>, now: Timestamp) -> Outbound {
+    let push = &message.options.push;
+    let (title, body, badge) = match &message.notification {
+        None => (None, None, None),
+        Some(n) => {
+            let title = push.title.as_ref().unwrap_or(&n.title);
+            let body = push.body.as_ref().unwrap_or(&n.body);
+            (
+                Some(title.clone()).filter(|t| push.show_sender && !t.is_empty()),
+                Some(body.clone()).filter(|b| !b.is_empty()),
+                n.badge.filter(|_| push.badge),
+            )
+        }
+    };
+    let dedup_key = message
+        .options
+        .collapse_key
+        .clone()
+        .unwrap_or_else(|| message.id.to_string());
+    Outbound {
+        message: Arc::clone(message),
+        title,
+        body,
+        badge,
+        package,
+        expires_at: message.expires_at,
+        now,
+        dedup_key,
+    }
+}

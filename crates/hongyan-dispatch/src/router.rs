@@ -1,0 +1,564 @@
+//! Leases due work, plans its deliveries and hands them to sessions and lanes.
+//!
+//! One batched read opens a leg, one write closes it. What a lane gets stays leased, so that a crash brings it
+//! back; what a session gets waits with its ack timeout as the job's due time.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hongyan_core::delivery::{Delivery, Input, Next};
+use hongyan_core::limits::{BROADCAST_PAGE_LEN, IN_FLIGHT_MAX, LEASE, LEASE_LEN_MAX};
+use hongyan_core::message::{Audience, DeliveryMode, DeviceChoice};
+use hongyan_core::port::{CommitError, Hint, Job, JobId, JobKind, Owner, WriteSet};
+use hongyan_core::{AppId, Device, DeviceId, Message, Reason, Stage, StoreError, Timestamp};
+
+use crate::credentials::Credentials;
+use crate::intake;
+use crate::lane::{Lanes, Shipment};
+use crate::plan::plan;
+use crate::service::Ports;
+use crate::situation::{self, Read};
+
+/// How long the router waits at most before it looks again by itself: a lost wake-up costs this much.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long it waits after the store failed it.
+const AFTER_TROUBLE: Duration = Duration::from_millis(250);
+
+/// Deliveries that this process has handed to a lane and not yet settled.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct InFlight(Arc<Mutex<HashSet<JobId>>>);
+
+impl InFlight {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    pub(crate) fn remove(&self, id: &JobId) {
+        self.lock().remove(id);
+    }
+    fn add(&self, id: JobId) {
+        self.lock().insert(id);
+    }
+    fn has(&self, id: &JobId) -> bool {
+        self.lock().contains(id)
+    }
+    fn room(&self) -> usize {
+        IN_FLIGHT_MAX.saturating_sub(self.lock().len())
+    }
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+}
+
+/// Plans what is due.
+#[derive(Debug, Clone)]
+pub(crate) struct Router {
+    pub(crate) ports: Ports,
+    pub(crate) credentials: Credentials,
+    pub(crate) lanes: Lanes,
+    pub(crate) in_flight: InFlight,
+}
+
+/// What a planned job leads to once it is committed.
+#[derive(Debug, Default)]
+struct Leg {
+    set: WriteSet,
+    hints: Vec<Hint>,
+    shipments: Vec<Shipment>,
+}
+
+impl Router {
+    /// Runs until told to stop; work that was leased and not begun comes back when its lease ends or the store opens.
+    pub(crate) async fn run(self, mut stop: tokio::sync::watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            // Registered before the look, so that a commit in between is not missed.
+            let changed = self.ports.work.changed();
+            tokio::pin!(changed);
+            let room = self.in_flight.room().min(LEASE_LEN_MAX);
+            let wait = match self.turn(room).await {
+                Ok(taken) if taken > 0 && taken == room => continue,
+                Ok(taken) if taken > 0 => Duration::ZERO,
+                Ok(_) => self.until_next_due().await,
+                Err(error) => {
+                    tracing::warn!(error = %error, "the router could not read or write its work");
+                    AFTER_TROUBLE
+                }
+            };
+            if wait.is_zero() {
+                continue;
+            }
+            tokio::select! {
+                () = &mut changed => {}
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.changed() => {}
+            }
+        }
+    }
+
+    async fn until_next_due(&self) -> Duration {
+        match self.ports.work.next_due().await {
+            Ok(Some(due)) => due
+                .since(self.ports.clock.now())
+                .clamp(Duration::from_millis(1), LOOK_AGAIN),
+            _ => LOOK_AGAIN,
+        }
+    }
+
+    /// Leases and plans one batch; answers how many jobs it took.
+    async fn turn(&self, room: usize) -> Result<usize, StoreError> {
+        if room == 0 {
+            return Ok(0);
+        }
+        let now = self.ports.clock.now();
+        let jobs = self.ports.work.lease(now, now.plus(LEASE), room).await?;
+        let taken = jobs.len();
+        let mut by_app: HashMap<AppId, Vec<Job>> = HashMap::new();
+        for job in jobs {
+            if !self.in_flight.has(&job.id()) {
+                by_app.entry(job.app.clone()).or_default().push(job);
+            }
+        }
+        for (app, jobs) in by_app {
+            self.plan_jobs(&app, jobs).await?;
+        }
+        Ok(taken)
+    }
+
+    async fn plan_jobs(&self, app: &AppId, jobs: Vec<Job>) -> Result<(), StoreError> {
+        let mut again = jobs;
+        // A stale set means that an ack or a logout came in between: read again and decide again.
+        for _ in 0..hongyan_core::limits::CONFLICT_RETRIES_MAX {
+            let legs = self.read_and_plan(app, &again).await?;
+            let (jobs, legs): (Vec<Job>, Vec<Leg>) = legs.into_iter().unzip();
+            let mut legs = legs;
+            let sets = legs
+                .iter_mut()
+                .map(|leg| std::mem::take(&mut leg.set))
+                .collect();
+            let results = self.ports.commit.commit(sets).await;
+            again = Vec::new();
+            for ((job, leg), result) in jobs.into_iter().zip(legs).zip(results) {
+                match result {
+                    Ok(_) => self.hand_over(leg).await,
+                    Err(CommitError::Stale) => again.push(job),
+                    Err(CommitError::Store(error)) => return Err(error),
+                    Err(CommitError::Known { .. }) => {}
+                }
+            }
+            if again.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Conflict { entity: "delivery" })
+    }
+
+    async fn hand_over(&self, leg: Leg) {
+        self.ports.presence.notify(leg.hints);
+        for shipment in leg.shipments {
+            self.in_flight.add(shipment.job_id());
+            self.lanes.push(shipment).await;
+        }
+    }
+
+    /// The batched reads of one app's jobs, then one leg for each.
+    async fn read_and_plan(
+        &self,
+        app: &AppId,
+        jobs: &[Job],
+    ) -> Result<Vec<(Job, Leg)>, StoreError> {
+        let ports = &self.ports;
+        let now = ports.clock.now();
+        let facts = situation::app_facts(ports, app).await?;
+        let messages =
+            situation::messages(ports, app, jobs.iter().map(|j| j.message).collect()).await?;
+        let candidates = self.candidates(app, jobs, &messages).await?;
+        let keys: Vec<_> = jobs
+            .iter()
+            .zip(&candidates)
+            .flat_map(|(job, c)| c.ids.iter().map(|id| (job.message, id.clone())))
+            .collect();
+        let mut known: HashMap<_, Delivery> = HashMap::new();
+        for (key, delivery) in keys.iter().zip(ports.ledger.deliveries(app, &keys).await?) {
+            if let Some(delivery) = delivery {
+                known.insert(key.clone(), delivery);
+            }
+        }
+        let read = Read {
+            facts: &facts,
+            users: situation::users_of(
+                ports,
+                app,
+                candidates.iter().flat_map(|c| c.devices.values()),
+            )
+            .await?,
+            sessions: situation::sessions_of(
+                ports,
+                app,
+                candidates
+                    .iter()
+                    .flat_map(|c| c.ids.iter().cloned())
+                    .collect(),
+            ),
+            built_in_order: self.credentials.built_in_order(),
+            now,
+        };
+        let mut legs = Vec::with_capacity(jobs.len());
+        for (job, found) in jobs.iter().zip(candidates) {
+            let mut leg = Leg::default();
+            match messages.get(&job.message) {
+                Some((message, recalled)) => {
+                    self.plan_job(job, message, *recalled, found, &mut known, &read, &mut leg)
+                        .await?;
+                }
+                // The body has left the store: its time is over.
+                None => forgotten(job, &mut known, now, &mut leg),
+            }
+            legs.push((job.clone(), leg));
+        }
+        Ok(legs)
+    }
+
+    /// The devices that each job is about.
+    async fn candidates(
+        &self,
+        app: &AppId,
+        jobs: &[Job],
+        messages: &situation::Known,
+    ) -> Result<Vec<Found>, StoreError> {
+        let registry = &self.ports.registry;
+        let users: Vec<_> = jobs
+            .iter()
+            .filter_map(|j| match &j.kind {
+                JobKind::Route {
+                    owner: Owner::User(user),
+                } => Some(user.clone()),
+                _ => None,
+            })
+            .collect();
+        let mut of_users = registry.devices_of(app, &users).await?.into_iter();
+        let single: Vec<_> = jobs
+            .iter()
+            .filter_map(|j| match &j.kind {
+                JobKind::Route {
+                    owner: Owner::Device(device),
+                }
+                | JobKind::Deliver { device } => Some(device.clone()),
+                _ => None,
+            })
+            .collect();
+        let mut singles = registry.devices(app, &single).await?.into_iter();
+        let mut all = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            all.push(match &job.kind {
+                JobKind::Route {
+                    owner: Owner::User(_),
+                } => Found::many(of_users.next().unwrap_or_default()),
+                JobKind::Route {
+                    owner: Owner::Device(id),
+                }
+                | JobKind::Deliver { device: id } => {
+                    let device = singles.next().flatten();
+                    Found {
+                        ids: vec![id.clone()],
+                        devices: device.into_iter().map(|d| (d.id.clone(), d)).collect(),
+                    }
+                }
+                JobKind::Route {
+                    owner: Owner::Audience(_),
+                } => Found::default(),
+                JobKind::Broadcast { after } => match messages.get(&job.message) {
+                    Some((message, _)) => self.broadcast_page(message, after.as_ref()).await?,
+                    None => Found::default(),
+                },
+            });
+        }
+        Ok(all)
+    }
+
+    async fn broadcast_page(
+        &self,
+        message: &Message,
+        after: Option<&DeviceId>,
+    ) -> Result<Found, StoreError> {
+        let registry = &self.ports.registry;
+        match message.to.audience() {
+            Some(Audience::Topic(topic)) => {
+                let ids = registry
+                    .subscribers(&message.app, &topic, after, BROADCAST_PAGE_LEN)
+                    .await?;
+                let devices = registry.devices(&message.app, &ids).await?;
+                Ok(Found {
+                    devices: devices
+                        .into_iter()
+                        .flatten()
+                        .map(|d| (d.id.clone(), d))
+                        .collect(),
+                    ids,
+                })
+            }
+            Some(Audience::All) => Ok(Found::many(
+                registry
+                    .device_page(&message.app, after, BROADCAST_PAGE_LEN)
+                    .await?,
+            )),
+            None => Ok(Found::default()),
+        }
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the rows of one read, used in one place"
+    )]
+    async fn plan_job(
+        &self,
+        job: &Job,
+        message: &Arc<Message>,
+        recalled: Option<Timestamp>,
+        mut found: Found,
+        known: &mut HashMap<(hongyan_core::MessageId, DeviceId), Delivery>,
+        read: &Read<'_>,
+        leg: &mut Leg,
+    ) -> Result<(), StoreError> {
+        let to_user = matches!(
+            job.kind,
+            JobKind::Route {
+                owner: Owner::User(_)
+            }
+        );
+        match &job.kind {
+            JobKind::Deliver { .. } => {}
+            JobKind::Route { owner } => {
+                leg.set.jobs_done.push(job.id());
+                if to_user && message.options.devices == DeviceChoice::Latest {
+                    found.keep_latest(read);
+                }
+                if intake::appended_by_router(message) && recalled.is_none() {
+                    append(message, owner, &found, leg);
+                }
+                if found.devices.is_empty() && to_user {
+                    let mut event = intake::about(message, Stage::Dropped, read.now);
+                    event.reason = Some(Reason::NoDevice);
+                    event.r#final = true;
+                    if let Owner::User(user) = owner {
+                        event.user = Some(user.clone());
+                    }
+                    leg.set.events.push(event);
+                }
+            }
+            JobKind::Broadcast { after } => {
+                if after.is_none()
+                    && intake::appended_by_router(message)
+                    && recalled.is_none()
+                    && let Some(audience) = message.to.audience()
+                {
+                    append(message, &Owner::Audience(audience), &found, leg);
+                }
+                match found.ids.last() {
+                    Some(last) if found.ids.len() == BROADCAST_PAGE_LEN => leg.set.jobs.push(Job {
+                        kind: JobKind::Broadcast {
+                            after: Some(last.clone()),
+                        },
+                        due: read.now,
+                        leased: false,
+                        ..job.clone()
+                    }),
+                    _ => leg.set.jobs_done.push(job.id()),
+                }
+            }
+        }
+        let is_deliver = matches!(job.kind, JobKind::Deliver { .. });
+        for id in &found.ids {
+            let device = found.devices.get(id);
+            let existing = known.get(&(job.message, id.clone()));
+            match (existing, device) {
+                // Routed before, or acked before it was routed: its own job or end takes care of it.
+                (Some(_), _) if !is_deliver => {}
+                (Some(delivery), device) => {
+                    let mut delivery = delivery.clone();
+                    let expected = Some(delivery.version);
+                    self.plan_delivery(
+                        &mut delivery,
+                        expected,
+                        message,
+                        recalled,
+                        device,
+                        read,
+                        leg,
+                    );
+                }
+                (None, Some(device)) if !is_deliver => {
+                    let mut delivery = Delivery::new(message, device, to_user);
+                    leg.set.events.push(delivery.event(
+                        hongyan_core::delivery::Happened::new(Stage::Targeted, None),
+                        read.now,
+                    ));
+                    self.collapse_older(&delivery, read.now, leg).await?;
+                    self.plan_delivery(
+                        &mut delivery,
+                        None,
+                        message,
+                        recalled,
+                        Some(device),
+                        read,
+                        leg,
+                    );
+                }
+                (None, None) if !is_deliver => {
+                    let mut event = intake::about(message, Stage::Dropped, read.now);
+                    event.reason = Some(Reason::NoDevice);
+                    event.device = Some(id.clone());
+                    event.r#final = true;
+                    leg.set.events.push(event);
+                }
+                // A job without its delivery: nothing is left to do.
+                (None, _) => leg.set.jobs_done.push(job.id()),
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the rows of one read, used in one place"
+    )]
+    fn plan_delivery(
+        &self,
+        delivery: &mut Delivery,
+        expected: Option<u32>,
+        message: &Arc<Message>,
+        recalled: Option<Timestamp>,
+        device: Option<&Device>,
+        read: &Read<'_>,
+        leg: &mut Leg,
+    ) {
+        let mut steps = Vec::with_capacity(2);
+        if expected.is_some() {
+            steps.push(delivery.apply(Input::Due, read.now));
+            if delivery.outcome().is_some() {
+                // Settled while its job was on the way: the job only has to go.
+                leg.set.jobs_done.push(Job::deliver_id(
+                    &delivery.app,
+                    delivery.message,
+                    &delivery.device,
+                ));
+                return;
+            }
+        }
+        let decision = plan(&read.situation(message, delivery, device, recalled));
+        let step = delivery.apply(Input::Plan(decision), read.now);
+        if step.next == Next::Push
+            && let Some(device) = device
+            && let Some(shipment) = Shipment::of(delivery, message, device)
+        {
+            leg.shipments.push(shipment);
+        }
+        steps.push(step);
+        situation::write(&mut leg.set, delivery, expected, steps, read.now);
+    }
+
+    /// Ends the undelivered older deliveries to this device with the same collapse key.
+    async fn collapse_older(
+        &self,
+        newer: &Delivery,
+        now: Timestamp,
+        leg: &mut Leg,
+    ) -> Result<(), StoreError> {
+        let Some(key) = &newer.collapse_key else {
+            return Ok(());
+        };
+        let ledger = &self.ports.ledger;
+        let mut older = ledger
+            .open_with_collapse_key(&newer.app, &newer.device, key)
+            .await?;
+        older.retain(|id| *id < newer.message);
+        let keys: Vec<_> = older
+            .into_iter()
+            .map(|m| (m, newer.device.clone()))
+            .collect();
+        for mut delivery in ledger
+            .deliveries(&newer.app, &keys)
+            .await?
+            .into_iter()
+            .flatten()
+        {
+            // Only what is meant for the same person is replaced.
+            if delivery.user != newer.user {
+                continue;
+            }
+            let expected = Some(delivery.version);
+            let step = delivery.apply(Input::End(Reason::Collapsed), now);
+            situation::write(&mut leg.set, &delivery, expected, vec![step], now);
+        }
+        Ok(())
+    }
+}
+
+/// Devices that a job is about: their ids in order, and those that exist.
+#[derive(Debug, Default)]
+struct Found {
+    ids: Vec<DeviceId>,
+    devices: HashMap<DeviceId, Device>,
+}
+
+impl Found {
+    fn many(devices: Vec<Device>) -> Self {
+        Self {
+            ids: devices.iter().map(|d| d.id.clone()).collect(),
+            devices: devices.into_iter().map(|d| (d.id.clone(), d)).collect(),
+        }
+    }
+
+    /// Keeps the device that is connected, else the one that was seen last.
+    fn keep_latest(&mut self, read: &Read<'_>) {
+        let latest = latest(self.devices.values(), |id| read.sessions.contains_key(id)).cloned();
+        self.ids.retain(|id| Some(id) == latest.as_ref());
+        self.devices.retain(|id, _| Some(id) == latest.as_ref());
+    }
+}
+
+/// The device that is connected, else the one that was seen last.
+pub(crate) fn latest<'d>(
+    devices: impl Iterator<Item = &'d Device>,
+    connected: impl Fn(&DeviceId) -> bool,
+) -> Option<&'d DeviceId> {
+    devices
+        .max_by_key(|d| (connected(&d.id), d.last_seen, d.id.clone()))
+        .map(|d| &d.id)
+}
+
+/// Puts a message that intake left out into the inboxes it belongs to.
+fn append(message: &Message, owner: &Owner, found: &Found, leg: &mut Leg) {
+    if message.options.delivery == DeliveryMode::OfflineOnly {
+        return;
+    }
+    let owners = if message.options.devices == DeviceChoice::Latest {
+        found.ids.iter().cloned().map(Owner::Device).collect()
+    } else {
+        vec![owner.clone()]
+    };
+    for owner in owners {
+        leg.set.inbox.push(intake::entry(message, owner.clone()));
+        leg.hints.push(Hint {
+            app: message.app.clone(),
+            owner,
+        });
+    }
+}
+
+/// Ends what belongs to a message whose body has left the store.
+fn forgotten(
+    job: &Job,
+    known: &mut HashMap<(hongyan_core::MessageId, DeviceId), Delivery>,
+    now: Timestamp,
+    leg: &mut Leg,
+) {
+    leg.set.jobs_done.push(job.id());
+    if let JobKind::Deliver { device } = &job.kind
+        && let Some(delivery) = known.get_mut(&(job.message, device.clone()))
+    {
+        let expected = Some(delivery.version);
+        let step = delivery.apply(Input::End(Reason::Expired), now);
+        situation::write(&mut leg.set, delivery, expected, vec![step], now);
+    }
+}

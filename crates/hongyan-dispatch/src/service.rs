@@ -1,0 +1,154 @@
+//! The room as a whole: what it needs, what it offers, how it runs.
+
+use std::sync::Arc;
+
+use hongyan_core::port::{Clock, Commit, Dice, Inbox, Ledger, Presence, Registry, Vendor, Work};
+
+use crate::binding::Bindings;
+use crate::credentials::{Credentials, Sealer};
+use crate::explain::Explainer;
+use crate::feedback::{self, Feedback, Signals};
+use crate::gate::Gate;
+use crate::intake::Intake;
+use crate::lane::Lanes;
+use crate::recall::Recall;
+use crate::router::{InFlight, Router};
+
+/// Everything that dispatch does I/O through.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are the ports of their names")]
+pub struct Ports {
+    pub registry: Arc<dyn Registry>,
+    pub inbox: Arc<dyn Inbox>,
+    pub work: Arc<dyn Work>,
+    pub ledger: Arc<dyn Ledger>,
+    pub commit: Arc<dyn Commit>,
+    pub presence: Arc<dyn Presence>,
+    pub clock: Arc<dyn Clock>,
+    pub dice: Arc<dyn Dice>,
+}
+
+/// What dispatch is built from beside the ports.
+#[derive(Debug)]
+pub struct Options {
+    /// The built-in vendors, in the order in which channels are tried.
+    pub vendors: Vec<Arc<dyn Vendor>>,
+    /// Seals credentials.
+    pub sealer: Arc<dyn Sealer>,
+    /// The reporting handle given to the gateway before.
+    pub feedback: Feedback,
+}
+
+/// From accepted messages to settled deliveries. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    ports: Ports,
+    credentials: Credentials,
+    feedback: Feedback,
+    gate: Gate,
+    lanes: Lanes,
+    in_flight: InFlight,
+}
+
+impl Dispatch {
+    /// Puts the room together; nothing runs yet.
+    #[must_use]
+    pub fn new(options: Options, ports: Ports) -> Self {
+        let gate = Gate::default();
+        let credentials = Credentials::new(
+            options.vendors,
+            Arc::clone(&ports.registry),
+            options.sealer,
+            Arc::clone(&ports.clock),
+        );
+        let lanes = Lanes::new(
+            ports.clone(),
+            credentials.clone(),
+            options.feedback.clone(),
+            gate.clone(),
+        );
+        Self {
+            ports,
+            credentials,
+            feedback: options.feedback,
+            gate,
+            lanes,
+            in_flight: InFlight::default(),
+        }
+    }
+
+    /// Takes messages in.
+    #[must_use]
+    pub fn intake(&self) -> Intake {
+        Intake::new(self.ports.clone())
+    }
+
+    /// Explains messages.
+    #[must_use]
+    pub fn explainer(&self) -> Explainer {
+        Explainer {
+            ports: self.ports.clone(),
+            credentials: self.credentials.clone(),
+        }
+    }
+
+    /// Takes messages back.
+    #[must_use]
+    pub fn recall(&self) -> Recall {
+        Recall {
+            ports: self.ports.clone(),
+            credentials: self.credentials.clone(),
+            feedback: self.feedback.clone(),
+        }
+    }
+
+    /// Changes who holds a device.
+    #[must_use]
+    pub fn bindings(&self) -> Bindings {
+        Bindings {
+            ports: self.ports.clone(),
+            feedback: self.feedback.clone(),
+            gate: self.gate.clone(),
+        }
+    }
+
+    /// Stores and checks credentials.
+    #[must_use]
+    pub const fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Takes what sessions and clients report.
+    #[must_use]
+    pub const fn feedback(&self) -> &Feedback {
+        &self.feedback
+    }
+
+    /// Routes due work until told to stop.
+    pub async fn run_router(&self, stop: tokio::sync::watch::Receiver<bool>) {
+        let router = Router {
+            ports: self.ports.clone(),
+            credentials: self.credentials.clone(),
+            lanes: self.lanes.clone(),
+            in_flight: self.in_flight.clone(),
+        };
+        router.run(stop).await;
+    }
+
+    /// Applies answers until every [`Feedback`] handle is gone or the task is ended.
+    pub async fn run_feedback(&self, signals: Signals) {
+        feedback::run(self.ports.clone(), signals, self.in_flight.clone()).await;
+    }
+
+    /// Deliveries that are with a lane or vendor now: zero when drained.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Lanes that exist now.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+}
