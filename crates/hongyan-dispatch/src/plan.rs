@@ -218,3 +218,6 @@ fn order(s: &Situation<'_>, device: &Device) -> Vec<ChannelId> {
     }
     order
 }
+
+#[cfg(test)]
+mod tests;
