@@ -1,1 +1,9 @@
-//! hongyan-embedded
+//! The engine ports on one machine, in one process.
+//!
+//! This room keeps what was accepted: every port stands on one narrow [`store`] with two engines
+//! (fjall and SQLite), one writer thread and one commit point. It never calls another room, never
+//! reads a wall clock (times arrive as arguments) and lets no engine's type out.
+//!
+//! Start reading at [`Embedded`], then `commit.rs` (the commit point), `inbox/` and [`store`].
+
+pub mod store;
