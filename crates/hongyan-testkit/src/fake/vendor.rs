@@ -1,0 +1,175 @@
+//! A vendor that says what a test tells it to say.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hongyan_core::port::{
+    Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
+    Parcel, Recipient, Vendor,
+};
+use hongyan_core::{ChannelId, DeviceId, Message, MessageId, Reason, Verdict};
+use tokio::sync::Semaphore;
+
+/// One recipient of one call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// The message.
+    pub message: MessageId,
+    /// The device.
+    pub device: DeviceId,
+    /// Number of the call, from 0.
+    pub call: usize,
+}
+
+/// A vendor with scripted answers; without a script it accepts everything.
+#[derive(Debug, Clone)]
+pub struct FakeVendor {
+    id: ChannelId,
+    capability: Capability,
+    state: Arc<Mutex<State>>,
+    /// Calls wait here; a test that takes the permits holds them up.
+    gate: Arc<Semaphore>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    script: VecDeque<Verdict>,
+    always: Option<Verdict>,
+    sent: Vec<Sent>,
+    calls: usize,
+}
+
+impl FakeVendor {
+    /// A vendor of this name that takes `batch_len_max` tokens a call.
+    ///
+    /// # Panics
+    /// When the name is not a channel id.
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "a test names its channels")]
+    pub fn new(id: &str, batch_len_max: usize) -> Self {
+        Self {
+            id: ChannelId::parse(id).expect("a channel id"),
+            capability: Capability {
+                payload_bytes_max: 4096,
+                batch_len_max,
+                rate_per_s: 100_000,
+                concurrency: 8,
+                ttl_max: Duration::from_secs(86_400),
+                recalls: true,
+                receipts: false,
+                environments: false,
+            },
+            state: Arc::default(),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS >> 8)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next recipients get these verdicts, then everything is accepted again.
+    pub fn script(&self, verdicts: impl IntoIterator<Item = Verdict>) {
+        self.lock().script.extend(verdicts);
+    }
+
+    /// Every recipient gets this verdict until told otherwise.
+    pub fn always(&self, verdict: Option<Verdict>) {
+        self.lock().always = verdict;
+    }
+
+    /// Everything that was sent, in order.
+    #[must_use]
+    pub fn sent(&self) -> Vec<Sent> {
+        self.lock().sent.clone()
+    }
+
+    /// Where calls wait.
+    #[must_use]
+    pub fn gate(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.gate)
+    }
+}
+
+impl Vendor for FakeVendor {
+    fn id(&self) -> ChannelId {
+        self.id.clone()
+    }
+
+    fn capability(&self) -> &Capability {
+        &self.capability
+    }
+
+    fn check_config(
+        &self,
+        config: &serde_json::Value,
+    ) -> Result<serde_json::Map<String, serde_json::Value>, Vec<ConfigError>> {
+        match config.get("secret") {
+            Some(_) => Ok(serde_json::Map::new()),
+            None => Err(vec![ConfigError {
+                path: "secret".into(),
+                problem: "is missing".into(),
+            }]),
+        }
+    }
+
+    fn open(&self, _credential: OpenCredential) -> Result<Arc<dyn Channel>, ChannelError> {
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Channel for FakeVendor {
+    fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
+        Ok(Parcel {
+            method: "POST",
+            path: "/send".into(),
+            headers: vec![],
+            body: serde_json::json!({ "title": outbound.title, "body": outbound.body }),
+            truncated: vec![],
+        })
+    }
+
+    async fn send(&self, batch: &Batch, _deadline: Duration) -> Vec<Verdict> {
+        let _permit = self.gate.acquire().await;
+        let mut state = self.lock();
+        let call = state.calls;
+        state.calls += 1;
+        batch
+            .recipients
+            .iter()
+            .map(|r| {
+                state.sent.push(Sent {
+                    message: batch.outbound.message.id,
+                    device: r.device.clone(),
+                    call,
+                });
+                let scripted = state.script.pop_front().or_else(|| state.always.clone());
+                scripted.unwrap_or(Verdict::Accepted {
+                    vendor_id: Some("v1".into()),
+                })
+            })
+            .collect()
+    }
+
+    async fn check(&self, _deadline: Duration) -> CheckReport {
+        CheckReport {
+            ok: true,
+            detail: "ready".into(),
+        }
+    }
+
+    async fn recall(
+        &self,
+        _message: &Message,
+        recipients: &[Recipient],
+        _deadline: Duration,
+    ) -> Option<Vec<Verdict>> {
+        Some(vec![
+            Verdict::Accepted { vendor_id: None };
+            recipients.len()
+        ])
+    }
+}
