@@ -1,2 +1,10 @@
-//! hongyan
+//! The hongyan server and its command line.
+
+mod clock;
+mod config;
+mod log;
+mod seal;
+mod shutdown;
+mod tasks;
+
 fn main() {}
