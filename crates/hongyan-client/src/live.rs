@@ -40,6 +40,9 @@ enum Wake {
     AppGone,
 }
 
+/// Number, time and who waits for the pong.
+type Ping = (u64, Instant, oneshot::Sender<Result<Duration, Error>>);
+
 /// A welcomed connection.
 pub(crate) struct Live<'a> {
     driver: &'a mut Driver,
@@ -49,7 +52,7 @@ pub(crate) struct Live<'a> {
     received_at: Instant,
     pinged_at: Instant,
     ping_n: u64,
-    pings: VecDeque<(u64, Instant, oneshot::Sender<Result<Duration, Error>>)>,
+    pings: VecDeque<Ping>,
     topic_waits: Option<Topic>,
     flush_at: Option<Instant>,
     flush_len: usize,

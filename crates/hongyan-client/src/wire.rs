@@ -366,7 +366,8 @@ mod tests {
         )
         .unwrap();
         let mut cbor = Vec::new();
-        let value = ciborium::cbor!({
+        use ciborium::cbor;
+        let value = cbor!({
             "t" => "msg", "cursor" => "c1", "id" => "m1", "at" => "2026-01-01T01:00:00.123Z",
             "class" => "im", "notification" => {"title" => "hi"}, "data" => {"n" => 1.5},
             "b64" => ciborium::Value::Bytes(vec![0, 255]),

@@ -187,9 +187,8 @@ impl Parser {
             self.scanned = 0;
             let line = self.buffer.split_to(end + 1);
             self.after_cr = line[end] == b'\r';
-            let text = String::from_utf8_lossy(&line[..end]);
-            if !text.is_empty() {
-                self.line(&text.into_owned());
+            if end > 0 {
+                self.line(&String::from_utf8_lossy(&line[..end]));
             } else if let Some(event) = self.dispatch() {
                 return Some(event);
             }
