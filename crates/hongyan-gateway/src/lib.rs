@@ -1,1 +1,29 @@
-//! hongyan-gateway
+//! The gateway: live connections of devices and what is due on them.
+//!
+//! It owns sockets from the opening handshake on, on reactors of its own (one thread each, no task
+//! and no buffer for an idle connection), and delivers every device's inbox over them: a session
+//! asks for what lies after its place, sends at most so many unacknowledged messages, and passes
+//! on what the device says. It never plans deliveries, never writes messages and never calls a
+//! vendor; it sees engines only through the ports of [`hongyan_core::port`].
+//!
+//! Start reading at [`session`] (the model that all protocols share), then `reactor` (who runs
+//! it), [`hub`] (how other rooms reach sessions) and [`protocol::websocket`].
+
+mod backend;
+pub mod gate;
+mod gateway;
+pub mod handshake;
+pub mod hub;
+mod mailbox;
+pub mod options;
+pub mod protocol;
+mod reactor;
+pub mod session;
+mod wheel;
+mod writer;
+
+pub use gate::{Busy, Permit};
+pub use gateway::{AdoptError, Gateway, GatewayHandle, Ports, Socket, StartError};
+pub use hub::{Hub, Stats};
+pub use options::Options;
+pub use protocol::Encoding;

@@ -1,0 +1,510 @@
+//! The slow side: what sessions need of the store, and what they report, on tokio.
+//!
+//! Requests are answered in any order, at most so many at once. Reports are worked off one after
+//! the other by one task, so that everything a device said reaches dispatch in its order; while
+//! that task waits, reactors read less.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use hongyan_core::port::{Ack, Clock, Inbox, Reader, Registry, SessionSink};
+use hongyan_core::session::{AppState, SessionEvent, SessionSaid};
+use hongyan_core::{
+    AppId, Cursor, Device, MessageId, Secret, SessionId, Stage, StoreError, Timestamp, Topic,
+    limits,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::hub::Hub;
+use crate::mailbox::{Again, Command, Greeted};
+use crate::protocol::websocket::close;
+use crate::session::Read;
+
+/// Acks of different devices that are written at once: one group commit takes them all.
+const ACKS_AT_ONCE: usize = 256;
+/// How long a new connection waits for the end of the one that it takes over.
+const TAKEOVER_WAIT: Duration = Duration::from_secs(2);
+/// Tries of an acknowledgement before the entries are left to come again.
+const ACK_TRIES: usize = 5;
+
+/// What a session needs.
+#[derive(Debug)]
+pub(crate) enum Job {
+    Hello {
+        session: SessionId,
+        token: Secret,
+        state: AppState,
+    },
+    Read {
+        session: SessionId,
+        reader: Arc<Reader>,
+        read: Read,
+    },
+    Again {
+        session: SessionId,
+        reader: Arc<Reader>,
+        id: MessageId,
+        place: Cursor,
+    },
+    Topic {
+        session: SessionId,
+        reader: Arc<Reader>,
+        topic: Topic,
+        follow: bool,
+    },
+    Resubscribe {
+        session: SessionId,
+        reader: Arc<Reader>,
+    },
+}
+
+/// What a session has to say.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) what: What,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    Up(SessionId),
+    Down(SessionId),
+    Sent(SessionId, Vec<MessageId>),
+    Ack(Ack),
+    Reject(MessageId),
+    Client {
+        message: MessageId,
+        stage: Stage,
+        at: Option<Timestamp>,
+    },
+}
+
+/// What the tasks share.
+#[derive(Debug, Clone)]
+pub(crate) struct Backend {
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hub: Hub,
+}
+
+/// Answers its session when it is dropped unanswered, so that no session waits for ever.
+struct Reply<'a> {
+    hub: &'a Hub,
+    session: SessionId,
+    otherwise: Option<Command>,
+}
+
+impl Reply<'_> {
+    fn send(mut self, command: Command) {
+        self.otherwise = None;
+        self.hub.mailbox(self.session).push(command);
+    }
+}
+
+impl Drop for Reply<'_> {
+    fn drop(&mut self) {
+        if let Some(command) = self.otherwise.take() {
+            self.hub.mailbox(self.session).push(command);
+        }
+    }
+}
+
+/// A refusal: close code, word and detail.
+type Refusal = (u16, &'static str, &'static str);
+
+const UNAUTHORIZED: Refusal = (
+    close::UNAUTHORIZED,
+    "unauthorized",
+    "the device token is unknown or was revoked",
+);
+const DELETED: Refusal = (
+    close::DEVICE_GONE,
+    "device_deleted",
+    "the device was deleted",
+);
+const AWAY: Refusal = (
+    close::TRY_AGAIN,
+    "unavailable",
+    "the store is away or busy; try again later",
+);
+
+impl Backend {
+    /// Answers requests until all reactors have ended.
+    pub(crate) async fn answer(self, mut jobs: mpsc::Receiver<Job>, concurrency: usize) {
+        let mut tasks = JoinSet::new();
+        loop {
+            tokio::select! {
+                job = jobs.recv(), if tasks.len() < concurrency => match job {
+                    Some(job) => {
+                        let backend = self.clone();
+                        tasks.spawn(async move { backend.one(job).await });
+                    }
+                    None => break,
+                },
+                Some(ended) = tasks.join_next() => {
+                    if ended.is_err_and(|error| error.is_panic()) {
+                        metrics::counter!("hongyan_gateway_panics_total").increment(1);
+                    }
+                }
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn one(&self, job: Job) {
+        match job {
+            Job::Hello {
+                session,
+                token,
+                state,
+            } => self.hello(session, &token, state).await,
+            Job::Read {
+                session,
+                reader,
+                read,
+            } => {
+                let reply = self.reply(
+                    session,
+                    Command::Page {
+                        session,
+                        reader: Arc::clone(&reader),
+                        page: None,
+                    },
+                );
+                let now = self.clock.now();
+                match self.inbox.read(&reader, read.after, read.limit, now).await {
+                    Ok(page) => {
+                        reply.send(Command::Page {
+                            session,
+                            reader,
+                            page: Some(Box::new(page)),
+                        });
+                    }
+                    Err(error) => tracing::warn!(app = %reader.app, %error, "an inbox read failed"),
+                }
+            }
+            Job::Again {
+                session,
+                reader,
+                id,
+                place,
+            } => {
+                let reply = self.reply(
+                    session,
+                    Command::Again {
+                        session,
+                        reader: Arc::clone(&reader),
+                        id,
+                        place,
+                        message: Again::Unknown,
+                    },
+                );
+                match self.again(&reader.app, id).await {
+                    Ok(message) => {
+                        reply.send(Command::Again {
+                            session,
+                            reader,
+                            id,
+                            place,
+                            message,
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(app = %reader.app, %error, "a message read failed")
+                    }
+                }
+            }
+            Job::Topic {
+                session,
+                reader,
+                topic,
+                follow,
+            } => {
+                let reply = self.reply(
+                    session,
+                    Command::Topic {
+                        session,
+                        topic: topic.clone(),
+                        result: Err(("unavailable", "the store is away; try again later")),
+                    },
+                );
+                match self.follow(session, &reader, &topic, follow).await {
+                    Ok(result) => reply.send(Command::Topic {
+                        session,
+                        topic,
+                        result,
+                    }),
+                    Err(error) => {
+                        tracing::warn!(app = %reader.app, %error, "a subscription failed")
+                    }
+                }
+            }
+            Job::Resubscribe { session, reader } => {
+                if let Err(error) = self.load_topics(session, &reader).await {
+                    tracing::warn!(app = %reader.app, %error, "topics could not be read");
+                }
+                self.hub.mailbox(session).push(Command::Wake(vec![session]));
+            }
+        }
+    }
+
+    fn reply(&self, session: SessionId, otherwise: Command) -> Reply<'_> {
+        Reply {
+            hub: &self.hub,
+            session,
+            otherwise: Some(otherwise),
+        }
+    }
+
+    async fn hello(&self, session: SessionId, token: &Secret, state: AppState) {
+        let refuse = |(close, code, detail): Refusal| Command::Refuse {
+            session,
+            close,
+            code,
+            detail,
+        };
+        let reply = self.reply(session, refuse(AWAY));
+        match self.greet(session, token, state).await {
+            Ok(Ok(greeted)) => reply.send(Command::Welcome {
+                session,
+                greeted: Box::new(greeted),
+            }),
+            Ok(Err(refusal)) => reply.send(refuse(refusal)),
+            Err(error) => tracing::warn!(%error, "a hello could not be answered"),
+        }
+    }
+
+    async fn greet(
+        &self,
+        session: SessionId,
+        token: &Secret,
+        state: AppState,
+    ) -> Result<Result<Greeted, Refusal>, StoreError> {
+        let digest = ring::digest::digest(&ring::digest::SHA256, token.expose());
+        let Ok(hash) = <[u8; 32]>::try_from(digest.as_ref()) else {
+            return Ok(Err(UNAUTHORIZED));
+        };
+        let Some(device) = self.registry.device_by_secret(&hash).await? else {
+            return Ok(Err(UNAUTHORIZED));
+        };
+        let now = self.clock.now();
+        let reader = reader_of(&device);
+        let registered = self.hub.register(session, &reader, state, now);
+        let greeted = self
+            .settle(session, device, &reader, registered.former, state, now)
+            .await;
+        if !matches!(greeted, Ok(Ok(_))) {
+            self.hub.unregister(session, &reader, None);
+        }
+        greeted
+    }
+
+    /// From here on the hub reaches the session. What changed between the first look at the
+    /// registry and the registration is seen by a second look; what changes later is told.
+    async fn settle(
+        &self,
+        session: SessionId,
+        first: Device,
+        reader: &Arc<Reader>,
+        former: Option<tokio::sync::oneshot::Receiver<()>>,
+        state: AppState,
+        now: Timestamp,
+    ) -> Result<Result<Greeted, Refusal>, StoreError> {
+        if let Some(former) = former {
+            let _ = tokio::time::timeout(TAKEOVER_WAIT, former).await;
+        }
+        let again = self
+            .registry
+            .devices(&first.app, std::slice::from_ref(&first.id))
+            .await?;
+        let Some(device) = again.into_iter().next().flatten() else {
+            return Ok(Err(DELETED));
+        };
+        if device.secret_hash != first.secret_hash {
+            return Ok(Err(UNAUTHORIZED));
+        }
+        if device.user != first.user || device.binding != first.binding {
+            return Ok(Err((
+                close::RESTART,
+                "binding_changed",
+                "the device's user changed meanwhile; connect again",
+            )));
+        }
+        self.load_topics(session, reader).await?;
+        let unfinished = self.hub.take_unfinished(reader);
+        let page = self.inbox.read(reader, None, FIRST_PAGE_LEN, now).await?;
+        self.registry
+            .touch_device(&device.app, &device.id, now)
+            .await?;
+        Ok(Ok(Greeted {
+            reader: Arc::clone(reader),
+            page,
+            unfinished,
+            state,
+        }))
+    }
+
+    async fn load_topics(&self, session: SessionId, reader: &Reader) -> Result<(), StoreError> {
+        let topics = self.registry.topics_of(&reader.app, &reader.device).await?;
+        let topics = topics
+            .into_iter()
+            .take(limits::TOPICS_PER_DEVICE_MAX)
+            .map(|subscription| subscription.topic)
+            .collect();
+        self.hub.set_topics(session, reader, topics);
+        Ok(())
+    }
+
+    async fn follow(
+        &self,
+        session: SessionId,
+        reader: &Reader,
+        topic: &Topic,
+        follow: bool,
+    ) -> Result<Result<(), (&'static str, &'static str)>, StoreError> {
+        let devices = std::slice::from_ref(&reader.device);
+        if follow {
+            let topics = self.registry.topics_of(&reader.app, &reader.device).await?;
+            let known = topics
+                .iter()
+                .any(|subscription| subscription.topic == *topic);
+            if !known && topics.len() >= limits::TOPICS_PER_DEVICE_MAX {
+                return Ok(Err((
+                    "too_many_topics",
+                    "a device follows at most 200 topics",
+                )));
+            }
+            self.registry.subscribe(&reader.app, topic, devices).await?;
+        } else {
+            self.registry
+                .unsubscribe(&reader.app, topic, devices)
+                .await?;
+        }
+        self.load_topics(session, reader).await?;
+        Ok(Ok(()))
+    }
+
+    async fn again(&self, app: &AppId, id: MessageId) -> Result<Again, StoreError> {
+        if self.inbox.recalled(app, id).await?.is_some() {
+            return Ok(Again::Gone);
+        }
+        let message = self.inbox.message(app, id).await?;
+        Ok(
+            match message.filter(|message| message.expires_at > self.clock.now()) {
+                Some(message) => Again::Send(message),
+                None => Again::Gone,
+            },
+        )
+    }
+
+    /// Works off reports until all reactors have ended.
+    pub(crate) async fn report(
+        self,
+        mut reports: mpsc::Receiver<Vec<Report>>,
+        sink: Arc<dyn SessionSink>,
+    ) {
+        while let Some(batch) = reports.recv().await {
+            let acked = self.write_acks(&batch).await;
+            let now = self.clock.now();
+            let events: Vec<SessionEvent> = batch
+                .into_iter()
+                .enumerate()
+                .filter_map(|(at, report)| event(report, acked.get(&at), now))
+                .collect();
+            if !events.is_empty() {
+                sink.accept(events).await;
+            }
+        }
+    }
+
+    /// Writes the acks of a batch, those of one device in their order; what each acked newly.
+    async fn write_acks(&self, batch: &[Report]) -> HashMap<usize, Vec<MessageId>> {
+        let mut by_reader: HashMap<usize, Vec<(usize, Ack)>> = HashMap::new();
+        for (at, report) in batch.iter().enumerate() {
+            let ack = match &report.what {
+                What::Ack(ack) => ack.clone(),
+                What::Reject(id) => Ack::Ids(vec![*id]),
+                _ => continue,
+            };
+            by_reader
+                .entry(Arc::as_ptr(&report.reader) as usize)
+                .or_default()
+                .push((at, ack));
+        }
+        let writes: Vec<_> = by_reader
+            .into_values()
+            .map(|acks| async move {
+                let mut acked = Vec::with_capacity(acks.len());
+                for (at, ack) in acks {
+                    acked.push((at, self.write_ack(&batch[at].reader, ack).await));
+                }
+                acked
+            })
+            .collect();
+        stream::iter(writes)
+            .buffer_unordered(ACKS_AT_ONCE)
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    async fn write_ack(&self, reader: &Reader, ack: Ack) -> Vec<MessageId> {
+        for _ in 0..ACK_TRIES {
+            match self.inbox.ack(reader, ack.clone(), self.clock.now()).await {
+                Ok(ids) => return ids,
+                Err(StoreError::Busy { retry_after_ms }) => {
+                    tokio::time::sleep(Duration::from_millis(retry_after_ms.clamp(1, 1000))).await;
+                }
+                Err(error) => {
+                    tracing::warn!(app = %reader.app, %error, "an ack was not written; its messages come again");
+                    return Vec::new();
+                }
+            }
+        }
+        tracing::warn!(app = %reader.app, "the store stayed busy; acked messages come again");
+        Vec::new()
+    }
+}
+
+/// Entries of the first read: it is made before the session says how many it takes, and what does
+/// not fit is read again.
+const FIRST_PAGE_LEN: usize = 32;
+
+fn reader_of(device: &Device) -> Arc<Reader> {
+    Arc::new(Reader {
+        app: device.app.clone(),
+        device: device.id.clone(),
+        user: device.user.clone(),
+    })
+}
+
+fn event(report: Report, acked: Option<&Vec<MessageId>>, now: Timestamp) -> Option<SessionEvent> {
+    let newly = acked.filter(|ids| !ids.is_empty());
+    let what = match report.what {
+        What::Up(session) => SessionSaid::Up(session),
+        What::Down(session) => SessionSaid::Down(session),
+        What::Sent(session, ids) => SessionSaid::Sent(session, ids),
+        What::Ack(_) => SessionSaid::Acked(newly?.clone()),
+        What::Reject(id) => {
+            newly?;
+            SessionSaid::Rejected(id)
+        }
+        What::Client { message, stage, at } => SessionSaid::Client {
+            message,
+            stage,
+            at: at.unwrap_or(now).clamp(Timestamp(0), now),
+        },
+    };
+    Some(SessionEvent {
+        app: report.reader.app.clone(),
+        device: report.reader.device.clone(),
+        user: report.reader.user.clone(),
+        what,
+    })
+}

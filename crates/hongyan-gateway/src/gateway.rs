@@ -1,0 +1,238 @@
+//! Builds the gateway, runs it, and takes connections in.
+
+use std::net::{IpAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
+use mio::{Poll, Waker};
+use rustls::ServerConnection;
+use tokio::sync::mpsc;
+
+use crate::backend::{Backend, Job, Report};
+use crate::gate::{Busy, Gate, Permit};
+use crate::hub::Hub;
+use crate::mailbox::{Adopted, Command, Mailbox};
+use crate::options::Options;
+use crate::protocol::Encoding;
+use crate::reactor::{Parts, Reactor, WAKER};
+
+/// Requests that wait for the store; when it is full, sessions try again.
+const JOBS_LEN_MAX: usize = 4096;
+/// Batches of reports that wait for the store; when it is full, sockets are not read.
+const REPORT_BATCHES_MAX: usize = 64;
+
+/// What the gateway needs of the engines.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// Finds the device of a token, and its topics.
+    pub registry: Arc<dyn Registry>,
+    /// What devices can fetch.
+    pub inbox: Arc<dyn Inbox>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Settings are wrong.
+    #[error("the gateway's settings are wrong: {}", .0.join("; "))]
+    Options(Vec<String>),
+    /// The system gave no event queue or thread.
+    #[error("the system refused what a reactor needs; is the limit of open files reached?")]
+    System(#[source] std::io::Error),
+}
+
+/// The connection could not be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// The socket could not be prepared.
+    #[error("the socket could not be made non-blocking")]
+    Socket(#[source] std::io::Error),
+}
+
+/// A connection after its opening handshake.
+#[derive(Debug)]
+pub enum Socket {
+    /// Without TLS.
+    Plain(TcpStream),
+    /// With TLS, past its handshake; the bytes that were read ahead are plain text.
+    Tls(TcpStream, Box<ServerConnection>),
+}
+
+/// The gateway before it runs. Its handle and hub work from the start.
+#[derive(Debug)]
+pub struct Gateway {
+    options: Arc<Options>,
+    ports: Ports,
+    hub: Hub,
+    handle: GatewayHandle,
+    polls: Vec<Poll>,
+}
+
+/// Takes connections in. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct GatewayHandle {
+    hub: Hub,
+    gate: Arc<Gate>,
+    next: Arc<AtomicUsize>,
+    sessions_max: usize,
+}
+
+impl Gateway {
+    /// Checks the settings and prepares the reactors.
+    ///
+    /// # Errors
+    /// [`StartError`] names every wrong setting, or what the system refused.
+    pub fn new(options: Options, ports: Ports) -> Result<Self, StartError> {
+        let faults = options.faults();
+        if !faults.is_empty() {
+            return Err(StartError::Options(faults));
+        }
+        let mut polls = Vec::new();
+        let mut mailboxes = Vec::new();
+        for _ in 0..options.reactor_count() {
+            let poll = Poll::new().map_err(StartError::System)?;
+            let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::System)?;
+            polls.push(poll);
+            mailboxes.push(Arc::new(Mailbox::new(waker)));
+        }
+        let gate = Arc::new(Gate::new(&options));
+        let hub = Hub::new(mailboxes, Arc::clone(&gate));
+        let handle = GatewayHandle {
+            hub: hub.clone(),
+            gate,
+            next: Arc::new(AtomicUsize::new(0)),
+            sessions_max: options.sessions_max,
+        };
+        Ok(Self {
+            options: Arc::new(options),
+            ports,
+            hub,
+            handle,
+            polls,
+        })
+    }
+
+    /// For the HTTP server.
+    #[must_use]
+    pub fn handle(&self) -> GatewayHandle {
+        self.handle.clone()
+    }
+
+    /// For the router and the API.
+    #[must_use]
+    pub fn hub(&self) -> Hub {
+        self.hub.clone()
+    }
+
+    /// Runs until `stop` resolves: then every connection is closed with 1001 and the last reports
+    /// are handed to `sink`. To let clients go gently, call [`Hub::drain`] before.
+    ///
+    /// # Errors
+    /// [`StartError::System`] when a thread cannot be started.
+    pub async fn run(
+        self,
+        sink: Arc<dyn SessionSink>,
+        stop: impl Future<Output = ()> + Send,
+    ) -> Result<(), StartError> {
+        let (jobs, jobs_in) = mpsc::channel::<Job>(JOBS_LEN_MAX);
+        let (reports, reports_in) = mpsc::channel::<Vec<Report>>(REPORT_BATCHES_MAX);
+        let backend = Backend {
+            registry: self.ports.registry,
+            inbox: self.ports.inbox,
+            clock: Arc::clone(&self.ports.clock),
+            hub: self.hub.clone(),
+        };
+        let mut threads = Vec::new();
+        let boxes = self.hub.mailboxes().to_vec();
+        for (index, (poll, mailbox)) in self.polls.into_iter().zip(&boxes).enumerate() {
+            let reactor = Reactor::new(Parts {
+                index: index as u8,
+                poll,
+                mailbox: Arc::clone(mailbox),
+                hub: self.hub.clone(),
+                clock: Arc::clone(&self.ports.clock),
+                options: Arc::clone(&self.options),
+                jobs: jobs.clone(),
+                reports: reports.clone(),
+            });
+            let thread = std::thread::Builder::new()
+                .name(format!("gateway-{index}"))
+                .spawn(move || reactor.run())
+                .map_err(StartError::System)?;
+            threads.push(thread);
+        }
+        drop((jobs, reports));
+        let concurrency = self.options.backend_concurrency;
+        let answer = backend.clone().answer(jobs_in, concurrency);
+        let report = backend.report(reports_in, sink);
+        let stopped = async {
+            stop.await;
+            for mailbox in &boxes {
+                mailbox.push(Command::Stop);
+            }
+        };
+        // The first two end when the reactors have, as these own the other ends.
+        tokio::join!(answer, report, stopped);
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a reactor ended with a panic");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl GatewayHandle {
+    /// Asks whether one more connection from this address may be upgraded; to be called before 101
+    /// is answered.
+    ///
+    /// # Errors
+    /// [`Busy`] says whether to answer 503 or 429.
+    pub fn admit(&self, ip: IpAddr) -> Result<Permit, Busy> {
+        if self.hub.sockets().load(Ordering::Relaxed) >= self.sessions_max {
+            return Err(Busy::Full);
+        }
+        self.gate.admit(ip)
+    }
+
+    /// Takes over a connection after 101 was written. `read_ahead` is what came behind the
+    /// request, decrypted.
+    ///
+    /// # Errors
+    /// [`AdoptError`] when the socket cannot be used; it is dropped then.
+    pub fn adopt(
+        &self,
+        socket: Socket,
+        read_ahead: Bytes,
+        encoding: Encoding,
+        permit: Permit,
+    ) -> Result<(), AdoptError> {
+        let (Socket::Plain(tcp) | Socket::Tls(tcp, _)) = &socket;
+        tcp.set_nonblocking(true).map_err(AdoptError::Socket)?;
+        // Frames leave as whole turns; waiting for more would only cost time.
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%error, "a socket keeps its delay");
+        }
+        let boxes = self.hub.mailboxes();
+        let mailbox = &boxes[self.next.fetch_add(1, Ordering::Relaxed) % boxes.len()];
+        self.hub.sockets().fetch_add(1, Ordering::Relaxed);
+        let adopted = Adopted {
+            socket,
+            read_ahead,
+            encoding,
+            permit,
+        };
+        mailbox.push(Command::Adopt(Box::new(adopted)));
+        Ok(())
+    }
+
+    /// The hub, for the rooms that reach sessions.
+    #[must_use]
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+}

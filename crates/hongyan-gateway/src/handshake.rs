@@ -1,0 +1,237 @@
+//! The HTTP half of a WebSocket's opening handshake (RFC 6455 section 4.2), as pure functions:
+//! the HTTP server asks [`check`], answers what it says, and hands the socket over.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use crate::protocol::Encoding;
+
+/// The constant of RFC 6455 section 1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Longest list of origins or subprotocols that is looked at, in items.
+const OFFERS_MAX: usize = 32;
+
+/// An acceptable request: answer 101 with `Upgrade: websocket`, `Connection: Upgrade`, these two
+/// values as `Sec-WebSocket-Accept` and `Sec-WebSocket-Protocol`, and no extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Value of `Sec-WebSocket-Accept`.
+    pub accept: String,
+    /// Value of `Sec-WebSocket-Protocol`: one of those that the client offered.
+    pub subprotocol: &'static str,
+    /// What that subprotocol means for the gateway.
+    pub encoding: Encoding,
+}
+
+/// An unacceptable request: answer this status before any upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// 400, 403 or 426.
+    pub status: StatusCode,
+    /// A header that belongs to the answer (the supported version with 426).
+    pub header: Option<(HeaderName, &'static str)>,
+    /// What was wrong, for the problem document.
+    pub detail: &'static str,
+}
+
+impl Refused {
+    fn bad(detail: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            header: None,
+            detail,
+        }
+    }
+}
+
+/// Judges a request to hongyan's own protocol path.
+///
+/// `allowed_origins` holds exact origins (`https://example.com`), or `*` for all; a request
+/// without `Origin` does not come from a browser page and needs none. Subprotocols are taken in
+/// the client's order of preference.
+///
+/// # Errors
+/// [`Refused`] says what to answer instead of 101.
+pub fn check(
+    method: &Method,
+    version: Version,
+    headers: &HeaderMap,
+    allowed_origins: &[String],
+) -> Result<Accepted, Refused> {
+    if method != Method::GET {
+        return Err(Refused::bad("a websocket begins with GET"));
+    }
+    if version != Version::HTTP_11 {
+        return Err(Refused::bad("a websocket begins with HTTP/1.1"));
+    }
+    if !headers.contains_key(HOST) {
+        return Err(Refused::bad("the Host header is missing"));
+    }
+    if !has_token(headers, &UPGRADE, "websocket") {
+        return Err(Refused::bad("the Upgrade header does not name websocket"));
+    }
+    if !has_token(headers, &CONNECTION, "upgrade") {
+        return Err(Refused::bad("the Connection header does not name Upgrade"));
+    }
+    if single(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
+        return Err(Refused {
+            status: StatusCode::UPGRADE_REQUIRED,
+            header: Some((SEC_WEBSOCKET_VERSION, "13")),
+            detail: "only version 13 of the websocket protocol is spoken",
+        });
+    }
+    let key = single(headers, &SEC_WEBSOCKET_KEY)
+        .filter(|key| STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16))
+        .ok_or(Refused::bad("Sec-WebSocket-Key is not 16 bytes of base64"))?;
+    check_origin(headers, allowed_origins)?;
+    let encoding = tokens(headers, &SEC_WEBSOCKET_PROTOCOL)
+        .take(OFFERS_MAX)
+        .find_map(Encoding::from_subprotocol)
+        .ok_or(Refused::bad(
+            "Sec-WebSocket-Protocol offers neither hongyan.v1+json nor hongyan.v1+cbor",
+        ))?;
+    Ok(Accepted {
+        accept: accept_value(key),
+        subprotocol: encoding.subprotocol(),
+        encoding,
+    })
+}
+
+/// Computes `Sec-WebSocket-Accept` for a key as it stood in the request.
+pub fn accept_value(key: &str) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key.as_bytes());
+    context.update(GUID);
+    STANDARD.encode(context.finish())
+}
+
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
+    if !headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    let known = single(headers, &ORIGIN)
+        .is_some_and(|origin| allowed.iter().any(|one| one == "*" || one == origin));
+    if known {
+        return Ok(());
+    }
+    Err(Refused {
+        status: StatusCode::FORBIDDEN,
+        header: None,
+        detail: "this origin is not in the configured list",
+    })
+}
+
+/// The only value of a header; nothing when it is repeated or not text.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?.trim();
+    values.next().is_none().then_some(value)
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|one| one.eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    const GOOD: &[(&str, &str)] = &[
+        ("host", "example.com"),
+        ("upgrade", "WebSocket"),
+        ("connection", "keep-alive, upgrade"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+        (
+            "sec-websocket-protocol",
+            "other, hongyan.v1+cbor, hongyan.v1+json",
+        ),
+    ];
+
+    fn ask(change: &[(&'static str, &str)]) -> Result<Accepted, Refused> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in GOOD {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        for (name, value) in change {
+            headers.remove(*name);
+            if !value.is_empty() {
+                headers.insert(*name, HeaderValue::from_str(value).unwrap());
+            }
+        }
+        check(
+            &Method::GET,
+            Version::HTTP_11,
+            &headers,
+            &["https://a.example".to_owned()],
+        )
+    }
+
+    fn refused(change: &[(&'static str, &str)], status: u16) {
+        assert_eq!(ask(change).unwrap_err().status, status, "{change:?}");
+    }
+
+    #[test]
+    fn ws_1_opening_handshake() {
+        // The key and value of RFC 6455 section 1.3.
+        let accepted = ask(&[]).unwrap();
+        assert_eq!(accepted.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            accepted.subprotocol, "hongyan.v1+cbor",
+            "the client's preference"
+        );
+        let refusal = ask(&[("sec-websocket-version", "8")]).unwrap_err();
+        assert_eq!(refusal.status, 426);
+        assert_eq!(refusal.header, Some((SEC_WEBSOCKET_VERSION, "13")));
+        refused(&[("sec-websocket-key", "MTIzNDU2Nzg5MDEyMzQ1")], 400); // 15 bytes
+        refused(&[("sec-websocket-key", "not base64")], 400);
+        refused(&[("sec-websocket-key", "")], 400);
+        refused(&[("host", "")], 400);
+        refused(&[("upgrade", "h2c")], 400);
+        refused(&[("connection", "close")], 400);
+    }
+
+    #[test]
+    fn subprotocol_is_offered_and_known() {
+        refused(&[("sec-websocket-protocol", "")], 400);
+        refused(&[("sec-websocket-protocol", "mqtt")], 400);
+        let json = ask(&[("sec-websocket-protocol", "hongyan.v1+json")]).unwrap();
+        assert_eq!(json.encoding, Encoding::Json);
+    }
+
+    #[test]
+    fn origin_is_listed_or_absent() {
+        assert!(ask(&[("origin", "https://a.example")]).is_ok());
+        refused(&[("origin", "https://b.example")], 403);
+        refused(&[("origin", "null")], 403);
+    }
+
+    #[test]
+    fn only_get_over_http_1_1() {
+        let headers = HeaderMap::new();
+        for (method, version) in [
+            (Method::POST, Version::HTTP_11),
+            (Method::GET, Version::HTTP_10),
+        ] {
+            let refusal = check(&method, version, &headers, &[]).unwrap_err();
+            assert_eq!(refusal.status, 400);
+        }
+    }
+}

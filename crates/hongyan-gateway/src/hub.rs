@@ -1,0 +1,438 @@
+//! Who is where: finds the session of a device, of a user's devices, of a topic's followers, and
+//! passes on what other rooms want of them. It holds no truth: it is rebuilt by connections.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hongyan_core::message::Audience;
+use hongyan_core::port::{Hint, Owner, Presence, Reader, SessionInfo};
+use hongyan_core::session::AppState;
+use hongyan_core::{AppId, Cursor, DeviceId, MessageId, SessionId, Timestamp, Topic, UserId};
+use tokio::sync::oneshot;
+
+use crate::gate::Gate;
+use crate::mailbox::{Command, Mailbox};
+use crate::protocol::websocket::close;
+
+/// Devices whose unfinished place is remembered for their next connection; the oldest is
+/// forgotten beyond it, which costs it only the `dup` mark.
+const UNFINISHED_LEN_MAX: usize = 65_536;
+
+type DeviceKey = (AppId, DeviceId);
+
+#[derive(Debug)]
+struct Member {
+    session: SessionId,
+    reader: Arc<Reader>,
+    state: AppState,
+    since: Timestamp,
+    topics: Box<[Topic]>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    devices: HashMap<DeviceKey, Member>,
+    users: BTreeSet<(AppId, UserId, SessionId)>,
+    topics: BTreeSet<(AppId, Topic, SessionId)>,
+    unfinished: HashMap<DeviceKey, Cursor>,
+    unfinished_order: VecDeque<DeviceKey>,
+}
+
+/// Numbers about the gateway now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Devices that are connected.
+    pub sessions: usize,
+    /// All sockets, also those that did not say who they are.
+    pub sockets: usize,
+    /// Sockets that did not say who they are.
+    pub half_open: usize,
+}
+
+/// The gateway's [`Presence`], and what only this node's own rooms may ask of it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Hub(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    index: Mutex<Index>,
+    mailboxes: Vec<Arc<Mailbox>>,
+    sockets: AtomicUsize,
+    gate: Arc<Gate>,
+}
+
+/// A device that was just registered.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    /// Resolves when the session that was there before has ended.
+    pub(crate) former: Option<oneshot::Receiver<()>>,
+}
+
+impl Hub {
+    pub(crate) fn new(mailboxes: Vec<Arc<Mailbox>>, gate: Arc<Gate>) -> Self {
+        Self(Arc::new(Inner {
+            index: Mutex::new(Index::default()),
+            mailboxes,
+            sockets: AtomicUsize::new(0),
+            gate,
+        }))
+    }
+
+    /// Numbers for the operator.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            sessions: self.len(),
+            sockets: self.0.sockets.load(Ordering::Relaxed),
+            half_open: self.0.gate.half_open(),
+        }
+    }
+
+    /// Tells every session to go elsewhere and closes them spread over the window. Resolves when
+    /// all sockets are closed, or a few seconds after the window.
+    pub async fn drain(&self, window: Duration) {
+        for mailbox in &self.0.mailboxes {
+            mailbox.push(Command::Drain(window));
+        }
+        let deadline = tokio::time::Instant::now() + window + Duration::from_secs(5);
+        while self.0.sockets.load(Ordering::Relaxed) > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Makes the reactors look at the clock: for clocks that jump.
+    pub fn poke(&self) {
+        for mailbox in &self.0.mailboxes {
+            mailbox.push(Command::Poke);
+        }
+    }
+
+    pub(crate) fn sockets(&self) -> &AtomicUsize {
+        &self.0.sockets
+    }
+
+    /// Makes a session the device's one; a former one is told that it was taken over.
+    pub(crate) fn register(
+        &self,
+        session: SessionId,
+        reader: &Arc<Reader>,
+        state: AppState,
+        since: Timestamp,
+    ) -> Registered {
+        let mut index = self.index();
+        let member = Member {
+            session,
+            reader: Arc::clone(reader),
+            state,
+            since,
+            topics: Box::default(),
+        };
+        let key = (reader.app.clone(), reader.device.clone());
+        let former = index.devices.insert(key, member);
+        if let Some(user) = &reader.user {
+            index
+                .users
+                .insert((reader.app.clone(), user.clone(), session));
+        }
+        let former = former.map(|former| {
+            index.forget(&former);
+            let (done, ended) = oneshot::channel();
+            self.mailbox(former.session).push(Command::Close {
+                session: former.session,
+                code: close::TAKEN_OVER,
+                reason: "taken over by a newer connection of this device",
+                done,
+            });
+            ended
+        });
+        Registered { former }
+    }
+
+    /// The place up to which earlier connections of this device were sent, once.
+    pub(crate) fn take_unfinished(&self, reader: &Reader) -> Option<Cursor> {
+        self.index()
+            .unfinished
+            .remove(&(reader.app.clone(), reader.device.clone()))
+    }
+
+    /// Ends a session. Does nothing to a newer one of the same device.
+    pub(crate) fn unregister(
+        &self,
+        session: SessionId,
+        reader: &Reader,
+        unfinished: Option<Cursor>,
+    ) {
+        let mut index = self.index();
+        let key = (reader.app.clone(), reader.device.clone());
+        if let Some(place) = unfinished {
+            if index.unfinished_order.len() >= UNFINISHED_LEN_MAX {
+                if let Some(oldest) = index.unfinished_order.pop_front() {
+                    index.unfinished.remove(&oldest);
+                }
+            }
+            if index.unfinished.insert(key.clone(), place).is_none() {
+                index.unfinished_order.push_back(key.clone());
+            }
+        }
+        if index
+            .devices
+            .get(&key)
+            .is_some_and(|member| member.session == session)
+        {
+            if let Some(member) = index.devices.remove(&key) {
+                index.forget(&member);
+            }
+        }
+    }
+
+    /// Sets the topics that wake a session; ignored when it is no longer the device's one.
+    pub(crate) fn set_topics(&self, session: SessionId, reader: &Reader, topics: Vec<Topic>) {
+        let mut guard = self.index();
+        let index = &mut *guard;
+        let key = (reader.app.clone(), reader.device.clone());
+        let Some(member) = index.devices.get_mut(&key).filter(|m| m.session == session) else {
+            return;
+        };
+        for topic in &member.topics {
+            index
+                .topics
+                .remove(&(reader.app.clone(), topic.clone(), session));
+        }
+        member.topics = topics
+            .into_iter()
+            .map(|topic| {
+                let (app, topic) = index
+                    .topics
+                    .range((reader.app.clone(), topic.clone(), SessionId(0))..)
+                    .next()
+                    .filter(|(app, other, _)| *app == reader.app && *other == topic)
+                    .map_or((reader.app.clone(), topic), |(app, other, _)| {
+                        (app.clone(), other.clone())
+                    });
+                index.topics.insert((app, topic.clone(), session));
+                topic
+            })
+            .collect();
+    }
+
+    pub(crate) fn set_state(&self, session: SessionId, reader: &Reader, state: AppState) {
+        let key = (reader.app.clone(), reader.device.clone());
+        if let Some(member) = self.index().devices.get_mut(&key) {
+            if member.session == session {
+                member.state = state;
+            }
+        }
+    }
+
+    pub(crate) fn mailbox(&self, session: SessionId) -> &Mailbox {
+        let at = (session.0 >> 56) as usize;
+        &self.0.mailboxes[at % self.0.mailboxes.len()]
+    }
+
+    pub(crate) fn mailboxes(&self) -> &[Arc<Mailbox>] {
+        &self.0.mailboxes
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Spreads sessions over the reactors that own them.
+    fn by_reactor(&self, sessions: impl Iterator<Item = SessionId>) -> Vec<Vec<SessionId>> {
+        let mut spread = vec![Vec::new(); self.0.mailboxes.len()];
+        for session in sessions {
+            let at = (session.0 >> 56) as usize % spread.len();
+            spread[at].push(session);
+        }
+        spread
+    }
+
+    /// Sessions that read an owner's list; `None` when it is all of the app.
+    fn readers(&self, app: &AppId, owner: &Owner) -> Option<Vec<SessionId>> {
+        let index = self.index();
+        Some(match owner {
+            Owner::Device(device) => index
+                .devices
+                .get(&(app.clone(), device.clone()))
+                .map(|member| member.session)
+                .into_iter()
+                .collect(),
+            Owner::User(user) => {
+                let from = (app.clone(), user.clone(), SessionId(0));
+                let to = (app.clone(), user.clone(), SessionId(u64::MAX));
+                index
+                    .users
+                    .range(from..=to)
+                    .map(|(_, _, session)| *session)
+                    .collect()
+            }
+            Owner::Audience(Audience::Topic(topic)) => {
+                let from = (app.clone(), topic.clone(), SessionId(0));
+                let to = (app.clone(), topic.clone(), SessionId(u64::MAX));
+                index
+                    .topics
+                    .range(from..=to)
+                    .map(|(_, _, session)| *session)
+                    .collect()
+            }
+            Owner::Audience(Audience::All) => return None,
+        })
+    }
+}
+
+impl Index {
+    /// Removes a member's user and topics from the other maps.
+    fn forget(&mut self, member: &Member) {
+        let app = &member.reader.app;
+        if let Some(user) = &member.reader.user {
+            self.users
+                .remove(&(app.clone(), user.clone(), member.session));
+        }
+        for topic in &member.topics {
+            self.topics
+                .remove(&(app.clone(), topic.clone(), member.session));
+        }
+    }
+}
+
+#[async_trait]
+impl Presence for Hub {
+    fn sessions(&self, app: &AppId, devices: &[DeviceId]) -> Vec<Option<SessionInfo>> {
+        let index = self.index();
+        devices
+            .iter()
+            .map(|device| {
+                let member = index.devices.get(&(app.clone(), device.clone()))?;
+                Some(SessionInfo {
+                    session: member.session,
+                    state: member.state,
+                    since: member.since,
+                    protocol: "websocket",
+                })
+            })
+            .collect()
+    }
+
+    fn notify(&self, hints: Vec<Hint>) {
+        let mut wake = vec![Vec::new(); self.0.mailboxes.len()];
+        for hint in hints {
+            match self.readers(&hint.app, &hint.owner) {
+                Some(sessions) => {
+                    for (all, some) in wake.iter_mut().zip(self.by_reactor(sessions.into_iter())) {
+                        all.extend(some);
+                    }
+                }
+                None => {
+                    for mailbox in &self.0.mailboxes {
+                        mailbox.push_hint(Command::WakeApp(hint.app.clone()));
+                    }
+                }
+            }
+        }
+        for (mailbox, sessions) in self.0.mailboxes.iter().zip(wake) {
+            if !sessions.is_empty() {
+                mailbox.push_hint(Command::Wake(sessions));
+            }
+        }
+    }
+
+    async fn rebind(&self, app: &AppId, device: &DeviceId, user: Option<UserId>) {
+        let done = {
+            let mut guard = self.index();
+            let index = &mut *guard;
+            let Some(member) = index.devices.get_mut(&(app.clone(), device.clone())) else {
+                return;
+            };
+            if member.reader.user == user {
+                return;
+            }
+            let session = member.session;
+            if let Some(former) = &member.reader.user {
+                index.users.remove(&(app.clone(), former.clone(), session));
+            }
+            if let Some(user) = &user {
+                index.users.insert((app.clone(), user.clone(), session));
+            }
+            member.reader = Arc::new(Reader {
+                app: app.clone(),
+                device: device.clone(),
+                user,
+            });
+            let reader = Arc::clone(&member.reader);
+            index.unfinished.remove(&(app.clone(), device.clone()));
+            let (done, rebound) = oneshot::channel();
+            // Under the lock, so that two rebinds of a device arrive in their order.
+            self.mailbox(session).push(Command::Rebind {
+                session,
+                reader,
+                done,
+            });
+            rebound
+        };
+        // An error means that the session ended, which is as good.
+        let _ = done.await;
+    }
+
+    fn recall(&self, app: &AppId, owner: &Owner, message: MessageId) {
+        match self.readers(app, owner) {
+            Some(sessions) => {
+                let spread = self.by_reactor(sessions.into_iter());
+                for (mailbox, sessions) in self.0.mailboxes.iter().zip(spread) {
+                    if !sessions.is_empty() {
+                        mailbox.push(Command::Recall {
+                            sessions,
+                            id: message,
+                        });
+                    }
+                }
+            }
+            None => {
+                for mailbox in &self.0.mailboxes {
+                    mailbox.push(Command::RecallApp {
+                        app: app.clone(),
+                        id: message,
+                    });
+                }
+            }
+        }
+    }
+
+    async fn disconnect(&self, app: &AppId, device: &DeviceId) {
+        let session = {
+            let mut index = self.index();
+            index.unfinished.remove(&(app.clone(), device.clone()));
+            index
+                .devices
+                .get(&(app.clone(), device.clone()))
+                .map(|member| member.session)
+        };
+        let Some(session) = session else { return };
+        let (done, closed) = oneshot::channel();
+        self.mailbox(session).push(Command::Close {
+            session,
+            code: close::DEVICE_GONE,
+            reason: "the device was deleted or its token revoked",
+            done,
+        });
+        let _ = closed.await;
+    }
+
+    fn resubscribe(&self, app: &AppId, device: &DeviceId) {
+        let session = self
+            .index()
+            .devices
+            .get(&(app.clone(), device.clone()))
+            .map(|member| member.session);
+        if let Some(session) = session {
+            self.mailbox(session)
+                .push_hint(Command::Resubscribe(session));
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.index().devices.len()
+    }
+}

@@ -1,0 +1,178 @@
+//! How other threads speak to a reactor.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hongyan_core::port::{InboxPage, Reader};
+use hongyan_core::session::AppState;
+use hongyan_core::{AppId, Cursor, Message, MessageId, SessionId, Topic};
+use mio::Waker;
+use tokio::sync::oneshot;
+
+use crate::gate::Permit;
+use crate::gateway::Socket;
+use crate::protocol::Encoding;
+
+/// Commands beyond which hints are dropped and every session looks for itself instead. The other
+/// commands are bounded by what asked for them: requests under way, permits, waiting callers.
+const QUEUE_LEN_MAX: usize = 65_536;
+
+/// A connection that was just upgraded.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub(crate) socket: Socket,
+    pub(crate) read_ahead: Bytes,
+    pub(crate) encoding: Encoding,
+    pub(crate) permit: Permit,
+}
+
+/// The device was authenticated and registered, and its first page was read.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) page: InboxPage,
+    /// What the device was sent on earlier connections to this node.
+    pub(crate) unfinished: Option<Cursor>,
+    pub(crate) state: AppState,
+}
+
+/// What a reactor is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Adopt(Box<Adopted>),
+    Welcome {
+        session: SessionId,
+        greeted: Box<Greeted>,
+    },
+    Refuse {
+        session: SessionId,
+        close: u16,
+        code: &'static str,
+        detail: &'static str,
+    },
+    Page {
+        session: SessionId,
+        reader: Arc<Reader>,
+        page: Option<Box<InboxPage>>,
+    },
+    Again {
+        session: SessionId,
+        reader: Arc<Reader>,
+        id: MessageId,
+        place: Cursor,
+        message: Again,
+    },
+    Topic {
+        session: SessionId,
+        topic: Topic,
+        result: Result<(), (&'static str, &'static str)>,
+    },
+    Wake(Vec<SessionId>),
+    WakeApp(AppId),
+    Recall {
+        sessions: Vec<SessionId>,
+        id: MessageId,
+    },
+    RecallApp {
+        app: AppId,
+        id: MessageId,
+    },
+    Rebind {
+        session: SessionId,
+        reader: Arc<Reader>,
+        done: oneshot::Sender<()>,
+    },
+    Close {
+        session: SessionId,
+        code: u16,
+        reason: &'static str,
+        done: oneshot::Sender<()>,
+    },
+    Resubscribe(SessionId),
+    Drain(Duration),
+    /// Look at the clock.
+    Poke,
+    Stop,
+}
+
+/// A message that is due again.
+#[derive(Debug)]
+pub(crate) enum Again {
+    Send(Arc<Message>),
+    /// Expired, recalled or no longer stored.
+    Gone,
+    /// The store did not answer: later.
+    Unknown,
+}
+
+/// The queue into one reactor.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    /// `None` when the reactor has ended: commands are dropped, and with them whoever waits.
+    queue: Mutex<Option<Vec<Command>>>,
+    waker: Waker,
+    woken: AtomicBool,
+    hints_lost: AtomicBool,
+}
+
+impl Mailbox {
+    pub(crate) fn new(waker: Waker) -> Self {
+        Self {
+            queue: Mutex::new(Some(Vec::new())),
+            waker,
+            woken: AtomicBool::new(false),
+            hints_lost: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn push(&self, command: Command) {
+        if let Some(queue) = &mut *self.lock() {
+            queue.push(command);
+        }
+        self.wake();
+    }
+
+    /// Pushes a command that may be replaced by a look at everything.
+    pub(crate) fn push_hint(&self, command: Command) {
+        if let Some(queue) = &mut *self.lock() {
+            if queue.len() < QUEUE_LEN_MAX {
+                queue.push(command);
+            } else {
+                self.hints_lost.store(true, Ordering::Relaxed);
+                metrics::counter!("hongyan_gateway_hints_lost_total").increment(1);
+            }
+        }
+        self.wake();
+    }
+
+    /// The reactor has ended.
+    pub(crate) fn close(&self) {
+        self.lock().take();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Command>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            if let Err(error) = self.waker.wake() {
+                tracing::warn!(%error, "a reactor could not be woken; its timers will");
+            }
+        }
+    }
+
+    /// Moves everything that waits to `into`; true when hints were lost since the last time.
+    pub(crate) fn take(&self, into: &mut Vec<Command>) -> bool {
+        self.woken.store(false, Ordering::Release);
+        if let Some(queue) = &mut *self.lock() {
+            into.append(queue);
+            if queue.capacity() > 4096 {
+                *queue = Vec::new();
+            }
+        }
+        self.hints_lost.swap(false, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,201 @@
+//! One connection in a reactor's slab. Idle, it owns its socket, its session and nothing else.
+
+use std::sync::Arc;
+
+use hongyan_core::{Cursor, SessionId};
+
+use crate::gate::Permit;
+use crate::options::{Options, TICK_MS};
+use crate::protocol::Encoding;
+use crate::protocol::websocket::frame::Decoder;
+use crate::session::Session;
+use crate::wheel::Tick;
+use crate::writer::{Io, Output};
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// `hello` is awaited.
+    Opening,
+    /// The store was asked who it is.
+    Greeting,
+    /// Said welcome.
+    Live,
+    /// Our close frame is on its way; the peer's close is awaited.
+    Closing,
+    /// The same, after bytes that made no sense: what comes is thrown away.
+    Broken,
+    /// Both said close: ends when everything is written.
+    Ending,
+}
+
+/// What only a connection that has not been welcomed needs.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// Held for its end, which lets the next stranger in.
+    pub(super) _permit: Permit,
+    pub(super) cursor: Option<Cursor>,
+    pub(super) inflight: u16,
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) io: Io,
+    /// Exists while a frame or a message is incomplete.
+    pub(super) decoder: Option<Box<Decoder>>,
+    /// Exists while something waits to be written.
+    pub(super) output: Option<Box<Output>>,
+    pub(super) opening: Option<Box<Opening>>,
+    pub(super) session: Option<Session>,
+    /// Tells this connection from earlier ones at the same place of the slab.
+    pub(super) generation: u32,
+    /// When bytes last came.
+    pub(super) heard: Tick,
+    /// When the wheel wakes it next.
+    pub(super) timer: Tick,
+    /// In `Opening`, `Greeting` and the closing phases their end; in `Live` when a failed read is
+    /// made again, or 0.
+    pub(super) deadline: Tick,
+    /// When `tokens` was right.
+    pub(super) tokens_at: Tick,
+    /// Messages that the client may send now.
+    pub(super) tokens: u16,
+    pub(super) encoding: Encoding,
+    pub(super) phase: Phase,
+    /// A ping was sent and nothing was heard since.
+    pub(super) pinged: bool,
+    /// Is in the list of those that want to read their inbox.
+    pub(super) queued: bool,
+    /// Is in the list of those to be flushed.
+    pub(super) dirty: bool,
+}
+
+impl Connection {
+    pub(super) fn new(
+        io: Io,
+        encoding: Encoding,
+        permit: Permit,
+        generation: u32,
+        now: Tick,
+        options: &Options,
+    ) -> Self {
+        let opening = Opening {
+            _permit: permit,
+            cursor: None,
+            inflight: options.inflight,
+        };
+        Self {
+            io,
+            decoder: None,
+            output: None,
+            opening: Some(Box::new(opening)),
+            session: None,
+            generation,
+            heard: now,
+            timer: Tick::MAX,
+            deadline: now + crate::options::ticks(options.hello_timeout_ms),
+            tokens_at: now,
+            tokens: options.messages_burst,
+            encoding,
+            phase: Phase::Opening,
+            pinged: false,
+            queued: false,
+            dirty: false,
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing | Phase::Broken | Phase::Ending)
+    }
+
+    /// Longest message that the peer may send now.
+    pub(super) fn message_bytes_max(&self, options: &Options) -> usize {
+        match self.phase {
+            Phase::Opening | Phase::Greeting => options.hello_bytes_max,
+            _ => options.message_bytes_max,
+        }
+    }
+
+    /// Takes one message from the client's allowance; false when there is none.
+    pub(super) fn take_token(&mut self, now: Tick, options: &Options) -> bool {
+        let millis = u64::from(now.saturating_sub(self.tokens_at)) * TICK_MS;
+        let earned = millis * u64::from(options.messages_per_s) / 1000;
+        if earned > 0 {
+            let tokens = u64::from(self.tokens) + earned;
+            self.tokens = tokens.min(u64::from(options.messages_burst)) as u16;
+            self.tokens_at = now;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(tokens) => {
+                self.tokens = tokens;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Silence after which this connection is pinged, in ticks: ±10 %, different for each.
+    pub(super) fn heartbeat(&self, options: &Options) -> Tick {
+        let percent = 90 + u64::from(self.generation.wrapping_mul(0x9e37_79b9) >> 16) % 21;
+        crate::options::ticks(options.heartbeat_ms * percent / 100)
+    }
+
+    /// When this connection must be looked at without being asked.
+    pub(super) fn next_deadline(&self, options: &Options) -> Tick {
+        match self.phase {
+            Phase::Live => {}
+            _ => return self.deadline,
+        }
+        let mut next = self.heard + self.heartbeat(options);
+        if self.pinged {
+            next += crate::options::ticks(options.heartbeat_grace_ms);
+        }
+        if self.deadline != 0 {
+            next = next.min(self.deadline);
+        }
+        if let Some(due) = self.session.as_ref().and_then(Session::next_due) {
+            next = next.min(due);
+        }
+        if let Some(since) = self.output.as_ref().and_then(|output| output.blocked_since) {
+            next = next.min(since + crate::options::ticks(options.slow_timeout_ms));
+        }
+        next
+    }
+
+    pub(super) fn reader(&self) -> Option<&Arc<hongyan_core::port::Reader>> {
+        self.session.as_ref().map(Session::reader)
+    }
+}
+
+/// A session's id says where it is: reactor, place in the slab, generation.
+pub(super) fn session_id(reactor: u8, key: usize, generation: u32) -> SessionId {
+    SessionId(u64::from(reactor) << 56 | (key as u64 & 0xff_ffff) << 32 | u64::from(generation))
+}
+
+/// The slab place and generation in a session's id.
+pub(super) fn place_of(session: SessionId) -> (usize, u32) {
+    ((session.0 >> 32 & 0xff_ffff) as usize, session.0 as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_say_where_a_session_is() {
+        let id = session_id(200, 0xab_cdef, u32::MAX - 1);
+        assert_eq!(place_of(id), (0xab_cdef, u32::MAX - 1));
+        assert_eq!(id.0 >> 56, 200);
+    }
+
+    #[test]
+    fn an_idle_connection_costs_at_most_400_bytes() {
+        // 5,000 idle connections: their slab entries, wheel entries of 8 bytes each, and the three
+        // ids with their reader that the hub shares. Nothing else is owned while idle, as the
+        // types say: all four boxes are optional and empty then.
+        let connection = std::mem::size_of::<Connection>();
+        let reader = std::mem::size_of::<hongyan_core::port::Reader>() + 16;
+        assert!(connection <= 208, "{connection}");
+        assert!(connection + reader + 8 <= 400);
+    }
+}

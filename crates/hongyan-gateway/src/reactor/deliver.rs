@@ -1,0 +1,317 @@
+//! What is due to a session: pages of its inbox, messages that are due again, recalls.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hongyan_core::message::Target;
+use hongyan_core::port::{InboxPage, Reader};
+use hongyan_core::{Cursor, Message, MessageId, SessionId};
+
+use super::connection::Phase;
+use super::{PULLS_PER_TURN, READ_RETRY_MS, Reactor, SWEEP_PER_TURN, SweepFor};
+use crate::backend::{Job, Report, What};
+use crate::mailbox::Again;
+use crate::options::ticks;
+use crate::protocol::Encoding;
+use crate::protocol::websocket::outgoing::{self, Place, ServerMessage};
+use crate::session::Sent;
+
+/// Shared parts that are kept for sessions that read the same broadcast a little later.
+const RECENT_LEN_MAX: usize = 64;
+/// Larger ones are encoded anew.
+const RECENT_BYTES_MAX: usize = 64 * 1024;
+/// Messages of one session that are asked for again at once.
+const AGAIN_AT_ONCE: usize = 16;
+/// Share of the queue bound above which no further page is read.
+const CREDIT_DIVISOR: usize = 4;
+
+impl Reactor {
+    /// Notes that there may be more for a session.
+    pub(super) fn want(&mut self, key: usize) {
+        if let Some(session) = self
+            .connections
+            .get_mut(key)
+            .and_then(|c| c.session.as_mut())
+        {
+            session.want();
+            self.queue_pull(key);
+        }
+    }
+
+    pub(super) fn queue_pull(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            if connection.session.is_some() && !connection.queued {
+                connection.queued = true;
+                self.pulls.push_back(key);
+            }
+        }
+    }
+
+    /// Asks for pages for sessions that want some.
+    pub(super) fn pull(&mut self) {
+        for _ in 0..self.pulls.len().min(PULLS_PER_TURN) {
+            let Some(key) = self.pulls.pop_front() else {
+                break;
+            };
+            let Some(id) = self.id(key) else { continue };
+            let bytes_max = self.parts.options.queue_bytes_max / CREDIT_DIVISOR;
+            let len_max = self.parts.options.queue_len_max / CREDIT_DIVISOR;
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            connection.queued = false;
+            let waiting = connection
+                .output
+                .as_ref()
+                .is_some_and(|output| output.bytes() > bytes_max || output.frames() > len_max);
+            // A failed read waits for its time; a full queue for its end: both queue it again.
+            if connection.phase != Phase::Live || waiting || connection.deadline != 0 {
+                continue;
+            }
+            let Some(session) = &mut connection.session else {
+                continue;
+            };
+            let Some(read) = session.next_read() else {
+                continue;
+            };
+            let reader = Arc::clone(session.reader());
+            if self
+                .parts
+                .jobs
+                .try_send(Job::Read {
+                    session: id,
+                    reader,
+                    read,
+                })
+                .is_err()
+            {
+                session.read_failed();
+                connection.queued = true;
+                self.pulls.push_front(key);
+                self.backlog = true;
+                break;
+            }
+        }
+    }
+
+    /// Visits sessions for hints and recalls that concern a whole app.
+    pub(super) fn sweep(&mut self) {
+        let Some(mut sweep) = self.sweeps.pop_front() else {
+            return;
+        };
+        let end = (sweep.at + SWEEP_PER_TURN).min(self.connections.capacity());
+        for key in sweep.at..end {
+            let concerned = self
+                .connections
+                .get(key)
+                .and_then(|connection| connection.reader())
+                .is_some_and(|reader| sweep.app.as_ref().is_none_or(|app| *app == reader.app));
+            if concerned {
+                match sweep.what {
+                    SweepFor::Wake => self.want(key),
+                    SweepFor::Recall(id) => self.recall(key, id),
+                }
+            }
+        }
+        sweep.at = end;
+        if end < self.connections.capacity() {
+            self.sweeps.push_back(sweep);
+        }
+    }
+
+    /// A page came, or could not be read.
+    pub(super) fn take_page(
+        &mut self,
+        id: SessionId,
+        reader: &Arc<Reader>,
+        page: Option<Box<InboxPage>>,
+    ) {
+        let Some(key) = self.find(id) else { return };
+        let retry_at = self.now + ticks(READ_RETRY_MS);
+        let connection = &mut self.connections[key];
+        let Some(session) = &mut connection.session else {
+            return;
+        };
+        if !Arc::ptr_eq(session.reader(), reader) {
+            return; // Read for a user that has left.
+        }
+        let Some(page) = page else {
+            session.read_failed();
+            connection.deadline = retry_at;
+            self.arm(key);
+            return;
+        };
+        if page.lost > 0 {
+            self.say(key, &ServerMessage::Gap { lost: page.lost });
+        }
+        let sent = self.send_page(key, &page);
+        if !sent.ids.is_empty() {
+            metrics::counter!("hongyan_gateway_messages_total").increment(sent.ids.len() as u64);
+            let what = What::Sent(id, sent.ids);
+            self.reports.push(Report {
+                reader: Arc::clone(reader),
+                what,
+            });
+        }
+        if let Some(head) = sent.idle {
+            self.say(key, &ServerMessage::Idle { head: Place(head) });
+        }
+        self.queue_pull(key);
+        self.arm(key);
+    }
+
+    fn send_page(&mut self, key: usize, page: &InboxPage) -> Sent {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return Sent::default();
+        };
+        let Some(mut session) = connection.session.take() else {
+            return Sent::default();
+        };
+        let encoding = connection.encoding;
+        let first_wait = self.parts.options.redeliver_after(1);
+        let sent = session.take_page(page, self.now, first_wait, |entry, dup| {
+            self.send(key, encoding, &entry.message, entry.cursor, dup)
+        });
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.session = Some(session);
+        }
+        sent
+    }
+
+    /// Queues one message; false when the queue is full.
+    fn send(
+        &mut self,
+        key: usize,
+        encoding: Encoding,
+        message: &Message,
+        place: Cursor,
+        dup: bool,
+    ) -> bool {
+        let shared = self.shared(encoding, message);
+        let bytes_max = self.parts.options.queue_bytes_max;
+        let len_max = self.parts.options.queue_len_max;
+        let Some(output) = self.output(key) else {
+            return false;
+        };
+        let fits = output.bytes() + shared.len() <= bytes_max && output.frames() < len_max;
+        // One message always fits an empty queue: the store bounds its size.
+        if !fits && !output.is_empty() {
+            return false;
+        }
+        let rest = shared.slice(1.min(shared.len())..);
+        output.shared_frame(
+            |out| outgoing::open_msg(encoding, &shared, place, dup, out),
+            rest,
+        );
+        true
+    }
+
+    /// The part of a message that all sessions share, encoded once for a broadcast.
+    fn shared(&mut self, encoding: Encoding, message: &Message) -> Bytes {
+        if !matches!(message.to, Target::Topic(_) | Target::All) {
+            return outgoing::shared(encoding, message);
+        }
+        let known = self
+            .recent
+            .iter()
+            .rev()
+            .find(|(id, other, _)| *id == message.id && *other == encoding);
+        if let Some((_, _, shared)) = known {
+            return shared.clone();
+        }
+        let shared = outgoing::shared(encoding, message);
+        if shared.len() <= RECENT_BYTES_MAX {
+            if self.recent.len() >= RECENT_LEN_MAX {
+                self.recent.pop_front();
+            }
+            self.recent
+                .push_back((message.id, encoding, shared.clone()));
+        }
+        shared
+    }
+
+    /// Asks the store for messages that are due again.
+    pub(super) fn ask_again(&mut self, key: usize) {
+        let Some(id) = self.id(key) else { return };
+        let options = Arc::clone(&self.parts.options);
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let Some(session) = &mut connection.session else {
+            return;
+        };
+        let reader = Arc::clone(session.reader());
+        let due = session.take_due(now, AGAIN_AT_ONCE, |tries| options.redeliver_after(tries));
+        for (message, place) in due {
+            let job = Job::Again {
+                session: id,
+                reader: Arc::clone(&reader),
+                id: message,
+                place,
+            };
+            if self.parts.jobs.try_send(job).is_err() {
+                self.retry_later(key, message);
+            }
+        }
+    }
+
+    fn retry_later(&mut self, key: usize, message: MessageId) {
+        let due = self.now + ticks(READ_RETRY_MS);
+        if let Some(session) = self
+            .connections
+            .get_mut(key)
+            .and_then(|c| c.session.as_mut())
+        {
+            session.retry(message, due);
+            self.arm(key);
+        }
+    }
+
+    /// A message that is due again was looked up.
+    pub(super) fn send_again(
+        &mut self,
+        id: SessionId,
+        reader: &Arc<Reader>,
+        message: MessageId,
+        place: Cursor,
+        found: Again,
+    ) {
+        let Some(key) = self.find(id) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let encoding = connection.encoding;
+        let Some(session) = &mut connection.session else {
+            return;
+        };
+        if !Arc::ptr_eq(session.reader(), reader) || !session.is_in_flight(message) {
+            return;
+        }
+        match found {
+            Again::Send(body) => {
+                if self.send(key, encoding, &body, place, true) {
+                    metrics::counter!("hongyan_gateway_redeliveries_total").increment(1);
+                } else {
+                    self.retry_later(key, message);
+                }
+            }
+            Again::Gone => {
+                session.recall(message);
+                self.queue_pull(key);
+            }
+            Again::Unknown => self.retry_later(key, message),
+        }
+    }
+
+    pub(super) fn recall(&mut self, key: usize, id: MessageId) {
+        let session = self
+            .connections
+            .get_mut(key)
+            .and_then(|c| c.session.as_mut());
+        let Some(session) = session else { return };
+        session.recall(id);
+        self.say(key, &ServerMessage::Recall { id });
+        self.queue_pull(key);
+    }
+}

@@ -1,0 +1,815 @@
+//! A reactor: one thread that owns sockets and runs their sessions.
+//!
+//! A turn takes, in this order and each within a bound: readiness of sockets, commands from other
+//! threads, inbox reads that sessions want, deadlines; then everything that became due for a
+//! connection leaves in one write, and what was reported goes to the backend. What does not fit a
+//! turn waits for the next one, behind the others.
+
+mod connection;
+mod deliver;
+mod drain;
+mod talk;
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hongyan_core::port::Clock;
+use hongyan_core::{AppId, MessageId, SessionId};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use self::connection::{Connection, Phase, place_of, session_id};
+use crate::backend::{Job, Report, What};
+use crate::gateway::Socket;
+use crate::hub::Hub;
+use crate::mailbox::{Adopted, Command, Mailbox};
+use crate::options::{Options, TICK_MS, ticks};
+use crate::protocol::Encoding;
+use crate::protocol::websocket::close;
+use crate::protocol::websocket::frame::{self, Decoder, Fault};
+use crate::protocol::websocket::outgoing::{self, ServerMessage};
+use crate::session::Session;
+use crate::wheel::{Tick, Timer, Wheel};
+use crate::writer::{Io, Output};
+
+/// The waker's token; slab places are far below it.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+
+/// Bytes that all connections of a reactor are read into, one after the other.
+const READ_BYTES: usize = 64 * 1024;
+/// Reads of one connection in one turn; then it goes behind the others.
+const READS_PER_TURN: usize = 4;
+/// Commands in one turn.
+const COMMANDS_PER_TURN: usize = 2048;
+/// Sessions in one turn that ask for a page.
+const PULLS_PER_TURN: usize = 1024;
+/// Slab places in one turn that a look at everything visits.
+const SWEEP_PER_TURN: usize = 4096;
+/// Reports that wait for the backend beyond which sockets are not read.
+const REPORTS_MAX: usize = 8192;
+/// Empty queues that are kept for the next connection that has something to say.
+const POOL_LEN_MAX: usize = 1024;
+/// How soon something that found the backend full is tried again.
+const BACKLOG_WAIT: Duration = Duration::from_millis(5);
+/// Wait before a read that failed is made again.
+const READ_RETRY_MS: u64 = 1000;
+
+/// What a reactor is made of.
+pub(crate) struct Parts {
+    pub(crate) index: u8,
+    pub(crate) poll: Poll,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) hub: Hub,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: Arc<Options>,
+    pub(crate) jobs: mpsc::Sender<Job>,
+    pub(crate) reports: mpsc::Sender<Vec<Report>>,
+}
+
+/// A look at every session, in slices.
+#[derive(Debug)]
+struct Sweep {
+    /// Only of this app.
+    app: Option<AppId>,
+    what: SweepFor,
+    at: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum SweepFor {
+    Wake,
+    Recall(MessageId),
+}
+
+pub(crate) struct Reactor {
+    parts: Parts,
+    started: i64,
+    now: Tick,
+    connections: Slab<Connection>,
+    generation: u32,
+    wheel: Wheel,
+    due: Vec<Timer>,
+    buffer: Vec<u8>,
+    readable: Vec<(usize, bool)>,
+    commands: VecDeque<Command>,
+    pulls: VecDeque<usize>,
+    sweeps: VecDeque<Sweep>,
+    dirty: Vec<usize>,
+    pool: Vec<Box<Output>>,
+    reports: Vec<Report>,
+    /// The backend was full in this turn.
+    backlog: bool,
+    /// Shared parts of recent broadcasts.
+    recent: VecDeque<(MessageId, Encoding, Bytes)>,
+    drain: Option<drain::Drain>,
+    stopping: bool,
+}
+
+impl Reactor {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            started: parts.clock.now().millis(),
+            parts,
+            now: 0,
+            connections: Slab::new(),
+            generation: 0,
+            wheel: Wheel::new(),
+            due: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+            readable: Vec::new(),
+            commands: VecDeque::new(),
+            pulls: VecDeque::new(),
+            sweeps: VecDeque::new(),
+            dirty: Vec::new(),
+            pool: Vec::new(),
+            reports: Vec::new(),
+            backlog: false,
+            recent: VecDeque::new(),
+            drain: None,
+            stopping: false,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        while !self.stopping {
+            let wait = self.wait();
+            if let Err(error) = self.parts.poll.poll(&mut events, wait) {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    tracing::error!(%error, "a reactor cannot wait for its sockets; it tries again");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            }
+            self.look_at_clock();
+            for event in &events {
+                let Token(key) = event.token();
+                if event.token() == WAKER {
+                    continue;
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    let closed = event.is_read_closed() || event.is_error();
+                    self.readable.push((key, closed));
+                }
+                if event.is_writable() {
+                    self.mark_dirty(key);
+                }
+            }
+            self.turn();
+        }
+        self.end_all();
+    }
+
+    fn turn(&mut self) {
+        self.backlog = false;
+        self.take_commands();
+        if self.reports.len() < REPORTS_MAX {
+            for (key, closed) in std::mem::take(&mut self.readable) {
+                self.guard(key, |reactor| reactor.read_socket(key, closed));
+            }
+        }
+        self.sweep();
+        self.pull();
+        self.fire_timers();
+        self.drain_some();
+        self.flush();
+        self.hand_over();
+    }
+
+    /// How long nothing will be due.
+    fn wait(&self) -> Option<Duration> {
+        if !self.commands.is_empty() || !self.sweeps.is_empty() || !self.dirty.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.backlog || !self.reports.is_empty() {
+            return Some(BACKLOG_WAIT);
+        }
+        if !self.pulls.is_empty() || !self.readable.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.drain.is_some() {
+            return Some(Duration::from_millis(TICK_MS));
+        }
+        let next = self.wheel.next()?;
+        let elapsed = self.parts.clock.now().millis().saturating_sub(self.started);
+        let at = i64::from(next) * TICK_MS as i64;
+        Some(Duration::from_millis(
+            u64::try_from(at - elapsed).unwrap_or(0).max(1),
+        ))
+    }
+
+    fn look_at_clock(&mut self) {
+        let elapsed = self.parts.clock.now().millis().saturating_sub(self.started);
+        let now = Tick::try_from(elapsed / TICK_MS as i64).unwrap_or(Tick::MAX / 2);
+        self.now = self.now.max(now);
+    }
+
+    /// Does a connection's work; a panic in it costs that connection and nothing else.
+    fn guard(&mut self, key: usize, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            metrics::counter!("hongyan_gateway_panics_total").increment(1);
+            tracing::error!("a session failed inside the gateway and was closed; please report it");
+            self.end(key);
+        }
+    }
+
+    // Commands.
+
+    fn take_commands(&mut self) {
+        let mut fresh = Vec::new();
+        if self.parts.mailbox.take(&mut fresh) {
+            self.sweeps.push_back(Sweep {
+                app: None,
+                what: SweepFor::Wake,
+                at: 0,
+            });
+        }
+        self.commands.extend(fresh);
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.commands.pop_front() else {
+                break;
+            };
+            let key = self.key_of(&command);
+            self.guard(key, |reactor| reactor.obey(command));
+        }
+    }
+
+    /// Which connection a panic would cost; a place that does not exist when none.
+    fn key_of(&self, command: &Command) -> usize {
+        match command {
+            Command::Welcome { session, .. }
+            | Command::Refuse { session, .. }
+            | Command::Page { session, .. }
+            | Command::Again { session, .. }
+            | Command::Topic { session, .. }
+            | Command::Rebind { session, .. }
+            | Command::Close { session, .. } => self.find(*session).unwrap_or(usize::MAX),
+            _ => usize::MAX,
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Adopt(adopted) => self.adopt(*adopted),
+            Command::Welcome { session, greeted } => self.welcome(session, *greeted),
+            Command::Refuse {
+                session,
+                close,
+                code,
+                detail,
+            } => {
+                if let Some(key) = self.find(session) {
+                    self.refuse(key, close, code, detail);
+                }
+            }
+            Command::Page {
+                session,
+                reader,
+                page,
+            } => self.take_page(session, &reader, page),
+            Command::Again {
+                session,
+                reader,
+                id,
+                place,
+                message,
+            } => {
+                self.send_again(session, &reader, id, place, message);
+            }
+            Command::Topic {
+                session,
+                topic,
+                result,
+            } => self.say_topic(session, &topic, result),
+            Command::Wake(sessions) => {
+                for session in sessions {
+                    if let Some(key) = self.find(session) {
+                        self.want(key);
+                    }
+                }
+            }
+            Command::WakeApp(app) => {
+                self.sweeps.push_back(Sweep {
+                    app: Some(app),
+                    what: SweepFor::Wake,
+                    at: 0,
+                });
+            }
+            Command::Recall { sessions, id } => {
+                for session in sessions {
+                    if let Some(key) = self.find(session) {
+                        self.recall(key, id);
+                    }
+                }
+            }
+            Command::RecallApp { app, id } => {
+                self.sweeps.push_back(Sweep {
+                    app: Some(app),
+                    what: SweepFor::Recall(id),
+                    at: 0,
+                });
+            }
+            Command::Rebind {
+                session,
+                reader,
+                done,
+            } => {
+                self.rebind(session, reader);
+                let _ = done.send(());
+            }
+            Command::Close {
+                session,
+                code,
+                reason,
+                done,
+            } => {
+                if let Some(key) = self.find(session) {
+                    self.close(key, code, reason);
+                }
+                let _ = done.send(());
+            }
+            Command::Resubscribe(session) => {
+                let reader = self
+                    .find(session)
+                    .and_then(|key| self.connections[key].reader().map(Arc::clone));
+                if let Some(reader) = reader {
+                    let _ = self
+                        .parts
+                        .jobs
+                        .try_send(Job::Resubscribe { session, reader });
+                }
+            }
+            Command::Drain(window) => self.begin_drain(window),
+            Command::Poke => {}
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    fn adopt(&mut self, adopted: Adopted) {
+        let Adopted {
+            socket,
+            read_ahead,
+            encoding,
+            permit,
+        } = adopted;
+        let (tcp, tls) = match socket {
+            Socket::Plain(tcp) => (tcp, None),
+            Socket::Tls(tcp, tls) => (tcp, Some(tls)),
+        };
+        let entry = self.connections.vacant_entry();
+        let key = entry.key();
+        let mut tcp = mio::net::TcpStream::from_std(tcp);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self
+            .parts
+            .poll
+            .registry()
+            .register(&mut tcp, Token(key), interest)
+        {
+            tracing::warn!(%error, "a connection could not be taken over");
+            self.parts
+                .hub
+                .sockets()
+                .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            return;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        entry.insert(Connection::new(
+            Io::new(tcp, tls),
+            encoding,
+            permit,
+            self.generation,
+            self.now,
+            &self.parts.options,
+        ));
+        metrics::counter!("hongyan_gateway_connections_total").increment(1);
+        self.arm(key);
+        if !read_ahead.is_empty() {
+            let mut bytes = read_ahead.to_vec();
+            self.take_input(key, &mut bytes);
+        }
+        // What came before the registration makes no event of its own on some systems.
+        self.readable.push((key, true));
+    }
+
+    // Input.
+
+    fn read_socket(&mut self, key: usize, closed: bool) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            buffer = vec![0; READ_BYTES];
+        }
+        let mut again = true;
+        for _ in 0..READS_PER_TURN {
+            let Some(connection) = self.connections.get_mut(key) else {
+                again = false;
+                break;
+            };
+            match connection.io.read(&mut buffer) {
+                Ok(0) => {
+                    self.end(key);
+                    again = false;
+                    break;
+                }
+                Ok(n) => {
+                    connection.heard = self.now;
+                    connection.pinged = false;
+                    self.take_input(key, &mut buffer[..n]);
+                    // A short read has emptied the socket, unless its end is waiting behind.
+                    if n < READ_BYTES && !closed && self.is_plain(key) {
+                        again = false;
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    again = false;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.end(key);
+                    again = false;
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+        if again {
+            self.readable.push((key, closed));
+        }
+        // TLS may have something to answer on its own.
+        if self.connections.get(key).is_some() && !self.is_plain(key) {
+            self.mark_dirty(key);
+        }
+    }
+
+    fn is_plain(&self, key: usize) -> bool {
+        self.connections
+            .get(key)
+            .is_none_or(|connection| connection.io.is_plain())
+    }
+
+    fn take_input(&mut self, key: usize, bytes: &mut [u8]) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if matches!(connection.phase, Phase::Broken | Phase::Ending) {
+            return;
+        }
+        let generation = connection.generation;
+        let mut kept = connection.decoder.take();
+        let mut fresh = Decoder::default();
+        let decoder = kept.as_deref_mut().unwrap_or(&mut fresh);
+        let mut at = 0;
+        loop {
+            let Some(connection) = self.connections.get(key) else {
+                return;
+            };
+            if connection.generation != generation
+                || matches!(connection.phase, Phase::Broken | Phase::Ending)
+            {
+                return;
+            }
+            let message_bytes_max = connection.message_bytes_max(&self.parts.options);
+            match decoder.decode(bytes, &mut at, message_bytes_max) {
+                Ok(Some(incoming)) => self.hear(key, incoming),
+                Ok(None) => break,
+                Err(fault) => {
+                    self.fail(key, fault);
+                    return;
+                }
+            }
+        }
+        if decoder.is_idle() {
+            return;
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.decoder = Some(kept.unwrap_or_else(|| Box::new(fresh)));
+        }
+    }
+
+    fn fail(&mut self, key: usize, fault: Fault) {
+        let reason = match fault {
+            Fault::Protocol(rule) => rule,
+            Fault::NotUtf8 => "text is not valid utf-8",
+            Fault::TooBig => "message is too big",
+        };
+        self.close(key, fault.code(), reason);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.phase = Phase::Broken;
+        }
+    }
+
+    // Output.
+
+    /// The queue of a connection; it is flushed at the end of the turn.
+    fn output(&mut self, key: usize) -> Option<&mut Output> {
+        self.mark_dirty(key);
+        let connection = self.connections.get_mut(key)?;
+        let pool = &mut self.pool;
+        Some(
+            connection
+                .output
+                .get_or_insert_with(|| pool.pop().unwrap_or_default()),
+        )
+    }
+
+    fn mark_dirty(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            if !connection.dirty {
+                connection.dirty = true;
+                self.dirty.push(key);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for key in std::mem::take(&mut self.dirty) {
+            self.guard(key, |reactor| reactor.flush_one(key));
+        }
+    }
+
+    fn flush_one(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.dirty = false;
+        let flushed = match &mut connection.output {
+            Some(output) => output.flush(&mut connection.io),
+            None => connection.io.finish(),
+        };
+        match flushed {
+            Ok(true) => {
+                if let Some(mut output) = connection.output.take() {
+                    if output.recycle() && self.pool.len() < POOL_LEN_MAX {
+                        self.pool.push(output);
+                    }
+                }
+                match connection.phase {
+                    Phase::Ending => self.end(key),
+                    Phase::Broken => connection.io.shutdown(),
+                    _ if connection.session.as_ref().is_some_and(Session::wants_read) => {
+                        self.queue_pull(key);
+                    }
+                    _ => {}
+                }
+            }
+            Ok(false) => {
+                let now = self.now;
+                if let Some(output) = &mut connection.output {
+                    output.blocked_since.get_or_insert(now);
+                }
+                self.arm(key);
+            }
+            Err(_) => self.end(key),
+        }
+    }
+
+    // Ends.
+
+    /// Begins to close: nothing but the close frame leaves from here on.
+    fn close(&mut self, key: usize, code: u16, reason: &str) {
+        self.close_saying(key, code, reason, None);
+    }
+
+    /// The same, with a last word before the close frame.
+    fn close_saying(
+        &mut self,
+        key: usize,
+        code: u16,
+        reason: &str,
+        last: Option<&ServerMessage<'_>>,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.is_closing() {
+            return;
+        }
+        let encoding = connection.encoding;
+        connection.phase = Phase::Closing;
+        connection.deadline = self.now + ticks(self.parts.options.close_wait_ms);
+        metrics::counter!("hongyan_gateway_closes_total", "code" => close_label(code)).increment(1);
+        if let Some(output) = &mut connection.output {
+            output.drop_waiting();
+        }
+        self.leave(key);
+        if let Some(output) = self.output(key) {
+            if let Some(last) = last {
+                output.frame(|out| outgoing::encode(encoding, last, out));
+            }
+            output.frame(|out| frame::encode_close(code, reason, out));
+        }
+        self.arm(key);
+    }
+
+    /// The session is over: the hub forgets it and dispatch is told.
+    fn leave(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.opening = None;
+        let id = session_id(self.parts.index, key, connection.generation);
+        if let Some(session) = connection.session.take() {
+            let reader = Arc::clone(session.reader());
+            self.parts.hub.unregister(id, &reader, session.unfinished());
+            metrics::gauge!("hongyan_gateway_sessions").decrement(1.0);
+            self.reports.push(Report {
+                reader,
+                what: What::Down(id),
+            });
+        }
+    }
+
+    /// Drops a connection at once.
+    fn end(&mut self, key: usize) {
+        self.leave(key);
+        if let Some(mut connection) = self.connections.try_remove(key) {
+            if connection.phase == Phase::Ending {
+                connection.io.shutdown();
+            }
+            let _ = self
+                .parts
+                .poll
+                .registry()
+                .deregister(&mut connection.io.tcp);
+            self.parts
+                .hub
+                .sockets()
+                .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    /// The node stops: a close frame where it can be written at once.
+    fn end_all(&mut self) {
+        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.close(key, close::GOING_AWAY, "the node stops");
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.phase = Phase::Ending;
+            }
+            self.flush_one(key);
+            self.end(key);
+        }
+        let reports = std::mem::take(&mut self.reports);
+        if !reports.is_empty() && self.parts.reports.blocking_send(reports).is_err() {
+            tracing::warn!("the last reports of sessions were lost: nobody takes them any more");
+        }
+        self.parts.mailbox.close();
+    }
+
+    // Deadlines.
+
+    /// Sets the wheel for the connection's next deadline, if it is sooner than what is set.
+    fn arm(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let next = connection.next_deadline(&self.parts.options);
+        if next < connection.timer {
+            let timer = Timer {
+                key: key as u32,
+                generation: connection.generation,
+            };
+            connection.timer = self.wheel.set(next, timer);
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(self.now, &mut due);
+        for timer in due.drain(..) {
+            let key = timer.key as usize;
+            let current = self
+                .connections
+                .get(key)
+                .is_some_and(|c| c.generation == timer.generation && c.timer <= self.now);
+            if current {
+                self.guard(key, |reactor| reactor.fire(key));
+            }
+        }
+        self.due = due;
+    }
+
+    fn fire(&mut self, key: usize) {
+        let now = self.now;
+        let options = Arc::clone(&self.parts.options);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.timer = Tick::MAX;
+        let over = connection.deadline != 0 && connection.deadline <= now;
+        match connection.phase {
+            Phase::Opening if over => {
+                self.close(key, close::TOO_SLOW, "no hello came in time");
+            }
+            Phase::Greeting if over => {
+                self.close(key, close::TRY_AGAIN, "the store did not answer in time");
+            }
+            Phase::Closing | Phase::Broken | Phase::Ending if over => {
+                self.end(key);
+                return;
+            }
+            Phase::Live => {
+                if over {
+                    connection.deadline = 0;
+                    self.queue_pull(key);
+                }
+                self.fire_live(key, &options);
+            }
+            _ => {}
+        }
+        self.arm(key);
+    }
+
+    fn fire_live(&mut self, key: usize, options: &Options) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let blocked = connection
+            .output
+            .as_ref()
+            .and_then(|output| output.blocked_since);
+        if blocked.is_some_and(|since| now >= since + ticks(options.slow_timeout_ms)) {
+            self.close(
+                key,
+                close::TOO_SLOW,
+                "too slow: the send queue made no progress",
+            );
+            return;
+        }
+        let heartbeat = connection.heartbeat(options);
+        let silent = now.saturating_sub(connection.heard);
+        if connection.pinged && silent >= heartbeat + ticks(options.heartbeat_grace_ms) {
+            metrics::counter!("hongyan_gateway_dead_total").increment(1);
+            self.end(key);
+            return;
+        }
+        if !connection.pinged && silent >= heartbeat {
+            connection.pinged = true;
+            if let Some(output) = self.output(key) {
+                output.frame(|out| frame::encode(frame::Opcode::Ping, b"", out));
+            }
+        }
+        self.ask_again(key);
+    }
+
+    // The backend.
+
+    fn hand_over(&mut self) {
+        if self.reports.is_empty() {
+            return;
+        }
+        match self
+            .parts
+            .reports
+            .try_send(std::mem::take(&mut self.reports))
+        {
+            Ok(()) => {}
+            Err(TrySendError::Full(reports) | TrySendError::Closed(reports)) => {
+                self.reports = reports;
+                self.backlog = true;
+            }
+        }
+    }
+
+    fn find(&self, session: SessionId) -> Option<usize> {
+        let (key, generation) = place_of(session);
+        let connection = self.connections.get(key)?;
+        (connection.generation == generation).then_some(key)
+    }
+
+    fn id(&self, key: usize) -> Option<SessionId> {
+        let connection = self.connections.get(key)?;
+        Some(session_id(self.parts.index, key, connection.generation))
+    }
+}
+
+/// Close codes as metric labels: a closed list.
+fn close_label(code: u16) -> &'static str {
+    match code {
+        1000 => "1000",
+        1001 => "1001",
+        1002 => "1002",
+        1003 => "1003",
+        1007 => "1007",
+        1009 => "1009",
+        1011 => "1011",
+        1012 => "1012",
+        1013 => "1013",
+        4400 => "4400",
+        4401 => "4401",
+        4408 => "4408",
+        4409 => "4409",
+        4410 => "4410",
+        4429 => "4429",
+        _ => "other",
+    }
+}

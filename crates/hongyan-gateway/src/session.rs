@@ -1,0 +1,360 @@
+//! A session: what a connected device was sent, what it acknowledged and what to read next.
+//!
+//! This is the model that every protocol shares; it has no socket, no clock and no port. Delivery
+//! is by pulling: a hint only says that there may be more, [`Session::next_read`] says what to
+//! read, and [`Session::take_page`] sends it, so replay and live delivery are the same path and
+//! order cannot be lost between them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hongyan_core::port::{Entry, InboxPage, Reader};
+use hongyan_core::{Cursor, MessageId};
+
+use crate::wheel::Tick;
+
+/// Most entries in one read: a page of small messages fits one write.
+const PAGE_LEN_MAX: usize = 64;
+
+/// A read that the session needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// From here on; `None` is the place that the device acknowledged.
+    pub after: Option<Cursor>,
+    /// At most so many entries.
+    pub limit: usize,
+}
+
+/// What became of a page.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Messages that went out, in order.
+    pub ids: Vec<MessageId>,
+    /// Everything stored was sent, for the first time: say `idle` with this head.
+    pub idle: Option<Cursor>,
+}
+
+/// A message that went out and is not acknowledged yet.
+#[derive(Debug, Clone)]
+struct InFlight {
+    id: MessageId,
+    place: Cursor,
+    /// When it is sent again; `None` when only the next connection sends it again.
+    due: Option<Tick>,
+    tries: u8,
+}
+
+/// Exists only while something is unacknowledged or may have been sent on an earlier connection.
+#[derive(Debug, Default)]
+struct Window {
+    inflight: VecDeque<InFlight>,
+    /// Entries up to here were sent to this device before this connection.
+    sent_before: Option<Cursor>,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Session {
+    reader: Arc<Reader>,
+    sent: Cursor,
+    head: Cursor,
+    window: Option<Box<Window>>,
+    inflight_max: u16,
+    /// `sent` means nothing yet: begin at the acknowledged place.
+    fresh: bool,
+    reading: bool,
+    wanted: bool,
+    idle_said: bool,
+}
+
+impl Session {
+    /// A session whose first read is under way: give it to [`Session::take_page`].
+    /// `sent_before` is what this device was sent, or says to have got, on earlier connections.
+    #[must_use]
+    pub fn new(
+        reader: Arc<Reader>,
+        head: Cursor,
+        inflight_max: u16,
+        sent_before: Option<Cursor>,
+    ) -> Self {
+        let window = sent_before
+            .filter(|place| same_inbox(place, &head))
+            .map(|place| {
+                Box::new(Window {
+                    sent_before: Some(place),
+                    ..Window::default()
+                })
+            });
+        Self {
+            reader,
+            sent: head,
+            head,
+            window,
+            inflight_max,
+            fresh: true,
+            reading: true,
+            wanted: false,
+            idle_said: false,
+        }
+    }
+
+    /// Whose inbox it delivers.
+    #[must_use]
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
+    /// The newest place that is known.
+    #[must_use]
+    pub fn head(&self) -> Cursor {
+        self.head
+    }
+
+    /// How many messages are unacknowledged.
+    #[must_use]
+    pub fn inflight(&self) -> usize {
+        self.window
+            .as_ref()
+            .map_or(0, |window| window.inflight.len())
+    }
+
+    /// Notes that there may be more to read.
+    pub fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// What to read now, if something is wanted, nothing is being read and there is room.
+    pub fn next_read(&mut self) -> Option<Read> {
+        let room = usize::from(self.inflight_max).saturating_sub(self.inflight());
+        if !self.wanted || self.reading || room == 0 {
+            return None;
+        }
+        self.wanted = false;
+        self.reading = true;
+        Some(Read {
+            after: (!self.fresh).then_some(self.sent),
+            limit: room.min(PAGE_LEN_MAX),
+        })
+    }
+
+    /// Whether there is something to read that is not being read, room or not.
+    #[must_use]
+    pub fn wants_read(&self) -> bool {
+        self.wanted && !self.reading
+    }
+
+    /// The read could not be made: it is wanted again.
+    pub fn read_failed(&mut self) {
+        self.reading = false;
+        self.wanted = true;
+    }
+
+    /// Sends a page. `send` puts an entry on its way (with whether it was sent before) or answers
+    /// false when the connection takes no more for now; the rest is read again later.
+    pub fn take_page(
+        &mut self,
+        page: &InboxPage,
+        now: Tick,
+        first_wait: Option<Tick>,
+        mut send: impl FnMut(&Entry, bool) -> bool,
+    ) -> Sent {
+        self.reading = false;
+        self.head = page.head;
+        let mut sent = Sent::default();
+        for entry in &page.entries {
+            if self.is_in_flight(entry.message.id) {
+                continue;
+            }
+            let dup = self.was_sent_before(&entry.cursor);
+            let room = self.inflight() < usize::from(self.inflight_max);
+            if !room || !send(entry, dup) {
+                self.wanted = true;
+                return sent;
+            }
+            self.window
+                .get_or_insert_default()
+                .inflight
+                .push_back(InFlight {
+                    id: entry.message.id,
+                    place: entry.cursor,
+                    due: first_wait.map(|wait| now + wait),
+                    tries: 1,
+                });
+            self.sent = entry.cursor;
+            self.fresh = false;
+            sent.ids.push(entry.message.id);
+        }
+        self.sent = page.next;
+        self.fresh = false;
+        if page.more {
+            self.wanted = true;
+        } else {
+            if !self.idle_said && !self.wanted {
+                self.idle_said = true;
+                sent.idle = Some(self.head);
+            }
+            self.forget_past();
+        }
+        sent
+    }
+
+    /// Takes an acknowledgement of everything up to a place. Answers the place that the store is
+    /// to record: what was sent at most, nothing when the place belongs to another inbox.
+    pub fn ack_upto(&mut self, place: Cursor) -> Option<Cursor> {
+        if !same_inbox(&place, &self.head) {
+            return None;
+        }
+        let before = self.window.as_ref().and_then(|window| window.sent_before);
+        let reach = match (self.fresh, before) {
+            (true, None) => return None,
+            (true, Some(before)) => before,
+            (false, None) => self.sent,
+            (false, Some(before)) => each(self.sent, before, u64::max),
+        };
+        let place = each(place, reach, u64::min);
+        if let Some(window) = &mut self.window {
+            window.inflight.retain(|one| !place.covers(&one.place));
+        }
+        self.acked();
+        Some(place)
+    }
+
+    /// Takes acknowledgements of single messages.
+    pub fn ack_ids(&mut self, ids: &[MessageId]) {
+        if let Some(window) = &mut self.window {
+            window.inflight.retain(|one| !ids.contains(&one.id));
+        }
+        self.acked();
+    }
+
+    /// Forgets a message that was recalled.
+    pub fn recall(&mut self, id: MessageId) {
+        self.ack_ids(&[id]);
+    }
+
+    /// Sends a message again at `due`; false when it is not in flight.
+    pub fn retry(&mut self, id: MessageId, due: Tick) -> bool {
+        let Some(window) = &mut self.window else {
+            return false;
+        };
+        let Some(one) = window.inflight.iter_mut().find(|one| one.id == id) else {
+            return false;
+        };
+        one.due = Some(due);
+        true
+    }
+
+    /// When the next message is due again.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Tick> {
+        self.window
+            .as_ref()?
+            .inflight
+            .iter()
+            .filter_map(|one| one.due)
+            .min()
+    }
+
+    /// Messages that are due again, with their places, at most `limit`. `wait` gives the ticks
+    /// until the one after, by the number of tries so far.
+    pub fn take_due(
+        &mut self,
+        now: Tick,
+        limit: usize,
+        wait: impl Fn(u8) -> Option<Tick>,
+    ) -> Vec<(MessageId, Cursor)> {
+        let Some(window) = &mut self.window else {
+            return Vec::new();
+        };
+        window
+            .inflight
+            .iter_mut()
+            .filter(|one| one.due.is_some_and(|due| due <= now))
+            .take(limit)
+            .map(|one| {
+                one.tries = one.tries.saturating_add(1);
+                one.due = wait(one.tries).map(|wait| now + wait);
+                (one.id, one.place)
+            })
+            .collect()
+    }
+
+    /// Whether the message is unacknowledged on this connection.
+    #[must_use]
+    pub fn is_in_flight(&self, id: MessageId) -> bool {
+        self.window
+            .as_ref()
+            .is_some_and(|window| window.inflight.iter().any(|one| one.id == id))
+    }
+
+    /// Binds the session to another reader: what was in flight is forgotten, not acknowledged, and
+    /// a read under way is void (its page carries the former reader).
+    pub fn rebind(&mut self, reader: Arc<Reader>) {
+        self.reader = reader;
+        self.window = None;
+        self.fresh = true;
+        self.reading = false;
+        self.wanted = true;
+        self.idle_said = false;
+    }
+
+    /// What the device's next connection must know: the place up to which entries were sent but
+    /// not all acknowledged.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<Cursor> {
+        let window = self.window.as_ref()?;
+        match (window.inflight.is_empty(), window.sent_before) {
+            (true, before) => before,
+            (false, None) => Some(self.sent),
+            (false, Some(before)) => Some(each(self.sent, before, u64::max)),
+        }
+    }
+
+    fn was_sent_before(&self, place: &Cursor) -> bool {
+        self.window
+            .as_ref()
+            .and_then(|window| window.sent_before)
+            .is_some_and(|before| before.covers(place))
+    }
+
+    /// Caught up: nothing of the past can come any more.
+    fn forget_past(&mut self) {
+        if let Some(window) = &mut self.window {
+            if window
+                .sent_before
+                .is_some_and(|before| self.sent.covers(&before))
+            {
+                window.sent_before = None;
+            }
+        }
+        self.acked();
+    }
+
+    fn acked(&mut self) {
+        if self
+            .window
+            .as_ref()
+            .is_some_and(|w| w.inflight.is_empty() && w.sent_before.is_none())
+        {
+            self.window = None;
+        }
+    }
+}
+
+fn same_inbox(a: &Cursor, b: &Cursor) -> bool {
+    a.epoch == b.epoch && a.reader == b.reader
+}
+
+/// Part by part; both belong to the same inbox.
+fn each(a: Cursor, b: Cursor, choose: fn(u64, u64) -> u64) -> Cursor {
+    Cursor {
+        user: choose(a.user, b.user),
+        device: choose(a.device, b.device),
+        broadcast: choose(a.broadcast, b.broadcast),
+        ..a
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

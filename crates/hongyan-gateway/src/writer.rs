@@ -1,0 +1,308 @@
+//! The way out of one connection: what waits to be written, and the socket below it.
+//!
+//! A queue exists only from the first frame of a turn until everything was taken by the kernel;
+//! everything that is due leaves in one vectored write.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+use rustls::ServerConnection;
+
+use crate::wheel::Tick;
+
+/// Slices in one vectored write: far below the kernel's 1,024, as the array is on the stack.
+const SLICES_MAX: usize = 128;
+/// Own bytes beyond which frames get an allocation of their own, so that the area cannot grow
+/// without end while a slow connection never empties it.
+const OWN_BYTES_MAX: usize = 64 * 1024;
+/// Capacity with which a queue may go back to the pool.
+const POOLED_BYTES_MAX: usize = 16 * 1024;
+
+#[derive(Debug)]
+enum Text {
+    Own { start: usize, end: usize },
+    Shared(Bytes),
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Text,
+    /// Whether a frame ends here.
+    last: bool,
+}
+
+impl Piece {
+    fn slice<'a>(&'a self, own: &'a [u8]) -> &'a [u8] {
+        match &self.bytes {
+            Text::Own { start, end } => &own[*start..*end],
+            Text::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// Frames that wait for the socket.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    own: Vec<u8>,
+    pieces: VecDeque<Piece>,
+    /// Bytes of the front piece that were written.
+    front: usize,
+    /// The piece before the front was not the end of its frame.
+    mid_frame: bool,
+    bytes: usize,
+    frames: usize,
+    /// When bytes were last taken, once a write blocked.
+    pub(crate) blocked_since: Option<Tick>,
+}
+
+impl Output {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Frames that wait.
+    pub(crate) fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Adds a frame that `write` appends.
+    pub(crate) fn frame(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.own_piece(write, true);
+    }
+
+    /// Adds a frame whose end is shared.
+    pub(crate) fn shared_frame(&mut self, write: impl FnOnce(&mut Vec<u8>), rest: Bytes) {
+        self.own_piece(write, false);
+        self.bytes += rest.len();
+        self.pieces.push_back(Piece {
+            bytes: Text::Shared(rest),
+            last: true,
+        });
+        self.frames += 1;
+    }
+
+    fn own_piece(&mut self, write: impl FnOnce(&mut Vec<u8>), last: bool) {
+        let bytes = if self.own.len() < OWN_BYTES_MAX {
+            let start = self.own.len();
+            write(&mut self.own);
+            Text::Own {
+                start,
+                end: self.own.len(),
+            }
+        } else {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            Text::Shared(bytes.into())
+        };
+        let piece = Piece { bytes, last };
+        self.bytes += piece.slice(&self.own).len();
+        self.frames += usize::from(last);
+        self.pieces.push_back(piece);
+    }
+
+    /// Drops every frame but the one that is partly written.
+    pub(crate) fn drop_waiting(&mut self) {
+        let keep = if self.front > 0 || self.mid_frame {
+            self.pieces
+                .iter()
+                .position(|piece| piece.last)
+                .map_or(0, |end| end + 1)
+        } else {
+            0
+        };
+        self.pieces.truncate(keep);
+        self.frames = usize::from(keep > 0);
+        let left: usize = self
+            .pieces
+            .iter()
+            .map(|piece| piece.slice(&self.own).len())
+            .sum();
+        self.bytes = left - self.front;
+    }
+
+    /// Writes what the socket takes; true when nothing is left.
+    pub(crate) fn flush(&mut self, io: &mut Io) -> io::Result<bool> {
+        while !self.pieces.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
+                let skip = if count == 0 { self.front } else { 0 };
+                *slot = IoSlice::new(&piece.slice(&self.own)[skip..]);
+                count += 1;
+            }
+            match io.write_vectored(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => self.written(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        io.finish()
+    }
+
+    fn written(&mut self, mut n: usize) {
+        self.bytes -= n.min(self.bytes);
+        self.blocked_since = None;
+        while let Some(piece) = self.pieces.front() {
+            let left = piece.slice(&self.own).len() - self.front;
+            if n < left {
+                self.front += n;
+                return;
+            }
+            n -= left;
+            self.front = 0;
+            self.mid_frame = !piece.last;
+            self.frames -= usize::from(piece.last);
+            self.pieces.pop_front();
+        }
+        self.own.clear();
+    }
+
+    /// Whether the emptied queue is small enough to be kept for another connection.
+    pub(crate) fn recycle(&mut self) -> bool {
+        self.own.clear();
+        self.pieces.clear();
+        self.front = 0;
+        self.mid_frame = false;
+        self.bytes = 0;
+        self.frames = 0;
+        self.blocked_since = None;
+        self.own.capacity() <= POOLED_BYTES_MAX && self.pieces.capacity() <= SLICES_MAX
+    }
+}
+
+/// A socket, with TLS or without.
+#[derive(Debug)]
+pub(crate) struct Io {
+    pub(crate) tcp: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+}
+
+impl Io {
+    pub(crate) fn new(tcp: TcpStream, tls: Option<Box<ServerConnection>>) -> Self {
+        Self { tcp, tls }
+    }
+
+    /// Whether there is no TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// Reads plain bytes. `Ok(0)` is the end of the stream.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else {
+            return self.tcp.read(buffer);
+        };
+        loop {
+            match tls.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+            let n = tls.read_tls(&mut self.tcp)?;
+            let state = tls
+                .process_new_packets()
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if n == 0 && state.plaintext_bytes_to_read() == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else {
+            return self.tcp.write_vectored(slices);
+        };
+        if tls.wants_write() && !drain(tls, &mut self.tcp)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let n = tls.writer().write_vectored(slices)?;
+        drain(tls, &mut self.tcp)?;
+        Ok(n)
+    }
+
+    /// Writes what TLS still holds; true when nothing is left.
+    pub(crate) fn finish(&mut self) -> io::Result<bool> {
+        match &mut self.tls {
+            Some(tls) => drain(tls, &mut self.tcp),
+            None => Ok(true),
+        }
+    }
+
+    /// Says that nothing more is sent.
+    pub(crate) fn shutdown(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = drain(tls, &mut self.tcp);
+        }
+        let _ = self.tcp.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+fn drain(tls: &mut ServerConnection, tcp: &mut TcpStream) -> io::Result<bool> {
+    while tls.wants_write() {
+        match tls.write_tls(tcp) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(output: &Output) -> Vec<u8> {
+        let all: Vec<u8> = output
+            .pieces
+            .iter()
+            .flat_map(|piece| piece.slice(&output.own).to_vec())
+            .collect();
+        all[output.front..].to_vec()
+    }
+
+    #[test]
+    fn counts_what_waits() {
+        let mut output = Output::default();
+        output.frame(|out| out.extend_from_slice(b"one"));
+        output.shared_frame(|out| out.extend_from_slice(b"tw"), Bytes::from_static(b"o"));
+        assert_eq!((output.bytes(), output.frames()), (6, 2));
+        output.written(4);
+        assert_eq!(text(&output), b"wo");
+        assert_eq!((output.bytes(), output.frames()), (2, 1));
+        output.written(2);
+        assert!(output.is_empty() && output.own.is_empty());
+    }
+
+    #[test]
+    fn only_a_frame_that_began_survives_a_close() {
+        let fill = |written| {
+            let mut output = Output::default();
+            output.shared_frame(
+                |out| out.extend_from_slice(b"ab"),
+                Bytes::from_static(b"cd"),
+            );
+            output.frame(|out| out.extend_from_slice(b"ef"));
+            output.written(written);
+            output.drop_waiting();
+            assert_eq!(output.bytes(), text(&output).len());
+            text(&output)
+        };
+        assert_eq!(fill(0), b"");
+        assert_eq!(fill(1), b"bcd");
+        assert_eq!(fill(2), b"cd");
+        assert_eq!(fill(4), b"");
+        assert_eq!(fill(5), b"f");
+    }
+}
