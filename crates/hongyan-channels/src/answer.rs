@@ -1,0 +1,151 @@
+//! What a vendor's answer has in common with all others: when to come again, and what went wrong in words.
+
+use std::time::Duration;
+
+use hongyan_core::verdict::Unsure;
+use hongyan_core::{Reason, Timestamp, Verdict};
+use http::HeaderMap;
+
+use crate::texts::detail;
+
+/// Longest wait that a vendor's `Retry-After` may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(86_400);
+
+/// `Retry-After`: seconds or an HTTP date (RFC 9110 section 10.2.3).
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers
+        .get(http::header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::DateTimeParser::new()
+                .parse_timestamp(text)
+                .ok()?;
+            Timestamp(date.as_millisecond()).since(now)
+        }
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+pub(crate) fn accepted(vendor_id: Option<&str>) -> Verdict {
+    Verdict::Accepted {
+        vendor_id: vendor_id.map(detail),
+    }
+}
+
+pub(crate) fn token_dead(words: &str) -> Verdict {
+    Verdict::TokenDead {
+        reason: Reason::TokenInvalid,
+        detail: detail(words),
+    }
+}
+
+pub(crate) fn refused(words: &str) -> Verdict {
+    Verdict::Refused {
+        reason: Reason::PayloadRejected,
+        detail: detail(words),
+    }
+}
+
+pub(crate) fn too_large(words: &str) -> Verdict {
+    Verdict::Refused {
+        reason: Reason::PayloadTooLarge,
+        detail: detail(words),
+    }
+}
+
+pub(crate) fn credential_bad(words: &str) -> Verdict {
+    Verdict::CredentialBad {
+        detail: detail(words),
+    }
+}
+
+pub(crate) fn quota(words: &str) -> Verdict {
+    Verdict::QuotaExhausted {
+        until: None,
+        detail: detail(words),
+    }
+}
+
+/// The vendor answered that it cannot: it did not take the message.
+pub(crate) fn unavailable(after: Option<Duration>, words: &str) -> Verdict {
+    Verdict::Retry {
+        reason: Reason::VendorUnavailable,
+        after,
+        detail: detail(words),
+        certainty: Unsure::NotTaken,
+    }
+}
+
+/// The vendor asked to slow down: it did not take the message.
+pub(crate) fn rate_limited(after: Option<Duration>, words: &str) -> Verdict {
+    Verdict::Retry {
+        reason: Reason::VendorRateLimited,
+        after,
+        detail: detail(words),
+        certainty: Unsure::NotTaken,
+    }
+}
+
+/// The answer makes no sense: the vendor may have taken the message.
+pub(crate) fn unreadable(status: u16) -> Verdict {
+    Verdict::Retry {
+        reason: Reason::VendorUnavailable,
+        after: None,
+        detail: format!("the vendor's answer (status {status}) cannot be read"),
+        certainty: Unsure::MaybeTaken,
+    }
+}
+
+/// How long until the next midnight in Beijing, where the Chinese vendors' quotas begin anew.
+pub(crate) fn until_beijing_midnight(now: Timestamp) -> Duration {
+    const DAY_MS: i64 = 86_400_000;
+    const BEIJING_MS: i64 = 8 * 3_600_000;
+    let left = DAY_MS - (now.millis().saturating_add(BEIJING_MS)).rem_euclid(DAY_MS);
+    Duration::from_millis(u64::try_from(left).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let now = Timestamp::parse_rfc3339("1994-11-06T08:49:07Z").unwrap();
+        let check = |text: &'static str, want: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("retry-after", HeaderValue::from_static(text));
+            assert_eq!(
+                retry_after(&headers, now),
+                want.map(Duration::from_secs),
+                "{text}"
+            );
+        };
+        check("7", Some(7));
+        check("Sun, 06 Nov 1994 08:49:37 GMT", Some(30));
+        check("Sun, 06 Nov 1994 08:00:00 GMT", Some(0));
+        check("9999999999", Some(86_400));
+        check("soon", None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn the_beijing_day_ends_at_16_utc() {
+        let check = |text: &str, want: u64| {
+            let now = Timestamp::parse_rfc3339(text).unwrap();
+            assert_eq!(
+                until_beijing_midnight(now),
+                Duration::from_secs(want),
+                "{text}"
+            );
+        };
+        check("2026-11-22T15:59:00Z", 60);
+        check("2026-11-22T16:00:00Z", 86_400);
+        check("2026-11-22T00:00:00Z", 16 * 3600);
+    }
+}

@@ -1,0 +1,100 @@
+//! Texts within limits.
+
+use hongyan_core::limits::DETAIL_BYTES_MAX;
+use hongyan_core::port::Truncation;
+
+/// At most `chars_max` characters, cut between characters; what was cut is noted.
+pub(crate) fn shorten(
+    field: &'static str,
+    text: &str,
+    chars_max: usize,
+    truncated: &mut Vec<Truncation>,
+) -> String {
+    let from = text.chars().count();
+    if from <= chars_max {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(chars_max.saturating_sub(1)).collect();
+    short.push('…');
+    truncated.push(Truncation {
+        field,
+        from,
+        to: chars_max,
+    });
+    short
+}
+
+/// A vendor's words, short enough for an event.
+pub(crate) fn detail(text: &str) -> String {
+    let text = text.trim();
+    let mut end = text.len().min(DETAIL_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+/// A form in `application/x-www-form-urlencoded`.
+pub(crate) fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut out = String::new();
+    for (name, value) in fields {
+        if !out.is_empty() {
+            out.push('&');
+        }
+        escape(name, &mut out);
+        out.push('=');
+        escape(value, &mut out);
+    }
+    out
+}
+
+/// A text escaped for use in a URL's query.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    escape(text, &mut out);
+    out
+}
+
+fn escape(text: &str, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let mut truncated = Vec::new();
+        assert_eq!(shorten("title", "鸿雁传书", 4, &mut truncated), "鸿雁传书");
+        assert!(truncated.is_empty());
+        assert_eq!(shorten("title", "鸿雁传书", 3, &mut truncated), "鸿雁…");
+        assert_eq!(
+            truncated[0],
+            Truncation {
+                field: "title",
+                from: 4,
+                to: 3
+            }
+        );
+        let long = "雁".repeat(400);
+        assert!(detail(&long).len() <= DETAIL_BYTES_MAX);
+    }
+
+    #[test]
+    fn forms_escape_everything_that_is_not_plain() {
+        assert_eq!(
+            form([("a b", "1+2=3"), ("雁", "&")]),
+            "a%20b=1%2B2%3D3&%E9%9B%81=%26"
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! Access tokens that a vendor's token endpoint hands out: one request for them at a time, however many calls wait.
+//!
+//! A token is renewed five minutes before it expires, by one caller, while the others go on with the old one. A refused
+//! token is replaced once, whoever notices it first.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hongyan_core::verdict::Unsure;
+use hongyan_core::{Reason, Timestamp, Verdict};
+use http::HeaderValue;
+
+/// How long before its end a token is renewed.
+const RENEW_BEFORE: Duration = Duration::from_secs(300);
+
+/// A token as the endpoint handed it out.
+pub(crate) struct Fetched {
+    /// The token.
+    pub(crate) text: String,
+    /// How long it lives.
+    pub(crate) lives: Duration,
+}
+
+/// A token ready for use.
+#[derive(Clone)]
+pub(crate) struct AccessToken {
+    /// `Bearer …`.
+    pub(crate) header: HeaderValue,
+    generation: u64,
+    renew_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("generation", &self.generation)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// No token could be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenError {
+    /// The endpoint refused the credential.
+    #[error("the token endpoint refused the credential: {0}")]
+    Refused(String),
+    /// The endpoint is away or busy.
+    #[error("no access token: {detail}")]
+    Unavailable {
+        /// What happened.
+        detail: String,
+        /// When to try again, if the endpoint said so.
+        after: Option<Duration>,
+    },
+}
+
+impl TokenError {
+    /// The same, in the words of a vendor's answer.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self {
+            Self::Refused(_) => Verdict::CredentialBad {
+                detail: self.to_string(),
+            },
+            Self::Unavailable { after, .. } => Verdict::Retry {
+                reason: Reason::VendorUnavailable,
+                after: *after,
+                detail: self.to_string(),
+                certainty: Unsure::NotTaken,
+            },
+        }
+    }
+}
+
+/// The token of one credential.
+#[derive(Debug, Default)]
+pub(crate) struct TokenCache {
+    state: Mutex<State>,
+    flight: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    token: Option<AccessToken>,
+    generation: u64,
+    failures: u64,
+    error: Option<TokenError>,
+}
+
+impl TokenCache {
+    /// The token; `fetch` is called when there is none, or when it is time to renew it and nobody else does.
+    /// Dropping the future hands the flight to the next who waits.
+    pub(crate) async fn get<F, T>(
+        &self,
+        now: Timestamp,
+        fetch: F,
+    ) -> Result<AccessToken, TokenError>
+    where
+        F: FnOnce() -> T,
+        T: Future<Output = Result<Fetched, TokenError>>,
+    {
+        let (usable, failures_seen) = self.look(now);
+        if let Some(token) = usable {
+            if now < token.renew_at {
+                return Ok(token);
+            }
+            let Ok(_flight) = self.flight.try_lock() else {
+                return Ok(token);
+            };
+            return Ok(self.store(now, fetch().await).unwrap_or(token));
+        }
+        let _flight = self.flight.lock().await;
+        let (usable, failures_now) = self.look(now);
+        if let Some(token) = usable {
+            return Ok(token);
+        }
+        if failures_now != failures_seen
+            && let Some(error) = self.error()
+        {
+            return Err(error);
+        }
+        self.store(now, fetch().await)
+    }
+
+    /// The vendor refused this token: it is forgotten, unless it was replaced meanwhile.
+    pub(crate) fn refused(&self, token: &AccessToken) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.generation == token.generation {
+            state.token = None;
+        }
+    }
+
+    fn look(&self, now: Timestamp) -> (Option<AccessToken>, u64) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let usable = state.token.clone().filter(|t| now < t.expires_at);
+        (usable, state.failures)
+    }
+
+    fn error(&self) -> Option<TokenError> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.error.clone()
+    }
+
+    fn store(
+        &self,
+        now: Timestamp,
+        fetched: Result<Fetched, TokenError>,
+    ) -> Result<AccessToken, TokenError> {
+        let header = fetched.and_then(|f| {
+            let mut header =
+                HeaderValue::from_str(&format!("Bearer {}", f.text)).map_err(|_| {
+                    TokenError::Unavailable {
+                        detail: "the token endpoint answered a token with strange characters"
+                            .to_owned(),
+                        after: None,
+                    }
+                })?;
+            header.set_sensitive(true);
+            Ok((header, f.lives))
+        });
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match header {
+            Ok((header, lives)) => {
+                state.generation += 1;
+                let token = AccessToken {
+                    header,
+                    generation: state.generation,
+                    renew_at: now.plus(lives.saturating_sub(RENEW_BEFORE).max(lives / 2)),
+                    expires_at: now.plus(lives),
+                };
+                state.token = Some(token.clone());
+                Ok(token)
+            }
+            Err(error) => {
+                state.failures += 1;
+                state.error = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn fetched(text: &str) -> Result<Fetched, TokenError> {
+        Ok(Fetched {
+            text: text.to_owned(),
+            lives: Duration::from_secs(3600),
+        })
+    }
+
+    fn down() -> TokenError {
+        TokenError::Unavailable {
+            detail: "down".to_owned(),
+            after: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_callers_cause_one_fetch() {
+        let cache = Arc::new(TokenCache::default());
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let (cache, fetches) = (cache.clone(), fetches.clone());
+                tokio::spawn(async move {
+                    cache
+                        .get(Timestamp(0), || async move {
+                            fetches.fetch_add(1, Ordering::SeqCst);
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            fetched("t")
+                        })
+                        .await
+                        .unwrap()
+                })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.await.unwrap().header, "Bearer t");
+        }
+        assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_shared_by_those_who_waited_for_it() {
+        let cache = Arc::new(TokenCache::default());
+        let fetches = Arc::new(AtomicUsize::new(0));
+        let calls: Vec<_> = (0..50)
+            .map(|_| {
+                let (cache, fetches) = (cache.clone(), fetches.clone());
+                tokio::spawn(async move {
+                    cache
+                        .get(Timestamp(0), || async move {
+                            fetches.fetch_add(1, Ordering::SeqCst);
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                            Err(down())
+                        })
+                        .await
+                })
+            })
+            .collect();
+        for call in calls {
+            assert_eq!(call.await.unwrap().unwrap_err(), down());
+        }
+        assert_eq!(fetches.load(Ordering::SeqCst), 1);
+        let later = cache.get(Timestamp(0), || async { fetched("t") }).await;
+        assert!(later.is_ok(), "a failure is not remembered");
+    }
+
+    #[tokio::test]
+    async fn the_old_token_serves_while_it_is_renewed_and_when_that_fails() {
+        let cache = TokenCache::default();
+        let first = cache.get(Timestamp(0), || async { fetched("a") }).await;
+        assert_eq!(first.unwrap().header, "Bearer a");
+        let late = Timestamp(0).plus(Duration::from_secs(3400));
+        let held = cache.flight.lock().await;
+        let meanwhile = cache.get(late, || async { fetched("x") }).await;
+        assert_eq!(meanwhile.unwrap().header, "Bearer a");
+        drop(held);
+        let failing = cache.get(late, || async { Err(down()) }).await;
+        assert_eq!(failing.unwrap().header, "Bearer a");
+        let renewed = cache.get(late, || async { fetched("b") }).await;
+        assert_eq!(renewed.unwrap().header, "Bearer b");
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_is_replaced_once() {
+        let cache = TokenCache::default();
+        let a = cache
+            .get(Timestamp(0), || async { fetched("a") })
+            .await
+            .unwrap();
+        cache.refused(&a);
+        let b = cache
+            .get(Timestamp(0), || async { fetched("b") })
+            .await
+            .unwrap();
+        cache.refused(&a);
+        let still = cache
+            .get(Timestamp(0), || async { fetched("c") })
+            .await
+            .unwrap();
+        assert_eq!(
+            (still.header, b.header.to_str().unwrap()),
+            (b.header.clone(), "Bearer b")
+        );
+        assert!(
+            !format!("{cache:?}").contains("Bearer"),
+            "tokens are never shown"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_flight_is_taken_over() {
+        let cache = Arc::new(TokenCache::default());
+        let leader = tokio::spawn({
+            let cache = cache.clone();
+            async move { cache.get(Timestamp(0), std::future::pending).await }
+        });
+        tokio::task::yield_now().await;
+        leader.abort();
+        let taken = cache.get(Timestamp(0), || async { fetched("t") }).await;
+        assert!(taken.is_ok());
+    }
+}

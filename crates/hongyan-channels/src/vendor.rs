@@ -1,0 +1,202 @@
+//! The vendors: one file each, one line each.
+
+pub mod apns;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use hongyan_core::port::{Recipient, Vendor};
+use hongyan_core::{ChannelId, Reason, Verdict};
+
+use crate::Egress;
+
+/// Every vendor there is.
+#[must_use]
+pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
+    vec![
+        Arc::new(apns::Apns::new(egress)),
+        //X         Arc::new(fcm::Fcm::new(egress)),
+        //X         Arc::new(huawei::Huawei::new(egress)),
+        //X         Arc::new(harmony::Harmony::new(egress)),
+        //X         Arc::new(xiaomi::Xiaomi::new(egress)),
+    ]
+}
+
+/// Requests of one batch that are under way at once, where a vendor takes one token a request.
+const FAN_OUT_MAX: usize = 100;
+
+/// A vendor's own name as an id.
+#[allow(
+    clippy::expect_used,
+    reason = "a constant of a vendor file; a test parses every one"
+)]
+fn id(name: &'static str) -> ChannelId {
+    ChannelId::parse(name).expect("a vendor's name is a channel id")
+}
+
+/// The same verdict for everyone.
+fn for_all(recipients: &[Recipient], verdict: &Verdict) -> Vec<Verdict> {
+    vec![verdict.clone(); recipients.len()]
+}
+
+/// The refusal of a message that would never be taken.
+fn refusal((reason, detail): (Reason, String)) -> Verdict {
+    Verdict::Refused { reason, detail }
+}
+
+/// Lets the calls run, bounded, and answers their verdicts in order.
+async fn fan_out<F>(calls: Vec<F>) -> Vec<Verdict>
+where
+    F: Future<Output = Verdict> + Send,
+{
+    futures_util::stream::iter(calls)
+        .buffered(FAN_OUT_MAX)
+        .collect()
+        .await
+}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    //! A message with everything in it, for golden bodies.
+
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use hongyan_core::message::{Click, Notification, Options, Target};
+    use hongyan_core::port::{Clock, Outbound};
+    use hongyan_core::{AppId, ChannelId, Class, Message, MessageId, Timestamp, UserId};
+    use serde_json::{Value, json};
+
+    use crate::egress::{Egress, Options as EgressOptions};
+
+    pub(crate) const NOW: Timestamp = Timestamp(1_767_229_200_000);
+
+    #[derive(Debug)]
+    pub(crate) struct Still;
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            NOW
+        }
+    }
+
+    pub(crate) fn egress() -> Egress {
+        Egress::new(&EgressOptions::default(), Arc::new(Still)).unwrap()
+    }
+
+    pub(crate) fn message() -> Message {
+        Message {
+            id: MessageId::parse("018f0000-0000-7000-8000-000000000001").unwrap(),
+            app: AppId::parse("demo").unwrap(),
+            to: Target::Users(vec![UserId::parse("u1").unwrap()]),
+            class: Class::Transaction,
+            class_detail: None,
+            notification: Some(Notification {
+                title: "Order 42".to_owned(),
+                body: "is on its way".to_owned(),
+                image: None,
+                badge: Some(3),
+                sound: None,
+                click: Some(Click {
+                    url: "app://order/42".to_owned(),
+                }),
+                group: Some("orders".to_owned()),
+            }),
+            data: json!({"order": 42}).as_object().cloned(),
+            options: Options::default(),
+            accepted_at: NOW,
+            expires_at: NOW.plus(Duration::from_secs(3600)),
+        }
+    }
+
+    pub(crate) fn outbound() -> Outbound {
+        of(message())
+    }
+
+    pub(crate) fn of(message: Message) -> Outbound {
+        let shown = message.notification.clone();
+        Outbound {
+            title: shown.as_ref().map(|n| n.title.clone()),
+            body: shown.as_ref().map(|n| n.body.clone()),
+            badge: shown.and_then(|n| n.badge),
+            package: None,
+            expires_at: message.expires_at,
+            now: NOW,
+            dedup_key: message.id.to_string(),
+            message: Arc::new(message),
+        }
+    }
+
+    pub(crate) fn data_only() -> Outbound {
+        let mut message = message();
+        message.notification = None;
+        of(message)
+    }
+
+    pub(crate) fn with_vendor(channel: &str, fields: &Value) -> Outbound {
+        let mut message = message();
+        message.options.vendor.insert(
+            ChannelId::parse(channel).unwrap(),
+            fields.as_object().unwrap().clone(),
+        );
+        of(message)
+    }
+
+    pub(crate) fn answer(status: u16, body: &str) -> crate::http::Answer {
+        crate::http::Answer {
+            status,
+            headers: http::HeaderMap::new(),
+            body: bytes::Bytes::copy_from_slice(body.as_bytes()),
+        }
+    }
+
+    /// A verdict in a few words: `accepted`, `token_dead token_invalid`, `retry vendor_unavailable 60 not_taken` …
+    pub(crate) fn words(verdict: &hongyan_core::Verdict) -> String {
+        use hongyan_core::Verdict as V;
+        match verdict {
+            V::Accepted { .. } => "accepted".to_owned(),
+            V::TokenDead { reason, .. } => format!("token_dead {reason}"),
+            V::Refused { reason, .. } => format!("refused {reason}"),
+            V::CredentialBad { .. } => "credential_bad".to_owned(),
+            V::QuotaExhausted { .. } => "quota".to_owned(),
+            V::Retry {
+                reason,
+                after,
+                certainty,
+                ..
+            } => {
+                let sure = serde_json::to_value(certainty).unwrap();
+                let after = after
+                    .map(|a| format!(" {}s", a.as_secs()))
+                    .unwrap_or_default();
+                format!("retry {reason}{after} {}", sure.as_str().unwrap())
+            }
+        }
+    }
+
+    pub(crate) fn paths(faults: &[hongyan_core::port::ConfigError]) -> Vec<&str> {
+        faults.iter().map(|f| f.path.as_str()).collect()
+    }
+
+    pub(crate) fn ec_pem() -> String {
+        rcgen::KeyPair::generate().unwrap().serialize_pem()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_vendor_has_a_name_and_sane_numbers() {
+        let vendors = all(&fixture::egress());
+        let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
+        assert_eq!(names, ["apns"]);
+        for vendor in vendors {
+            let c = vendor.capability();
+            assert!(c.payload_bytes_max >= 1024 && c.batch_len_max > 0 && c.concurrency > 0);
+            assert!(vendor.check_config(&serde_json::json!({})).is_err());
+            assert!(vendor.check_config(&serde_json::json!("text")).is_err());
+        }
+    }
+}
