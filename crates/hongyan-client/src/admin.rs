@@ -61,6 +61,15 @@ impl Admin {
         }
     }
 
+    /// The same server, with every call meant for this app: an admin key needs that at the addresses
+    /// that act within an app, and keys of an app do not mind it.
+    #[must_use]
+    pub fn for_app(&self, app: &str) -> Self {
+        Self {
+            http: self.http.with_app(app),
+        }
+    }
+
     /// Where the server is.
     #[must_use]
     pub fn base(&self) -> &Base {

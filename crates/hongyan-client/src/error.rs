@@ -137,7 +137,7 @@ pub struct FieldFault {
     #[serde(alias = "field", alias = "pointer")]
     pub path: String,
     /// What is wrong with it.
-    #[serde(alias = "detail", alias = "reason")]
+    #[serde(alias = "problem", alias = "detail")]
     pub message: String,
 }
 
@@ -194,6 +194,10 @@ impl std::fmt::Display for Problem {
             write!(f, ": {}", self.detail)?;
         }
         for field in &self.fields {
+            // With one fault the detail names it already.
+            if self.detail.contains(field.path.as_str()) {
+                continue;
+            }
             write!(f, "; {}", field.path)?;
             if !field.message.is_empty() {
                 write!(f, ": {}", field.message)?;

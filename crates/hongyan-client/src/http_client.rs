@@ -110,6 +110,8 @@ impl Call {
 pub(crate) struct Http {
     base: Base,
     key: Option<Secret>,
+    /// The app that an admin key acts in.
+    app: Option<String>,
     timeout: Duration,
     pool: legacy::Client<PoolConnector, Body>,
 }
@@ -143,6 +145,7 @@ impl Http {
         Self {
             base,
             key,
+            app: None,
             timeout,
             pool,
         }
@@ -155,6 +158,13 @@ impl Http {
     pub(crate) fn with_key(&self, key: Secret) -> Self {
         Self {
             key: Some(key),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn with_app(&self, app: &str) -> Self {
+        Self {
+            app: Some(app.to_owned()),
             ..self.clone()
         }
     }
@@ -258,6 +268,9 @@ impl Http {
                 })?;
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
+        }
+        if let Some(app) = &self.app {
+            request = request.header("hongyan-app", app);
         }
         for (name, value) in &call.headers {
             request = request.header(name, value);

@@ -89,6 +89,15 @@ pub struct Message {
     /// A raw payload.
     #[serde(default, rename = "b64", deserialize_with = "raw")]
     pub raw: Option<Bytes>,
+    /// Shown in place of the message that had the same key.
+    #[serde(default)]
+    pub collapse_key: Option<String>,
+    /// Who may open it, when it says so: `owner` or `anyone`.
+    #[serde(default)]
+    pub click_guard: Option<String>,
+    /// Whether the app opens it without its splash screen.
+    #[serde(default)]
+    pub skip_splash: Option<bool>,
     /// The web push subscription through which it came.
     #[serde(default)]
     pub ch: Option<String>,
