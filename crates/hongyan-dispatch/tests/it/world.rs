@@ -1,0 +1,258 @@
+//! One app, one engine, two vendors, and the room under test running on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hongyan_core::app::App;
+use hongyan_core::device::{Device, Permission, Platform, Token, TokenState};
+use hongyan_core::draft::Draft;
+use hongyan_core::error::BoxError;
+use hongyan_core::message::{Notification, Options, Target};
+use hongyan_core::port::{Clock, EventFilter, SessionSink, Vendor};
+use hongyan_core::session::{SessionEvent, SessionSaid};
+use hongyan_core::{
+    AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Timestamp, UserId,
+};
+use hongyan_dispatch::credentials::{NewCredential, Sealer};
+use hongyan_dispatch::feedback::Feedback;
+use hongyan_dispatch::{Dispatch, Ports};
+use hongyan_embedded::Embedded;
+use hongyan_testkit::fake::{FakePresence, FakeVendor, ManualClock, SeededDice};
+
+/// 2026-03-01 12:00 UTC.
+pub(crate) const NOON: Timestamp = Timestamp(1_772_366_400_000);
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug)]
+struct Plain;
+
+impl Sealer for Plain {
+    fn seal(&self, _: &str, secret: &[u8]) -> Result<Vec<u8>, BoxError> {
+        Ok(secret.to_vec())
+    }
+    fn open(&self, _: &str, sealed: &[u8]) -> Result<Vec<u8>, BoxError> {
+        Ok(sealed.to_vec())
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) app: AppId,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) ports: Ports,
+    pub(crate) presence: Arc<FakePresence>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) alpha: FakeVendor,
+    pub(crate) beta: FakeVendor,
+    stop: tokio::sync::watch::Sender<bool>,
+    _engine: Embedded,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+pub(crate) fn channel(name: &str) -> ChannelId {
+    ChannelId::parse(name).unwrap()
+}
+pub(crate) fn user(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+pub(crate) fn device(id: &str) -> DeviceId {
+    DeviceId::parse(id).unwrap()
+}
+
+pub(crate) async fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Embedded::open(&hongyan_embedded::Options::new(dir.path())).unwrap();
+    let clock = Arc::new(ManualClock::at(NOON));
+    let presence = Arc::new(FakePresence::default());
+    let (alpha, beta) = (FakeVendor::new("alpha", 100), FakeVendor::new("beta", 1));
+    let ports = Ports {
+        registry: engine.registry(),
+        inbox: engine.inbox(),
+        work: engine.work(),
+        ledger: engine.ledger(),
+        commit: engine.commit(),
+        presence: presence.clone(),
+        clock: clock.clone(),
+        dice: Arc::new(SeededDice::new(7)),
+    };
+    let (feedback, signals) = Feedback::new(ports.registry.clone(), ports.clock.clone());
+    let vendors: Vec<Arc<dyn Vendor>> = vec![Arc::new(alpha.clone()), Arc::new(beta.clone())];
+    let dispatch = Dispatch::new(
+        hongyan_dispatch::Options { vendors, sealer: Arc::new(Plain), feedback },
+        ports.clone(),
+    );
+    let app = AppId::parse("demo").unwrap();
+    let record = App {
+        id: app.clone(),
+        name: String::new(),
+        policy: Default::default(),
+        created_at: NOON,
+        version: 1,
+    };
+    ports.registry.put_app(record, None).await.unwrap();
+    for name in ["alpha", "beta"] {
+        let new = NewCredential {
+            config: serde_json::json!({ "secret": "s" }),
+            endpoint: None,
+            limits: Default::default(),
+        };
+        let default = CredentialName::parse("default").unwrap();
+        dispatch.credentials().put(&app, &channel(name), &default, new).await.unwrap();
+    }
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (router, settler) = (dispatch.clone(), dispatch.clone());
+    tokio::spawn(async move { router.run_router(stopped).await });
+    tokio::spawn(async move { settler.run_feedback(signals).await });
+    World { app, dispatch, ports, presence, clock, alpha, beta, stop, _engine: engine, _dir: dir }
+}
+
+/// A message to the users, with a title and nothing else.
+pub(crate) fn to_users(users: &[&str]) -> Draft {
+    to(Target::Users(users.iter().map(|u| user(u)).collect()))
+}
+
+pub(crate) fn to(target: Target) -> Draft {
+    Draft {
+        to: target,
+        class: Class::Im,
+        class_detail: None,
+        notification: Some(Notification { title: "hello".into(), ..Default::default() }),
+        data: None,
+        options: Options::default(),
+    }
+}
+
+impl World {
+    /// A device with tokens at these channels, bound to the user.
+    pub(crate) async fn device(&self, id: &str, holder: Option<&str>, channels: &[&str]) -> DeviceId {
+        let token = |name: &&str| Token {
+            channel: channel(name),
+            token: format!("{name}-{id}"),
+            credential: None,
+            environment: None,
+            state: TokenState::Active,
+            updated_at: NOON,
+        };
+        let mut secret_hash = [0u8; 32];
+        for (slot, byte) in secret_hash.iter_mut().zip(id.bytes()) {
+            *slot = byte;
+        }
+        let record = Device {
+            app: self.app.clone(),
+            id: device(id),
+            package: None,
+            platform: Platform::Android,
+            brand: None,
+            model: None,
+            locale: None,
+            timezone: None,
+            app_version: None,
+            permission: Permission::Granted,
+            tags: Default::default(),
+            tokens: channels.iter().map(token).collect(),
+            user: None,
+            binding: 0,
+            secret_hash,
+            created_at: self.clock.now(),
+            last_seen: self.clock.now(),
+            version: 1,
+        };
+        self.ports.registry.put_device(record, None).await.unwrap();
+        if let Some(holder) = holder {
+            self.dispatch.bindings().login(&self.app, &device(id), &user(holder)).await.unwrap();
+        }
+        device(id)
+    }
+
+    pub(crate) async fn send(&self, draft: Draft) -> MessageId {
+        self.dispatch.intake().accept(&self.app, vec![draft], None).await.unwrap().ids[0]
+    }
+
+    pub(crate) async fn ack(&self, device: &DeviceId, holder: Option<&str>, message: MessageId) {
+        let event = SessionEvent {
+            app: self.app.clone(),
+            device: device.clone(),
+            user: holder.map(user),
+            what: SessionSaid::Acked(vec![message]),
+        };
+        self.dispatch.feedback().accept(vec![event]).await;
+    }
+
+    /// Moves the clock; the router looks at it within a second.
+    pub(crate) fn pass(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    pub(crate) async fn events(&self, message: MessageId) -> Vec<Event> {
+        let filter = EventFilter::Message(message);
+        self.ports.ledger.events(&self.app, filter, 0, 1_000).await.unwrap()
+    }
+
+    /// The trace in short: `stage(reason)@channel`.
+    pub(crate) async fn trace(&self, message: MessageId) -> Vec<String> {
+        let events = self.events(message).await;
+        events
+            .iter()
+            .map(|e| {
+                let reason = e.reason.map(|r| format!("({r})")).unwrap_or_default();
+                let channel = e.channel.as_ref().map(|c| format!("@{c}")).unwrap_or_default();
+                format!("{}{reason}{channel}", e.stage)
+            })
+            .collect()
+    }
+
+    /// Waits until the message has this many final outcomes; answers them by device.
+    pub(crate) async fn outcomes(&self, message: MessageId, count: usize) -> Vec<(String, Reason)> {
+        self.until(|| async move {
+            let events = self.events(message).await;
+            let mut finals: Vec<_> = events
+                .into_iter()
+                .filter(|e| e.r#final)
+                .map(|e| (e.device.map(|d| d.to_string()).unwrap_or_default(), e.reason.unwrap()))
+                .collect();
+            finals.sort();
+            (finals.len() >= count).then_some(finals)
+        })
+        .await
+        .unwrap_or_else(|| panic!("no {count} outcomes in time for {message}"))
+    }
+
+    pub(crate) async fn outcome(&self, message: MessageId) -> Reason {
+        self.outcomes(message, 1).await[0].1
+    }
+
+    /// Waits until the trace contains the word.
+    pub(crate) async fn sees(&self, message: MessageId, word: &str) {
+        let seen = self
+            .until(|| async move {
+                self.trace(message).await.iter().any(|t| t.starts_with(word)).then_some(())
+            })
+            .await;
+        if seen.is_none() {
+            panic!("{word} not in {:?}", self.trace(message).await);
+        }
+    }
+
+    /// Polls until there is an answer or patience ends.
+    pub(crate) async fn until<T, F: Future<Output = Option<T>>>(
+        &self,
+        ask: impl Fn() -> F,
+    ) -> Option<T> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(answer) = ask().await {
+                return Some(answer);
+            }
+            if tokio::time::Instant::now() > deadline {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

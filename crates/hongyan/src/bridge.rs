@@ -1,0 +1,234 @@
+//! Bridges between rooms that do not know each other: what the API asks for, done by dispatch and gateway.
+
+use async_trait::async_trait;
+use hongyan_api::services as wanted;
+use hongyan_core::draft::Draft;
+use hongyan_core::limits::VENDOR_CALL_DEADLINE;
+use hongyan_core::port::{CheckReport, SessionSink};
+use hongyan_core::session::SessionEvent;
+use hongyan_core::{AppId, ChannelId, CredentialName, DeviceId, MessageId, StoreError, UserId};
+use hongyan_dispatch::Dispatch;
+use hongyan_dispatch::credentials::{CredentialError, NewCredential};
+use hongyan_dispatch::explain::{ExplainError, Would};
+use hongyan_dispatch::intake::{AcceptError, IdempotencyKey};
+use wanted::ServiceError;
+
+/// Dispatch, as the API wants it.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) dispatch: Dispatch,
+    pub(crate) registry: std::sync::Arc<dyn hongyan_core::port::Registry>,
+}
+
+#[async_trait]
+impl wanted::Services for Services {
+    async fn accept(
+        &self,
+        app: &AppId,
+        drafts: Vec<Draft>,
+        idempotency: Option<wanted::IdempotencyKey>,
+    ) -> Result<wanted::Accepted, ServiceError> {
+        let key =
+            idempotency.map(|i| IdempotencyKey { key: i.key, body_hash: i.body_hash });
+        match self.dispatch.intake().accept(app, drafts, key).await {
+            Ok(done) => Ok(wanted::Accepted { ids: done.ids, replayed: done.replayed }),
+            Err(AcceptError::Invalid(faults)) => Err(ServiceError::Invalid(faults)),
+            Err(AcceptError::KeyReused) => Err(ServiceError::KeyReused),
+            Err(AcceptError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    async fn explain(
+        &self,
+        app: &AppId,
+        draft: Draft,
+    ) -> Result<wanted::Explanation, ServiceError> {
+        match self.dispatch.explainer().explain(app, draft).await {
+            Ok(said) => Ok(wanted::Explanation {
+                more: said.more,
+                devices: said
+                    .devices
+                    .into_iter()
+                    .map(|d| wanted::DeviceExplanation {
+                        device: d.device,
+                        user: d.user,
+                        platform: d.platform,
+                        connected: d.connected,
+                        would: would(d.would),
+                    })
+                    .collect(),
+            }),
+            Err(ExplainError::Invalid(faults)) => Err(ServiceError::Invalid(vec![(0, faults)])),
+            Err(ExplainError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    async fn recall(
+        &self,
+        app: &AppId,
+        id: MessageId,
+    ) -> Result<wanted::RecallReport, ServiceError> {
+        let done = self.dispatch.recall().recall(app, id).await.map_err(not_found)?;
+        Ok(wanted::RecallReport { stopped: done.stopped, withdrawn: done.withdrawn })
+    }
+
+    async fn login(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        user: &UserId,
+    ) -> Result<(), ServiceError> {
+        self.dispatch.bindings().login(app, device, user).await.map_err(not_found)?;
+        Ok(())
+    }
+
+    async fn logout(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError> {
+        self.dispatch.bindings().logout(app, device).await.map_err(not_found)?;
+        Ok(())
+    }
+
+    async fn kick(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError> {
+        self.dispatch.bindings().kick(app, device).await.map_err(not_found)?;
+        Ok(())
+    }
+
+    async fn delete_device(&self, app: &AppId, device: &DeviceId) -> Result<bool, ServiceError> {
+        Ok(self.dispatch.bindings().forget(app, device).await?)
+    }
+
+    async fn forget_user(&self, app: &AppId, user: &UserId) -> Result<bool, ServiceError> {
+        Ok(self.dispatch.bindings().forget_user(app, user).await?)
+    }
+
+    async fn feedback(&self, events: Vec<SessionEvent>) {
+        self.dispatch.feedback().accept(events).await;
+    }
+
+    async fn put_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        new: wanted::NewCredential,
+    ) -> Result<(), ServiceError> {
+        let new =
+            NewCredential { config: new.config, endpoint: new.endpoint, limits: new.limits };
+        self.dispatch.credentials().put(app, channel, name, new).await.map_err(credential)?;
+        Ok(())
+    }
+
+    async fn delete_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<bool, ServiceError> {
+        let known = self.registry.delete_credential(app, channel, name).await?;
+        self.dispatch.credentials().forget(app, channel, name);
+        Ok(known)
+    }
+
+    async fn check_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<CheckReport, ServiceError> {
+        let credentials = self.dispatch.credentials();
+        credentials.check(app, channel, name, VENDOR_CALL_DEADLINE).await.map_err(credential)
+    }
+}
+
+fn would(from: Would) -> wanted::Would {
+    match from {
+        Would::Online { until, otherwise } => {
+            wanted::Would::Online { until, otherwise: Box::new(would(*otherwise)) }
+        }
+        Would::Push { channel, credential, parcel } => {
+            wanted::Would::Push { channel, credential, parcel }
+        }
+        Would::Hold { until, reason } => wanted::Would::Hold { until, reason },
+        Would::End(reason) => wanted::Would::End(reason),
+    }
+}
+
+fn not_found(error: StoreError) -> ServiceError {
+    match error {
+        StoreError::NotFound { entity } => ServiceError::NotFound { entity },
+        other => other.into(),
+    }
+}
+
+fn credential(error: CredentialError) -> ServiceError {
+    match error {
+        CredentialError::UnknownChannel(channel) => ServiceError::UnknownChannel(channel),
+        CredentialError::Invalid(faults) => ServiceError::Config(faults),
+        CredentialError::Missing { .. } => ServiceError::NotFound { entity: "credential" },
+        CredentialError::Store(error) => error.into(),
+        other @ (CredentialError::Seal { .. } | CredentialError::Channel(_)) => {
+            ServiceError::Credential(other.to_string())
+        }
+    }
+}
+
+/// The gateway, as the API wants it.
+#[derive(Debug)]
+pub(crate) struct Connect(pub(crate) hongyan_gateway::GatewayHandle);
+
+impl wanted::Connect for Connect {
+    fn check(
+        &self,
+        method: &http::Method,
+        version: http::Version,
+        headers: &http::HeaderMap,
+        origins: &[String],
+    ) -> Result<wanted::Upgrade, wanted::Refused> {
+        use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
+        match hongyan_gateway::handshake::check(method, version, headers, origins) {
+            Ok(accepted) => {
+                let accept = HeaderValue::from_str(&accepted.accept).map_err(|_| wanted::Refused {
+                    status: http::StatusCode::BAD_REQUEST,
+                    headers: Vec::new(),
+                    detail: "Sec-WebSocket-Key is not 16 bytes of base64".to_owned(),
+                })?;
+                Ok(wanted::Upgrade {
+                    headers: vec![
+                        (SEC_WEBSOCKET_ACCEPT, accept),
+                        (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(accepted.subprotocol)),
+                    ],
+                    subprotocol: accepted.subprotocol,
+                })
+            }
+            Err(refused) => Err(wanted::Refused {
+                status: refused.status,
+                headers: refused
+                    .header
+                    .into_iter()
+                    .map(|(name, value)| (name, HeaderValue::from_static(value)))
+                    .collect(),
+                detail: refused.detail.to_owned(),
+            }),
+        }
+    }
+
+    fn adopt(&self, adopted: wanted::Adopted) {
+        use hongyan_gateway::{Encoding, Socket};
+        let Some(encoding) = Encoding::from_subprotocol(adopted.subprotocol) else { return };
+        // A dropped socket is a closed one: the client comes back after its own wait.
+        let permit = match self.0.admit(adopted.peer.ip()) {
+            Ok(permit) => permit,
+            Err(busy) => {
+                tracing::debug!(?busy, "a connection was not taken");
+                metrics::counter!("hongyan_gateway_refused_total").increment(1);
+                return;
+            }
+        };
+        let socket = match adopted.tls {
+            Some(tls) => Socket::Tls(adopted.stream, tls),
+            None => Socket::Plain(adopted.stream),
+        };
+        if let Err(error) = self.0.adopt(socket, adopted.leftover, encoding, permit) {
+            tracing::debug!(%error, "a connection was not taken");
+        }
+    }
+}

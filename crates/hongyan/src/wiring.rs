@@ -1,0 +1,340 @@
+//! Who is built from what: the one place that knows every room.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hongyan_api::key;
+use hongyan_api::{Api, Server};
+use hongyan_channels::Egress;
+use hongyan_core::app::{Key, KeyKind};
+use hongyan_core::limits::LEDGER_TTL;
+use hongyan_core::port::{Clock, Dice, Presence, Registry};
+use hongyan_core::{KeyId, Timestamp};
+use hongyan_dispatch::feedback::Feedback;
+use hongyan_dispatch::{Dispatch, Ports};
+use hongyan_embedded::Embedded;
+use hongyan_gateway::{Gateway, Hub};
+
+use crate::bridge;
+use crate::clock::{SystemClock, SystemDice};
+use crate::config::{self, Config};
+use crate::seal::{DataDir, MasterSeal};
+use crate::shutdown::Shutdown;
+use crate::tasks::{Stopper, Tasks, stop_pair};
+
+/// How often expired records are swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// File in the data directory with the first admin key.
+pub(crate) const ADMIN_KEY_FILE: &str = "admin.key";
+
+/// What only the sandbox changes about a node.
+#[derive(Debug, Default)]
+pub(crate) struct Sandboxed {
+    /// The certificate authority of the simulated vendors, PEM.
+    pub(crate) roots_pem: Option<String>,
+    /// Whether loopback vendors may be called.
+    pub(crate) allow_loopback: bool,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    config: Config,
+    engine: Embedded,
+    dispatch: Dispatch,
+    hub: Hub,
+    api: Api,
+    server: Server,
+    tasks: Tasks,
+    stop_router: Stopper,
+    stop_gateway: Stopper,
+    stop_sweeper: Stopper,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dice: Arc<dyn Dice>,
+}
+
+impl Node {
+    /// Opens the store, puts the rooms together and listens. Nothing answers before this returns.
+    ///
+    /// # Errors
+    /// One line for a person: what, why, what to do.
+    pub(crate) async fn start(config: Config, sandboxed: Sandboxed) -> anyhow::Result<Self> {
+        let data = config.server.data.clone();
+        let state = prepare(&data)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let dice: Arc<dyn Dice> = Arc::new(SystemDice::default());
+        let sealer = MasterSeal::load(&config.seal, &data, state, Arc::clone(&dice))?;
+        let engine = open_store(&config).await?;
+        if let Some(loss) = engine.loss() {
+            tracing::warn!(%loss, "the store was opened although acknowledged data is lost");
+        }
+        let (registry, inbox) = (engine.registry(), engine.inbox());
+
+        let (feedback, signals) = Feedback::new(Arc::clone(&registry), Arc::clone(&clock));
+        let gateway = Gateway::new(
+            hongyan_gateway::Options {
+                reactors: config.gateway.reactors,
+                ..hongyan_gateway::Options::default()
+            },
+            hongyan_gateway::Ports {
+                registry: Arc::clone(&registry),
+                inbox: Arc::clone(&inbox),
+                clock: Arc::clone(&clock),
+            },
+        )?;
+        let hub = gateway.hub();
+        let egress = Egress::new(
+            hongyan_channels::egress::Options {
+                allow_loopback: sandboxed.allow_loopback || config.egress.allow_loopback,
+                roots_pem: roots(&config.egress, sandboxed.roots_pem)?,
+                ..hongyan_channels::egress::Options::default()
+            },
+            Arc::clone(&clock),
+        )?;
+        let dispatch = Dispatch::new(
+            hongyan_dispatch::Options {
+                vendors: hongyan_channels::vendor::all(&egress),
+                sealer: Arc::new(sealer),
+                feedback: feedback.clone(),
+            },
+            Ports {
+                registry: Arc::clone(&registry),
+                inbox: Arc::clone(&inbox),
+                work: engine.work(),
+                ledger: engine.ledger(),
+                commit: engine.commit(),
+                presence: Arc::new(hub.clone()),
+                clock: Arc::clone(&clock),
+                dice: Arc::clone(&dice),
+            },
+        );
+        let metrics = crate::metrics::handle()?;
+        let api = Api::new(
+            hongyan_api::Options::default(),
+            hongyan_api::Ports {
+                registry: Arc::clone(&registry),
+                inbox,
+                ledger: engine.ledger(),
+                presence: Arc::new(hub.clone()),
+                clock: Arc::clone(&clock),
+                dice: Arc::clone(&dice),
+                services: Arc::new(bridge::Services {
+                    dispatch: dispatch.clone(),
+                    registry: Arc::clone(&registry),
+                }),
+                connect: Arc::new(bridge::Connect(gateway.handle())),
+                metrics: Arc::new(move || metrics.render()),
+            },
+        );
+        let server = listen(&config, &api).await?;
+        first_admin_key(&data, registry.as_ref(), dice.as_ref(), clock.now()).await?;
+
+        let tasks = Tasks::default();
+        let (stop_router, router_stop) = stop_pair();
+        let (stop_gateway, mut gateway_stop) = stop_pair();
+        let (stop_sweeper, sweeper_stop) = stop_pair();
+        let room = dispatch.clone();
+        tasks.spawn_essential("feedback", sweeper_stop.clone(), async move {
+            room.run_feedback(signals).await;
+        });
+        let (room, stop) = (dispatch.clone(), router_stop.clone());
+        tasks.spawn_essential("router", router_stop, async move {
+            room.run_router(stop.into_receiver()).await;
+        });
+        let sink = Arc::new(feedback);
+        tasks.spawn_essential("gateway", gateway_stop.clone(), async move {
+            let stopped = async move { gateway_stop.stopped().await };
+            if let Err(error) = gateway.run(sink, stopped).await {
+                tracing::error!(%error, "the gateway ended");
+            }
+        });
+        tasks.spawn("sweeper", sweep(engine.clone(), Arc::clone(&clock), sweeper_stop));
+        api.set_ready(true);
+        Ok(Self {
+            config,
+            engine,
+            dispatch,
+            hub,
+            api,
+            server,
+            tasks,
+            stop_router,
+            stop_gateway,
+            stop_sweeper,
+            registry,
+            clock,
+            dice,
+        })
+    }
+
+    /// Where HTTP is spoken.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// `http://…` or `https://…` of this node, as seen from this machine.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.config.http.tls_cert.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address())
+    }
+
+    /// The tasks, to notice one that falls.
+    pub(crate) const fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// The API's own operations, for the demo's set-up.
+    pub(crate) const fn dispatch(&self) -> &Dispatch {
+        &self.dispatch
+    }
+
+    /// Stops in order, each step with its deadline.
+    pub(crate) async fn stop(self) {
+        let millis = Duration::from_millis;
+        let step = millis(self.config.shutdown.step_ms);
+        let drain = millis(self.config.shutdown.drain_ms);
+        let lanes = millis(self.config.shutdown.lanes_ms);
+        let (api, hub, dispatch) = (&self.api, &self.hub, &self.dispatch);
+        Shutdown::default()
+            .step("not ready", step, async { api.set_ready(false) })
+            .step("stop leasing", step, async { self.stop_router.stop() })
+            .step("drain sessions", drain + step, async {
+                if !hub.is_empty() {
+                    hub.drain(drain).await;
+                }
+            })
+            .step("stop the API", step, async { self.server.stop().await })
+            .step("drain lanes", lanes, async {
+                while dispatch.in_flight() > 0 {
+                    tokio::time::sleep(millis(20)).await;
+                }
+            })
+            .step("close sessions", step, async { self.stop_gateway.stop() })
+            .step("stop sweeping", step, async { self.stop_sweeper.stop() })
+            .step("close the store", lanes, async { self.engine.close().await })
+            .run()
+            .await;
+    }
+}
+
+/// Creates the data directory with mode 0700; answers whether a store was there before.
+fn prepare(data: &Path) -> anyhow::Result<DataDir> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(|| {
+        format!("the data directory {} cannot be created; choose another with --data", data.display())
+    })?;
+    Ok(if data.join("store").exists() { DataDir::Used } else { DataDir::Fresh })
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Embedded> {
+    let mut options = hongyan_embedded::Options::new(config.server.data.clone());
+    options.engine = match config.store.engine {
+        config::Engine::Fjall => hongyan_embedded::Engine::Fjall,
+        config::Engine::Sqlite => hongyan_embedded::Engine::Sqlite,
+    };
+    options.accept_loss = config.store.accept_loss;
+    options.on_fatal = Arc::new(|fatal| {
+        // Going on would acknowledge what may not be there: the log line is all that may still be done.
+        tracing::error!(error = %fatal, "the store failed; the process ends so that nothing false is promised");
+        std::process::exit(1);
+    });
+    Ok(tokio::task::spawn_blocking(move || Embedded::open(&options)).await??)
+}
+
+/// The authorities to trust beside the public ones.
+fn roots(egress: &config::Egress, sandbox: Option<String>) -> anyhow::Result<Option<String>> {
+    let extra = egress
+        .extra_ca
+        .as_ref()
+        .map(|path| {
+            std::fs::read_to_string(path)
+                .with_context(|| format!("egress.extra_ca: {} cannot be read", path.display()))
+        })
+        .transpose()?;
+    let all: Vec<String> = extra.into_iter().chain(sandbox).collect();
+    Ok((!all.is_empty()).then(|| all.join("\n")))
+}
+
+async fn listen(config: &Config, api: &Api) -> anyhow::Result<Server> {
+    let address = config.http.listen;
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+        format!("http.listen: {address} is not free; stop what uses it or set another address")
+    })?;
+    let tls = match (&config.http.tls_cert, &config.http.tls_key) {
+        (Some(cert), Some(key)) => Some(hongyan_api::tls(
+            &std::fs::read(cert).with_context(|| format!("http.tls_cert: {}", cert.display()))?,
+            &std::fs::read(key).with_context(|| format!("http.tls_key: {}", key.display()))?,
+        )?),
+        _ => None,
+    };
+    Ok(Server::start(api.clone(), listener, tls)?)
+}
+
+/// Makes the first admin key when there is none, into a file that only its owner can read.
+async fn first_admin_key(
+    data: &Path,
+    registry: &dyn Registry,
+    dice: &dyn Dice,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    if !registry.keys(None).await?.is_empty() {
+        return Ok(());
+    }
+    let minted = key::mint(key::TokenKind::Key(KeyKind::Admin), dice);
+    let path = data.join(ADMIN_KEY_FILE);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("the admin key cannot be written to {}", path.display()))?;
+    writeln!(file, "{}", minted.text)?;
+    file.sync_all()?;
+    registry
+        .put_key(Key {
+            id: KeyId::parse("first-admin")?,
+            kind: KeyKind::Admin,
+            app: None,
+            scopes: Vec::new(),
+            name: "made at the first start".to_owned(),
+            hash: minted.hash,
+            created_at: now,
+        })
+        .await?;
+    tracing::info!(file = %path.display(), "made the first admin key");
+    Ok(())
+}
+
+/// Drops what has expired, in bounded pieces.
+async fn sweep(engine: Embedded, clock: Arc<dyn Clock>, mut stop: crate::tasks::Stop) {
+    let ledger = engine.ledger();
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+        let now = clock.now();
+        let long_ago = Timestamp(now.millis().saturating_sub(
+            i64::try_from(LEDGER_TTL.as_millis()).unwrap_or(i64::MAX),
+        ));
+        for _ in 0..100 {
+            let swept = match (engine.maintain(now).await, ledger.expire(long_ago).await) {
+                (Ok(a), Ok(b)) => a + b,
+                (Err(error), _) | (_, Err(error)) => {
+                    tracing::warn!(%error, "expired records could not be swept");
+                    break;
+                }
+            };
+            if swept == 0 || stop.is_stopped() {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What strangers send: a clear answer, nothing lost, nothing falls over.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Demo, KINDS, hello, try_http};
+
+#[test]
+fn bad_input_gets_a_clear_error_and_harms_nobody() {
+    let demo = Demo::start();
+    let phone = demo.phone(&KINDS[0], "calm");
+    let key = demo.fact("server_key");
+    let bearer = format!("Bearer {key}");
+    let raw = |body: &[u8]| {
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let (status, answer) =
+            try_http("POST", &demo.fact("api"), "/v1/messages", &headers, body).unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap_or(Value::Null);
+        (status, answer)
+    };
+    let cases: &[(&[u8], u16, &str)] = &[
+        (b"{", 400, ""),
+        (b"[]", 422, ""),
+        (
+            b"{\"to\":{\"user\":\"u\"},\"notification\":{\"title\":\"\xff\"}}",
+            400,
+            "",
+        ),
+        (
+            br#"{"to":{"user":"u"},"notification":{"title":"t"},"colour":"red"}"#,
+            422,
+            "colour",
+        ),
+        (
+            br#"{"to":{"user":"u"},"notification":{"title":7}}"#,
+            422,
+            "notification.title",
+        ),
+        (
+            br#"{"to":{"user":"u","topic":"t"},"notification":{"title":"t"}}"#,
+            422,
+            "to",
+        ),
+        (br#"{"to":{},"notification":{"title":"t"}}"#, 422, "to"),
+        (br#"{"to":{"user":"u"}}"#, 422, "notification"),
+        (
+            br#"{"to":{"user":"u"},"class":"urgent","notification":{"title":"t"}}"#,
+            422,
+            "class",
+        ),
+        (
+            br#"{"to":{"user":"u"},"notification":{"title":"t"},"options":{"ttl":99999999}}"#,
+            422,
+            "options.ttl",
+        ),
+    ];
+    for (body, status, path) in cases {
+        let (got, answer) = raw(body);
+        let said = format!("{} -> {answer}", String::from_utf8_lossy(body));
+        assert!(
+            got == *status || (got == 400 && *status == 422),
+            "{got}: {said}"
+        );
+        assert!(
+            answer["code"].is_string() && answer["title"].is_string(),
+            "{said}"
+        );
+        assert!(answer.to_string().contains(path), "{path} is named: {said}");
+    }
+    let huge =
+        json!({ "to": { "user": "u" }, "data": { "x": "y".repeat(200 * 1024) } }).to_string();
+    assert_eq!(raw(huge.as_bytes()).0, 413);
+    for key in [
+        "",
+        "hy_sk_forged",
+        "hy_admin_forged",
+        &demo.fact("client_key"),
+    ] {
+        let (status, answer) = demo.api_as(key, "POST", "/v1/messages", &hello("calm"));
+        assert!([401, 403].contains(&status), "{key}: {answer}");
+        assert!(
+            !answer.to_string().contains("hy_sk_"),
+            "no secret in an answer"
+        );
+    }
+    // Another app's key sees nothing of this one.
+    let admin = demo.fact("admin_key");
+    let (status, other) = demo.api_as(
+        &admin,
+        "POST",
+        "/v1/apps",
+        &json!({ "id": "other", "name": "other" }),
+    );
+    assert!((200..300).contains(&status), "{other}");
+    let (status, made) = demo.api_as(
+        &admin,
+        "POST",
+        "/v1/apps/other/keys",
+        &json!({ "kind": "server", "scopes": ["send", "read", "manage"] }),
+    );
+    assert!((200..300).contains(&status), "{made}");
+    let foreign = made["secret"]
+        .as_str()
+        .or(made["key"].as_str())
+        .unwrap()
+        .to_owned();
+    let id = demo.send(&hello("calm"));
+    demo.sees(&phone, &id);
+    let (status, _) = demo.api_as(&foreign, "GET", &format!("/v1/messages/{id}"), &Value::Null);
+    assert_eq!(status, 404);
+    // Sockets that open and say nothing, or never finish, cost nobody else anything.
+    let address = demo
+        .fact("api")
+        .split("://")
+        .nth(1)
+        .unwrap()
+        .trim_end_matches('/')
+        .to_owned();
+    let mut idle: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(&address).unwrap())
+        .collect();
+    for stream in idle.iter_mut().step_by(2) {
+        stream
+            .write_all(b"GET /v1/connect HTTP/1.1\r\nhost: x\r\nx-slow: ")
+            .unwrap();
+    }
+    let id = demo.send(&hello("calm"));
+    assert_eq!(demo.sees(&phone, &id), "connection");
+    // Half a request is closed within its time.
+    let slow = &mut idle[0];
+    slow.set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let mut end = Vec::new();
+    let _ = slow.read_to_end(&mut end);
+    let (status, _) = demo.api("GET", "/v1/users/calm", &Value::Null);
+    assert_eq!(status, 200);
+}
