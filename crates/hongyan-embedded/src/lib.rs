@@ -7,3 +7,17 @@
 //! Start reading at [`Embedded`], then `commit.rs` (the commit point), `inbox/` and [`store`].
 
 pub mod store;
+
+mod cached;
+mod commit;
+mod embedded;
+mod inbox;
+mod ledger;
+mod maintain;
+mod quota;
+mod registry;
+mod work;
+
+pub use embedded::Embedded;
+pub use store::backup::{BackupError, Summary, check, restore};
+pub use store::{Engine, Fatal, OpenError, Options};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use hongyan_core::StoreError;
 use ring::digest::{Context, SHA256};
 
-use super::open::{Engine, OpenError, Options, fresh_epoch, founding, open_backend};
+use super::open::{Engine, OpenError, Options, founding, fresh_epoch, open_backend};
 use super::record::{after, unseal};
 use super::watermark::Watermark;
 use super::{Backend, Change, Durability, Lock, Range, Space, Store};
@@ -165,10 +165,7 @@ fn copy(store: &Store, path: &Path) -> Result<Summary, BackupError> {
     sink.put(&tail).map_err(&fault)?;
     let digest = sink.hash.finish();
     sink.file.write_all(digest.as_ref()).map_err(&fault)?;
-    let file = sink
-        .file
-        .into_inner()
-        .map_err(|e| fault(e.into_error()))?;
+    let file = sink.file.into_inner().map_err(|e| fault(e.into_error()))?;
     file.sync_all().map_err(&fault)?;
     Ok(Summary {
         records,
@@ -323,12 +320,7 @@ pub fn restore(path: &Path, dir: &Path, engine: Engine) -> Result<Summary, Backu
     Ok(summary)
 }
 
-fn load(
-    path: &Path,
-    backend: &dyn Backend,
-    number: u64,
-    dir: &Path,
-) -> Result<(), BackupError> {
+fn load(path: &Path, backend: &dyn Backend, number: u64, dir: &Path) -> Result<(), BackupError> {
     let mut batch = Vec::new();
     let mut bytes = 0;
     scan(path, |space, key, value| {

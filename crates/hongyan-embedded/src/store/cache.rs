@@ -87,7 +87,9 @@ impl<V: Clone> Cache<V> {
             shard.cost = 0;
         }
         shard.cost += cost;
-        shard.young.insert(key.to_vec(), (value, cost - key.len() - 64));
+        shard
+            .young
+            .insert(key.to_vec(), (value, cost - key.len() - 64));
     }
 
     /// Forgets a key.

@@ -22,7 +22,7 @@ use hongyan_core::StoreError;
 
 pub use self::fjall::FjallBackend;
 pub use lock::{Lock, LockError};
-pub use open::{Engine, OpenError, Options, Store};
+pub use open::{DiskProbe, Engine, OpenError, Options, Store, Wrap};
 pub use space::Space;
 pub use sqlite::SqliteBackend;
 pub use txn::{Txn, View};

@@ -161,7 +161,9 @@ pub enum OpenError {
         wanted: &'static str,
     },
     /// The store was written by a newer version.
-    #[error("the store in {dir} has layout {found}, this program knows {known}; use a newer program")]
+    #[error(
+        "the store in {dir} has layout {found}, this program knows {known}; use a newer program"
+    )]
     NewerLayout {
         /// The directory.
         dir: PathBuf,
@@ -234,12 +236,14 @@ impl View for Store {
 /// Opens an engine's files in the store's directory.
 pub(crate) fn open_backend(engine: Engine, dir: &Path) -> Result<Arc<dyn Backend>, OpenError> {
     // A damaged file must not take the process down with an engine's own panic.
-    let opened = catch_unwind(AssertUnwindSafe(|| -> Result<Arc<dyn Backend>, StoreError> {
-        Ok(match engine {
-            Engine::Fjall => Arc::new(FjallBackend::open(&dir.join("fjall"))?),
-            Engine::Sqlite => Arc::new(SqliteBackend::open(dir)?),
-        })
-    }));
+    let opened = catch_unwind(AssertUnwindSafe(
+        || -> Result<Arc<dyn Backend>, StoreError> {
+            Ok(match engine {
+                Engine::Fjall => Arc::new(FjallBackend::open(&dir.join("fjall"))?),
+                Engine::Sqlite => Arc::new(SqliteBackend::open(dir)?),
+            })
+        },
+    ));
     match opened {
         Ok(Ok(backend)) => Ok(backend),
         Ok(Err(e)) => Err(engine_error(engine, dir, e)),
@@ -385,9 +389,7 @@ fn inspect(backend: &dyn Backend, options: &Options, dir: &Path) -> Result<Found
         })
         .collect();
     changes.extend(founding(epoch, base));
-    backend
-        .write(changes, Durability::Synced)
-        .map_err(fault)?;
+    backend.write(changes, Durability::Synced).map_err(fault)?;
     Ok(Found {
         epoch,
         number: base,

@@ -162,7 +162,8 @@ fn apply(c: &Connection, changes: &[Change]) -> Result<(), rusqlite::Error> {
                     "INSERT INTO s_{table} (k, v) VALUES (?1, ?2) \
                      ON CONFLICT (k) DO UPDATE SET v = excluded.v"
                 );
-                c.prepare_cached(&sql)?.execute(params![change.key, value])?;
+                c.prepare_cached(&sql)?
+                    .execute(params![change.key, value])?;
             }
             None => {
                 let sql = format!("DELETE FROM s_{table} WHERE k = ?1");

@@ -22,6 +22,11 @@ pub trait View {
     /// As [`View::get`].
     fn range(&self, space: Space, range: Range<'_>) -> Result<Rows, StoreError>;
 
+    /// Whether what it shows is committed and may be kept in a cache.
+    fn is_settled(&self) -> bool {
+        true
+    }
+
     /// All rows whose key begins so, at most `limit`.
     ///
     /// # Errors
@@ -145,7 +150,7 @@ impl<'a> Txn<'a> {
 
     /// The number of the batch; grows.
     #[must_use]
-    pub const fn number(&self) -> u64 {
+    pub const fn batch_number(&self) -> u64 {
         self.number
     }
 
@@ -231,6 +236,10 @@ impl<'a> Txn<'a> {
 }
 
 impl View for Txn<'_> {
+    fn is_settled(&self) -> bool {
+        false
+    }
+
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         for layer in [&self.own, &self.batch] {
             if let Some(value) = layer.get(space, key) {
@@ -254,8 +263,10 @@ impl View for Txn<'_> {
             limit: range.limit.saturating_add(hidden),
             ..range
         };
-        let mut merged: BTreeMap<Vec<u8>, Vec<u8>> =
-            Checked(self.backend).range(space, wide)?.into_iter().collect();
+        let mut merged: BTreeMap<Vec<u8>, Vec<u8>> = Checked(self.backend)
+            .range(space, wide)?
+            .into_iter()
+            .collect();
         for (key, value) in overlay {
             match value {
                 Some(value) => merged.insert(key.to_vec(), value.to_vec()),

@@ -422,7 +422,7 @@ impl Loop {
         if self.setup.shared.has_failed() {
             return self.refuse(ran, Certainty::NothingHappened);
         }
-        let number = txn.number();
+        let number = txn.batch_number();
         if txn.is_empty() {
             // Nothing to write; but what these operations saw must be durable before they answer.
             if durability == Durability::Synced && self.unsynced.is_some() {

@@ -1,0 +1,169 @@
+//! Everything on one machine: opens the store and hands out the ports.
+
+use std::sync::Arc;
+
+use hongyan_core::port::{Commit, Inbox, Ledger, Quota, Registry, Work};
+use hongyan_core::{StoreError, Timestamp};
+use tokio::sync::watch;
+
+use crate::cached::Caches;
+use crate::store::verify::Loss;
+use crate::store::{OpenError, Options, Space, Store, View};
+use crate::work::Schedule;
+use crate::{commit, inbox, ledger, maintain, quota, registry, work};
+
+/// What the ports share.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    pub(crate) store: Store,
+    pub(crate) caches: Arc<Caches>,
+    pub(crate) schedule: Arc<Schedule>,
+    /// The newest event number.
+    pub(crate) events: Arc<watch::Sender<u64>>,
+}
+
+impl Shelf {
+    /// Runs reads that may touch the disk often on a thread that may block.
+    pub(crate) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        what: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shelf = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || what(&shelf)).await {
+            Ok(result) => result,
+            Err(e) => Err(crate::store::unavailable(
+                self.store.backend().name(),
+                hongyan_core::Certainty::NothingHappened,
+                e,
+            )),
+        }
+    }
+}
+
+/// The engine ports on one store. Cheap to clone; the store closes with [`Embedded::close`], or when
+/// the last port is dropped.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    shelf: Arc<Shelf>,
+}
+
+impl Embedded {
+    /// Opens or creates the store. Blocks: reading back the journal can take seconds after a crash.
+    ///
+    /// # Errors
+    /// [`OpenError`] says which file is at fault, what is lost and what to do.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let caches = Arc::new(Caches::new());
+        let observer = Arc::clone(&caches);
+        let store = Store::open(
+            options,
+            vec![Arc::new(move |space: Space, key: &[u8]| {
+                observer.changed(space, key);
+            })],
+        )?;
+        let fault = |e| OpenError::Engine {
+            engine: options.engine.as_str(),
+            dir: options.store_dir(),
+            source: Box::new(e),
+        };
+        work::release_all(&store).map_err(fault)?;
+        let head = store
+            .number(Space::Meta, ledger::HEAD)
+            .map_err(fault)?
+            .unwrap_or(0);
+        let shelf = Arc::new(Shelf {
+            store,
+            caches,
+            schedule: Arc::new(Schedule::default()),
+            events: Arc::new(watch::Sender::new(head)),
+        });
+        Ok(Self { shelf })
+    }
+
+    /// Apps, devices, users, topics.
+    #[must_use]
+    pub fn registry(&self) -> Arc<dyn Registry> {
+        Arc::new(registry::EmbeddedRegistry(Arc::clone(&self.shelf)))
+    }
+
+    /// What devices can fetch.
+    #[must_use]
+    pub fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(inbox::EmbeddedInbox(Arc::clone(&self.shelf)))
+    }
+
+    /// Durable jobs.
+    #[must_use]
+    pub fn work(&self) -> Arc<dyn Work> {
+        Arc::new(work::EmbeddedWork(Arc::clone(&self.shelf)))
+    }
+
+    /// Events, counters, deliveries.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<dyn Ledger> {
+        Arc::new(ledger::EmbeddedLedger(Arc::clone(&self.shelf)))
+    }
+
+    /// Windows with counters.
+    #[must_use]
+    pub fn quota(&self) -> Arc<dyn Quota> {
+        Arc::new(quota::EmbeddedQuota(Arc::clone(&self.shelf)))
+    }
+
+    /// The commit point.
+    #[must_use]
+    pub fn commit(&self) -> Arc<dyn Commit> {
+        Arc::new(commit::EmbeddedCommit(Arc::clone(&self.shelf)))
+    }
+
+    /// Drops a bounded number of expired messages, idempotency keys and quota windows, and goes on
+    /// with deletions that a crash interrupted; answers how many records went. Call it every minute or so,
+    /// again at once while it answers more than zero. Events and deliveries go by [`Ledger::expire`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store does not work.
+    pub async fn maintain(&self, now: Timestamp) -> Result<u64, StoreError> {
+        maintain::maintain(&self.shelf, now).await
+    }
+
+    /// The store below, for backup and diagnosis.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.shelf.store
+    }
+
+    /// What was lost, when the store was opened with the loss accepted.
+    #[must_use]
+    pub fn loss(&self) -> Option<&Loss> {
+        self.shelf.store.loss()
+    }
+
+    /// Copies the store as it is now to a file, while it goes on working.
+    ///
+    /// # Errors
+    /// [`crate::store::backup::BackupError`].
+    pub async fn backup(
+        &self,
+        path: std::path::PathBuf,
+    ) -> Result<crate::store::backup::Summary, crate::store::backup::BackupError> {
+        let shelf = Arc::clone(&self.shelf);
+        let copy = move || crate::store::backup::backup(&shelf.store, &path);
+        match tokio::task::spawn_blocking(copy).await {
+            Ok(result) => result,
+            Err(e) => Err(crate::store::unavailable(
+                self.shelf.store.backend().name(),
+                hongyan_core::Certainty::NothingHappened,
+                e,
+            )
+            .into()),
+        }
+    }
+
+    /// Finishes what waits, syncs and marks the store as closed. Writes after it are refused. The
+    /// files stay locked until every port is dropped.
+    pub async fn close(&self) {
+        let shelf = Arc::clone(&self.shelf);
+        // A panic in there was reported by the thread that had it.
+        let _ = tokio::task::spawn_blocking(move || shelf.store.close()).await;
+    }
+}

@@ -1,0 +1,219 @@
+//! Acknowledging: everything up to a place, or single messages.
+
+use hongyan_core::limits::{ACKED_ABOVE_MAX, INBOX_LEN_MAX};
+use hongyan_core::port::{Ack, Reader};
+use hongyan_core::{Cursor, MessageId, StoreError, Timestamp};
+
+use super::place::{self, Place, Vector};
+use super::read::{candidates, visible};
+use super::ring::{self, Raw, Source};
+use crate::cached::Caches;
+use crate::store::{Space, Txn, View};
+
+/// Broadcasts that one ack reports, at most.
+const BROADCASTS_MAX: usize = 1_000;
+
+/// Records an ack; answers the messages that were not acked before. Runs in the writer.
+pub(super) fn ack(
+    txn: &mut Txn<'_>,
+    caches: &Caches,
+    epoch: u32,
+    reader: &Reader,
+    ack: &Ack,
+    now: Timestamp,
+) -> Result<Vec<MessageId>, StoreError> {
+    let key = place::key(&reader.app, &reader.device);
+    let stored: Option<Place> = txn.json(Space::Place, &key)?;
+    let mut place = stored.clone().unwrap_or_default();
+    let desk = Desk {
+        caches,
+        reader,
+        heads: heads(txn, reader, &place)?,
+        now,
+    };
+    let acked = match ack {
+        Ack::Upto(cursor) => desk.upto(txn, &mut place, epoch, *cursor)?,
+        Ack::Ids(ids) => desk.ids(txn, &mut place, ids)?,
+    };
+    if Some(&place) != stored.as_ref() && place != Place::default() {
+        place::put(txn, &reader.app, &reader.device, &place)?;
+    }
+    Ok(acked)
+}
+
+fn heads(view: &impl View, reader: &Reader, place: &Place) -> Result<Vector, StoreError> {
+    let app = &reader.app;
+    let user = match place.reader_user(reader) {
+        Some(user) => view.number(Space::Head, &ring::user_key(app, user))?,
+        None => None,
+    };
+    let own = ring::device_key(app, &reader.device);
+    Ok(Vector {
+        user: user.unwrap_or(0),
+        device: view.number(Space::Head, &own)?.unwrap_or(0),
+        broadcast: ring::broadcast_head(view, app)?,
+    })
+}
+
+/// What one ack is worked out with.
+struct Desk<'a> {
+    caches: &'a Caches,
+    reader: &'a Reader,
+    heads: Vector,
+    now: Timestamp,
+}
+
+impl Desk<'_> {
+    fn upto(
+        &self,
+        txn: &Txn<'_>,
+        place: &mut Place,
+        epoch: u32,
+        cursor: Cursor,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        let upto = Vector::from(cursor);
+        let ours = cursor.epoch == epoch && cursor.reader == place.reader_hash(self.reader);
+        if !ours || !upto.within(&self.heads) || upto.within(&place.acked) {
+            return Ok(Vec::new());
+        }
+        let user = place.reader_user(self.reader);
+        let mut acked = Vec::new();
+        for entry in self.waiting(txn, place, BROADCASTS_MAX)? {
+            if entry.seq > upto.of(entry.source) || place.has_above(entry.source, entry.seq) {
+                continue;
+            }
+            // What was not visible was not given to the device, so it did not ack it.
+            if self.visible(txn, user, &entry)? {
+                acked.push(entry.message);
+            }
+        }
+        place.acked = place.acked.max(upto);
+        place.tidy();
+        Ok(acked)
+    }
+
+    fn ids(
+        &self,
+        txn: &Txn<'_>,
+        place: &mut Place,
+        ids: &[MessageId],
+    ) -> Result<Vec<MessageId>, StoreError> {
+        let waiting = self.waiting(txn, place, ACKED_ABOVE_MAX)?;
+        let mut acked = Vec::new();
+        for id in ids.iter().take(2 * ACKED_ABOVE_MAX) {
+            let mut is_new = false;
+            for (source, seq) in self.places_of(txn, place, &waiting, *id)? {
+                is_new |= place.add_above(source, seq);
+            }
+            if is_new {
+                acked.push(*id);
+            }
+        }
+        if !acked.is_empty() {
+            self.advance(txn, place, &waiting)?;
+        }
+        Ok(acked)
+    }
+
+    /// Entries above the acked place, by order of acceptance.
+    fn waiting(
+        &self,
+        txn: &Txn<'_>,
+        place: &Place,
+        broadcasts: usize,
+    ) -> Result<Vec<Raw>, StoreError> {
+        let from = place.acked;
+        let found = candidates(
+            self.caches,
+            txn,
+            self.reader,
+            place,
+            from,
+            self.heads,
+            broadcasts,
+        )?;
+        Ok(found.entries)
+    }
+
+    /// Where a message stands in this reader's lists, above the acked places.
+    fn places_of(
+        &self,
+        txn: &Txn<'_>,
+        place: &Place,
+        waiting: &[Raw],
+        id: MessageId,
+    ) -> Result<Vec<(Source, u64)>, StoreError> {
+        let found: Vec<_> = waiting
+            .iter()
+            .filter(|e| e.message == id)
+            .map(|e| (e.source, e.seq))
+            .collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        // A broadcast beyond those that were looked at.
+        let app = &self.reader.app;
+        let all = ring::all_key(app);
+        let topics = self
+            .caches
+            .topics(txn, &place::key(app, &self.reader.device))?;
+        let mut places = Vec::new();
+        for (log, seq) in ring::audiences_of(txn, app, id)? {
+            let since = if log == all {
+                Some(place.start.broadcast)
+            } else {
+                let of_log =
+                    |t: &&hongyan_core::port::Subscription| ring::topic_key(app, &t.topic) == log;
+                topics.iter().find(of_log).map(|t| t.since)
+            };
+            if since.is_some_and(|since| seq > since.max(place.acked.broadcast)) {
+                places.push((Source::Broadcast, seq));
+            }
+        }
+        Ok(places)
+    }
+
+    fn visible(
+        &self,
+        txn: &Txn<'_>,
+        user: Option<&hongyan_core::UserId>,
+        entry: &Raw,
+    ) -> Result<bool, StoreError> {
+        let app = &self.reader.app;
+        let stored = visible(self.caches, txn, app, user, entry, self.now)?;
+        Ok(stored.is_some())
+    }
+
+    /// Moves the acked places over everything that is acked or was never for this device.
+    fn advance(&self, txn: &Txn<'_>, place: &mut Place, waiting: &[Raw]) -> Result<(), StoreError> {
+        let user = place.reader_user(self.reader);
+        for source in [Source::User, Source::Device, Source::Broadcast] {
+            let mut upto = self.heads.of(source);
+            if source == Source::User && user.is_none() {
+                continue;
+            }
+            for entry in waiting.iter().filter(|e| e.source == source) {
+                if place.has_above(source, entry.seq) || !self.visible(txn, user, entry)? {
+                    continue;
+                }
+                // Whatever is before the first entry that is still open has left the ring or is acked.
+                upto = entry.seq - 1;
+                break;
+            }
+            let of_source = waiting.iter().filter(|e| e.source == source);
+            if source == Source::Broadcast && of_source.count() >= ACKED_ABOVE_MAX {
+                // Not all were looked at: no further than the last of them.
+                let seen = waiting.iter().filter(|e| e.source == source);
+                upto = upto.min(seen.map(|e| e.seq).max().unwrap_or(0));
+            }
+            let before = place.acked.of(source);
+            place.acked.set(source, before.max(upto));
+        }
+        place.tidy();
+        let over = place.above.len().saturating_sub(ACKED_ABOVE_MAX);
+        // These come again: at-least-once, and the client drops them by id.
+        place.above.drain(..over);
+        debug_assert!(INBOX_LEN_MAX < ACKED_ABOVE_MAX as u64);
+        Ok(())
+    }
+}

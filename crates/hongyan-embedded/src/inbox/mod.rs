@@ -1,0 +1,96 @@
+//! What a device can still fetch: rings of personal messages merged with broadcasts.
+//!
+//! `ring.rs` holds the lists, `place.rs` a device's place in them, `read.rs` and `ack.rs` what a
+//! device does with both. Every read takes the newest places first and everything else after, so
+//! that what is skipped was really not there.
+
+mod ack;
+mod place;
+mod read;
+mod ring;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hongyan_core::port::{Ack, Inbox, InboxPage, Reader};
+use hongyan_core::{AppId, Cursor, Message, MessageId, StoreError, Timestamp};
+
+use crate::embedded::Shelf;
+use crate::store::{Admission, Urgency};
+
+pub(crate) use place::{Place, bind, forget_device, forget_user};
+pub(crate) use ring::{append, broadcast_head, forget_broadcasts};
+
+/// [`Inbox`] on the store.
+#[derive(Debug)]
+pub(crate) struct EmbeddedInbox(pub(crate) Arc<Shelf>);
+
+#[async_trait]
+impl Inbox for EmbeddedInbox {
+    async fn read(
+        &self,
+        reader: &Reader,
+        after: Option<Cursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<InboxPage, StoreError> {
+        let reader = reader.clone();
+        if let Some(page) = read::nothing_new(&self.0, &reader, after)? {
+            return Ok(page);
+        }
+        self.0
+            .read(move |shelf| read::page(shelf, &reader, after, limit, now))
+            .await
+    }
+
+    async fn ack(
+        &self,
+        reader: &Reader,
+        ack: Ack,
+        now: Timestamp,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        let reader = reader.clone();
+        let epoch = self.0.store.epoch();
+        let caches = Arc::clone(&self.0.caches);
+        self.0
+            .store
+            .write(Admission::Normal, Urgency::Relaxed, 512, move |txn| {
+                ack::ack(txn, &caches, epoch, &reader, &ack, now)
+            })
+            .await
+    }
+
+    async fn head(&self, reader: &Reader) -> Result<Cursor, StoreError> {
+        read::head(&self.0, reader)
+    }
+
+    async fn message(
+        &self,
+        app: &AppId,
+        id: MessageId,
+    ) -> Result<Option<Arc<Message>>, StoreError> {
+        let stored = self.0.caches.message(&self.0.store, app, id)?;
+        Ok(stored.map(|s| s.message))
+    }
+
+    async fn messages(
+        &self,
+        ids: &[(AppId, MessageId)],
+    ) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+        let ids = ids.to_vec();
+        let read = move |shelf: &Shelf| {
+            ids.iter()
+                .map(|(app, id)| {
+                    let stored = shelf.caches.message(&shelf.store, app, *id)?;
+                    Ok(stored.map(|s| s.message))
+                })
+                .collect()
+        };
+        self.0.read(read).await
+    }
+
+    async fn recalled(&self, app: &AppId, id: MessageId) -> Result<Option<Timestamp>, StoreError> {
+        let stored = self.0.caches.message(&self.0.store, app, id)?;
+        Ok(stored.and_then(|s| s.recalled))
+    }
+}

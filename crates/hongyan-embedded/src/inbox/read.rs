@@ -1,0 +1,226 @@
+//! Reading an inbox: a merge of its lists in order of acceptance.
+
+use hongyan_core::limits::INBOX_LEN_MAX;
+use hongyan_core::port::{Entry, InboxPage, Reader};
+use hongyan_core::{AppId, Cursor, StoreError, Timestamp, UserId};
+
+use super::place::{self, Place, Vector};
+use super::ring::{self, Raw, Source};
+use crate::cached::{Caches, Stored};
+use crate::embedded::Shelf;
+use crate::store::View;
+
+/// Broadcasts of one audience that are looked at for one page, at least.
+const CHUNK_MIN: usize = 64;
+
+/// The newest places of what a reader reads.
+fn heads(
+    caches: &Caches,
+    view: &impl View,
+    app: &AppId,
+    reader: &Reader,
+) -> Result<Vector, StoreError> {
+    let user = match &reader.user {
+        Some(user) => caches.head(view, &ring::user_key(app, user))?,
+        None => 0,
+    };
+    Ok(Vector {
+        user,
+        device: caches.head(view, &ring::device_key(app, &reader.device))?,
+        broadcast: caches.head(view, &ring::broadcasts_key(app))?,
+    })
+}
+
+/// What is known of a reader before its lists are read.
+struct Start {
+    heads: Vector,
+    place: std::sync::Arc<Place>,
+    reader: u32,
+    from: Vector,
+    reset: bool,
+}
+
+fn start(shelf: &Shelf, reader: &Reader, after: Option<Cursor>) -> Result<Start, StoreError> {
+    // Heads first: whatever is read later is at least as new.
+    let mut heads = heads(&shelf.caches, &shelf.store, &reader.app, reader)?;
+    let place_key = place::key(&reader.app, &reader.device);
+    let place = shelf
+        .caches
+        .place(&shelf.store, &place_key)?
+        .unwrap_or_default();
+    if place.reader_user(reader).is_none() {
+        heads.user = 0;
+    }
+    let hash = place.reader_hash(reader);
+    let ours = |c: &Cursor| {
+        c.epoch == shelf.store.epoch() && c.reader == hash && Vector::from(*c).within(&heads)
+    };
+    let known = after.filter(ours);
+    Ok(Start {
+        heads,
+        reader: hash,
+        from: known.map_or(place.acked, |c| Vector::from(c).max(place.start)),
+        reset: after.is_some() && known.is_none(),
+        place,
+    })
+}
+
+/// The newest place.
+pub(super) fn head(shelf: &Shelf, reader: &Reader) -> Result<Cursor, StoreError> {
+    let start = start(shelf, reader, None)?;
+    Ok(start.heads.cursor(shelf.store.epoch(), start.reader))
+}
+
+/// Answers without touching the disk when nothing is newer than the place: most reads.
+pub(super) fn nothing_new(
+    shelf: &Shelf,
+    reader: &Reader,
+    after: Option<Cursor>,
+) -> Result<Option<InboxPage>, StoreError> {
+    let start = start(shelf, reader, after)?;
+    if !start.heads.within(&start.from) {
+        return Ok(None);
+    }
+    let head = start.heads.cursor(shelf.store.epoch(), start.reader);
+    Ok(Some(InboxPage {
+        entries: Vec::new(),
+        next: head,
+        head,
+        lost: 0,
+        reset: start.reset,
+        more: false,
+    }))
+}
+
+/// What stands in a reader's lists after `from`, in order of acceptance, and the order up to which
+/// that is complete (`None`: all of it).
+pub(super) struct Candidates {
+    pub(super) entries: Vec<Raw>,
+    pub(super) horizon: Option<u64>,
+}
+
+pub(super) fn candidates(
+    caches: &Caches,
+    view: &impl View,
+    reader: &Reader,
+    place: &Place,
+    from: Vector,
+    heads: Vector,
+    chunk: usize,
+) -> Result<Candidates, StoreError> {
+    let app = &reader.app;
+    let mut entries = Vec::new();
+    if let Some(user) = place.reader_user(reader) {
+        let key = ring::user_key(app, user);
+        entries.extend(ring::ring(view, &key, Source::User, from.user, heads.user)?);
+    }
+    let key = ring::device_key(app, &reader.device);
+    entries.extend(ring::ring(
+        view,
+        &key,
+        Source::Device,
+        from.device,
+        heads.device,
+    )?);
+    let mut horizon: Option<u64> = None;
+    if heads.broadcast > from.broadcast {
+        let subscriptions = caches.topics(view, &place::key(app, &reader.device))?;
+        let topics = subscriptions
+            .iter()
+            .map(|s| (ring::topic_key(app, &s.topic), s.since));
+        let logs = std::iter::once((ring::all_key(app), place.start.broadcast)).chain(topics);
+        for (log, since) in logs {
+            let floor = from.broadcast.max(since);
+            // Most topics have nothing new, and that is known without looking.
+            if caches.head(view, &log)? <= floor {
+                continue;
+            }
+            let found = ring::broadcasts(view, &log, floor, heads.broadcast, chunk)?;
+            if found.len() >= chunk
+                && let Some(last) = found.last()
+            {
+                horizon = Some(horizon.map_or(last.order, |h| h.min(last.order)));
+            }
+            entries.extend(found);
+        }
+    }
+    if let Some(horizon) = horizon {
+        entries.retain(|e| e.order <= horizon);
+    }
+    entries.sort_unstable_by_key(|e| e.order);
+    Ok(Candidates { entries, horizon })
+}
+
+/// The message of an entry, if the reader may have it now.
+pub(super) fn visible(
+    caches: &Caches,
+    view: &impl View,
+    app: &AppId,
+    user: Option<&UserId>,
+    entry: &Raw,
+    now: Timestamp,
+) -> Result<Option<Stored>, StoreError> {
+    if entry.expires_at <= now {
+        return Ok(None);
+    }
+    let stored = caches.message(view, app, entry.message)?;
+    Ok(stored.filter(|s| s.recalled.is_none() && s.message.may_be_given_to(user)))
+}
+
+fn lost(from: Vector, heads: Vector) -> u64 {
+    let of = |from: u64, head: u64| head.saturating_sub(INBOX_LEN_MAX).saturating_sub(from);
+    of(from.user, heads.user) + of(from.device, heads.device)
+}
+
+/// One page.
+pub(super) fn page(
+    shelf: &Shelf,
+    reader: &Reader,
+    after: Option<Cursor>,
+    limit: usize,
+    now: Timestamp,
+) -> Result<InboxPage, StoreError> {
+    let start = start(shelf, reader, after)?;
+    let (epoch, hash, place) = (shelf.store.epoch(), start.reader, &start.place);
+    let user = place.reader_user(reader);
+    let mut at = start.from;
+    if user.is_none() {
+        at.user = 0;
+    }
+    let chunk = limit.saturating_mul(2).max(CHUNK_MIN);
+    let (caches, view) = (&shelf.caches, &shelf.store);
+    let found = candidates(caches, view, reader, place, at, start.heads, chunk)?;
+    let lost = lost(at, start.heads);
+    let mut entries = Vec::new();
+    let mut more = found.horizon.is_some();
+    let mut next = at;
+    for raw in &found.entries {
+        at.set(raw.source, raw.seq);
+        if !place.has_above(raw.source, raw.seq)
+            && let Some(stored) = visible(caches, view, &reader.app, user, raw, now)?
+        {
+            if entries.len() == limit {
+                more = true;
+                break;
+            }
+            entries.push(Entry {
+                cursor: at.cursor(epoch, hash),
+                message: stored.message,
+            });
+        }
+        if entries.len() <= limit {
+            next = at;
+        }
+    }
+    if !more {
+        next = start.heads;
+    }
+    Ok(InboxPage {
+        entries,
+        next: next.cursor(epoch, hash),
+        head: start.heads.cursor(epoch, hash),
+        lost,
+        reset: start.reset,
+        more,
+    })
+}

@@ -1,0 +1,211 @@
+//! The lists: a ring for each user and device, a log for each broadcast audience.
+
+use hongyan_core::limits::{INBOX_LEN_MAX, INBOX_SLOTS};
+use hongyan_core::message::Audience;
+use hongyan_core::port::{InboxAppend, Owner};
+use hongyan_core::{AppId, DeviceId, MessageId, StoreError, Timestamp, Topic, UserId};
+
+use crate::store::record::{Damage, Key, Parts, prefix_end};
+use crate::store::{Range, Space, Txn, View};
+
+/// Which list an entry stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    User,
+    Device,
+    Broadcast,
+}
+
+/// An entry of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Raw {
+    pub(super) source: Source,
+    /// Place in its list (broadcasts: in all of the app's).
+    pub(super) seq: u64,
+    /// Place among all entries of the store.
+    pub(super) order: u64,
+    pub(super) message: MessageId,
+    pub(super) expires_at: Timestamp,
+}
+
+pub(super) fn user_key(app: &AppId, user: &UserId) -> Vec<u8> {
+    Key::of(app).raw(b"u").text(user).done()
+}
+
+pub(super) fn device_key(app: &AppId, device: &DeviceId) -> Vec<u8> {
+    Key::of(app).raw(b"d").text(device).done()
+}
+
+pub(super) fn topic_key(app: &AppId, topic: &Topic) -> Vec<u8> {
+    Key::of(app).raw(b"t").text(topic).done()
+}
+
+pub(super) fn all_key(app: &AppId) -> Vec<u8> {
+    Key::of(app).raw(b"a").done()
+}
+
+/// Where the newest of all broadcasts of an app is kept.
+pub(super) fn broadcasts_key(app: &AppId) -> Vec<u8> {
+    Key::of(app).raw(b"b").done()
+}
+
+fn audience_key(app: &AppId, audience: &Audience) -> Vec<u8> {
+    match audience {
+        Audience::Topic(topic) => topic_key(app, topic),
+        Audience::All => all_key(app),
+    }
+}
+
+fn payload(order: u64, append: &InboxAppend) -> Key {
+    Key::empty()
+        .number(order)
+        .raw(append.message.0.as_bytes())
+        .signed(append.expires_at.millis())
+}
+
+/// Appends an entry and answers its place. Runs in the writer, so that places are dense and in the
+/// order of acceptance.
+pub(crate) fn append(txn: &mut Txn<'_>, append: &InboxAppend) -> Result<u64, StoreError> {
+    let app = &append.app;
+    let order = txn.next_order();
+    let payload = payload(order, append);
+    let ring = match &append.owner {
+        Owner::User(user) => user_key(app, user),
+        Owner::Device(device) => device_key(app, device),
+        Owner::Audience(audience) => {
+            let all = broadcasts_key(app);
+            let seq = txn.number(Space::Head, &all)?.unwrap_or(0) + 1;
+            let log = audience_key(app, audience);
+            txn.put_number(Space::Head, &all, seq);
+            txn.put_number(Space::Head, &log, seq);
+            let back = Key::of(app).raw(append.message.0.as_bytes());
+            let back = back.raw(&log[app.as_str().len() + 1..]);
+            txn.put_number(Space::BroadcastOf, back, seq);
+            txn.put(
+                Space::Broadcast,
+                Key::empty().raw(&log).number(seq),
+                payload.done(),
+            );
+            return Ok(seq);
+        }
+    };
+    let seq = txn.number(Space::Head, &ring)?.unwrap_or(0) + 1;
+    txn.put_number(Space::Head, &ring, seq);
+    // Overwriting a slot costs a fifth of appending and trimming.
+    let slot = (seq % INBOX_SLOTS).to_be_bytes()[7];
+    txn.put(
+        Space::Ring,
+        Key::empty().raw(&ring).raw(&[slot]),
+        payload.number(seq).done(),
+    );
+    Ok(seq)
+}
+
+fn parse(space: Space, key: &[u8], payload: &[u8], source: Source) -> Result<Raw, StoreError> {
+    let mut parts = Parts(payload);
+    let read = || -> Option<Raw> {
+        let order = parts.number()?;
+        let message = MessageId(uuid::Uuid::from_bytes(parts.raw()?));
+        let expires_at = Timestamp(parts.signed()?);
+        let seq = match source {
+            Source::Broadcast => Parts(key.last_chunk::<8>()?).number()?,
+            Source::User | Source::Device => parts.number()?,
+        };
+        Some(Raw {
+            source,
+            seq,
+            order,
+            message,
+            expires_at,
+        })
+    };
+    let mut read = read;
+    read().ok_or_else(|| Damage::of(space, key, "it is cut short").into_store_error())
+}
+
+/// What a ring holds after `floor` and up to `head`, in order.
+pub(super) fn ring(
+    view: &impl View,
+    key: &[u8],
+    source: Source,
+    floor: u64,
+    head: u64,
+) -> Result<Vec<Raw>, StoreError> {
+    let floor = floor.max(head.saturating_sub(INBOX_LEN_MAX));
+    if head <= floor {
+        return Ok(Vec::new());
+    }
+    let mut entries = Vec::new();
+    let limit = usize::try_from(INBOX_SLOTS).unwrap_or(usize::MAX);
+    for (slot, payload) in view.prefix(Space::Ring, key, limit)? {
+        let entry = parse(Space::Ring, &slot, &payload, source)?;
+        if entry.seq > floor && entry.seq <= head {
+            entries.push(entry);
+        }
+    }
+    entries.sort_unstable_by_key(|e| e.seq);
+    Ok(entries)
+}
+
+/// What an audience's log holds after `floor` and up to `head`, in order, at most `limit`.
+pub(super) fn broadcasts(
+    view: &impl View,
+    log: &[u8],
+    floor: u64,
+    head: u64,
+    limit: usize,
+) -> Result<Vec<Raw>, StoreError> {
+    let from = Key::empty().raw(log).number(floor.saturating_add(1)).done();
+    let to = Key::empty().raw(log).number(head.saturating_add(1)).done();
+    let rows = view.range(Space::Broadcast, Range::forward(&from, Some(&to), limit))?;
+    rows.iter()
+        .map(|(key, payload)| parse(Space::Broadcast, key, payload, Source::Broadcast))
+        .collect()
+}
+
+/// The audiences that a broadcast message stands in, as log keys with places.
+pub(super) fn audiences_of(
+    view: &impl View,
+    app: &AppId,
+    message: MessageId,
+) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+    let prefix = Key::of(app).raw(message.0.as_bytes()).done();
+    let mut audiences = Vec::new();
+    for (key, payload) in view.prefix(Space::BroadcastOf, &prefix, 16)? {
+        if let Some(seq) = Parts(&payload).number() {
+            let log = Key::of(app).raw(&key[prefix.len()..]).done();
+            audiences.push((log, seq));
+        }
+    }
+    Ok(audiences)
+}
+
+/// The newest broadcast of an app.
+pub(crate) fn broadcast_head(view: &impl View, app: &AppId) -> Result<u64, StoreError> {
+    Ok(view.number(Space::Head, &broadcasts_key(app))?.unwrap_or(0))
+}
+
+/// Takes an expired message out of the broadcasts.
+pub(crate) fn forget_broadcasts(
+    txn: &mut Txn<'_>,
+    app: &AppId,
+    message: MessageId,
+) -> Result<(), StoreError> {
+    for (log, seq) in audiences_of(txn, app, message)? {
+        txn.remove(Space::Broadcast, Key::empty().raw(&log).number(seq));
+        let back = Key::of(app).raw(message.0.as_bytes());
+        txn.remove(Space::BroadcastOf, back.raw(&log[app.as_str().len() + 1..]));
+    }
+    Ok(())
+}
+
+/// Removes a ring with its newest place.
+pub(super) fn forget(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
+    let end = prefix_end(key);
+    let limit = usize::try_from(INBOX_SLOTS).unwrap_or(usize::MAX);
+    for (slot, _) in txn.range(Space::Ring, Range::forward(key, end.as_deref(), limit))? {
+        txn.remove(Space::Ring, slot);
+    }
+    txn.remove(Space::Head, key);
+    Ok(())
+}
