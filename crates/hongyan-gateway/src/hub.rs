@@ -168,10 +168,10 @@ impl Hub {
         let mut index = self.index();
         let key = (reader.app.clone(), reader.device.clone());
         if let Some(place) = unfinished {
-            if index.unfinished_order.len() >= UNFINISHED_LEN_MAX {
-                if let Some(oldest) = index.unfinished_order.pop_front() {
-                    index.unfinished.remove(&oldest);
-                }
+            if index.unfinished_order.len() >= UNFINISHED_LEN_MAX
+                && let Some(oldest) = index.unfinished_order.pop_front()
+            {
+                index.unfinished.remove(&oldest);
             }
             if index.unfinished.insert(key.clone(), place).is_none() {
                 index.unfinished_order.push_back(key.clone());
@@ -181,10 +181,9 @@ impl Hub {
             .devices
             .get(&key)
             .is_some_and(|member| member.session == session)
+            && let Some(member) = index.devices.remove(&key)
         {
-            if let Some(member) = index.devices.remove(&key) {
-                index.forget(&member);
-            }
+            index.forget(&member);
         }
     }
 
@@ -220,10 +219,10 @@ impl Hub {
 
     pub(crate) fn set_state(&self, session: SessionId, reader: &Reader, state: AppState) {
         let key = (reader.app.clone(), reader.device.clone());
-        if let Some(member) = self.index().devices.get_mut(&key) {
-            if member.session == session {
-                member.state = state;
-            }
+        if let Some(member) = self.index().devices.get_mut(&key)
+            && member.session == session
+        {
+            member.state = state;
         }
     }
 

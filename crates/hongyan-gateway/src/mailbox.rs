@@ -157,10 +157,10 @@ impl Mailbox {
     }
 
     fn wake(&self) {
-        if !self.woken.swap(true, Ordering::AcqRel) {
-            if let Err(error) = self.waker.wake() {
-                tracing::warn!(%error, "a reactor could not be woken; its timers will");
-            }
+        if !self.woken.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::warn!(%error, "a reactor could not be woken; its timers will");
         }
     }
 

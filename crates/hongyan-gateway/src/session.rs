@@ -319,13 +319,12 @@ impl Session {
 
     /// Caught up: nothing of the past can come any more.
     fn forget_past(&mut self) {
-        if let Some(window) = &mut self.window {
-            if window
+        if let Some(window) = &mut self.window
+            && window
                 .sent_before
                 .is_some_and(|before| self.sent.covers(&before))
-            {
-                window.sent_before = None;
-            }
+        {
+            window.sent_before = None;
         }
         self.acked();
     }

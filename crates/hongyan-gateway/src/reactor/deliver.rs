@@ -13,7 +13,7 @@ use crate::backend::{Job, Report, What};
 use crate::mailbox::Again;
 use crate::options::ticks;
 use crate::protocol::Encoding;
-use crate::protocol::websocket::outgoing::{self, Place, ServerMessage};
+use crate::protocol::websocket::outgoing::{self, Id, Place, ServerMessage};
 use crate::session::Sent;
 
 /// Shared parts that are kept for sessions that read the same broadcast a little later.
@@ -39,11 +39,12 @@ impl Reactor {
     }
 
     pub(super) fn queue_pull(&mut self, key: usize) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            if connection.session.is_some() && !connection.queued {
-                connection.queued = true;
-                self.pulls.push_back(key);
-            }
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.session.is_some()
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.pulls.push_back(key);
         }
     }
 
@@ -311,7 +312,7 @@ impl Reactor {
             .and_then(|c| c.session.as_mut());
         let Some(session) = session else { return };
         session.recall(id);
-        self.say(key, &ServerMessage::Recall { id });
+        self.say(key, &ServerMessage::Recall { id: Id(id) });
         self.queue_pull(key);
     }
 }

@@ -141,11 +141,11 @@ impl Reactor {
         let mut events = Events::with_capacity(1024);
         while !self.stopping {
             let wait = self.wait();
-            if let Err(error) = self.parts.poll.poll(&mut events, wait) {
-                if error.kind() != io::ErrorKind::Interrupted {
-                    tracing::error!(%error, "a reactor cannot wait for its sockets; it tries again");
-                    std::thread::sleep(Duration::from_millis(50));
-                }
+            if let Err(error) = self.parts.poll.poll(&mut events, wait)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "a reactor cannot wait for its sockets; it tries again");
+                std::thread::sleep(Duration::from_millis(50));
             }
             self.look_at_clock();
             for event in &events {
@@ -521,11 +521,11 @@ impl Reactor {
     }
 
     fn mark_dirty(&mut self, key: usize) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            if !connection.dirty {
-                connection.dirty = true;
-                self.dirty.push(key);
-            }
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.dirty
+        {
+            connection.dirty = true;
+            self.dirty.push(key);
         }
     }
 
@@ -546,10 +546,11 @@ impl Reactor {
         };
         match flushed {
             Ok(true) => {
-                if let Some(mut output) = connection.output.take() {
-                    if output.recycle() && self.pool.len() < POOL_LEN_MAX {
-                        self.pool.push(output);
-                    }
+                if let Some(mut output) = connection.output.take()
+                    && output.recycle()
+                    && self.pool.len() < POOL_LEN_MAX
+                {
+                    self.pool.push(output);
                 }
                 match connection.phase {
                     Phase::Ending => self.end(key),

@@ -100,6 +100,14 @@ struct Header {
     taken: usize,
 }
 
+#[derive(Debug, Default)]
+enum Held {
+    #[default]
+    Nothing,
+    Message,
+    Control,
+}
+
 /// Where the bytes of a finished thing are.
 #[derive(Debug)]
 enum Place {
@@ -113,8 +121,8 @@ enum Place {
 pub struct Decoder {
     header_bytes: [u8; HEADER_BYTES_MAX],
     header_len: u8,
-    /// What was handed out last lives in `message` or `control`; drop it on the next call.
-    handed_out: bool,
+    /// What was handed out last and is dropped on the next call.
+    handed_out: Held,
     /// `Text` or `Binary` while a fragmented message is under way.
     message_kind: Option<Opcode>,
     frame: Option<Header>,
@@ -146,18 +154,25 @@ impl Decoder {
         at: &mut usize,
         message_bytes_max: usize,
     ) -> Result<Option<Incoming<'a>>, Fault> {
-        if std::mem::take(&mut self.handed_out) {
-            self.message.clear();
-            self.control.clear();
+        // A control frame may have come inside a message, which must stay then.
+        match std::mem::take(&mut self.handed_out) {
+            Held::Nothing => {}
+            Held::Message => self.message.clear(),
+            Held::Control => self.control.clear(),
         }
         let Some((opcode, place)) = self.step(input, at, message_bytes_max)? else {
             return Ok(None);
         };
-        self.handed_out = true;
         let payload: &'a [u8] = match place {
             Place::Input(range) => &input[range],
-            Place::Message => &self.message,
-            Place::Control => &self.control,
+            Place::Message => {
+                self.handed_out = Held::Message;
+                &self.message
+            }
+            Place::Control => {
+                self.handed_out = Held::Control;
+                &self.control
+            }
         };
         Ok(Some(match opcode {
             Opcode::Text => Incoming::Text(payload),

@@ -31,7 +31,7 @@ pub enum ServerMessage<'a> {
         lost: u64,
     },
     Recall {
-        id: MessageId,
+        id: Id,
     },
     Idle {
         head: Place,
@@ -66,6 +66,16 @@ impl Serialize for Place {
     }
 }
 
+/// A message's id in its text form, in both encodings.
+#[derive(Debug, Clone, Copy)]
+pub struct Id(pub MessageId);
+
+impl Serialize for Id {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
 /// Whether the client's place was known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,7 +89,7 @@ pub enum Replay {
 /// The part of a `msg` that all sessions share.
 #[derive(Serialize)]
 struct Shared<'a> {
-    id: MessageId,
+    id: Id,
     at: Timestamp,
     exp: Timestamp,
     class: Class,
@@ -144,7 +154,7 @@ pub fn shared(encoding: Encoding, message: &Message) -> Bytes {
         _ => None,
     };
     let body = Shared {
-        id: message.id,
+        id: Id(message.id),
         at: message.accepted_at,
         exp: message.expires_at,
         class: message.class,

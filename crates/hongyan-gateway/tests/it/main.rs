@@ -1,0 +1,14 @@
+//! The gateway over real sockets on loopback, with a store in memory behind its ports.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets the unexpected has failed"
+)]
+
+mod client;
+mod hub;
+mod protocol;
+mod rig;
+mod store;
+mod transport;

@@ -1,0 +1,514 @@
+//! A registry and an inbox in memory, as small as the gateway's needs.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use hongyan_core::app::{App, Credential, Key};
+use hongyan_core::device::{Device, Platform};
+use hongyan_core::message::{Audience, Target};
+use hongyan_core::port::{
+    Ack, Entry, Inbox, InboxPage, Owner, Reader, Registry, SessionSink, Subscription,
+};
+use hongyan_core::session::{SessionEvent, SessionSaid};
+use hongyan_core::{
+    AppId, ChannelId, CredentialName, Cursor, DeviceId, KeyId, Message, MessageId, Reason,
+    StoreError, Timestamp, Topic, User, UserId,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    state: Mutex<State>,
+    pub(crate) reads: AtomicUsize,
+    pub(crate) broken: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    devices: HashMap<DeviceId, Device>,
+    topics: BTreeSet<(DeviceId, Topic)>,
+    lists: HashMap<Owner, Vec<(u64, Arc<Message>)>>,
+    order: u64,
+    acked: HashMap<(DeviceId, Option<UserId>), Acked>,
+    recalled: HashSet<MessageId>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Acked {
+    user: u64,
+    device: u64,
+    broadcast: u64,
+    ids: HashSet<MessageId>,
+}
+
+pub(crate) fn app() -> AppId {
+    AppId::parse("demo").unwrap()
+}
+
+pub(crate) fn device(name: &str) -> DeviceId {
+    DeviceId::parse(name).unwrap()
+}
+
+pub(crate) fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+fn hash(secret: &str) -> [u8; 32] {
+    ring::digest::digest(&ring::digest::SHA256, secret.as_bytes())
+        .as_ref()
+        .try_into()
+        .unwrap()
+}
+
+impl Store {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Registers a device whose token is `token-<name>`.
+    pub(crate) fn add_device(&self, name: &str, bound_to: Option<&str>) {
+        let record: Device = serde_json::from_value(serde_json::json!({
+            "app": "demo", "id": name, "platform": "android", "user": bound_to,
+            "secret_hash": hash(&format!("token-{name}")).to_vec(),
+            "created_at": 0, "last_seen": 0,
+        }))
+        .unwrap();
+        assert_eq!(record.platform, Platform::Android);
+        self.lock().devices.insert(device(name), record);
+    }
+
+    pub(crate) fn bind(&self, name: &str, bound_to: Option<&str>) {
+        let mut state = self.lock();
+        let record = state.devices.get_mut(&device(name)).unwrap();
+        record.user = bound_to.map(user);
+        record.binding += 1;
+    }
+
+    pub(crate) fn append(&self, owner: Owner, body: &str, expires_at: i64) -> MessageId {
+        let mut state = self.lock();
+        state.order += 1;
+        let order = state.order;
+        let id = MessageId(uuid::Uuid::from_u128(u128::from(order) | 7 << 76 | 2 << 62));
+        let to = match &owner {
+            Owner::User(user) => Target::Users(vec![user.clone()]),
+            Owner::Device(device) => Target::Devices(vec![device.clone()]),
+            Owner::Audience(Audience::Topic(topic)) => Target::Topic(topic.clone()),
+            Owner::Audience(Audience::All) => Target::All,
+        };
+        let mut message: Message = serde_json::from_value(serde_json::json!({
+            "id": id, "app": "demo", "to": {"users": ["x"]},
+            "notification": {"title": "t", "body": body},
+            "accepted_at": 0, "expires_at": expires_at,
+        }))
+        .unwrap();
+        message.to = to;
+        state
+            .lists
+            .entry(owner)
+            .or_default()
+            .push((order, Arc::new(message)));
+        id
+    }
+
+    pub(crate) fn mark_recalled(&self, id: MessageId) {
+        self.lock().recalled.insert(id);
+    }
+
+    /// What the device could still fetch.
+    pub(crate) fn unread(&self, name: &str, bound_to: Option<&str>) -> usize {
+        let reader = Reader {
+            app: app(),
+            device: device(name),
+            user: bound_to.map(user),
+        };
+        self.page(&reader, None, usize::MAX, Timestamp(0))
+            .entries
+            .len()
+    }
+
+    fn page(
+        &self,
+        reader: &Reader,
+        after: Option<Cursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> InboxPage {
+        let state = self.lock();
+        let acked = state
+            .acked
+            .get(&(reader.device.clone(), reader.user.clone()))
+            .cloned()
+            .unwrap_or_default();
+        let begin = Cursor {
+            epoch: 1,
+            reader: reader_hash(reader),
+            user: acked.user,
+            device: acked.device,
+            broadcast: acked.broadcast,
+        };
+        let fits = |c: &Cursor| c.epoch == begin.epoch && c.reader == begin.reader;
+        let reset = after.is_some_and(|c| !fits(&c));
+        let start = after.filter(fits).unwrap_or(begin);
+        let mut all: Vec<(u64, u8, Arc<Message>)> = Vec::new();
+        let mut head = begin;
+        for (owner, list) in &state.lists {
+            let (kind, mine) = match owner {
+                Owner::User(user) => (0, reader.user.as_ref() == Some(user)),
+                Owner::Device(device) => (1, *device == reader.device),
+                Owner::Audience(Audience::All) => (2, true),
+                Owner::Audience(Audience::Topic(topic)) => (
+                    2,
+                    state
+                        .topics
+                        .contains(&(reader.device.clone(), topic.clone())),
+                ),
+            };
+            if mine {
+                for (order, message) in list {
+                    *part(&mut head, kind) = (*part(&mut head, kind)).max(*order);
+                    if *order > *part(&mut start.clone(), kind) {
+                        all.push((*order, kind, Arc::clone(message)));
+                    }
+                }
+            }
+        }
+        all.sort_by_key(|(order, ..)| *order);
+        let mut next = start;
+        let mut entries = Vec::new();
+        let mut more = false;
+        for (order, kind, message) in all {
+            if entries.len() >= limit {
+                more = true;
+                break;
+            }
+            *part(&mut next, kind) = order;
+            let gone = message.expires_at <= now
+                || acked.ids.contains(&message.id)
+                || state.recalled.contains(&message.id);
+            if !gone {
+                entries.push(Entry {
+                    cursor: next,
+                    message,
+                });
+            }
+        }
+        InboxPage {
+            entries,
+            next,
+            head,
+            lost: 0,
+            reset,
+            more,
+        }
+    }
+}
+
+fn part(cursor: &mut Cursor, kind: u8) -> &mut u64 {
+    match kind {
+        0 => &mut cursor.user,
+        1 => &mut cursor.device,
+        _ => &mut cursor.broadcast,
+    }
+}
+
+fn reader_hash(reader: &Reader) -> u32 {
+    let text = format!("{}/{}/{:?}", reader.app, reader.device, reader.user);
+    text.bytes().fold(17, |h: u32, b| {
+        h.wrapping_mul(31).wrapping_add(u32::from(b))
+    })
+}
+
+#[async_trait]
+impl Inbox for Store {
+    async fn read(
+        &self,
+        reader: &Reader,
+        after: Option<Cursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<InboxPage, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(StoreError::Busy { retry_after_ms: 1 });
+        }
+        Ok(self.page(reader, after, limit, now))
+    }
+
+    async fn ack(
+        &self,
+        reader: &Reader,
+        ack: Ack,
+        _now: Timestamp,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        let before = self.page(reader, None, usize::MAX, Timestamp(i64::MIN));
+        let mut state = self.lock();
+        let acked = state
+            .acked
+            .entry((reader.device.clone(), reader.user.clone()))
+            .or_default();
+        match ack {
+            Ack::Upto(place) => {
+                if place.reader != before.head.reader || place.epoch != 1 {
+                    return Ok(Vec::new());
+                }
+                acked.user = acked.user.max(place.user);
+                acked.device = acked.device.max(place.device);
+                acked.broadcast = acked.broadcast.max(place.broadcast);
+                Ok(before
+                    .entries
+                    .iter()
+                    .filter(|entry| place.covers(&entry.cursor))
+                    .map(|entry| entry.message.id)
+                    .collect())
+            }
+            Ack::Ids(ids) => {
+                let known: Vec<_> = before
+                    .entries
+                    .iter()
+                    .map(|entry| entry.message.id)
+                    .filter(|id| ids.contains(id))
+                    .collect();
+                acked.ids.extend(&known);
+                Ok(known)
+            }
+        }
+    }
+
+    async fn head(&self, reader: &Reader) -> Result<Cursor, StoreError> {
+        Ok(self.page(reader, None, 0, Timestamp(0)).head)
+    }
+
+    async fn message(
+        &self,
+        _app: &AppId,
+        id: MessageId,
+    ) -> Result<Option<Arc<Message>>, StoreError> {
+        let state = self.lock();
+        let found = state
+            .lists
+            .values()
+            .flatten()
+            .find(|(_, message)| message.id == id);
+        Ok(found.map(|(_, message)| Arc::clone(message)))
+    }
+
+    async fn messages(
+        &self,
+        ids: &[(AppId, MessageId)],
+    ) -> Result<Vec<Option<Arc<Message>>>, StoreError> {
+        let mut found = Vec::new();
+        for (app, id) in ids {
+            found.push(self.message(app, *id).await?);
+        }
+        Ok(found)
+    }
+
+    async fn recalled(&self, _app: &AppId, id: MessageId) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.lock().recalled.contains(&id).then_some(Timestamp(0)))
+    }
+}
+
+const UNUSED: Result<(), StoreError> = Err(StoreError::NotFound { entity: "unused" });
+
+#[async_trait]
+impl Registry for Store {
+    async fn put_app(&self, _: App, _: Option<u64>) -> Result<(), StoreError> {
+        UNUSED
+    }
+    async fn app(&self, _: &AppId) -> Result<Option<App>, StoreError> {
+        Ok(None)
+    }
+    async fn apps(&self, _: Option<&AppId>, _: usize) -> Result<Vec<App>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn delete_app(&self, _: &AppId) -> Result<(), StoreError> {
+        UNUSED
+    }
+    async fn put_key(&self, _: Key) -> Result<(), StoreError> {
+        UNUSED
+    }
+    async fn key_by_hash(&self, _: &[u8; 32]) -> Result<Option<Key>, StoreError> {
+        Ok(None)
+    }
+    async fn keys(&self, _: Option<&AppId>) -> Result<Vec<Key>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn delete_key(&self, _: Option<&AppId>, _: &KeyId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+    async fn put_credential(&self, _: Credential, _: Option<u64>) -> Result<(), StoreError> {
+        UNUSED
+    }
+    async fn credential(
+        &self,
+        _: &AppId,
+        _: &ChannelId,
+        _: &CredentialName,
+    ) -> Result<Option<Credential>, StoreError> {
+        Ok(None)
+    }
+    async fn credentials(&self, _: &AppId) -> Result<Vec<Credential>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn delete_credential(
+        &self,
+        _: &AppId,
+        _: &ChannelId,
+        _: &CredentialName,
+    ) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+    async fn put_device(&self, record: Device, _: Option<u64>) -> Result<(), StoreError> {
+        self.lock().devices.insert(record.id.clone(), record);
+        Ok(())
+    }
+    async fn import_devices(&self, _: Vec<Device>) -> Result<(), StoreError> {
+        UNUSED
+    }
+    async fn devices(
+        &self,
+        _: &AppId,
+        ids: &[DeviceId],
+    ) -> Result<Vec<Option<Device>>, StoreError> {
+        let state = self.lock();
+        Ok(ids
+            .iter()
+            .map(|id| state.devices.get(id).cloned())
+            .collect())
+    }
+    async fn devices_of(&self, _: &AppId, _: &[UserId]) -> Result<Vec<Vec<Device>>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn device_by_secret(&self, hash: &[u8; 32]) -> Result<Option<Device>, StoreError> {
+        Ok(self
+            .lock()
+            .devices
+            .values()
+            .find(|device| device.secret_hash == *hash)
+            .cloned())
+    }
+    async fn device_by_token(
+        &self,
+        _: &AppId,
+        _: &ChannelId,
+        _: &str,
+    ) -> Result<Option<DeviceId>, StoreError> {
+        Ok(None)
+    }
+    async fn device_page(
+        &self,
+        _: &AppId,
+        _: Option<&DeviceId>,
+        _: usize,
+    ) -> Result<Vec<Device>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn delete_device(&self, _: &AppId, id: &DeviceId) -> Result<bool, StoreError> {
+        Ok(self.lock().devices.remove(id).is_some())
+    }
+    async fn touch_device(&self, _: &AppId, _: &DeviceId, _: Timestamp) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn kill_token(
+        &self,
+        _: &AppId,
+        _: &DeviceId,
+        _: &ChannelId,
+        _: &str,
+        _: Reason,
+        _: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+    async fn put_user(&self, _: User, _: Option<u64>) -> Result<(), StoreError> {
+        UNUSED
+    }
+    async fn users(&self, _: &AppId, _: &[UserId]) -> Result<Vec<Option<User>>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn delete_user(&self, _: &AppId, _: &UserId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+    async fn subscribe(
+        &self,
+        _: &AppId,
+        topic: &Topic,
+        ids: &[DeviceId],
+    ) -> Result<(), StoreError> {
+        self.lock()
+            .topics
+            .extend(ids.iter().map(|id| (id.clone(), topic.clone())));
+        Ok(())
+    }
+    async fn unsubscribe(
+        &self,
+        _: &AppId,
+        topic: &Topic,
+        ids: &[DeviceId],
+    ) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        for id in ids {
+            state.topics.remove(&(id.clone(), topic.clone()));
+        }
+        Ok(())
+    }
+    async fn topics_of(&self, _: &AppId, id: &DeviceId) -> Result<Vec<Subscription>, StoreError> {
+        let state = self.lock();
+        let mine = state.topics.iter().filter(|(device, _)| device == id);
+        Ok(mine
+            .map(|(_, topic)| Subscription {
+                topic: topic.clone(),
+                since: 0,
+            })
+            .collect())
+    }
+    async fn subscribers(
+        &self,
+        _: &AppId,
+        _: &Topic,
+        _: Option<&DeviceId>,
+        _: usize,
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Remembers what sessions reported.
+#[derive(Debug, Default)]
+pub(crate) struct Sink(Mutex<Vec<SessionEvent>>);
+
+impl Sink {
+    pub(crate) fn events(&self) -> Vec<SessionEvent> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn said(&self) -> Vec<SessionSaid> {
+        self.events().into_iter().map(|event| event.what).collect()
+    }
+
+    pub(crate) fn acked(&self) -> Vec<MessageId> {
+        let said = self.said().into_iter();
+        said.flat_map(|what| match what {
+            SessionSaid::Acked(ids) => ids,
+            _ => Vec::new(),
+        })
+        .collect()
+    }
+
+    pub(crate) fn sent(&self) -> Vec<MessageId> {
+        let said = self.said().into_iter();
+        said.flat_map(|what| match what {
+            SessionSaid::Sent(_, ids) => ids,
+            _ => Vec::new(),
+        })
+        .collect()
+    }
+}
+
+#[async_trait]
+impl SessionSink for Sink {
+    async fn accept(&self, events: Vec<SessionEvent>) {
+        self.0.lock().unwrap().extend(events);
+    }
+}
