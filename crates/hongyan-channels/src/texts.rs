@@ -1,7 +1,10 @@
 //! Texts within limits.
 
 use hongyan_core::limits::DETAIL_BYTES_MAX;
-use hongyan_core::port::Truncation;
+use hongyan_core::port::{Outbound, Truncation};
+
+/// Stands for a text that the message has but that is empty.
+const NO_TEXT: &str = "…";
 
 /// At most `chars_max` characters, cut between characters; what was cut is noted.
 pub(crate) fn shorten(
@@ -22,6 +25,22 @@ pub(crate) fn shorten(
         to: chars_max,
     });
     short
+}
+
+/// Title and text for vendors that take no empty ones: each stands in for the other.
+pub(crate) fn title_and_text(outbound: &Outbound) -> (&str, &str) {
+    match (
+        filled(outbound.title.as_ref()),
+        filled(outbound.body.as_ref()),
+    ) {
+        (Some(title), Some(text)) => (title, text),
+        (Some(only), None) | (None, Some(only)) => (only, only),
+        (None, None) => (NO_TEXT, NO_TEXT),
+    }
+}
+
+fn filled(text: Option<&String>) -> Option<&str> {
+    text.map(|t| t.trim()).filter(|t| !t.is_empty())
 }
 
 /// A vendor's words, short enough for an event.

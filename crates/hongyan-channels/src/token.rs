@@ -10,7 +10,14 @@ use std::time::Duration;
 
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{Reason, Timestamp, Verdict};
-use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method};
+use serde_json::Value;
+
+use crate::answer::retry_after;
+use crate::egress::{CallError, Origin};
+use crate::http::{Answer, Call};
+use crate::texts::detail;
 
 /// How long before its end a token is renewed.
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
@@ -58,6 +65,20 @@ pub(crate) enum TokenError {
     },
 }
 
+impl From<CallError> for TokenError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Address { .. } | CallError::Forbidden { .. } => {
+                Self::Refused(error.to_string())
+            }
+            _ => Self::Unavailable {
+                detail: error.to_string(),
+                after: None,
+            },
+        }
+    }
+}
+
 impl TokenError {
     /// The same, in the words of a vendor's answer.
     pub(crate) fn verdict(&self) -> Verdict {
@@ -73,6 +94,57 @@ impl TokenError {
             },
         }
     }
+}
+
+/// Reads the answer of an OAuth 2.0 token endpoint (RFC 6749 section 5).
+pub(crate) fn read(answer: &Answer, now: Timestamp) -> Result<Fetched, TokenError> {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = |name: &str| match body.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => String::new(),
+    };
+    let status = answer.status;
+    match (status, body.get("access_token").and_then(Value::as_str)) {
+        (200, Some(token)) => Ok(Fetched {
+            text: token.to_owned(),
+            lives: Duration::from_secs(
+                body.get("expires_in")
+                    .and_then(Value::as_u64)
+                    .unwrap_or(3600)
+                    .clamp(1, 86_400),
+            ),
+        }),
+        (400 | 401 | 403, _) if !text("error").is_empty() => Err(TokenError::Refused(detail(
+            &format!("{} {}", text("error"), text("error_description")),
+        ))),
+        _ => Err(TokenError::Unavailable {
+            detail: format!("the token endpoint answered status {status}"),
+            after: retry_after(&answer.headers, now),
+        }),
+    }
+}
+
+/// A form for a token endpoint.
+pub(crate) fn form_call(form: String) -> Call {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    );
+    Call {
+        method: Method::POST,
+        path: String::new(),
+        headers,
+        body: form.into(),
+    }
+}
+
+/// The token endpoint, moved to the credential's own endpoint when it has one: then all of the vendor is there.
+pub(crate) fn moved(url: &str, endpoint: Option<&str>) -> Result<String, CallError> {
+    let (origin, path) = Origin::split(url)?;
+    let origin = endpoint.map_or(Ok(origin), Origin::parse)?;
+    Ok(format!("{origin}{path}"))
 }
 
 /// The token of one credential.
@@ -296,6 +368,40 @@ mod tests {
             !format!("{cache:?}").contains("Bearer"),
             "tokens are never shown"
         );
+    }
+
+    #[test]
+    fn token_answers_are_read() {
+        let check = |status: u16, body: &str, want: &str| {
+            let answer = crate::vendor::fixture::answer(status, body);
+            let got = match read(&answer, Timestamp(0)) {
+                Ok(fetched) => format!("{} {}s", fetched.text, fetched.lives.as_secs()),
+                Err(TokenError::Refused(_)) => "refused".to_owned(),
+                Err(TokenError::Unavailable { .. }) => "unavailable".to_owned(),
+            };
+            assert_eq!(got, want, "{status} {body}");
+        };
+        check(
+            200,
+            r#"{"access_token":"a\/b","expires_in":3599}"#,
+            "a/b 3599s",
+        );
+        check(200, r#"{"access_token":"t"}"#, "t 3600s");
+        check(200, "<html>", "unavailable");
+        check(
+            400,
+            r#"{"error":"invalid_grant","error_description":"clock"}"#,
+            "refused",
+        );
+        check(401, r#"{"error":1101,"sub_error":20001}"#, "refused");
+        check(400, "", "unavailable");
+        check(500, r#"{"error":"x"}"#, "unavailable");
+        check(503, "", "unavailable");
+        let here = moved(
+            "https://a.example/oauth2/token",
+            Some("https://127.0.0.1:7501/x"),
+        );
+        assert_eq!(here.unwrap(), "https://127.0.0.1:7501/oauth2/token");
     }
 
     #[tokio::test(start_paused = true)]

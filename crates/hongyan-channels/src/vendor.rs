@@ -1,6 +1,10 @@
 //! The vendors: one file each, one line each.
 
 pub mod apns;
+pub mod fcm;
+pub mod harmony;
+pub mod huawei;
+pub mod xiaomi;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,10 +20,10 @@ use crate::Egress;
 pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
     vec![
         Arc::new(apns::Apns::new(egress)),
-        //X         Arc::new(fcm::Fcm::new(egress)),
-        //X         Arc::new(huawei::Huawei::new(egress)),
-        //X         Arc::new(harmony::Harmony::new(egress)),
-        //X         Arc::new(xiaomi::Xiaomi::new(egress)),
+        Arc::new(fcm::Fcm::new(egress)),
+        Arc::new(huawei::Huawei::new(egress)),
+        Arc::new(harmony::Harmony::new(egress)),
+        Arc::new(xiaomi::Xiaomi::new(egress)),
     ]
 }
 
@@ -54,6 +58,71 @@ where
         .buffered(FAN_OUT_MAX)
         .collect()
         .await
+}
+
+/// A batch of at least this many tokens that all die of the same answer speaks of a wrong credential or environment.
+const SUSPECT_LEN: usize = 10;
+
+/// Lets no token die when all of a large batch would, with the same words, which `suspicious` recognises: the credential
+/// or the environment is wrong then.
+fn spare_tokens(verdicts: Vec<Verdict>, suspicious: impl Fn(&str) -> bool) -> Vec<Verdict> {
+    let dies = |v: &Verdict| matches!(v, Verdict::TokenDead { detail, .. } if suspicious(detail));
+    if verdicts.len() < SUSPECT_LEN || !verdicts.iter().all(dies) {
+        return verdicts;
+    }
+    let verdict = Verdict::Refused {
+        reason: Reason::TokenEnvironment,
+        detail: format!(
+            "all {} tokens of the batch were refused ({}): check the credential, its environment and where the tokens come from",
+            verdicts.len(),
+            verdicts.first().map_or("", Verdict::detail),
+        ),
+    };
+    vec![verdict; verdicts.len()]
+}
+
+/// The tokens of a batch, each once: vendors deliver to a repeated token twice.
+fn tokens(recipients: &[Recipient]) -> Vec<&str> {
+    let mut seen = std::collections::BTreeSet::new();
+    recipients
+        .iter()
+        .filter_map(|r| r.token.expose_str())
+        .filter(|token| !token.is_empty() && seen.insert(*token))
+        .collect()
+}
+
+/// What a vendor said about a request with many tokens.
+#[derive(Debug, Clone, PartialEq)]
+struct Decoded {
+    /// For everyone who is not named.
+    rest: Verdict,
+    /// For those who are named.
+    named: std::collections::BTreeMap<String, Verdict>,
+}
+
+impl Decoded {
+    const fn all(rest: Verdict) -> Self {
+        Self {
+            rest,
+            named: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn of(&self, recipient: &Recipient) -> Verdict {
+        let token = recipient.token.expose_str().unwrap_or_default();
+        self.named.get(token).unwrap_or(&self.rest).clone()
+    }
+}
+
+/// What is left of the message's life, within the vendor's limit, at least a second.
+fn ttl(
+    outbound: &hongyan_core::port::Outbound,
+    longest: std::time::Duration,
+) -> std::time::Duration {
+    outbound
+        .expires_at
+        .since(outbound.now)
+        .clamp(std::time::Duration::from_secs(1), longest)
 }
 
 #[cfg(test)]
@@ -178,6 +247,9 @@ pub(crate) mod fixture {
         faults.iter().map(|f| f.path.as_str()).collect()
     }
 
+    /// A key made for these tests; no vendor knows it.
+    pub(crate) const RSA_PEM: &str = include_str!("../tests/fixtures/rsa.pem");
+
     pub(crate) fn ec_pem() -> String {
         rcgen::KeyPair::generate().unwrap().serialize_pem()
     }
@@ -191,7 +263,7 @@ mod tests {
     fn every_vendor_has_a_name_and_sane_numbers() {
         let vendors = all(&fixture::egress());
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
-        assert_eq!(names, ["apns"]);
+        assert_eq!(names, ["apns", "fcm", "huawei", "harmony", "xiaomi"]);
         for vendor in vendors {
             let c = vendor.capability();
             assert!(c.payload_bytes_max >= 1024 && c.batch_len_max > 0 && c.concurrency > 0);

@@ -64,8 +64,6 @@ const TOKEN_REUSE: Duration = Duration::from_secs(45 * 60);
 const TOKEN_FORCE_PAUSE: Duration = Duration::from_secs(20 * 60);
 /// First wait after `TooManyRequests` for one device, where Apple names none.
 const DEVICE_PAUSE: Duration = Duration::from_secs(60);
-/// A batch of at least this many bad tokens speaks of a wrong environment.
-const ENVIRONMENT_SUSPECT_LEN: usize = 10;
 
 /// What Apple hands out for an app.
 #[derive(Debug)]
@@ -82,7 +80,7 @@ enum Auth {
     Token {
         key_id: String,
         team_id: String,
-        signer: Signer,
+        signer: Box<Signer>,
     },
     Certificate,
 }
@@ -131,7 +129,7 @@ impl Config {
                 (Some(key_id), Some(team_id), Some(signer)) => Some(Auth::Token {
                     key_id,
                     team_id,
-                    signer,
+                    signer: Box::new(signer),
                 }),
                 _ => None,
             }
@@ -551,20 +549,9 @@ fn since(answer: &Answer, words: &str) -> String {
         )
 }
 
-/// Many bad tokens at once speak of a wrong environment: no token dies of it.
-fn spare_tokens(verdicts: Vec<Verdict>) -> Vec<Verdict> {
-    let bad = |v: &Verdict| matches!(v, Verdict::TokenDead { detail, .. } if detail.ends_with("BadDeviceToken"));
-    if verdicts.len() < ENVIRONMENT_SUSPECT_LEN || !verdicts.iter().all(bad) {
-        return verdicts;
-    }
-    let verdict = Verdict::Refused {
-        reason: Reason::TokenEnvironment,
-        detail: format!(
-            "all {} tokens of the batch were answered BadDeviceToken: check the environment of the credential and of the tokens",
-            verdicts.len()
-        ),
-    };
-    vec![verdict; verdicts.len()]
+/// Whether a death may in truth be a wrong environment.
+fn wrong_environment(detail: &str) -> bool {
+    detail.ends_with("BadDeviceToken")
 }
 
 /// The vendor.
@@ -788,7 +775,7 @@ impl Channel for Sender {
             .map(|recipient| self.send_one(&encoded, &headers, recipient, until))
             .collect();
         let verdicts = vendor::fan_out(calls).await;
-        spare_tokens(verdicts)
+        vendor::spare_tokens(verdicts, wrong_environment)
     }
 
     /// Sends a background push to a token that no device has: `BadDeviceToken` proves the credential.
@@ -1102,16 +1089,19 @@ mod tests {
             &fixture::answer(400, r#"{"reason":"BadDeviceToken"}"#),
             fixture::NOW,
         );
-        let few = spare_tokens(vec![bad.clone(); 9]);
+        let few = vendor::spare_tokens(vec![bad.clone(); 9], wrong_environment);
         assert!(few.iter().all(|v| v.reason() == Reason::TokenInvalid));
-        let all = spare_tokens(vec![bad.clone(); 10]);
+        let all = vendor::spare_tokens(vec![bad.clone(); 10], wrong_environment);
         assert!(
             all.iter()
                 .all(|v| fixture::words(v) == "refused token_environment")
         );
         let mut mixed = vec![bad; 10];
         mixed.push(accepted(None));
-        assert_eq!(spare_tokens(mixed.clone()), mixed);
+        assert_eq!(
+            vendor::spare_tokens(mixed.clone(), wrong_environment),
+            mixed
+        );
     }
 
     #[test]
