@@ -279,6 +279,8 @@ impl Credentials {
     }
 }
 
-fn bound_to(app: &AppId, channel: &ChannelId, name: &CredentialName) -> String {
+/// What a credential's secrets are sealed for: its place.
+#[must_use]
+pub fn bound_to(app: &AppId, channel: &ChannelId, name: &CredentialName) -> String {
     format!("credential/{app}/{channel}/{name}")
 }

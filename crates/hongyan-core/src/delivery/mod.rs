@@ -511,6 +511,7 @@ impl Delivery {
         let detail = Some(verdict.detail().to_owned()).filter(|d| !d.is_empty());
         match verdict {
             Verdict::Accepted { .. } => {
+                self.via = Some(channel.clone());
                 let attempt = self.attempt;
                 self.state = State::Done {
                     reason: Reason::AcceptedByVendor,

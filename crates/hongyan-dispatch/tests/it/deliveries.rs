@@ -29,7 +29,12 @@ async fn a_device_without_a_session_gets_exactly_one_push() {
     assert_eq!(w.alpha.sent().len() + w.beta.sent().len(), 1);
     assert_eq!(
         w.trace(id).await,
-        ["accepted", "targeted", "sent_vendor@alpha", "accepted_by_vendor(accepted_by_vendor)@alpha"]
+        [
+            "accepted",
+            "targeted",
+            "sent_vendor@alpha",
+            "accepted_by_vendor(accepted_by_vendor)@alpha"
+        ]
     );
 }
 
@@ -83,13 +88,29 @@ async fn an_ack_that_overtakes_the_router_ends_the_delivery() {
 async fn a_dead_token_leaves_a_tombstone_and_the_next_channel_is_tried() {
     let w = world().await;
     let d = w.device("d1", Some("u1"), &["alpha", "beta"]).await;
-    w.alpha.script([Verdict::TokenDead { reason: Reason::TokenInvalid, detail: "410".into() }]);
+    w.alpha.script([Verdict::TokenDead {
+        reason: Reason::TokenInvalid,
+        detail: "410".into(),
+    }]);
     let id = w.send(to_users(&["u1"])).await;
     assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     assert_eq!((w.alpha.sent().len(), w.beta.sent().len()), (1, 1));
-    let found = w.ports.registry.devices(&w.app, &[d]).await.unwrap().remove(0).unwrap();
+    let found = w
+        .ports
+        .registry
+        .devices(&w.app, &[d])
+        .await
+        .unwrap()
+        .remove(0)
+        .unwrap();
     let state = found.token(&channel("alpha")).unwrap().state;
-    assert!(matches!(state, TokenState::Dead { reason: Reason::TokenInvalid, .. }));
+    assert!(matches!(
+        state,
+        TokenState::Dead {
+            reason: Reason::TokenInvalid,
+            ..
+        }
+    ));
     // The tombstone holds: the next message does not try alpha.
     let id = w.send(to_users(&["u1"])).await;
     w.outcome(id).await;
@@ -107,7 +128,10 @@ async fn failures_are_tried_again_until_the_vendor_takes_it() {
     let twice = || async {
         w.pass(Duration::from_secs(5));
         let trace = w.trace(id).await;
-        trace.iter().any(|t| t.starts_with("accepted_by")).then_some(())
+        trace
+            .iter()
+            .any(|t| t.starts_with("accepted_by"))
+            .then_some(())
     };
     w.until(twice).await.expect("the third try is taken");
     assert_eq!(w.alpha.sent().len(), 3);
@@ -119,7 +143,10 @@ async fn tries_are_bounded_and_a_refusal_without_fallback_is_final() {
     w.device("d1", Some("u1"), &["alpha", "beta"]).await;
     let mut draft = to_users(&["u1"]);
     draft.options.channels.fallback = false;
-    w.alpha.script([Verdict::Refused { reason: Reason::PayloadRejected, detail: "no".into() }]);
+    w.alpha.script([Verdict::Refused {
+        reason: Reason::PayloadRejected,
+        detail: "no".into(),
+    }]);
     let id = w.send(draft).await;
     assert_eq!(w.outcome(id).await, Reason::PayloadRejected);
     assert!(w.beta.sent().is_empty());
@@ -129,7 +156,10 @@ async fn tries_are_bounded_and_a_refusal_without_fallback_is_final() {
 async fn who_cannot_be_reached_is_said_with_the_reason() {
     let w = world().await;
     w.device("d1", Some("u1"), &[]).await;
-    let (none, bare) = (w.send(to_users(&["nobody"])).await, w.send(to_users(&["u1"])).await);
+    let (none, bare) = (
+        w.send(to_users(&["nobody"])).await,
+        w.send(to_users(&["u1"])).await,
+    );
     assert_eq!(w.outcome(none).await, Reason::NoDevice);
     assert_eq!(w.outcome(bare).await, Reason::NoChannel);
 }
@@ -143,16 +173,38 @@ async fn quiet_hours_hold_until_the_window_opens() {
         end: "13:00".into(),
         classes: vec![Class::Marketing],
     };
-    let stored = w.ports.registry.users(&w.app, &[user("u1")]).await.unwrap().remove(0).unwrap();
-    let preferences = Preferences { quiet_hours: Some(quiet), ..Default::default() };
-    let changed = User { preferences, version: stored.version + 1, ..stored.clone() };
-    w.ports.registry.put_user(changed, Some(stored.version)).await.unwrap();
+    let stored = w
+        .ports
+        .registry
+        .users(&w.app, &[user("u1")])
+        .await
+        .unwrap()
+        .remove(0)
+        .unwrap();
+    let preferences = Preferences {
+        quiet_hours: Some(quiet),
+        ..Default::default()
+    };
+    let changed = User {
+        preferences,
+        version: stored.version + 1,
+        ..stored.clone()
+    };
+    w.ports
+        .registry
+        .put_user(changed, Some(stored.version))
+        .await
+        .unwrap();
     let mut draft = to_users(&["u1"]);
     draft.class = Class::Marketing;
     let held = w.send(draft).await;
     w.sees(held, "held(quiet_hours)").await;
     let urgent = w.send(to_users(&["u1"])).await;
-    assert_eq!(w.outcome(urgent).await, Reason::AcceptedByVendor, "another class passes");
+    assert_eq!(
+        w.outcome(urgent).await,
+        Reason::AcceptedByVendor,
+        "another class passes"
+    );
     w.pass(Duration::from_secs(3600));
     assert_eq!(w.outcome(held).await, Reason::AcceptedByVendor);
 }
@@ -193,7 +245,10 @@ async fn the_latest_device_and_the_first_ack_are_enough() {
     let mut latest = to_users(&["u1"]);
     latest.options.devices = DeviceChoice::Latest;
     let id = w.send(latest).await;
-    assert_eq!(w.outcomes(id, 1).await, [("d2".to_owned(), Reason::AcceptedByVendor)]);
+    assert_eq!(
+        w.outcomes(id, 1).await,
+        [("d2".to_owned(), Reason::AcceptedByVendor)]
+    );
     w.presence.connect(&w.app, &d1);
     w.presence.connect(&w.app, &d2);
     let mut first = to_users(&["u1"]);
@@ -203,7 +258,10 @@ async fn the_latest_device_and_the_first_ack_are_enough() {
     w.ack(&d2, Some("u1"), id).await;
     assert_eq!(
         w.outcomes(id, 2).await,
-        [("d1".to_owned(), Reason::Cancelled), ("d2".to_owned(), Reason::Delivered)]
+        [
+            ("d1".to_owned(), Reason::Cancelled),
+            ("d2".to_owned(), Reason::Delivered)
+        ]
     );
 }
 
@@ -237,8 +295,16 @@ async fn a_recall_stops_what_has_not_left() {
     // What the vendor has is withdrawn.
     w.presence.gone(&w.app, &d);
     let id = w.send(to_users(&["u1"])).await;
-    w.outcome(id).await;
-    assert_eq!(w.dispatch.recall().recall(&w.app, id).await.unwrap().withdrawn, 1);
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    assert_eq!(
+        w.dispatch
+            .recall()
+            .recall(&w.app, id)
+            .await
+            .unwrap()
+            .withdrawn,
+        1
+    );
 }
 
 #[tokio::test]
@@ -250,7 +316,11 @@ async fn a_topic_reaches_its_subscribers_in_batches() {
         ids.push(w.device(&format!("d{n:03}"), None, &["alpha"]).await);
     }
     w.device("other", None, &["alpha"]).await;
-    w.ports.registry.subscribe(&w.app, &topic, &ids).await.unwrap();
+    w.ports
+        .registry
+        .subscribe(&w.app, &topic, &ids)
+        .await
+        .unwrap();
     let id = w.send(to(Target::Topic(topic))).await;
     assert_eq!(w.outcomes(id, 250).await.len(), 250);
     let sent = w.alpha.sent();
@@ -264,10 +334,21 @@ async fn a_topic_reaches_its_subscribers_in_batches() {
 #[tokio::test]
 async fn the_same_idempotency_key_is_one_message() {
     let w = world().await;
-    let key = |body: u8| Some(IdempotencyKey { key: "k".into(), body_hash: [body; 32] });
+    let key = |body: u8| {
+        Some(IdempotencyKey {
+            key: "k".into(),
+            body_hash: [body; 32],
+        })
+    };
     let intake = w.dispatch.intake();
-    let first = intake.accept(&w.app, vec![to_users(&["u1"])], key(1)).await.unwrap();
-    let again = intake.accept(&w.app, vec![to_users(&["u1"])], key(1)).await.unwrap();
+    let first = intake
+        .accept(&w.app, vec![to_users(&["u1"])], key(1))
+        .await
+        .unwrap();
+    let again = intake
+        .accept(&w.app, vec![to_users(&["u1"])], key(1))
+        .await
+        .unwrap();
     assert_eq!((first.replayed, again.replayed), (false, true));
     assert_eq!(first.ids, again.ids);
     let other = intake.accept(&w.app, vec![to_users(&["u1"])], key(2)).await;
@@ -283,11 +364,20 @@ async fn counters_equal_the_events() {
     w.outcomes(id, 3).await;
     let events = w.events(id).await;
     let counters = w.ports.ledger.message_counters(&w.app, id).await.unwrap();
-    assert_eq!(counters.iter().map(|c| c.count).sum::<u64>(), events.len() as u64);
+    assert_eq!(
+        counters.iter().map(|c| c.count).sum::<u64>(),
+        events.len() as u64
+    );
     for row in counters {
         let same = events.iter().filter(|e| {
             (e.stage, e.reason, &e.channel, e.platform, e.class)
-                == (row.key.stage, row.key.reason, &row.key.channel, row.key.platform, row.key.class)
+                == (
+                    row.key.stage,
+                    row.key.reason,
+                    &row.key.channel,
+                    row.key.platform,
+                    row.key.class,
+                )
         });
         assert_eq!(same.count() as u64, row.count, "{:?}", row.key);
     }

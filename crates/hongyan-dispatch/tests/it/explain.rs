@@ -16,21 +16,41 @@ async fn explain_says_what_then_happens() {
     let dice = SeededDice::new(20_260_301);
     for n in 0..200 {
         let (name, holder) = (format!("d{n}"), format!("u{n}"));
-        let channels: &[&str] = [&["alpha"][..], &["beta"], &["alpha", "beta"], &["gamma"], &[]]
-            [usize::try_from(dice.below(5)).unwrap()];
+        let channels: &[&str] = [
+            &["alpha"][..],
+            &["beta"],
+            &["alpha", "beta"],
+            &["gamma"],
+            &[],
+        ][usize::try_from(dice.below(5)).unwrap()];
         let d = w.device(&name, Some(&holder), channels).await;
         let online = dice.below(2) == 0;
         if online {
             w.presence.connect(&w.app, &d);
         }
         if dice.below(4) == 0 {
-            let found = w.ports.registry.users(&w.app, &[user(&holder)]).await.unwrap();
+            let found = w
+                .ports
+                .registry
+                .users(&w.app, &[user(&holder)])
+                .await
+                .unwrap();
             let found = found.into_iter().next().flatten().unwrap();
-            let preferences =
-                Preferences { muted_classes: vec![Class::Marketing], ..Default::default() };
+            let preferences = Preferences {
+                muted_classes: vec![Class::Marketing],
+                ..Default::default()
+            };
             let version = found.version;
-            let muted = User { preferences, version: version + 1, ..found };
-            w.ports.registry.put_user(muted, Some(version)).await.unwrap();
+            let muted = User {
+                preferences,
+                version: version + 1,
+                ..found
+            };
+            w.ports
+                .registry
+                .put_user(muted, Some(version))
+                .await
+                .unwrap();
         }
         let mut draft = to_users(&[&holder]);
         draft.class = [Class::Im, Class::Marketing][usize::try_from(dice.below(2)).unwrap()];
@@ -42,7 +62,12 @@ async fn explain_says_what_then_happens() {
         ][usize::try_from(dice.below(4)).unwrap()];
         draft.options.push.enabled =
             draft.options.delivery == DeliveryMode::OfflineOnly || dice.below(5) > 0;
-        let said = w.dispatch.explainer().explain(&w.app, draft.clone()).await.unwrap();
+        let said = w
+            .dispatch
+            .explainer()
+            .explain(&w.app, draft.clone())
+            .await
+            .unwrap();
         let said = match &said.devices[0].would {
             Would::Online { .. } => "sent_online".to_owned(),
             Would::Push { channel, .. } => format!("sent_vendor@{channel}"),
@@ -54,7 +79,9 @@ async fn explain_says_what_then_happens() {
             .until(|| async {
                 let trace = w.trace(id).await;
                 trace.into_iter().find(|t| {
-                    ["sent_", "held", "dropped"].iter().any(|word| t.starts_with(word))
+                    ["sent_", "held", "dropped"]
+                        .iter()
+                        .any(|word| t.starts_with(word))
                 })
             })
             .await
@@ -68,11 +95,23 @@ async fn explain_names_what_follows_a_silent_session_and_sends_nothing() {
     let w = world().await;
     let d = w.device("d1", Some("u1"), &["alpha"]).await;
     w.presence.connect(&w.app, &d);
-    let said = w.dispatch.explainer().explain(&w.app, to_users(&["u1", "nobody"])).await.unwrap();
+    let said = w
+        .dispatch
+        .explainer()
+        .explain(&w.app, to_users(&["u1", "nobody"]))
+        .await
+        .unwrap();
     assert_eq!(said.devices.len(), 2);
-    let Would::Online { otherwise, .. } = &said.devices[0].would else { panic!("{said:?}") };
-    let Would::Push { parcel, .. } = otherwise.as_ref() else { panic!("{otherwise:?}") };
+    let Would::Online { otherwise, .. } = &said.devices[0].would else {
+        panic!("{said:?}")
+    };
+    let Would::Push { parcel, .. } = otherwise.as_ref() else {
+        panic!("{otherwise:?}")
+    };
     assert_eq!(parcel.as_ref().unwrap().body["title"], "hello");
-    assert!(matches!(said.devices[1].would, Would::End(Reason::NoDevice)));
+    assert!(matches!(
+        said.devices[1].would,
+        Would::End(Reason::NoDevice)
+    ));
     assert!(w.alpha.sent().is_empty());
 }

@@ -14,7 +14,9 @@ async fn a_logout_waits_for_the_push_that_is_under_way() {
     let all = u32::try_from(gate.available_permits()).unwrap();
     let closed = gate.clone().acquire_many_owned(all).await.unwrap();
     let under_way = w.send(to_users(&["a"])).await;
-    w.until(|| async { (w.dispatch.in_flight() == 1).then_some(()) }).await.unwrap();
+    w.until(|| async { (w.dispatch.in_flight() == 1).then_some(()) })
+        .await
+        .unwrap();
     // Once the lane is inside its gate, a logout cannot finish before the call has.
     let bindings = w.dispatch.bindings();
     let (app, device) = (w.app.clone(), d.clone());
@@ -28,7 +30,10 @@ async fn a_logout_waits_for_the_push_that_is_under_way() {
     let sent_by_then = w.alpha.sent().len();
     let outcome = w.outcome(under_way).await;
     match sent_by_then {
-        1 => assert!(matches!(outcome, Reason::AcceptedByVendor | Reason::UserLoggedOut)),
+        1 => assert!(matches!(
+            outcome,
+            Reason::AcceptedByVendor | Reason::UserLoggedOut
+        )),
         _ => assert_eq!(outcome, Reason::UserLoggedOut),
     }
     assert_eq!(w.alpha.sent().len(), sent_by_then);
@@ -52,7 +57,13 @@ async fn what_is_queued_for_a_is_not_pushed_to_b() {
         let change =
             tokio::spawn(async move { bindings.login(&app, &device, &user("b")).await.unwrap() });
         w.until(|| async {
-            let found = w.ports.registry.devices(&w.app, &[d.clone()]).await.unwrap().remove(0);
+            let found = w
+                .ports
+                .registry
+                .devices(&w.app, &[d.clone()])
+                .await
+                .unwrap()
+                .remove(0);
             (found.unwrap().user == Some(user("b"))).then_some(())
         })
         .await
@@ -63,13 +74,28 @@ async fn what_is_queued_for_a_is_not_pushed_to_b() {
         for id in ids {
             let outcome = w.outcome(id).await;
             assert!(
-                matches!(outcome, Reason::UserLoggedOut | Reason::AcceptedByVendor),
+                matches!(
+                    outcome,
+                    // The last is what routing finds when the user has left before it began.
+                    Reason::UserLoggedOut | Reason::AcceptedByVendor | Reason::NoDevice
+                ),
                 "round {round}: {outcome}"
             );
         }
-        assert_eq!(w.alpha.sent().len(), at_login, "nothing of A left after B had logged in");
-        assert!(at_login - before <= 8, "only what was under way: the lane's concurrency");
-        w.dispatch.bindings().login(&w.app, &d, &user("a")).await.unwrap();
+        assert_eq!(
+            w.alpha.sent().len(),
+            at_login,
+            "nothing of A left after B had logged in"
+        );
+        assert!(
+            at_login - before <= 8,
+            "only what was under way: the lane's concurrency"
+        );
+        w.dispatch
+            .bindings()
+            .login(&w.app, &d, &user("a"))
+            .await
+            .unwrap();
     }
 }
 
@@ -84,7 +110,11 @@ async fn a_waiting_message_ends_when_its_user_leaves() {
     assert_eq!(w.outcome(id).await, Reason::UserLoggedOut);
     assert_eq!(w.presence.rebound().last().unwrap(), &(d.clone(), None));
     // A comes back: it is another binding, the old message stays ended.
-    w.dispatch.bindings().login(&w.app, &d, &user("a")).await.unwrap();
+    w.dispatch
+        .bindings()
+        .login(&w.app, &d, &user("a"))
+        .await
+        .unwrap();
     assert_eq!(w.outcomes(id, 1).await.len(), 1);
     assert!(w.alpha.sent().is_empty());
 }
@@ -96,7 +126,11 @@ async fn a_kick_closes_and_a_forgotten_device_ends_its_deliveries() {
     w.presence.connect(&w.app, &d);
     w.dispatch.bindings().kick(&w.app, &d).await.unwrap();
     assert_eq!(w.presence.closed(), [d.clone()]);
-    w.dispatch.bindings().login(&w.app, &d, &user("a")).await.unwrap();
+    w.dispatch
+        .bindings()
+        .login(&w.app, &d, &user("a"))
+        .await
+        .unwrap();
     w.presence.connect(&w.app, &d);
     let id = w.send(to_users(&["a"])).await;
     w.sees(id, "sent_online").await;

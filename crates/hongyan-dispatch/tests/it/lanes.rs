@@ -39,7 +39,11 @@ async fn a_broken_vendor_opens_the_breaker_and_recovers_by_itself() {
     }
     let opened = || async {
         for id in &ids {
-            if w.trace(*id).await.iter().any(|t| t.starts_with("held(breaker_open)")) {
+            if w.trace(*id)
+                .await
+                .iter()
+                .any(|t| t.starts_with("held(breaker_open)"))
+            {
                 return Some(());
             }
         }
@@ -51,7 +55,11 @@ async fn a_broken_vendor_opens_the_breaker_and_recovers_by_itself() {
     for id in ids {
         let settled = || async {
             w.pass(Duration::from_secs(1));
-            w.events(id).await.iter().find(|e| e.r#final).and_then(|e| e.reason)
+            w.events(id)
+                .await
+                .iter()
+                .find(|e| e.r#final)
+                .and_then(|e| e.reason)
         };
         assert_eq!(w.until(settled).await, Some(Reason::AcceptedByVendor));
     }

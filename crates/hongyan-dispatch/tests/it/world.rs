@@ -84,7 +84,11 @@ pub(crate) async fn world() -> World {
     let (feedback, signals) = Feedback::new(ports.registry.clone(), ports.clock.clone());
     let vendors: Vec<Arc<dyn Vendor>> = vec![Arc::new(alpha.clone()), Arc::new(beta.clone())];
     let dispatch = Dispatch::new(
-        hongyan_dispatch::Options { vendors, sealer: Arc::new(Plain), feedback },
+        hongyan_dispatch::Options {
+            vendors,
+            sealer: Arc::new(Plain),
+            feedback,
+        },
         ports.clone(),
     );
     let app = AppId::parse("demo").unwrap();
@@ -103,13 +107,28 @@ pub(crate) async fn world() -> World {
             limits: Default::default(),
         };
         let default = CredentialName::parse("default").unwrap();
-        dispatch.credentials().put(&app, &channel(name), &default, new).await.unwrap();
+        dispatch
+            .credentials()
+            .put(&app, &channel(name), &default, new)
+            .await
+            .unwrap();
     }
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let (router, settler) = (dispatch.clone(), dispatch.clone());
     tokio::spawn(async move { router.run_router(stopped).await });
     tokio::spawn(async move { settler.run_feedback(signals).await });
-    World { app, dispatch, ports, presence, clock, alpha, beta, stop, _engine: engine, _dir: dir }
+    World {
+        app,
+        dispatch,
+        ports,
+        presence,
+        clock,
+        alpha,
+        beta,
+        stop,
+        _engine: engine,
+        _dir: dir,
+    }
 }
 
 /// A message to the users, with a title and nothing else.
@@ -122,7 +141,10 @@ pub(crate) fn to(target: Target) -> Draft {
         to: target,
         class: Class::Im,
         class_detail: None,
-        notification: Some(Notification { title: "hello".into(), ..Default::default() }),
+        notification: Some(Notification {
+            title: "hello".into(),
+            ..Default::default()
+        }),
         data: None,
         options: Options::default(),
     }
@@ -130,7 +152,12 @@ pub(crate) fn to(target: Target) -> Draft {
 
 impl World {
     /// A device with tokens at these channels, bound to the user.
-    pub(crate) async fn device(&self, id: &str, holder: Option<&str>, channels: &[&str]) -> DeviceId {
+    pub(crate) async fn device(
+        &self,
+        id: &str,
+        holder: Option<&str>,
+        channels: &[&str],
+    ) -> DeviceId {
         let token = |name: &&str| Token {
             channel: channel(name),
             token: format!("{name}-{id}"),
@@ -165,13 +192,22 @@ impl World {
         };
         self.ports.registry.put_device(record, None).await.unwrap();
         if let Some(holder) = holder {
-            self.dispatch.bindings().login(&self.app, &device(id), &user(holder)).await.unwrap();
+            self.dispatch
+                .bindings()
+                .login(&self.app, &device(id), &user(holder))
+                .await
+                .unwrap();
         }
         device(id)
     }
 
     pub(crate) async fn send(&self, draft: Draft) -> MessageId {
-        self.dispatch.intake().accept(&self.app, vec![draft], None).await.unwrap().ids[0]
+        self.dispatch
+            .intake()
+            .accept(&self.app, vec![draft], None)
+            .await
+            .unwrap()
+            .ids[0]
     }
 
     pub(crate) async fn ack(&self, device: &DeviceId, holder: Option<&str>, message: MessageId) {
@@ -191,7 +227,11 @@ impl World {
 
     pub(crate) async fn events(&self, message: MessageId) -> Vec<Event> {
         let filter = EventFilter::Message(message);
-        self.ports.ledger.events(&self.app, filter, 0, 1_000).await.unwrap()
+        self.ports
+            .ledger
+            .events(&self.app, filter, 0, 1_000)
+            .await
+            .unwrap()
     }
 
     /// The trace in short: `stage(reason)@channel`.
@@ -201,7 +241,11 @@ impl World {
             .iter()
             .map(|e| {
                 let reason = e.reason.map(|r| format!("({r})")).unwrap_or_default();
-                let channel = e.channel.as_ref().map(|c| format!("@{c}")).unwrap_or_default();
+                let channel = e
+                    .channel
+                    .as_ref()
+                    .map(|c| format!("@{c}"))
+                    .unwrap_or_default();
                 format!("{}{reason}{channel}", e.stage)
             })
             .collect()
@@ -214,7 +258,12 @@ impl World {
             let mut finals: Vec<_> = events
                 .into_iter()
                 .filter(|e| e.r#final)
-                .map(|e| (e.device.map(|d| d.to_string()).unwrap_or_default(), e.reason.unwrap()))
+                .map(|e| {
+                    (
+                        e.device.map(|d| d.to_string()).unwrap_or_default(),
+                        e.reason.unwrap(),
+                    )
+                })
                 .collect();
             finals.sort();
             (finals.len() >= count).then_some(finals)
@@ -231,7 +280,11 @@ impl World {
     pub(crate) async fn sees(&self, message: MessageId, word: &str) {
         let seen = self
             .until(|| async move {
-                self.trace(message).await.iter().any(|t| t.starts_with(word)).then_some(())
+                self.trace(message)
+                    .await
+                    .iter()
+                    .any(|t| t.starts_with(word))
+                    .then_some(())
             })
             .await;
         if seen.is_none() {

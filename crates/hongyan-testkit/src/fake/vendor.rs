@@ -62,7 +62,7 @@ impl FakeVendor {
                 environments: false,
             },
             state: Arc::default(),
-            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS >> 8)),
+            gate: Arc::new(Semaphore::new(1 << 20)),
         }
     }
 
