@@ -30,7 +30,7 @@ const STEPS: &[Step] = &[
         "documentation builds without a broken link",
         steps::doc,
     ),
-    ("deny", "licences, advisories, crate edges", steps::deny),
+    ("deny", "licences, sources, crate edges", steps::deny),
     ("test", "documentation tests, then all tests", steps::test),
 ];
 

@@ -64,7 +64,16 @@ pub(crate) fn deny(project: &Project) -> Result<()> {
         eprintln!("   skipped: cargo-deny is not installed (`cargo install cargo-deny --locked`)");
         return Ok(());
     }
-    run(&mut project.cargo(&["deny", "--workspace", "check", "--hide-inclusion-graph"]))
+    // Advisories need the network and change by themselves: `cargo deny check advisories` is run apart.
+    run(&mut project.cargo(&[
+        "deny",
+        "--workspace",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]))
 }
 
 pub(crate) fn test(project: &Project) -> Result<()> {
