@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hongyan_api::key;
-use hongyan_api::{Api, Server};
+use hongyan_api::Api;
 use hongyan_channels::Egress;
 use hongyan_core::app::{Key, KeyKind};
 use hongyan_core::limits::LEDGER_TTL;
@@ -19,9 +19,11 @@ use hongyan_embedded::Embedded;
 use hongyan_gateway::{Gateway, Hub};
 
 use crate::bridge;
+use crate::control;
 use crate::clock::{SystemClock, SystemDice};
 use crate::config::{self, Config};
-use crate::seal::{DataDir, MasterSeal};
+use crate::data::{self, DataDir};
+use crate::seal::MasterSeal;
 use crate::shutdown::Shutdown;
 use crate::tasks::{Stopper, Tasks, stop_pair};
 
@@ -47,7 +49,9 @@ pub(crate) struct Node {
     dispatch: Dispatch,
     hub: Hub,
     api: Api,
-    server: Server,
+    address: SocketAddr,
+    api_ended: tokio::sync::oneshot::Receiver<()>,
+    stop_api: Stopper,
     tasks: Tasks,
     stop_router: Stopper,
     stop_gateway: Stopper,
@@ -64,7 +68,9 @@ impl Node {
     /// One line for a person: what, why, what to do.
     pub(crate) async fn start(config: Config, sandboxed: Sandboxed) -> anyhow::Result<Self> {
         let data = config.server.data.clone();
-        let state = prepare(&data)?;
+        let state = DataDir::prepare(&data).with_context(|| {
+            format!("the data directory {} cannot be used; choose another with --data", data.display())
+        })?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let dice: Arc<dyn Dice> = Arc::new(SystemDice::default());
         let sealer = MasterSeal::load(&config.seal, &data, state, Arc::clone(&dice))?;
@@ -88,7 +94,7 @@ impl Node {
         )?;
         let hub = gateway.hub();
         let egress = Egress::new(
-            hongyan_channels::egress::Options {
+            &hongyan_channels::egress::Options {
                 allow_loopback: sandboxed.allow_loopback || config.egress.allow_loopback,
                 roots_pem: roots(&config.egress, sandboxed.roots_pem)?,
                 ..hongyan_channels::egress::Options::default()
@@ -130,13 +136,16 @@ impl Node {
                 metrics: Arc::new(move || metrics.render()),
             },
         );
-        let server = listen(&config, &api).await?;
+        let (listener, tls) = listen(&config).await?;
+        let address = listener.local_addr()?;
         first_admin_key(&data, registry.as_ref(), dice.as_ref(), clock.now()).await?;
 
         let tasks = Tasks::default();
         let (stop_router, router_stop) = stop_pair();
         let (stop_gateway, mut gateway_stop) = stop_pair();
         let (stop_sweeper, sweeper_stop) = stop_pair();
+        let (stop_api, mut api_stop) = stop_pair();
+        let (ended, api_ended) = tokio::sync::oneshot::channel();
         let room = dispatch.clone();
         tasks.spawn_essential("feedback", sweeper_stop.clone(), async move {
             room.run_feedback(signals).await;
@@ -152,7 +161,18 @@ impl Node {
                 tracing::error!(%error, "the gateway ended");
             }
         });
+        match control::listen(&data) {
+            Ok(listener) => {
+                tasks.spawn("control", control::serve(listener, engine.clone(), sweeper_stop.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "no control socket: backup and doctor work only while the server is stopped"),
+        }
         tasks.spawn("sweeper", sweep(engine.clone(), Arc::clone(&clock), sweeper_stop));
+        let serving = api.clone();
+        tasks.spawn_essential("api", api_stop.clone(), async move {
+            serving.serve(listener, tls, async move { api_stop.stopped().await }).await;
+            let _nobody_waits = ended.send(());
+        });
         api.set_ready(true);
         Ok(Self {
             config,
@@ -160,7 +180,9 @@ impl Node {
             dispatch,
             hub,
             api,
-            server,
+            address,
+            api_ended,
+            stop_api,
             tasks,
             stop_router,
             stop_gateway,
@@ -173,7 +195,7 @@ impl Node {
 
     /// Where HTTP is spoken.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.server.address()
+        self.address
     }
 
     /// `http://…` or `https://…` of this node, as seen from this machine.
@@ -207,7 +229,10 @@ impl Node {
                     hub.drain(drain).await;
                 }
             })
-            .step("stop the API", step, async { self.server.stop().await })
+            .step("stop the API", step, async {
+                self.stop_api.stop();
+                let _ended = self.api_ended.await;
+            })
             .step("drain lanes", lanes, async {
                 while dispatch.in_flight() > 0 {
                     tokio::time::sleep(millis(20)).await;
@@ -221,22 +246,8 @@ impl Node {
     }
 }
 
-/// Creates the data directory with mode 0700; answers whether a store was there before.
-fn prepare(data: &Path) -> anyhow::Result<DataDir> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).with_context(|| {
-        format!("the data directory {} cannot be created; choose another with --data", data.display())
-    })?;
-    Ok(if data.join("store").exists() { DataDir::Used } else { DataDir::Fresh })
-}
-
 async fn open_store(config: &Config) -> anyhow::Result<Embedded> {
-    let mut options = hongyan_embedded::Options::new(config.server.data.clone());
-    options.engine = match config.store.engine {
-        config::Engine::Fjall => hongyan_embedded::Engine::Fjall,
-        config::Engine::Sqlite => hongyan_embedded::Engine::Sqlite,
-    };
-    options.accept_loss = config.store.accept_loss;
+    let mut options = data::store_options(config);
     options.on_fatal = Arc::new(|fatal| {
         // Going on would acknowledge what may not be there: the log line is all that may still be done.
         tracing::error!(error = %fatal, "the store failed; the process ends so that nothing false is promised");
@@ -259,19 +270,37 @@ fn roots(egress: &config::Egress, sandbox: Option<String>) -> anyhow::Result<Opt
     Ok((!all.is_empty()).then(|| all.join("\n")))
 }
 
-async fn listen(config: &Config, api: &Api) -> anyhow::Result<Server> {
+/// The listener and, when certificates are set, the TLS settings.
+async fn listen(
+    config: &Config,
+) -> anyhow::Result<(tokio::net::TcpListener, Option<Arc<rustls::ServerConfig>>)> {
     let address = config.http.listen;
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
         format!("http.listen: {address} is not free; stop what uses it or set another address")
     })?;
     let tls = match (&config.http.tls_cert, &config.http.tls_key) {
-        (Some(cert), Some(key)) => Some(hongyan_api::tls(
-            &std::fs::read(cert).with_context(|| format!("http.tls_cert: {}", cert.display()))?,
-            &std::fs::read(key).with_context(|| format!("http.tls_key: {}", key.display()))?,
-        )?),
+        (Some(cert), Some(key)) => Some(Arc::new(tls(cert, key)?)),
         _ => None,
     };
-    Ok(Server::start(api.clone(), listener, tls)?)
+    Ok((listener, tls))
+}
+
+fn tls(cert: &Path, key: &Path) -> anyhow::Result<rustls::ServerConfig> {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let chain = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| format!("http.tls_cert: {} holds no PEM certificates", cert.display()))?;
+    let key = PrivateKeyDer::from_pem_file(key)
+        .with_context(|| format!("http.tls_key: {} holds no PEM key", key.display()))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .context("http.tls_cert and http.tls_key do not belong together")?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
 }
 
 /// Makes the first admin key when there is none, into a file that only its owner can read.

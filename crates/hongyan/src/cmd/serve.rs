@@ -1,5 +1,7 @@
 //! `hongyan serve`: the server.
 
+use anyhow::Context as _;
+
 use crate::config::Sources;
 use crate::shutdown::{Cause, Signals};
 use crate::wiring::{Node, Sandboxed};
@@ -11,7 +13,11 @@ pub(crate) struct Args {
     sources: Sources,
 }
 
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    block_on(go(args))
+}
+
+async fn go(args: Args) -> anyhow::Result<()> {
     let loaded = args.sources.load()?;
     crate::log::init(&loaded.config.log);
     for warning in &loaded.warnings {
@@ -22,6 +28,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!(url = %node.url(), "ready");
     let cause = wait(&mut signals, &node).await;
     end(signals, node.stop(), cause).await
+}
+
+/// Runs a server's work on all cores.
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime does not start: are threads or file descriptors used up?")?;
+    let done = runtime.block_on(Box::pin(work));
+    // What was left behind in its time must not hold the process up.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
 }
 
 /// Waits for a signal, or for a task that should not have ended.

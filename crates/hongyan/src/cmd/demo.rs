@@ -1,0 +1,251 @@
+//! `hongyan demo`: server, sandbox, an app and phones of every platform, ready to push.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Context as _;
+use hongyan_api::key::{self, TokenKind};
+use hongyan_core::app::{App, AppPolicy, Key, KeyKind, LaneLimits, Scope};
+use hongyan_core::{AppId, ChannelId, CredentialName, KeyId, StoreError};
+use hongyan_dispatch::credentials::NewCredential;
+use hongyan_sandbox::{Accounts, Handle, Sandbox};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::cmd::serve;
+use crate::config::Sources;
+use crate::shutdown::Signals;
+use crate::wiring::{ADMIN_KEY_FILE, Node, Sandboxed};
+
+/// The demo's app.
+const APP: &str = "demo";
+/// File with everything that a program needs to use the demo.
+const FACTS_FILE: &str = "demo.json";
+
+/// Runs a complete demo on this machine: server, simulated vendors, virtual phones. Safe to stop, kill and start again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    sources: Sources,
+}
+
+/// What `demo.json` holds (mode 0600: there are keys in it).
+#[derive(Debug, Serialize, Deserialize)]
+struct Facts {
+    api: String,
+    console: String,
+    sandbox: String,
+    vendors: String,
+    /// MQTT is not served yet.
+    mqtt: Option<String>,
+    /// XMPP is not served yet.
+    xmpp: Option<String>,
+    app: String,
+    admin_key: String,
+    server_key: String,
+    client_key: String,
+}
+
+/// Runs the demo until it is told to stop.
+///
+/// # Errors
+/// One line for a person: what, why, what to do.
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    serve::block_on(go(args))
+}
+
+async fn go(args: Args) -> anyhow::Result<()> {
+    let loaded = args.sources.load()?;
+    crate::log::init(&loaded.config.log);
+    let config = loaded.config;
+    let data = config.server.data.clone();
+    let mut signals = Signals::take()?;
+    crate::data::DataDir::prepare(&data).with_context(|| {
+        format!("the data directory {} cannot be used; choose another with --data", data.display())
+    })?;
+    let sandbox = start_sandbox(&data, config.sandbox.control_listen, config.sandbox.vendors_listen)
+        .await
+        .context("the sandbox does not start")?;
+    let handle = sandbox.handle();
+    let trusted =
+        Sandboxed { roots_pem: Some(handle.ca_pem().to_owned()), allow_loopback: true };
+    let node = Node::start(config, trusted).await?;
+    let facts = set_up(&node, &handle, &data).await?;
+    handle.attach(&facts.api, &facts.client_key)?;
+    write_private(&data.join(FACTS_FILE), &serde_json::to_vec_pretty(&facts)?)?;
+    greet(&facts, &data);
+    let cause = serve::wait(&mut signals, &node).await;
+    let stop = async move {
+        sandbox.stop().await;
+        node.stop().await;
+    };
+    serve::end(signals, stop, cause).await
+}
+
+/// The sandbox in its part of the data directory.
+pub(crate) async fn start_sandbox(
+    data: &Path,
+    control: SocketAddr,
+    vendors: SocketAddr,
+) -> anyhow::Result<Sandbox> {
+    let options = hongyan_sandbox::Options {
+        control,
+        vendors,
+        ..hongyan_sandbox::Options::new(data.join("sandbox"))
+    };
+    Ok(Sandbox::start(options).await?)
+}
+
+/// Makes the app, its keys and its credentials where they are missing, so that starting again changes nothing.
+async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Facts> {
+    let app = AppId::parse(APP)?;
+    let new = App {
+        id: app.clone(),
+        name: "Demo".to_owned(),
+        policy: AppPolicy::default(),
+        created_at: node.clock.now(),
+        version: 1,
+    };
+    match node.registry.put_app(new, None).await {
+        Ok(()) | Err(StoreError::Conflict { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let earlier: Option<Facts> = std::fs::read(data.join(FACTS_FILE))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let all = vec![Scope::Send, Scope::Read, Scope::Manage];
+    let earlier_keys = earlier.map(|e| (e.server_key, e.client_key)).unzip();
+    let server_key =
+        keep_or_make(node, &app, KeyKind::Server, "demo-server", all, earlier_keys.0).await?;
+    let client_key =
+        keep_or_make(node, &app, KeyKind::Client, "demo-client", vec![], earlier_keys.1).await?;
+    let name = CredentialName::parse("default")?;
+    for (channel, config) in credentials(sandbox.accounts())? {
+        let new = NewCredential {
+            config,
+            endpoint: Some(sandbox.vendors_url()),
+            limits: LaneLimits::default(),
+        };
+        let channel = ChannelId::parse(channel)?;
+        node.dispatch()
+            .credentials()
+            .put(&app, &channel, &name, new)
+            .await
+            .with_context(|| format!("the sandbox's credential for {channel} is not accepted"))?;
+    }
+    let admin = std::fs::read_to_string(data.join(ADMIN_KEY_FILE)).with_context(|| {
+        format!("{ADMIN_KEY_FILE} is missing from {}; start with an empty directory", data.display())
+    })?;
+    Ok(Facts {
+        api: node.url(),
+        console: format!("{}/docs", node.url()),
+        sandbox: sandbox.control_url(),
+        vendors: sandbox.vendors_url(),
+        mqtt: None,
+        xmpp: None,
+        app: APP.to_owned(),
+        admin_key: admin.trim().to_owned(),
+        server_key,
+        client_key,
+    })
+}
+
+/// The key of the last start when the registry still knows it, else a new one in its place.
+async fn keep_or_make(
+    node: &Node,
+    app: &AppId,
+    kind: KeyKind,
+    id: &str,
+    scopes: Vec<Scope>,
+    earlier: Option<String>,
+) -> anyhow::Result<String> {
+    if let Some(text) = earlier
+        && node.registry.key_by_hash(&key::hash(&text)).await?.is_some_and(|k| k.kind == kind)
+    {
+        return Ok(text);
+    }
+    let id = KeyId::parse(id)?;
+    node.registry.delete_key(Some(app), &id).await?;
+    let minted = key::mint(TokenKind::Key(kind), node.dice.as_ref());
+    let record = Key {
+        id,
+        kind,
+        app: Some(app.clone()),
+        scopes,
+        name: "made by hongyan demo".to_owned(),
+        hash: minted.hash,
+        created_at: node.clock.now(),
+    };
+    node.registry.put_key(record).await?;
+    Ok(minted.text)
+}
+
+/// The sandbox's accounts, as a person would copy them from the vendors' consoles.
+fn credentials(accounts: &Accounts) -> anyhow::Result<Vec<(&'static str, Value)>> {
+    let (apns, huawei, xiaomi) = (&accounts.apns, &accounts.huawei, &accounts.xiaomi);
+    let mut harmony = serde_json::to_value(&accounts.harmony.service_account)?;
+    harmony["client_id"] = json!(accounts.harmony.client_id);
+    Ok(vec![
+        (
+            "apns",
+            json!({
+                "team_id": apns.team_id, "key_id": apns.key_id, "private_key": apns.private_key,
+                "bundle_id": apns.bundle_id, "environment": apns.environment,
+            }),
+        ),
+        ("fcm", serde_json::to_value(&accounts.fcm.service_account)?),
+        (
+            "huawei",
+            json!({
+                "app_id": huawei.app_id, "client_id": huawei.client_id, "client_secret": huawei.client_secret,
+            }),
+        ),
+        ("harmony", harmony),
+        (
+            "xiaomi",
+            json!({
+                "app_secret": xiaomi.app_secret, "package": xiaomi.package_name,
+                "channels": {
+                    "im": "100001", "transaction": "100002",
+                    "subscription": "100003", "marketing": "200001",
+                },
+            }),
+        ),
+    ])
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let unfinished = path.with_extension("unfinished");
+    let _ = std::fs::remove_file(&unfinished);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)
+        .with_context(|| format!("{} cannot be written", unfinished.display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)
+        .with_context(|| format!("{} cannot be written", path.display()))
+}
+
+#[allow(clippy::print_stdout, reason = "this is what the command is for")]
+fn greet(facts: &Facts, data: &Path) {
+    let user = "alice";
+    println!(
+        "\nhongyan is ready.\n\n  phones   {}/phones\n  API      {}\n  API page {}\n  keys     {}\n\n\
+         Watch the phones, then send the first message:\n\n  \
+         curl {}/v1/messages \\\n    -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \\\n    \
+         -d '{{\"to\":{{\"user\":\"{user}\"}},\"class\":\"im\",\"notification\":{{\"title\":\"Hello\",\"body\":\"from the wild goose\"}}}}'\n\n\
+         Ctrl-C ends it; start again to go on.\n",
+        facts.sandbox,
+        facts.api,
+        facts.console,
+        data.join(FACTS_FILE).display(),
+        facts.api,
+        facts.server_key,
+    );
+}
