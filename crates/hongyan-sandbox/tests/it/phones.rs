@@ -1,0 +1,344 @@
+//! Phones on a server that the test plays.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hongyan_sandbox::link::{Connection, Device, Kind, News, Profile, Server};
+use hongyan_sandbox::{Channel, NewPhone, PACKAGE, PatchPhone, SandboxError};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::stage::{Door, Stage, es256, now_s, until};
+
+/// What the phones told the server, one word and its object each.
+#[derive(Debug, Clone, Default)]
+struct Played(Arc<Mutex<Book>>);
+
+#[derive(Debug, Default)]
+struct Book {
+    log: Vec<String>,
+    /// Where news for the connected phone go in.
+    lines: Vec<mpsc::Sender<News>>,
+}
+
+impl Played {
+    fn say(&self, what: String) {
+        self.0.lock().unwrap().log.push(what);
+    }
+    fn log(&self) -> Vec<String> {
+        self.0.lock().unwrap().log.clone()
+    }
+    fn heard(&self, what: &str) -> bool {
+        self.log().iter().any(|line| line == what)
+    }
+    fn count(&self, what: &str) -> usize {
+        self.log().iter().filter(|line| *line == what).count()
+    }
+    async fn send(&self, news: News) {
+        let line = self.0.lock().unwrap().lines.last().cloned().unwrap();
+        line.send(news).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Server for Played {
+    async fn register(&self, profile: &Profile) -> Result<Arc<dyn Device>, SandboxError> {
+        self.say(format!(
+            "register {} {}",
+            profile.platform, profile.permission
+        ));
+        Ok(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Device for Played {
+    async fn put_token(
+        &self,
+        channel: &str,
+        _: &str,
+        env: Option<&str>,
+    ) -> Result<(), SandboxError> {
+        self.say(format!("token {channel} {}", env.unwrap_or("-")));
+        Ok(())
+    }
+    async fn login(&self, user: &str) -> Result<(), SandboxError> {
+        self.say(format!("login {user}"));
+        Ok(())
+    }
+    async fn logout(&self) -> Result<(), SandboxError> {
+        self.say("logout".to_owned());
+        Ok(())
+    }
+    async fn set_permission(&self, granted: bool) -> Result<(), SandboxError> {
+        self.say(format!("permission {granted}"));
+        Ok(())
+    }
+    async fn report(&self, message: &str, kind: Kind) -> Result<(), SandboxError> {
+        self.say(format!("{kind:?} {message} over http"));
+        Ok(())
+    }
+    async fn connect(&self, foreground: bool) -> Result<Box<dyn Connection>, SandboxError> {
+        self.say(format!("connect {foreground}"));
+        let (line, news) = mpsc::channel(8);
+        line.send(News::Up).await.unwrap();
+        self.0.lock().unwrap().lines.push(line);
+        Ok(Box::new(PlayedConnection {
+            server: self.clone(),
+            news,
+        }))
+    }
+}
+
+struct PlayedConnection {
+    server: Played,
+    news: mpsc::Receiver<News>,
+}
+
+#[async_trait]
+impl Connection for PlayedConnection {
+    async fn next(&mut self) -> Option<News> {
+        self.news.recv().await
+    }
+    async fn report(&self, message: &str, kind: Kind) -> Result<(), SandboxError> {
+        self.server
+            .say(format!("{kind:?} {message} over connection"));
+        Ok(())
+    }
+    async fn set_foreground(&self, foreground: bool) {
+        self.server.say(format!("foreground {foreground}"));
+    }
+    async fn close(&self) {
+        self.server.say("close".to_owned());
+    }
+    async fn kill(&self) {
+        self.server.say("kill".to_owned());
+    }
+}
+
+fn patch(text: &str) -> PatchPhone {
+    serde_json::from_str(text).unwrap()
+}
+
+fn message(id: &str) -> News {
+    News::Message {
+        id: id.to_owned(),
+        title: "t".to_owned(),
+        body: "b".to_owned(),
+        visible: true,
+        collapse: None,
+    }
+}
+
+async fn iphone() -> (Stage, Played, String) {
+    let stage = Stage::open().await;
+    let played = Played::default();
+    stage.handle.attach_to(Arc::new(played.clone()));
+    let phone = stage
+        .handle
+        .add_phone(NewPhone::of("ios", "apple", "", "u1"))
+        .await
+        .unwrap();
+    assert!(phone.connected && phone.registered);
+    (stage, played, phone.id)
+}
+
+/// A push as APNs takes it.
+async fn push(stage: &Stage, phone: &str, id: &str, headers: &[(&str, &str)]) -> u16 {
+    let account = &stage.accounts().apns;
+    let header = json!({"alg": "ES256", "kid": account.key_id});
+    let claims = json!({"iss": account.team_id, "iat": now_s()});
+    let bearer = format!("bearer {}", es256(&account.private_key, &header, &claims));
+    let token = stage
+        .handle
+        .phone_tokens(phone)
+        .unwrap()
+        .get(&Channel::Apns)
+        .cloned();
+    let path = format!("/3/device/{}", token.unwrap_or_default());
+    let mut all = vec![("authorization", bearer.as_str()), ("apns-topic", PACKAGE)];
+    all.extend_from_slice(headers);
+    let body = json!({"aps": {"alert": {"title": "t", "body": "b"}}, "hy_id": id}).to_string();
+    let mut wire = stage.connect(Door::Http2).await;
+    wire.call("POST", &path, &all, body).await.unwrap().status
+}
+
+#[tokio::test]
+async fn a_new_phone_registers_tells_its_token_logs_in_and_connects() {
+    let (_stage, played, _) = iphone().await;
+    let want = [
+        "register ios true",
+        "token apns production",
+        "login u1",
+        "connect true",
+    ];
+    assert_eq!(played.log(), want);
+}
+
+#[tokio::test]
+async fn messages_over_the_connection_are_shown_once_and_reported() {
+    let (stage, played, id) = iphone().await;
+    played.send(message("m1")).await;
+    until("displayed", || played.heard("Displayed m1 over connection")).await;
+    played.send(message("m1")).await;
+    assert_eq!(push(&stage, &id, "m1", &[]).await, 200);
+    let tray = || stage.handle.tray(&id).unwrap();
+    until("three copies", || tray()[0].copies == 3).await;
+    assert_eq!((tray().len(), tray()[0].via.as_str()), (1, "connection"));
+    assert_eq!(played.count("Displayed m1 over connection"), 1);
+    stage.handle.click(&id, 1).await.unwrap();
+    until("clicked", || played.heard("Clicked m1 over connection")).await;
+    played
+        .send(News::Recall {
+            id: "m1".to_owned(),
+        })
+        .await;
+    until("recalled", || tray()[0].gone).await;
+}
+
+#[tokio::test]
+async fn a_killed_app_gets_vendor_pushes_and_a_click_starts_it() {
+    let (stage, played, id) = iphone().await;
+    let phone = stage
+        .handle
+        .patch_phone(&id, patch(r#"{"state":"killed"}"#))
+        .await
+        .unwrap();
+    assert!(!phone.connected);
+    assert!(played.heard("kill"));
+    assert_eq!(push(&stage, &id, "m1", &[]).await, 200);
+    until("displayed", || played.heard("Displayed m1 over http")).await;
+    assert_eq!(stage.handle.tray(&id).unwrap()[0].via, "apns");
+    assert!(stage.handle.click(&id, 1).await.unwrap().clicked);
+    until("clicked", || {
+        played
+            .log()
+            .iter()
+            .any(|line| line.starts_with("Clicked m1"))
+    })
+    .await;
+    until("connected", || stage.handle.phone(&id).unwrap().connected).await;
+}
+
+#[tokio::test]
+async fn the_network_stores_and_forwards_as_the_vendor_does() {
+    let (stage, played, id) = iphone().await;
+    stage
+        .handle
+        .patch_phone(&id, patch(r#"{"network":"off"}"#))
+        .await
+        .unwrap();
+    assert!(played.heard("kill"));
+    assert_eq!(push(&stage, &id, "old", &[]).await, 200);
+    assert_eq!(
+        push(&stage, &id, "never", &[("apns-expiration", "0")]).await,
+        200
+    );
+    assert_eq!(push(&stage, &id, "new", &[]).await, 200);
+    assert!(stage.handle.tray(&id).unwrap().is_empty());
+    stage
+        .handle
+        .patch_phone(&id, patch(r#"{"network":"on"}"#))
+        .await
+        .unwrap();
+    let tray = stage.handle.tray(&id).unwrap();
+    let seen: Vec<_> = tray
+        .iter()
+        .filter_map(|entry| entry.message.as_deref())
+        .collect();
+    assert_eq!(seen, ["new"]);
+
+    stage
+        .handle
+        .patch_phone(&id, patch(r#"{"network":"off"}"#))
+        .await
+        .unwrap();
+    let soon = (now_s() + 60).to_string();
+    assert_eq!(
+        push(&stage, &id, "late", &[("apns-expiration", &soon)]).await,
+        200
+    );
+    stage.handle.advance(Duration::from_secs(61));
+    stage
+        .handle
+        .patch_phone(&id, patch(r#"{"network":"on"}"#))
+        .await
+        .unwrap();
+    assert_eq!(stage.handle.tray(&id).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_uninstalled_app_kills_its_token_and_a_new_installation_is_a_new_device() {
+    let (stage, played, id) = iphone().await;
+    let before = stage.handle.phone(&id).unwrap().device_id;
+    let old = stage.handle.phone_tokens(&id).unwrap()[&Channel::Apns].clone();
+    stage
+        .handle
+        .patch_phone(&id, patch(r#"{"installed":false}"#))
+        .await
+        .unwrap();
+    let account = stage.accounts().apns.clone();
+    let header = json!({"alg": "ES256", "kid": account.key_id});
+    let claims = json!({"iss": account.team_id, "iat": now_s()});
+    let bearer = format!("bearer {}", es256(&account.private_key, &header, &claims));
+    let headers = [("authorization", bearer.as_str()), ("apns-topic", PACKAGE)];
+    let body = r#"{"aps":{"alert":"x"}}"#;
+    let answer = stage
+        .call("POST", &format!("/3/device/{old}"), &headers, body)
+        .await;
+    assert_eq!(
+        (answer.status, answer.at("/reason").as_str()),
+        (410, "Unregistered")
+    );
+    assert!(answer.at("/timestamp").parse::<i64>().unwrap() > 1_700_000_000_000);
+
+    let phone = stage
+        .handle
+        .patch_phone(&id, patch(r#"{"installed":true}"#))
+        .await
+        .unwrap();
+    assert_ne!(phone.device_id, before);
+    assert_ne!(stage.handle.phone_tokens(&id).unwrap()[&Channel::Apns], old);
+    assert_eq!(played.count("register ios true"), 2);
+    assert_eq!(played.count("login u1"), 2);
+}
+
+#[tokio::test]
+async fn users_and_permission_follow_the_person() {
+    let (stage, played, id) = iphone().await;
+    stage
+        .handle
+        .patch_phone(&id, patch(r#"{"user":null}"#))
+        .await
+        .unwrap();
+    assert!(played.heard("logout"));
+    stage
+        .handle
+        .patch_phone(&id, patch(r#"{"user":"u2"}"#))
+        .await
+        .unwrap();
+    assert!(played.heard("login u2"));
+    let denied = patch(r#"{"permission":"denied","state":"background"}"#);
+    stage.handle.patch_phone(&id, denied).await.unwrap();
+    assert!(played.heard("permission false") && played.heard("foreground false"));
+    assert_eq!(push(&stage, &id, "m1", &[]).await, 200);
+    assert!(stage.handle.tray(&id).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_unseen_app_lets_go_of_its_connection_after_the_grace() {
+    let (stage, played, id) = iphone().await;
+    let phone = stage
+        .handle
+        .patch_phone(&id, patch(r#"{"state":"background"}"#))
+        .await
+        .unwrap();
+    assert!(phone.connected);
+    stage.handle.advance(Duration::from_secs(11));
+    until("closed", || played.heard("close")).await;
+    until("disconnected", || {
+        !stage.handle.phone(&id).unwrap().connected
+    })
+    .await;
+}
