@@ -19,12 +19,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::hub::Hub;
-use crate::mailbox::{Again, Command, Greeted};
+use crate::mailbox::{Again, Command, Greeted, Page};
 use crate::protocol::websocket::close;
 use crate::session::Read;
 
 /// Acks of different devices that are written at once: one group commit takes them all.
 const ACKS_AT_ONCE: usize = 256;
+/// Reads of one job that are under way at once.
+const READS_AT_ONCE: usize = 16;
 /// How long a new connection waits for the end of the one that it takes over.
 const TAKEOVER_WAIT: Duration = Duration::from_secs(2);
 /// Tries of an acknowledgement before the entries are left to come again.
@@ -38,11 +40,8 @@ pub(crate) enum Job {
         token: Secret,
         state: AppState,
     },
-    Read {
-        session: SessionId,
-        reader: Arc<Reader>,
-        read: Read,
-    },
+    /// Sessions of one reactor.
+    Reads(Vec<Wanted>),
     Again {
         session: SessionId,
         reader: Arc<Reader>,
@@ -59,6 +58,14 @@ pub(crate) enum Job {
         session: SessionId,
         reader: Arc<Reader>,
     },
+}
+
+/// A read that a session wants.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) session: SessionId,
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) read: Read,
 }
 
 /// What a session has to say.
@@ -162,31 +169,7 @@ impl Backend {
                 token,
                 state,
             } => self.hello(session, &token, state).await,
-            Job::Read {
-                session,
-                reader,
-                read,
-            } => {
-                let reply = self.reply(
-                    session,
-                    Command::Page {
-                        session,
-                        reader: Arc::clone(&reader),
-                        page: None,
-                    },
-                );
-                let now = self.clock.now();
-                match self.inbox.read(&reader, read.after, read.limit, now).await {
-                    Ok(page) => {
-                        reply.send(Command::Page {
-                            session,
-                            reader,
-                            page: Some(Box::new(page)),
-                        });
-                    }
-                    Err(error) => tracing::warn!(app = %reader.app, %error, "an inbox read failed"),
-                }
-            }
+            Job::Reads(wanted) => self.reads(wanted).await,
             Job::Again {
                 session,
                 reader,
@@ -252,6 +235,45 @@ impl Backend {
         }
     }
 
+    /// Reads pages for sessions of one reactor and answers them in one command.
+    async fn reads(&self, wanted: Vec<Wanted>) {
+        let Some(first) = wanted.first() else { return };
+        let session = first.session;
+        let failed = wanted.iter().map(|one| Page {
+            session: one.session,
+            reader: Arc::clone(&one.reader),
+            page: None,
+        });
+        let reply = self.reply(session, Command::Pages(failed.collect()));
+        let reads: Vec<_> = wanted.into_iter().map(|one| self.read(one)).collect();
+        let pages = stream::iter(reads)
+            .buffer_unordered(READS_AT_ONCE)
+            .collect()
+            .await;
+        reply.send(Command::Pages(pages));
+    }
+
+    async fn read(&self, wanted: Wanted) -> Page {
+        let Wanted {
+            session,
+            reader,
+            read,
+        } = wanted;
+        let now = self.clock.now();
+        let page = match self.inbox.read(&reader, read.after, read.limit, now).await {
+            Ok(page) => Some(Box::new(page)),
+            Err(error) => {
+                tracing::warn!(app = %reader.app, %error, "an inbox read failed; it is made again");
+                None
+            }
+        };
+        Page {
+            session,
+            reader,
+            page,
+        }
+    }
+
     fn reply(&self, session: SessionId, otherwise: Command) -> Reply<'_> {
         Reply {
             hub: &self.hub,
@@ -292,7 +314,11 @@ impl Backend {
             return Ok(Err(UNAUTHORIZED));
         };
         let now = self.clock.now();
-        let reader = reader_of(&device);
+        let reader = Arc::new(Reader {
+            app: self.hub.share_app(&device.app),
+            device: device.id.clone(),
+            user: device.user.clone(),
+        });
         let registered = self.hub.register(session, &reader, state, now);
         let greeted = self
             .settle(session, device, &reader, registered.former, state, now)
@@ -475,14 +501,6 @@ impl Backend {
 /// Entries of the first read: it is made before the session says how many it takes, and what does
 /// not fit is read again.
 const FIRST_PAGE_LEN: usize = 32;
-
-fn reader_of(device: &Device) -> Arc<Reader> {
-    Arc::new(Reader {
-        app: device.app.clone(),
-        device: device.id.clone(),
-        user: device.user.clone(),
-    })
-}
 
 fn event(report: Report, acked: Option<&Vec<MessageId>>, now: Timestamp) -> Option<SessionEvent> {
     let newly = acked.filter(|ids| !ids.is_empty());

@@ -1,7 +1,9 @@
 //! Who is where: finds the session of a device, of a user's devices, of a topic's followers, and
 //! passes on what other rooms want of them. It holds no truth: it is rebuilt by connections.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,18 +25,84 @@ const UNFINISHED_LEN_MAX: usize = 65_536;
 
 type DeviceKey = (AppId, DeviceId);
 
+/// A reader as the key of its device, so that the ids are not kept twice.
+#[derive(Debug, Clone)]
+struct ByDevice(Arc<Reader>);
+
+/// What both a [`ByDevice`] and a pair of borrowed ids are: the key of a device.
+trait Names {
+    fn names(&self) -> (&AppId, &DeviceId);
+}
+
+impl Names for ByDevice {
+    fn names(&self) -> (&AppId, &DeviceId) {
+        (&self.0.app, &self.0.device)
+    }
+}
+
+impl Names for (&AppId, &DeviceId) {
+    fn names(&self) -> (&AppId, &DeviceId) {
+        *self
+    }
+}
+
+impl Hash for dyn Names + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+impl PartialEq for dyn Names + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for dyn Names + '_ {}
+
+impl Hash for ByDevice {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+impl PartialEq for ByDevice {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for ByDevice {}
+
+impl<'a> Borrow<dyn Names + 'a> for ByDevice {
+    fn borrow(&self) -> &(dyn Names + 'a) {
+        self
+    }
+}
+
 #[derive(Debug)]
 struct Member {
     session: SessionId,
-    reader: Arc<Reader>,
-    state: AppState,
     since: Timestamp,
-    topics: Box<[Topic]>,
+    /// Most devices follow none; then a word is all that it costs.
+    #[allow(
+        clippy::box_collection,
+        reason = "one word instead of three in every member"
+    )]
+    topics: Option<Box<Vec<Topic>>>,
+    state: AppState,
+}
+
+impl Member {
+    fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.iter().flat_map(|topics| topics.iter())
+    }
 }
 
 #[derive(Debug, Default)]
 struct Index {
-    devices: HashMap<DeviceKey, Member>,
+    apps: BTreeSet<AppId>,
+    devices: HashMap<ByDevice, Member>,
     users: BTreeSet<(AppId, UserId, SessionId)>,
     topics: BTreeSet<(AppId, Topic, SessionId)>,
     unfinished: HashMap<DeviceKey, Cursor>,
@@ -123,22 +191,9 @@ impl Hub {
         since: Timestamp,
     ) -> Registered {
         let mut index = self.index();
-        let member = Member {
-            session,
-            reader: Arc::clone(reader),
-            state,
-            since,
-            topics: Box::default(),
-        };
-        let key = (reader.app.clone(), reader.device.clone());
-        let former = index.devices.insert(key, member);
-        if let Some(user) = &reader.user {
-            index
-                .users
-                .insert((reader.app.clone(), user.clone(), session));
-        }
+        let former = index.remove(&reader.app, &reader.device);
+        index.add(reader, session, since, state);
         let former = former.map(|former| {
-            index.forget(&former);
             let (done, ended) = oneshot::channel();
             self.mailbox(former.session).push(Command::Close {
                 session: former.session,
@@ -178,12 +233,10 @@ impl Hub {
             }
         }
         if index
-            .devices
-            .get(&key)
+            .member(&reader.app, &reader.device)
             .is_some_and(|member| member.session == session)
-            && let Some(member) = index.devices.remove(&key)
         {
-            index.forget(&member);
+            index.remove(&reader.app, &reader.device);
         }
     }
 
@@ -191,35 +244,48 @@ impl Hub {
     pub(crate) fn set_topics(&self, session: SessionId, reader: &Reader, topics: Vec<Topic>) {
         let mut guard = self.index();
         let index = &mut *guard;
-        let key = (reader.app.clone(), reader.device.clone());
-        let Some(member) = index.devices.get_mut(&key).filter(|m| m.session == session) else {
+        let key: &dyn Names = &(&reader.app, &reader.device);
+        let Some(member) = index.devices.get_mut(key).filter(|m| m.session == session) else {
             return;
         };
-        for topic in &member.topics {
+        for topic in member.topics() {
             index
                 .topics
                 .remove(&(reader.app.clone(), topic.clone(), session));
         }
-        member.topics = topics
+        let topics: Vec<Topic> = topics
             .into_iter()
             .map(|topic| {
-                let (app, topic) = index
+                // The text of a topic is kept once for all its followers.
+                let known = index
                     .topics
                     .range((reader.app.clone(), topic.clone(), SessionId(0))..)
                     .next()
                     .filter(|(app, other, _)| *app == reader.app && *other == topic)
-                    .map_or((reader.app.clone(), topic), |(app, other, _)| {
-                        (app.clone(), other.clone())
-                    });
-                index.topics.insert((app, topic.clone(), session));
+                    .map(|(_, other, _)| other.clone());
+                let topic = known.unwrap_or(topic);
+                index
+                    .topics
+                    .insert((reader.app.clone(), topic.clone(), session));
                 topic
             })
             .collect();
+        member.topics = (!topics.is_empty()).then(|| Box::new(topics));
+    }
+
+    /// One text for an app's id, whatever record it was read from.
+    pub(crate) fn share_app(&self, app: &AppId) -> AppId {
+        let mut index = self.index();
+        if let Some(known) = index.apps.get(app) {
+            return known.clone();
+        }
+        index.apps.insert(app.clone());
+        app.clone()
     }
 
     pub(crate) fn set_state(&self, session: SessionId, reader: &Reader, state: AppState) {
-        let key = (reader.app.clone(), reader.device.clone());
-        if let Some(member) = self.index().devices.get_mut(&key)
+        let key: &dyn Names = &(&reader.app, &reader.device);
+        if let Some(member) = self.index().devices.get_mut(key)
             && member.session == session
         {
             member.state = state;
@@ -254,8 +320,7 @@ impl Hub {
         let index = self.index();
         Some(match owner {
             Owner::Device(device) => index
-                .devices
-                .get(&(app.clone(), device.clone()))
+                .member(app, device)
                 .map(|member| member.session)
                 .into_iter()
                 .collect(),
@@ -283,17 +348,38 @@ impl Hub {
 }
 
 impl Index {
-    /// Removes a member's user and topics from the other maps.
-    fn forget(&mut self, member: &Member) {
-        let app = &member.reader.app;
-        if let Some(user) = &member.reader.user {
+    fn member(&self, app: &AppId, device: &DeviceId) -> Option<&Member> {
+        let key: &dyn Names = &(app, device);
+        self.devices.get(key)
+    }
+
+    fn add(&mut self, reader: &Arc<Reader>, session: SessionId, since: Timestamp, state: AppState) {
+        if let Some(user) = &reader.user {
+            self.users
+                .insert((reader.app.clone(), user.clone(), session));
+        }
+        let member = Member {
+            session,
+            since,
+            topics: None,
+            state,
+        };
+        self.devices.insert(ByDevice(Arc::clone(reader)), member);
+    }
+
+    /// Removes a device with everything that leads to it.
+    fn remove(&mut self, app: &AppId, device: &DeviceId) -> Option<Member> {
+        let key: &dyn Names = &(app, device);
+        let (ByDevice(reader), member) = self.devices.remove_entry(key)?;
+        if let Some(user) = &reader.user {
             self.users
                 .remove(&(app.clone(), user.clone(), member.session));
         }
-        for topic in &member.topics {
+        for topic in member.topics() {
             self.topics
                 .remove(&(app.clone(), topic.clone(), member.session));
         }
+        Some(member)
     }
 }
 
@@ -304,7 +390,7 @@ impl Presence for Hub {
         devices
             .iter()
             .map(|device| {
-                let member = index.devices.get(&(app.clone(), device.clone()))?;
+                let member = index.member(app, device)?;
                 Some(SessionInfo {
                     session: member.session,
                     state: member.state,
@@ -342,25 +428,31 @@ impl Presence for Hub {
         let done = {
             let mut guard = self.index();
             let index = &mut *guard;
-            let Some(member) = index.devices.get_mut(&(app.clone(), device.clone())) else {
+            let key: &dyn Names = &(app, device);
+            let Some((ByDevice(former), member)) = index.devices.remove_entry(key) else {
                 return;
             };
-            if member.reader.user == user {
+            if former.user == user {
+                index.devices.insert(ByDevice(former), member);
                 return;
             }
             let session = member.session;
-            if let Some(former) = &member.reader.user {
-                index.users.remove(&(app.clone(), former.clone(), session));
+            if let Some(user) = &former.user {
+                index
+                    .users
+                    .remove(&(former.app.clone(), user.clone(), session));
             }
             if let Some(user) = &user {
-                index.users.insert((app.clone(), user.clone(), session));
+                index
+                    .users
+                    .insert((former.app.clone(), user.clone(), session));
             }
-            member.reader = Arc::new(Reader {
-                app: app.clone(),
-                device: device.clone(),
+            let reader = Arc::new(Reader {
+                app: former.app.clone(),
+                device: former.device.clone(),
                 user,
             });
-            let reader = Arc::clone(&member.reader);
+            index.devices.insert(ByDevice(Arc::clone(&reader)), member);
             index.unfinished.remove(&(app.clone(), device.clone()));
             let (done, rebound) = oneshot::channel();
             // Under the lock, so that two rebinds of a device arrive in their order.
@@ -403,10 +495,7 @@ impl Presence for Hub {
         let session = {
             let mut index = self.index();
             index.unfinished.remove(&(app.clone(), device.clone()));
-            index
-                .devices
-                .get(&(app.clone(), device.clone()))
-                .map(|member| member.session)
+            index.member(app, device).map(|member| member.session)
         };
         let Some(session) = session else { return };
         let (done, closed) = oneshot::channel();
@@ -422,8 +511,7 @@ impl Presence for Hub {
     fn resubscribe(&self, app: &AppId, device: &DeviceId) {
         let session = self
             .index()
-            .devices
-            .get(&(app.clone(), device.clone()))
+            .member(app, device)
             .map(|member| member.session);
         if let Some(session) = session {
             self.mailbox(session)

@@ -38,6 +38,14 @@ pub(crate) struct Greeted {
     pub(crate) state: AppState,
 }
 
+/// An answer to a read; without a page it failed.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) session: SessionId,
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) page: Option<Box<InboxPage>>,
+}
+
 /// What a reactor is asked to do.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -52,11 +60,7 @@ pub(crate) enum Command {
         code: &'static str,
         detail: &'static str,
     },
-    Page {
-        session: SessionId,
-        reader: Arc<Reader>,
-        page: Option<Box<InboxPage>>,
-    },
+    Pages(Vec<Page>),
     Again {
         session: SessionId,
         reader: Arc<Reader>,

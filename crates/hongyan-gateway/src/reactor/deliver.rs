@@ -7,9 +7,11 @@ use hongyan_core::message::Target;
 use hongyan_core::port::{InboxPage, Reader};
 use hongyan_core::{Cursor, Message, MessageId, SessionId};
 
+use tokio::sync::mpsc::error::TrySendError;
+
 use super::connection::Phase;
 use super::{PULLS_PER_TURN, READ_RETRY_MS, Reactor, SWEEP_PER_TURN, SweepFor};
-use crate::backend::{Job, Report, What};
+use crate::backend::{Job, Report, Wanted, What};
 use crate::mailbox::Again;
 use crate::options::ticks;
 use crate::protocol::Encoding;
@@ -22,6 +24,8 @@ const RECENT_LEN_MAX: usize = 64;
 const RECENT_BYTES_MAX: usize = 64 * 1024;
 /// Messages of one session that are asked for again at once.
 const AGAIN_AT_ONCE: usize = 16;
+/// Reads that one task of the backend makes.
+const READS_PER_JOB: usize = 64;
 /// Share of the queue bound above which no further page is read.
 const CREDIT_DIVISOR: usize = 4;
 
@@ -50,48 +54,63 @@ impl Reactor {
 
     /// Asks for pages for sessions that want some.
     pub(super) fn pull(&mut self) {
+        let mut wanted = Vec::new();
         for _ in 0..self.pulls.len().min(PULLS_PER_TURN) {
             let Some(key) = self.pulls.pop_front() else {
                 break;
             };
-            let Some(id) = self.id(key) else { continue };
-            let bytes_max = self.parts.options.queue_bytes_max / CREDIT_DIVISOR;
-            let len_max = self.parts.options.queue_len_max / CREDIT_DIVISOR;
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            connection.queued = false;
-            let waiting = connection
-                .output
-                .as_ref()
-                .is_some_and(|output| output.bytes() > bytes_max || output.frames() > len_max);
-            // A failed read waits for its time; a full queue for its end: both queue it again.
-            if connection.phase != Phase::Live || waiting || connection.deadline != 0 {
-                continue;
+            wanted.extend(self.next_read(key));
+            if wanted.len() >= READS_PER_JOB && !self.ask(std::mem::take(&mut wanted)) {
+                return;
             }
-            let Some(session) = &mut connection.session else {
-                continue;
-            };
-            let Some(read) = session.next_read() else {
-                continue;
-            };
-            let reader = Arc::clone(session.reader());
-            if self
-                .parts
-                .jobs
-                .try_send(Job::Read {
-                    session: id,
-                    reader,
-                    read,
-                })
-                .is_err()
-            {
-                session.read_failed();
-                connection.queued = true;
-                self.pulls.push_front(key);
+        }
+        if !wanted.is_empty() {
+            self.ask(wanted);
+        }
+    }
+
+    fn next_read(&mut self, key: usize) -> Option<Wanted> {
+        let id = self.id(key)?;
+        let bytes_max = self.parts.options.queue_bytes_max / CREDIT_DIVISOR;
+        let len_max = self.parts.options.queue_len_max / CREDIT_DIVISOR;
+        let connection = self.connections.get_mut(key)?;
+        connection.queued = false;
+        let waiting = connection
+            .output
+            .as_ref()
+            .is_some_and(|output| output.bytes() > bytes_max || output.frames() > len_max);
+        // A failed read waits for its time; a full queue for its end: both queue it again.
+        if connection.phase != Phase::Live || waiting || connection.deadline != 0 {
+            return None;
+        }
+        let session = connection.session.as_mut()?;
+        let read = session.next_read()?;
+        let reader = Arc::clone(session.reader());
+        Some(Wanted {
+            session: id,
+            reader,
+            read,
+        })
+    }
+
+    /// Hands reads to the backend; when it is full, all of them are wanted again.
+    fn ask(&mut self, wanted: Vec<Wanted>) -> bool {
+        match self.parts.jobs.try_send(Job::Reads(wanted)) {
+            Err(
+                TrySendError::Full(Job::Reads(wanted)) | TrySendError::Closed(Job::Reads(wanted)),
+            ) => {
+                for one in wanted {
+                    if let Some(key) = self.find(one.session) {
+                        if let Some(session) = &mut self.connections[key].session {
+                            session.read_failed();
+                        }
+                        self.queue_pull(key);
+                    }
+                }
                 self.backlog = true;
-                break;
+                false
             }
+            _ => true,
         }
     }
 

@@ -28,7 +28,7 @@ use self::connection::{Connection, Phase, place_of, session_id};
 use crate::backend::{Job, Report, What};
 use crate::gateway::Socket;
 use crate::hub::Hub;
-use crate::mailbox::{Adopted, Command, Mailbox};
+use crate::mailbox::{Adopted, Command, Mailbox, Page};
 use crate::options::{Options, TICK_MS, ticks};
 use crate::protocol::Encoding;
 use crate::protocol::websocket::close;
@@ -101,6 +101,10 @@ pub(crate) struct Reactor {
     pulls: VecDeque<usize>,
     sweeps: VecDeque<Sweep>,
     dirty: Vec<usize>,
+    #[allow(
+        clippy::vec_box,
+        reason = "the box itself moves between the pool and a connection"
+    )]
     pool: Vec<Box<Output>>,
     reports: Vec<Report>,
     /// The backend was full in this turn.
@@ -245,7 +249,6 @@ impl Reactor {
         match command {
             Command::Welcome { session, .. }
             | Command::Refuse { session, .. }
-            | Command::Page { session, .. }
             | Command::Again { session, .. }
             | Command::Topic { session, .. }
             | Command::Rebind { session, .. }
@@ -268,11 +271,17 @@ impl Reactor {
                     self.refuse(key, close, code, detail);
                 }
             }
-            Command::Page {
-                session,
-                reader,
-                page,
-            } => self.take_page(session, &reader, page),
+            Command::Pages(pages) => {
+                for Page {
+                    session,
+                    reader,
+                    page,
+                } in pages
+                {
+                    let key = self.find(session).unwrap_or(usize::MAX);
+                    self.guard(key, |reactor| reactor.take_page(session, &reader, page));
+                }
+            }
             Command::Again {
                 session,
                 reader,
@@ -749,8 +758,15 @@ impl Reactor {
         let heartbeat = connection.heartbeat(options);
         let silent = now.saturating_sub(connection.heard);
         if connection.pinged && silent >= heartbeat + ticks(options.heartbeat_grace_ms) {
-            metrics::counter!("hongyan_gateway_dead_total").increment(1);
-            self.end(key);
+            // After a pause of this whole process its answer may be here, unread.
+            self.read_socket(key, true);
+            let Some(connection) = self.connections.get_mut(key) else {
+                return;
+            };
+            if connection.pinged {
+                metrics::counter!("hongyan_gateway_dead_total").increment(1);
+                self.end(key);
+            }
             return;
         }
         if !connection.pinged && silent >= heartbeat {

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use hongyan_gateway::Encoding;
+use rustls::ClientConnection;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -20,6 +21,7 @@ pub(crate) struct Frame {
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) encoding: Encoding,
+    tls: Option<ClientConnection>,
     buffer: VecDeque<u8>,
 }
 
@@ -55,12 +57,30 @@ impl Client {
         Self {
             stream,
             encoding,
+            tls: None,
             buffer: VecDeque::new(),
         }
     }
 
+    /// Speaks TLS from here on.
+    pub(crate) fn secured(mut self, tls: ClientConnection) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    fn read_some(&mut self, chunk: &mut [u8]) -> std::io::Result<usize> {
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls, &mut self.stream).read(chunk),
+            None => self.stream.read(chunk),
+        }
+    }
+
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
+        match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls, &mut self.stream).write_all(bytes),
+            None => self.stream.write_all(bytes),
+        }
+        .unwrap();
     }
 
     pub(crate) fn message(&self, value: &Value) -> Vec<u8> {
@@ -82,7 +102,7 @@ impl Client {
     fn take(&mut self, n: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < n {
             let mut chunk = [0; 65_536];
-            match self.stream.read(&mut chunk) {
+            match self.read_some(&mut chunk) {
                 Ok(0) => return None,
                 Ok(n) => self.buffer.extend(&chunk[..n]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
@@ -148,7 +168,11 @@ impl Client {
     /// Passes over messages until the close frame; its code. Then the stream must end.
     pub(crate) fn closed(&mut self) -> u16 {
         let code = self.close_code();
-        let _ = self.stream.write_all(&frame(0x88, &code.to_be_bytes()));
+        let answer = frame(0x88, &code.to_be_bytes());
+        let _ = match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls, &mut self.stream).write_all(&answer),
+            None => self.stream.write_all(&answer),
+        };
         assert_eq!(self.frame(), None, "WS-9: nothing follows a close");
         code
     }

@@ -11,4 +11,5 @@ mod hub;
 mod protocol;
 mod rig;
 mod store;
+mod tls;
 mod transport;
