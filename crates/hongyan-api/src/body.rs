@@ -1,0 +1,215 @@
+//! Reading requests: sizes, types and paths of faults.
+
+use std::any::TypeId;
+use std::future::Future;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Query;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+
+use crate::problem::{Code, Problem};
+
+/// A JSON body that was read.
+#[derive(Debug)]
+pub(crate) struct Json<T> {
+    /// What it says.
+    pub(crate) value: T,
+    /// Its bytes, for hashing.
+    pub(crate) bytes: Bytes,
+}
+
+/// A body that the handler reads itself, piece by piece.
+#[derive(Debug)]
+pub(crate) struct Ndjson(pub(crate) Body);
+
+/// How a body is read and documented.
+pub(crate) trait FromBody: Sized + Send + 'static {
+    /// Reads it.
+    fn read(
+        headers: &HeaderMap,
+        body: Body,
+        bytes_max: usize,
+        time: Duration,
+    ) -> impl Future<Output = Result<Self, Problem>> + Send;
+
+    /// Its content type and schema; nothing when there is no body.
+    fn document(generator: &mut SchemaGenerator) -> Option<(&'static str, Schema)>;
+}
+
+impl FromBody for () {
+    async fn read(_: &HeaderMap, _: Body, _: usize, _: Duration) -> Result<Self, Problem> {
+        Ok(())
+    }
+
+    fn document(_: &mut SchemaGenerator) -> Option<(&'static str, Schema)> {
+        None
+    }
+}
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromBody for Json<T> {
+    async fn read(
+        headers: &HeaderMap,
+        body: Body,
+        bytes_max: usize,
+        time: Duration,
+    ) -> Result<Self, Problem> {
+        content_type(
+            headers,
+            &["application/json", "application/merge-patch+json"],
+        )?;
+        let bytes = collect(headers, body, bytes_max, time).await?;
+        let value = parse(&bytes)?;
+        Ok(Self { value, bytes })
+    }
+
+    fn document(generator: &mut SchemaGenerator) -> Option<(&'static str, Schema)> {
+        Some(("application/json", generator.subschema_for::<T>()))
+    }
+}
+
+impl FromBody for Ndjson {
+    async fn read(headers: &HeaderMap, body: Body, _: usize, _: Duration) -> Result<Self, Problem> {
+        content_type(
+            headers,
+            &[
+                "application/x-ndjson",
+                "application/jsonl",
+                "application/json-seq",
+            ],
+        )?;
+        Ok(Self(body))
+    }
+
+    fn document(generator: &mut SchemaGenerator) -> Option<(&'static str, Schema)> {
+        Some((
+            "application/x-ndjson",
+            generator.subschema_for::<crate::wire::device::ImportLine>(),
+        ))
+    }
+}
+
+/// How a query is read and documented.
+pub(crate) trait FromQuery: Sized + Send + 'static {
+    /// Reads it.
+    fn read(uri: &Uri) -> Result<Self, Problem>;
+    /// Its schema: an object whose fields are the parameters.
+    fn document(generator: &mut SchemaGenerator) -> Option<Schema>;
+}
+
+impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromQuery for T {
+    fn read(uri: &Uri) -> Result<Self, Problem> {
+        if TypeId::of::<T>() == TypeId::of::<()>() {
+            // Nothing is asked for, so nothing is looked at.
+            return serde_json::from_value(serde_json::Value::Null)
+                .map_err(|e| Problem::new(Code::Internal, e.to_string()));
+        }
+        Query::<T>::try_from_uri(uri)
+            .map(|Query(query)| query)
+            .map_err(|e| Problem::at(Code::InvalidRequest, "query", e.body_text()))
+    }
+
+    fn document(_: &mut SchemaGenerator) -> Option<Schema> {
+        if TypeId::of::<T>() == TypeId::of::<()>() {
+            return None;
+        }
+        // Inline, because parameters are listed one by one.
+        let mut settings = schemars::generate::SchemaSettings::draft2020_12();
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+        Some(settings.into_generator().into_root_schema_for::<T>())
+    }
+}
+
+/// Reads JSON strictly; faults name their path.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        Problem::new(
+            Code::BadUtf8,
+            format!(
+                "byte {} is not valid UTF-8; send JSON in UTF-8",
+                e.valid_up_to()
+            ),
+        )
+    })?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let inner = error.inner();
+        if inner.is_data() {
+            let path = if path == "." { String::new() } else { path };
+            Problem::at(
+                Code::InvalidRequest,
+                path,
+                without_place(&inner.to_string()),
+            )
+        } else {
+            Problem::new(Code::BadJson, inner.to_string())
+        }
+    })?;
+    deserializer
+        .end()
+        .map_err(|error| Problem::new(Code::BadJson, error.to_string()))?;
+    Ok(value)
+}
+
+/// The path says where better than line and column.
+fn without_place(text: &str) -> String {
+    match text.rfind(" at line ") {
+        Some(at) => text[..at].to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+fn content_type(headers: &HeaderMap, taken: &[&'static str]) -> Result<(), Problem> {
+    let given = headers
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let essence = given.split(';').next().unwrap_or_default().trim();
+    if taken.iter().any(|one| essence.eq_ignore_ascii_case(one)) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::UnsupportedMediaType,
+        format!(
+            "send Content-Type: {}",
+            taken.first().copied().unwrap_or_default()
+        ),
+    ))
+}
+
+async fn collect(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+    time: Duration,
+) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            Code::PayloadTooLarge,
+            format!("at most {bytes_max} bytes are taken here"),
+        )
+    };
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<u64>().ok());
+    if declared.is_some_and(|len| usize::try_from(len).is_ok_and(|len| len > bytes_max)) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(time, Limited::new(body, bytes_max).collect()).await {
+        Err(_) => Err(Problem::new(
+            Code::RequestTimeout,
+            format!("the body did not arrive within {} s", time.as_secs()),
+        )),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(Code::BadJson, "the body ended early")),
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+    }
+}

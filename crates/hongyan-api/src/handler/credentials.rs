@@ -1,0 +1,145 @@
+//! Vendor credentials: sealed at rest, never shown.
+
+use hongyan_core::app::LaneLimits;
+use hongyan_core::limits::URL_BYTES_MAX;
+use hongyan_core::{ChannelId, CredentialName};
+
+use super::{fault, no_faults};
+use crate::body::Json;
+use crate::problem::Problem;
+use crate::reply::{Done, Reply};
+use crate::route::Call;
+use crate::services::NewCredential;
+use crate::wire::List;
+use crate::wire::credential::{Checked, Credential, CredentialState, Limits};
+
+pub(crate) async fn put(
+    call: Call<(), Json<CredentialState>>,
+) -> Result<Reply<Credential>, Problem> {
+    let (app, channel, name) = place(&call)?;
+    let state = call.body.value;
+    let mut faults = Vec::new();
+    if let Some(endpoint) = &state.endpoint
+        && !is_base_url(endpoint)
+    {
+        faults.push(fault(
+            "endpoint",
+            "must be https://host[:port] without a path",
+        ));
+    }
+    let Limits {
+        rate_per_s,
+        concurrency,
+        attempts,
+    } = state.limits;
+    for (path, zero) in [
+        ("limits.rate_per_s", rate_per_s == Some(0)),
+        ("limits.concurrency", concurrency == Some(0)),
+        ("limits.attempts", attempts == Some(0)),
+    ] {
+        if zero {
+            faults.push(fault(
+                path,
+                "must be at least 1; leave it out for the channel's own",
+            ));
+        }
+    }
+    no_faults(faults)?;
+    let new = NewCredential {
+        config: serde_json::Value::Object(state.config),
+        endpoint: state.endpoint,
+        limits: LaneLimits::from(state.limits),
+    };
+    call.api
+        .services()
+        .put_credential(&app, &channel, &name, new)
+        .await?;
+    let stored = call
+        .api
+        .registry()
+        .credential(&app, &channel, &name)
+        .await?;
+    stored
+        .map(|c| Reply::new(c.into()))
+        .ok_or_else(|| Problem::not_found("credential"))
+}
+
+pub(crate) async fn list(call: Call) -> Result<Reply<List<Credential>>, Problem> {
+    let (app, channel) = (call.app()?, call.id::<ChannelId>("channel")?);
+    let items = call
+        .api
+        .registry()
+        .credentials(&app)
+        .await?
+        .into_iter()
+        .filter(|c| c.channel == channel)
+        .map(Credential::from)
+        .collect();
+    Ok(Reply::new(List { items, next: None }))
+}
+
+pub(crate) async fn list_all(call: Call) -> Result<Reply<List<Credential>>, Problem> {
+    let all = call.api.registry().credentials(&call.app()?).await?;
+    Ok(Reply::new(List {
+        items: all.into_iter().map(Credential::from).collect(),
+        next: None,
+    }))
+}
+
+pub(crate) async fn read(call: Call) -> Result<Reply<Credential>, Problem> {
+    let (app, channel, name) = place(&call)?;
+    let stored = call
+        .api
+        .registry()
+        .credential(&app, &channel, &name)
+        .await?;
+    stored
+        .map(|c| Reply::new(c.into()))
+        .ok_or_else(|| Problem::not_found("credential"))
+}
+
+pub(crate) async fn delete(call: Call) -> Result<Done, Problem> {
+    let (app, channel, name) = place(&call)?;
+    if call
+        .api
+        .services()
+        .delete_credential(&app, &channel, &name)
+        .await?
+    {
+        Ok(Done)
+    } else {
+        Err(Problem::not_found("credential"))
+    }
+}
+
+pub(crate) async fn check(call: Call) -> Result<Reply<Checked>, Problem> {
+    let (app, channel, name) = place(&call)?;
+    Ok(Reply::new(
+        call.api
+            .services()
+            .check_credential(&app, &channel, &name)
+            .await?
+            .into(),
+    ))
+}
+
+fn place<Q, B>(
+    call: &Call<Q, B>,
+) -> Result<(hongyan_core::AppId, ChannelId, CredentialName), Problem> {
+    Ok((call.app()?, call.id("channel")?, call.id("name")?))
+}
+
+/// Scheme and authority only; whether it may be called is the guarded client's decision.
+fn is_base_url(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    text.len() <= URL_BYTES_MAX
+        && rest.is_some_and(|rest| {
+            let host = rest.strip_suffix('/').unwrap_or(rest);
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b))
+        })
+}

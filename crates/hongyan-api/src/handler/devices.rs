@@ -1,0 +1,398 @@
+//! Devices: registration, state, vendor tokens, login.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::TryFutureExt as _;
+
+use hongyan_core::app::{KeyKind, Scope};
+use hongyan_core::device::{self, TokenState};
+use hongyan_core::limits::CONFLICT_RETRIES_MAX;
+use hongyan_core::{AppId, ChannelId, DeviceId, StoreError, Timestamp, UserId};
+
+use super::no_faults;
+use crate::api::Api;
+use crate::auth::Caller;
+use crate::body::Json;
+use crate::key::{self, TokenKind};
+use crate::problem::{Code, Problem};
+use crate::reply::{Done, Reply};
+use crate::route::Call;
+use crate::wire::device::{
+    Device, DeviceChange, Login, NamedToken, Registered, Registration, VendorToken, check,
+    lower_brand,
+};
+use crate::wire::{List, Page};
+
+/// Registers a device, or registers it again.
+///
+/// Whoever knows a client key and a device id is not yet the device: without its device token, a device that exists gets a new
+/// token and is bound to nobody, so that nothing of its former user can be read by a stranger.
+pub(crate) async fn register(
+    call: Call<(), Json<Registration>>,
+) -> Result<Reply<Registered>, Problem> {
+    let app = call.app()?;
+    let mut state = call.body.value;
+    let proof = state.device_token.take().map(|secret| secret.0);
+    let id = match (&call.caller, state.device_id.take()) {
+        (Caller::Device(device), named) => {
+            crate::auth::same_device(device, named.as_ref())?;
+            device.id.clone()
+        }
+        (_, Some(id)) => id,
+        (_, None) => fresh_id(&call.api)?,
+    };
+    let bearer = bearer_of(&call.caller, &call.parts.headers);
+    let now = call.api.now();
+    for _ in 0..CONFLICT_RETRIES_MAX {
+        let old = call
+            .api
+            .registry()
+            .devices(&app, std::slice::from_ref(&id))
+            .await?
+            .pop()
+            .flatten();
+        let kept = old.as_ref().and_then(|old| {
+            [proof.as_ref(), bearer.as_ref()]
+                .into_iter()
+                .flatten()
+                .find(|text| key::hash(text) == old.secret_hash)
+                .cloned()
+        });
+        if old.is_some() && kept.is_none() && proof.is_some() {
+            return Err(Problem::at(
+                Code::Forbidden,
+                "device_token",
+                "is not this device's token; leave it out to get a new one",
+            ));
+        }
+        let strange =
+            kept.is_none() && !matches!(call.caller, Caller::Server(_) | Caller::Admin(_));
+        if let Some(bound) = &old
+            && bound.user.is_some()
+            && strange
+        {
+            call.api.services().logout(&app, &id).await?;
+            continue;
+        }
+        let rotated = old.is_some() && kept.is_none();
+        let (device_token, hash) = match kept {
+            Some(text) => {
+                let hash = key::hash(&text);
+                (text, hash)
+            }
+            None => {
+                let minted = key::mint(TokenKind::Device, &*call.api.ports().dice);
+                (minted.text, minted.hash)
+            }
+        };
+        let read = old.as_ref().map(|old| old.version);
+        let device = registered(&app, &id, &state, old, hash, now);
+        no_faults(check(&device))?;
+        match call.api.registry().put_device(device, read).await {
+            Ok(()) => {
+                if rotated {
+                    // The connection was opened with the token that is no longer good.
+                    call.api.ports().presence.disconnect(&app, &id).await;
+                }
+                return Ok(Reply::new(Registered {
+                    device_id: id,
+                    device_token,
+                }));
+            }
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(StoreError::Conflict { entity: "device" }.into())
+}
+
+/// The record after a registration.
+fn registered(
+    app: &AppId,
+    id: &DeviceId,
+    state: &Registration,
+    old: Option<device::Device>,
+    secret_hash: [u8; 32],
+    now: Timestamp,
+) -> device::Device {
+    let (old_tags, old_tokens) = old.as_ref().map_or_else(Default::default, |old| {
+        (old.tags.clone(), old.tokens.clone())
+    });
+    let tokens = match &state.tokens {
+        None => old_tokens,
+        Some(tokens) => tokens
+            .iter()
+            .cloned()
+            .map(|token| renewed(token, &old_tokens, now))
+            .collect(),
+    };
+    let mut device = device::Device {
+        app: app.clone(),
+        id: id.clone(),
+        package: state.package.clone(),
+        platform: state.platform,
+        brand: state.brand.clone(),
+        model: state.model.clone(),
+        locale: state.locale.clone(),
+        timezone: state.timezone.clone(),
+        app_version: state.app_version.clone(),
+        permission: state.permission,
+        tags: state.tags.clone().unwrap_or(old_tags),
+        tokens,
+        user: old.as_ref().and_then(|old| old.user.clone()),
+        binding: old.as_ref().map_or(0, |old| old.binding),
+        secret_hash,
+        created_at: old.as_ref().map_or(now, |old| old.created_at),
+        last_seen: now,
+        version: old.as_ref().map_or(1, |old| old.version + 1),
+    };
+    lower_brand(&mut device);
+    device
+}
+
+/// A token as the device gives it. One that the vendor called dead stays dead: giving it again does not revive it.
+fn renewed(token: NamedToken, old: &[device::Token], now: Timestamp) -> device::Token {
+    let mut token = token.into_core(now);
+    let same = old.iter().find(|o| {
+        o.channel == token.channel
+            && o.token == token.token
+            && o.environment == token.environment
+            && o.credential == token.credential
+    });
+    if let Some(device::Token {
+        state: dead @ TokenState::Dead { .. },
+        ..
+    }) = same
+    {
+        token.state = *dead;
+    }
+    token
+}
+
+fn fresh_id(api: &Api) -> Result<DeviceId, Problem> {
+    let mut bytes = [0u8; 16];
+    api.ports().dice.fill(&mut bytes);
+    // The layout of a random UUID, RFC 9562 section 5.4.
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let text = [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ]
+    .join("-");
+    DeviceId::parse(&text).map_err(|e| Problem::new(Code::Internal, e.to_string()))
+}
+
+/// The bearer token, when it is a device's.
+fn bearer_of(caller: &Caller, headers: &http::HeaderMap) -> Option<String> {
+    caller.device()?;
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    value
+        .split_once(' ')
+        .map(|(_, token)| token.trim().to_owned())
+}
+
+pub(crate) async fn read(call: Call) -> Result<Reply<Device>, Problem> {
+    let (app, id) = (call.app()?, call.device_id()?);
+    let device = call.api.device(&app, &id).await?;
+    let mut shown = show(&call.api, &app, vec![device])
+        .pop()
+        .ok_or_else(|| Problem::not_found("device"))?;
+    let topics = call.api.registry().topics_of(&app, &id).await?;
+    shown.topics = Some(topics.into_iter().map(|s| s.topic).collect());
+    Ok(Reply::new(shown))
+}
+
+pub(crate) async fn list(call: Call<Page>) -> Result<Reply<List<Device>>, Problem> {
+    let (app, limit) = (call.app()?, call.query.limit());
+    let devices = call
+        .api
+        .registry()
+        .device_page(&app, call.query.after()?.as_ref(), limit)
+        .await?;
+    let items = show(&call.api, &app, devices);
+    Ok(Reply::new(List::new(items, limit, |d: &Device| {
+        d.device_id.to_string()
+    })))
+}
+
+/// Devices with the state of their connections.
+pub(crate) fn show(api: &Api, app: &AppId, devices: Vec<device::Device>) -> Vec<Device> {
+    let ids: Vec<DeviceId> = devices.iter().map(|d| d.id.clone()).collect();
+    let sessions = api.ports().presence.sessions(app, &ids);
+    devices
+        .into_iter()
+        .zip(sessions.into_iter().chain(std::iter::repeat(None)))
+        .map(|(device, session)| Device::new(device, session.is_some()))
+        .collect()
+}
+
+pub(crate) async fn change(call: Call<(), Json<DeviceChange>>) -> Result<Reply<Device>, Problem> {
+    let (app, id) = (call.app()?, call.device_id()?);
+    let change = call.body.value;
+    let device = update(&call.api, &app, &id, |device| {
+        change.clone().apply(device);
+        no_faults(check(device))
+    })
+    .await?;
+    show(&call.api, &app, vec![device])
+        .pop()
+        .map(Reply::new)
+        .ok_or_else(|| Problem::not_found("device"))
+}
+
+/// Reads, changes and writes a device, as often as somebody else gets in between.
+pub(crate) async fn update(
+    api: &Api,
+    app: &AppId,
+    id: &DeviceId,
+    change: impl Fn(&mut device::Device) -> Result<(), Problem>,
+) -> Result<device::Device, Problem> {
+    for _ in 0..CONFLICT_RETRIES_MAX {
+        let mut device = api.device(app, id).await?;
+        let read = device.version;
+        change(&mut device)?;
+        device.version = read + 1;
+        match api.registry().put_device(device.clone(), Some(read)).await {
+            Ok(()) => return Ok(device),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(StoreError::Conflict { entity: "device" }.into())
+}
+
+pub(crate) async fn delete(call: Call) -> Result<Done, Problem> {
+    let (app, id) = (call.app()?, call.device_id()?);
+    if call.api.services().delete_device(&app, &id).await? {
+        Ok(Done)
+    } else {
+        Err(Problem::not_found("device"))
+    }
+}
+
+pub(crate) async fn put_token(call: Call<(), Json<VendorToken>>) -> Result<Done, Problem> {
+    let (app, id) = (call.app()?, call.device_id()?);
+    let channel: ChannelId = call.id("channel")?;
+    let VendorToken {
+        token,
+        environment,
+        credential,
+    } = call.body.value;
+    let (now, named) = (
+        call.api.now(),
+        NamedToken {
+            channel: channel.clone(),
+            token,
+            environment,
+            credential,
+        },
+    );
+    update(&call.api, &app, &id, |device| {
+        let token = renewed(named.clone(), &device.tokens, now);
+        device.tokens.retain(|t| t.channel != channel);
+        device.tokens.push(token);
+        no_faults(check(device))
+    })
+    .map_ok(|_| Done)
+    .await
+}
+
+pub(crate) async fn delete_token(call: Call) -> Result<Done, Problem> {
+    let (app, id) = (call.app()?, call.device_id()?);
+    let channel: ChannelId = call.id("channel")?;
+    update(&call.api, &app, &id, |device| {
+        device.tokens.retain(|t| t.channel != channel);
+        Ok(())
+    })
+    .map_ok(|_| Done)
+    .await
+}
+
+pub(crate) async fn login(call: Call<(), Json<Login>>) -> Result<Done, Problem> {
+    let (app, id) = (call.app()?, call.device_id()?);
+    let Login { user, user_token } = call.body.value;
+    if call.caller.device().is_some() {
+        let policy = call
+            .api
+            .app(&app)
+            .await?
+            .ok_or_else(|| Problem::not_found("app"))?;
+        let token = user_token.as_ref().map(|t| t.0.as_str());
+        if policy.policy.require_user_token {
+            check_user_token(&call.api, &app, &id, &user, token).await?;
+        }
+    }
+    call.api.services().login(&app, &id, &user).await?;
+    Ok(Done)
+}
+
+/// The text that a `user_token` signs.
+fn signed_text(app: &AppId, device: &DeviceId, user: &UserId, expiry: &str) -> String {
+    format!("{app}\n{device}\n{user}\n{expiry}")
+}
+
+/// Checks the app server's signature on a login. The key is the stored hash of one of its server keys, which the app's server
+/// can make of the key itself; ids hold no line feeds, so the signed text is unambiguous.
+async fn check_user_token(
+    api: &Api,
+    app: &AppId,
+    device: &DeviceId,
+    user: &UserId,
+    token: Option<&str>,
+) -> Result<(), Problem> {
+    let Some(token) = token else {
+        return Err(Problem::at(
+            Code::UserTokenRequired,
+            "user_token",
+            "is needed for logins of this app; its server makes it",
+        ));
+    };
+    let invalid = |problem: &str| Err(Problem::at(Code::UserTokenInvalid, "user_token", problem));
+    let mut parts = token.split('.');
+    let (Some(key_id), Some(expiry), Some(mac), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return invalid("must be <key id>.<expiry>.<mac>");
+    };
+    let Ok(until) = expiry.parse::<i64>() else {
+        return invalid("its expiry must be Unix seconds");
+    };
+    let Ok(mac) = URL_SAFE_NO_PAD.decode(mac) else {
+        return invalid("its mac must be base64url without padding");
+    };
+    let keys = api.registry().keys(Some(app)).await?;
+    let signer = keys.iter().find(|key| {
+        key.id.as_str() == key_id
+            && key.kind == KeyKind::Server
+            && key.scopes.contains(&Scope::Manage)
+    });
+    let Some(signer) = signer else {
+        return invalid("its key is not a server key of this app with the scope manage");
+    };
+    let hmac = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &signer.hash);
+    let text = signed_text(app, device, user, expiry);
+    if ring::hmac::verify(&hmac, text.as_bytes(), &mac).is_err() {
+        return invalid("its mac does not fit app, device, user and expiry");
+    }
+    if until <= api.now().seconds() {
+        return invalid("it has expired; get a new one from the app's server");
+    }
+    Ok(())
+}
+
+pub(crate) async fn logout(call: Call) -> Result<Done, Problem> {
+    let (app, id) = (call.app()?, call.device_id()?);
+    call.api.services().logout(&app, &id).await?;
+    Ok(Done)
+}
+
+pub(crate) async fn kick(call: Call) -> Result<Done, Problem> {
+    let (app, id) = (call.app()?, call.device_id()?);
+    call.api.services().kick(&app, &id).await?;
+    Ok(Done)
+}

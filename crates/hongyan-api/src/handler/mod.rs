@@ -1,0 +1,48 @@
+//! One file for each resource: what its addresses do. Start reading at `messages`.
+
+pub(crate) mod apps;
+pub(crate) mod client;
+pub(crate) mod credentials;
+pub(crate) mod devices;
+pub(crate) mod events;
+pub(crate) mod messages;
+pub(crate) mod ops;
+pub(crate) mod reports;
+pub(crate) mod topics;
+pub(crate) mod transfer;
+pub(crate) mod users;
+
+use hongyan_core::draft::Fault;
+
+use crate::problem::{Code, Problem};
+use crate::wire::user::QuietHours;
+
+/// Whether the time zone database knows the name.
+pub(crate) fn is_timezone(name: &str) -> bool {
+    jiff::tz::TimeZone::get(name).is_ok()
+}
+
+fn no_faults(faults: Vec<Fault>) -> Result<(), Problem> {
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::faults(Code::Invalid, faults))
+    }
+}
+
+fn fault(path: impl Into<String>, problem: impl Into<String>) -> Fault {
+    Fault {
+        path: path.into(),
+        problem: problem.into(),
+    }
+}
+
+fn check_quiet_hours(path: &str, quiet: Option<&QuietHours>, faults: &mut Vec<Fault>) {
+    let Some(quiet) = quiet.cloned() else { return };
+    if hongyan_core::user::QuietHours::from(quiet)
+        .minutes()
+        .is_none()
+    {
+        faults.push(fault(path, "start and end must be times of day, HH:MM"));
+    }
+}

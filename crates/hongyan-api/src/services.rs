@@ -1,0 +1,270 @@
+//! What this room needs from others, as it sees it: the binary bridges these traits to dispatch and
+//! gateway, tests to fakes.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use hongyan_core::app::LaneLimits;
+use hongyan_core::device::Platform;
+use hongyan_core::draft::{Draft, Fault};
+use hongyan_core::port::{CheckReport, ConfigError, Parcel};
+use hongyan_core::session::SessionEvent;
+use hongyan_core::{
+    AppId, ChannelId, CredentialName, DeviceId, MessageId, Reason, StoreError, Timestamp, UserId,
+};
+
+/// A caller's wish to be answered the same for the same key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The key.
+    pub key: String,
+    /// SHA-256 of the request body.
+    pub body_hash: [u8; 32],
+}
+
+/// The messages are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// One id per draft, in order.
+    pub ids: Vec<MessageId>,
+    /// Whether this is the repeated answer to a known idempotency key.
+    pub replayed: bool,
+}
+
+/// A service did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Some drafts are not well formed: (place, faults).
+    #[error("{} of the messages cannot be accepted", .0.len())]
+    Invalid(Vec<(usize, Vec<Fault>)>),
+    /// The idempotency key was used with another body.
+    #[error("the Idempotency-Key was used before with another body")]
+    KeyReused,
+    /// It is not there.
+    #[error("{entity} not found")]
+    NotFound {
+        /// What was looked for.
+        entity: &'static str,
+    },
+    /// No channel of this name is built in.
+    #[error("there is no channel {0}")]
+    UnknownChannel(ChannelId),
+    /// A credential's configuration is not what the vendor hands out.
+    #[error("the configuration has {} faults", .0.len())]
+    Config(Vec<ConfigError>),
+    /// A credential cannot be used; the text is for people and holds no secret.
+    #[error("{0}")]
+    Credential(String),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What would happen to a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// For each device, in routing order.
+    pub devices: Vec<DeviceExplanation>,
+    /// Whether there are more devices than are listed.
+    pub more: bool,
+}
+
+/// What would happen to one device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceExplanation {
+    /// The device; none for a user without devices.
+    pub device: Option<DeviceId>,
+    /// The user it would be meant for.
+    pub user: Option<UserId>,
+    /// What it runs.
+    pub platform: Option<Platform>,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// What would happen.
+    pub would: Would,
+}
+
+/// What would happen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Would {
+    /// It goes to the session; `otherwise` follows if the session stays silent until then.
+    Online {
+        /// End of the wait for the ack.
+        until: Timestamp,
+        /// What follows.
+        otherwise: Box<Self>,
+    },
+    /// It goes to a vendor.
+    Push {
+        /// The channel.
+        channel: ChannelId,
+        /// The credential.
+        credential: CredentialName,
+        /// The exact request, or why the channel would refuse it.
+        parcel: Result<Parcel, (Reason, String)>,
+    },
+    /// It waits.
+    Hold {
+        /// Until when.
+        until: Timestamp,
+        /// For what.
+        reason: Reason,
+    },
+    /// It ends.
+    End(Reason),
+}
+
+/// What a recall did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecallReport {
+    /// Deliveries that were still open and now end as `recalled`.
+    pub stopped: u64,
+    /// Deliveries that a vendor withdrew.
+    pub withdrawn: u64,
+}
+
+/// A vendor credential as its owner gives it.
+#[derive(Debug)]
+pub struct NewCredential {
+    /// The vendor's configuration: a JSON object with secrets in it.
+    pub config: serde_json::Value,
+    /// Where the vendor is, when not at its usual address.
+    pub endpoint: Option<String>,
+    /// Limits of the lane, when not the channel's usual ones.
+    pub limits: LaneLimits,
+}
+
+/// The operations that are more than a read or write of one record. The binary bridges them to dispatch.
+#[async_trait]
+pub trait Services: Send + Sync + fmt::Debug {
+    /// Accepts all drafts or none; durable when it returns `Ok`.
+    async fn accept(
+        &self,
+        app: &AppId,
+        drafts: Vec<Draft>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Accepted, ServiceError>;
+
+    /// What would happen if the draft were sent now; sends nothing.
+    async fn explain(&self, app: &AppId, draft: Draft) -> Result<Explanation, ServiceError>;
+
+    /// Stops what has not left, takes the message out of inboxes and asks vendors to withdraw it. Idempotent.
+    async fn recall(&self, app: &AppId, id: MessageId) -> Result<RecallReport, ServiceError>;
+
+    /// Binds a device to a user. When it returns, nothing of a former user can reach the device any more.
+    async fn login(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        user: &UserId,
+    ) -> Result<(), ServiceError>;
+
+    /// Unbinds a device from its user, if it has one; the same promise as [`Services::login`].
+    async fn logout(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError>;
+
+    /// Unbinds a device because the app's server says so, and ends its connection.
+    async fn kick(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError>;
+
+    /// Forgets a device: ends its deliveries, its connection and its record. Answers whether it was there.
+    async fn delete_device(&self, app: &AppId, device: &DeviceId) -> Result<bool, ServiceError>;
+
+    /// Forgets a user and unbinds their devices. Answers whether they were known.
+    async fn forget_user(&self, app: &AppId, user: &UserId) -> Result<bool, ServiceError>;
+
+    /// Takes what devices say over HTTP: acks and client events.
+    async fn feedback(&self, events: Vec<SessionEvent>);
+
+    /// Checks, seals and stores a credential, replacing one of the same name.
+    async fn put_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        new: NewCredential,
+    ) -> Result<(), ServiceError>;
+
+    /// Deletes a credential and closes its channel. Answers whether it was there.
+    async fn delete_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<bool, ServiceError>;
+
+    /// Proves a credential with the vendor, within the vendor call deadline.
+    async fn check_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<CheckReport, ServiceError>;
+}
+
+/// An acceptable WebSocket request: answer 101 with these headers.
+#[derive(Debug, Clone)]
+pub struct Upgrade {
+    /// Headers of the 101 answer, `Upgrade` and `Connection` excepted.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The subprotocol that was chosen.
+    pub subprotocol: &'static str,
+}
+
+/// An unacceptable WebSocket request: answer this before any upgrade.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// 400, 403 or 426 …
+    pub status: StatusCode,
+    /// Headers that belong to the answer.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What was wrong.
+    pub detail: String,
+}
+
+/// A socket after its 101 answer went out.
+pub struct Adopted {
+    /// The socket, non-blocking.
+    pub stream: std::net::TcpStream,
+    /// The TLS state, when the listener speaks TLS. It may hold decrypted bytes that were not read yet;
+    /// they come after `leftover`.
+    pub tls: Option<Box<rustls::ServerConnection>>,
+    /// Bytes that the client sent after its request.
+    pub leftover: Bytes,
+    /// The subprotocol that was chosen.
+    pub subprotocol: &'static str,
+    /// The client's address.
+    pub peer: SocketAddr,
+}
+
+impl fmt::Debug for Adopted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Adopted")
+            .field("tls", &self.tls.is_some())
+            .field("leftover_bytes", &self.leftover.len())
+            .field("subprotocol", &self.subprotocol)
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The door to the gateway: it judges `GET /v1/connect` and takes the sockets over.
+pub trait Connect: Send + Sync + fmt::Debug {
+    /// Judges a request. `origins` are the origins that any app allows.
+    ///
+    /// # Errors
+    /// [`Refused`] says what to answer instead of 101.
+    fn check(
+        &self,
+        method: &Method,
+        version: Version,
+        headers: &HeaderMap,
+        origins: &[String],
+    ) -> Result<Upgrade, Refused>;
+
+    /// Takes a socket over. Must not block; a socket that cannot be taken is closed.
+    fn adopt(&self, socket: Adopted);
+}

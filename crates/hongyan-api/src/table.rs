@@ -1,0 +1,289 @@
+//! The table of all routes, in the order of the documentation.
+
+use http::Method;
+
+use hongyan_core::app::Scope;
+use hongyan_core::limits::{BATCH_BODY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX};
+
+use crate::auth::Who;
+use crate::handler::{
+    apps, client, credentials, devices, events, messages, ops, reports, topics, transfer, users,
+};
+use crate::route::Route;
+
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+const PUT: Method = Method::PUT;
+const PATCH: Method = Method::PATCH;
+const DELETE: Method = Method::DELETE;
+
+const SEND: Who = Who::Server(Scope::Send);
+const READ: Who = Who::Server(Scope::Read);
+const MANAGE: Who = Who::Server(Scope::Manage);
+const DEVICE_OR_READ: Who = Who::DeviceOr(Scope::Read);
+const DEVICE_OR_MANAGE: Who = Who::DeviceOr(Scope::Manage);
+
+/// All routes.
+pub(crate) fn routes() -> Vec<Route> {
+    let sections = [
+        ("Messages", messages()),
+        ("Devices", devices()),
+        ("Users", users()),
+        ("Topics", topics()),
+        ("Client side", client()),
+        ("Events and reports", reports()),
+        ("Credentials", credentials()),
+        ("Apps and keys", apps()),
+        ("Operation", operation()),
+    ];
+    sections
+        .into_iter()
+        .flat_map(|(section, routes)| {
+            routes
+                .into_iter()
+                .map(move |route| Route { section, ..route })
+        })
+        .collect()
+}
+
+fn messages() -> Vec<Route> {
+    vec![
+        Route::new(POST, "/v1/messages", SEND, "Send a message", messages::send)
+            .more("202 is said after the message is durable; from then on every target device ends in exactly one final outcome. \
+                   With the header `Idempotency-Key`, the same key and body get the same answer for 24 hours (with `Idempotency-Replayed: true`); \
+                   another body gets 409.")
+            .body_bytes_max(MESSAGE_BODY_BYTES_MAX),
+        Route::new(POST, "/v1/messages/batch", SEND, "Send up to 1000 messages to users or devices", messages::batch)
+            .more("Each message is judged by itself: `results` has its id or its error, in order. `Idempotency-Key` works for the whole batch.")
+            .body_bytes_max(BATCH_BODY_BYTES_MAX),
+        Route::new(POST, "/v1/messages/explain", SEND, "Say what would happen to a message", messages::explain)
+            .more("Takes the same body; nothing is sent. For each device: what would be decided, why, and the exact vendor request.")
+            .body_bytes_max(MESSAGE_BODY_BYTES_MAX),
+        Route::new(GET, "/v1/messages/{message}", READ, "Read a message's state and counts", messages::status),
+        Route::new(GET, "/v1/messages/{message}/trace", READ, "Read everything that happened to a message", events::of_message),
+        Route::new(POST, "/v1/messages/{message}/recall", SEND, "Recall a message", messages::recall)
+            .more("Stops what has not left, removes it from inboxes, tells clients, and withdraws it at vendors that can. Recalling twice does nothing more."),
+    ]
+}
+
+fn devices() -> Vec<Route> {
+    vec![
+        Route::new(POST, "/v1/devices", Who::Registrar, "Register a device, or register it again", devices::register)
+            .more("Full state, idempotent by `device_id`. A device that registers again proves itself by its device token (as the bearer or in the body); \
+                   otherwise it gets a new token and is bound to nobody until it logs in."),
+        Route::new(GET, "/v1/devices", READ, "List devices", devices::list),
+        Route::new(GET, "/v1/devices/{device}", DEVICE_OR_READ, "Read a device", devices::read),
+        Route::new(PATCH, "/v1/devices/{device}", DEVICE_OR_MANAGE, "Change a device", devices::change),
+        Route::new(DELETE, "/v1/devices/{device}", DEVICE_OR_MANAGE, "Forget a device", devices::delete),
+        Route::new(PUT, "/v1/devices/{device}/tokens/{channel}", DEVICE_OR_MANAGE, "Set the vendor token of a channel", devices::put_token)
+            .more("A vendor token belongs to one device: any other device that had it keeps a dead one. A token that its vendor called dead stays dead."),
+        Route::new(DELETE, "/v1/devices/{device}/tokens/{channel}", DEVICE_OR_MANAGE, "Take the vendor token of a channel away", devices::delete_token),
+        Route::new(POST, "/v1/devices/{device}/login", DEVICE_OR_MANAGE, "Bind a device to a user", devices::login)
+            .more("When it answers, nothing of a former user can reach the device any more."),
+        Route::new(POST, "/v1/devices/{device}/logout", DEVICE_OR_MANAGE, "Unbind a device from its user", devices::logout),
+        Route::new(POST, "/v1/devices/{device}/kick", MANAGE, "Unbind a device and end its connection", devices::kick),
+        Route::new(GET, "/v1/devices/{device}/trace", READ, "Read everything that happened for a device", events::of_device),
+        Route::new(POST, "/v1/devices/import", MANAGE, "Import devices, one per line", transfer::import)
+            .more("Lines are written as they come, some hundred at a time, so any number of lines takes little memory; a faulty line does not hold up the others. \
+                   Lines are states, not changes: sending them again does no harm."),
+        Route::new(GET, "/v1/devices/export", MANAGE, "Export devices, one per line", transfer::export)
+            .more("In id order; after an interruption, go on with `after`. The lines can be imported.")
+            .streams("application/x-ndjson"),
+    ]
+}
+
+fn users() -> Vec<Route> {
+    vec![
+        Route::new(
+            PUT,
+            "/v1/users/{user}",
+            MANAGE,
+            "Set a user's attributes and preferences",
+            users::put,
+        ),
+        Route::new(GET, "/v1/users/{user}", READ, "Read a user", users::read),
+        Route::new(
+            PATCH,
+            "/v1/users/{user}",
+            MANAGE,
+            "Change a user",
+            users::change,
+        ),
+        Route::new(
+            DELETE,
+            "/v1/users/{user}",
+            MANAGE,
+            "Forget a user and unbind their devices",
+            users::delete,
+        ),
+        Route::new(
+            GET,
+            "/v1/users/{user}/devices",
+            READ,
+            "List a user's devices",
+            users::devices,
+        ),
+        Route::new(
+            GET,
+            "/v1/users/{user}/presence",
+            READ,
+            "Say where a user is online",
+            users::presence,
+        ),
+        Route::new(
+            GET,
+            "/v1/users/{user}/trace",
+            READ,
+            "Read everything that happened for a user",
+            events::of_user,
+        ),
+    ]
+}
+
+fn topics() -> Vec<Route> {
+    vec![
+        Route::new(
+            PUT,
+            "/v1/topics/{topic}/subscribers/{device}",
+            DEVICE_OR_MANAGE,
+            "Subscribe a device to a topic",
+            topics::subscribe,
+        ),
+        Route::new(
+            DELETE,
+            "/v1/topics/{topic}/subscribers/{device}",
+            DEVICE_OR_MANAGE,
+            "End a device's subscription",
+            topics::unsubscribe,
+        ),
+        Route::new(
+            GET,
+            "/v1/topics/{topic}/subscribers",
+            READ,
+            "List a topic's subscribers",
+            topics::list,
+        ),
+        Route::new(
+            POST,
+            "/v1/topics/{topic}/subscribers",
+            MANAGE,
+            "Subscribe and unsubscribe many devices",
+            topics::bulk,
+        )
+        .body_bytes_max(2 * 1024 * 1024),
+    ]
+}
+
+fn client() -> Vec<Route> {
+    vec![
+        Route::new(GET, "/v1/connect", Who::Anyone, "Open the live connection (WebSocket)", client::connect)
+            .more("Subprotocols `hongyan.v1+json` and `hongyan.v1+cbor`; the device token goes into the first frame (`hello`). Pages of browsers \
+                   must have an origin that an app's policy names.")
+            .streams("101"),
+        Route::new(POST, "/v1/acks", Who::Device, "Acknowledge messages without a connection", client::acks),
+        Route::new(POST, "/v1/client-events", Who::Device, "Report what the person did with messages", client::events)
+            .more("Counts once per message, device and kind."),
+    ]
+}
+
+fn reports() -> Vec<Route> {
+    vec![
+        Route::new(GET, "/v1/events", READ, "Follow everything that happens, live", events::tail)
+            .more("Server-sent events: `id` is the place in the ledger, `data` an event. A client that comes back with `Last-Event-ID` misses nothing.")
+            .streams("text/event-stream"),
+        Route::new(GET, "/v1/reports/funnel", READ, "Count events by stage and outcome", reports::funnel),
+        Route::new(GET, "/v1/reports/channels", READ, "Count how each channel did", reports::channels),
+    ]
+}
+
+fn credentials() -> Vec<Route> {
+    vec![
+        Route::new(GET, "/v1/credentials", MANAGE, "List all credentials", credentials::list_all),
+        Route::new(GET, "/v1/channels/{channel}/credentials", MANAGE, "List a channel's credentials", credentials::list),
+        Route::new(PUT, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Store a credential", credentials::put)
+            .more("Its secrets are sealed at rest and never returned. Name it `default` unless the app has several."),
+        Route::new(GET, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Read what is not secret of a credential", credentials::read),
+        Route::new(DELETE, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Delete a credential", credentials::delete),
+        Route::new(POST, "/v1/channels/{channel}/credentials/{name}/check", MANAGE, "Prove a credential with its vendor", credentials::check),
+    ]
+}
+
+fn apps() -> Vec<Route> {
+    vec![
+        Route::new(POST, "/v1/apps", Who::Admin, "Make an app", apps::create),
+        Route::new(GET, "/v1/apps", Who::Admin, "List apps", apps::list),
+        Route::new(GET, "/v1/apps/{app}", Who::Admin, "Read an app", apps::read),
+        Route::new(
+            PATCH,
+            "/v1/apps/{app}",
+            Who::Admin,
+            "Change an app",
+            apps::change,
+        ),
+        Route::new(
+            DELETE,
+            "/v1/apps/{app}",
+            Who::Admin,
+            "Delete an app and all that it owns",
+            apps::delete,
+        ),
+        Route::new(
+            POST,
+            "/v1/apps/{app}/keys",
+            Who::Admin,
+            "Make a key",
+            apps::create_key,
+        )
+        .more("The secret is shown this once; only its hash is stored."),
+        Route::new(
+            GET,
+            "/v1/apps/{app}/keys",
+            Who::Admin,
+            "List an app's keys",
+            apps::keys,
+        ),
+        Route::new(
+            DELETE,
+            "/v1/apps/{app}/keys/{key}",
+            Who::Admin,
+            "Delete a key; it stops working at once",
+            apps::delete_key,
+        ),
+    ]
+}
+
+fn operation() -> Vec<Route> {
+    vec![
+        Route::new(
+            GET,
+            "/healthz",
+            Who::Anyone,
+            "Say that the process is up",
+            ops::healthz,
+        ),
+        Route::new(
+            GET,
+            "/readyz",
+            Who::Anyone,
+            "Say whether the node takes traffic",
+            ops::readyz,
+        ),
+        Route::new(
+            GET,
+            "/metrics",
+            Who::Anyone,
+            "Metrics in Prometheus text",
+            ops::metrics,
+        )
+        .streams("text/plain"),
+        Route::new(
+            GET,
+            "/openapi.json",
+            Who::Anyone,
+            "This API as OpenAPI 3.1",
+            ops::openapi,
+        )
+        .streams("application/json"),
+        Route::new(GET, "/docs", Who::Anyone, "This API as a page", ops::docs).streams("text/html"),
+    ]
+}

@@ -1,0 +1,123 @@
+//! Vendor credentials on the wire. Secrets go in and never out.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use hongyan_core::app;
+use hongyan_core::port::CheckReport;
+use hongyan_core::{ChannelId, CredentialName};
+
+use super::Moment;
+
+/// A credential to store.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CredentialState {
+    /// The vendor's configuration, with its secrets, as the channel's page describes it.
+    pub(crate) config: Map<String, Value>,
+    /// Where the vendor is, when not at its usual address: `https://host[:port]`.
+    #[serde(default)]
+    #[schemars(length(max = 2048))]
+    pub(crate) endpoint: Option<String>,
+    /// Limits of the lane, when not the channel's usual ones.
+    #[serde(default)]
+    pub(crate) limits: Limits,
+}
+
+impl fmt::Debug for CredentialState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialState(…)")
+    }
+}
+
+/// Limits of the lane of one credential; absent ones are the channel's own.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Requests to the vendor per second.
+    #[schemars(range(min = 1))]
+    pub(crate) rate_per_s: Option<u32>,
+    /// Requests under way at once.
+    #[schemars(range(min = 1))]
+    pub(crate) concurrency: Option<u32>,
+    /// Tries of one delivery before `retries_exhausted`.
+    #[schemars(range(min = 1))]
+    pub(crate) attempts: Option<u16>,
+}
+
+impl From<Limits> for app::LaneLimits {
+    fn from(l: Limits) -> Self {
+        Self {
+            rate_per_s: l.rate_per_s,
+            concurrency: l.concurrency,
+            attempts: l.attempts,
+        }
+    }
+}
+
+impl From<app::LaneLimits> for Limits {
+    fn from(l: app::LaneLimits) -> Self {
+        Self {
+            rate_per_s: l.rate_per_s,
+            concurrency: l.concurrency,
+            attempts: l.attempts,
+        }
+    }
+}
+
+/// A credential, without its secrets.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Credential {
+    /// The channel.
+    #[schemars(with = "String")]
+    pub(crate) channel: ChannelId,
+    /// Its name.
+    #[schemars(with = "String")]
+    pub(crate) name: CredentialName,
+    /// The fields that are no secrets.
+    pub(crate) config: Map<String, Value>,
+    /// Where the vendor is, when not at its usual address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoint: Option<String>,
+    /// Limits of the lane.
+    pub(crate) limits: Limits,
+    /// When it was made.
+    pub(crate) created_at: Moment,
+    /// When it was last changed.
+    pub(crate) updated_at: Moment,
+}
+
+impl From<app::Credential> for Credential {
+    fn from(c: app::Credential) -> Self {
+        Self {
+            channel: c.channel,
+            name: c.name,
+            config: c.shown,
+            endpoint: c.endpoint,
+            limits: c.limits.into(),
+            created_at: c.created_at.into(),
+            updated_at: c.updated_at.into(),
+        }
+    }
+}
+
+/// What the vendor said to a credential.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Checked {
+    /// Whether it can be used.
+    pub(crate) ok: bool,
+    /// What is wrong, and what to do.
+    pub(crate) detail: String,
+}
+
+impl From<CheckReport> for Checked {
+    fn from(report: CheckReport) -> Self {
+        Self {
+            ok: report.ok,
+            detail: report.detail,
+        }
+    }
+}
