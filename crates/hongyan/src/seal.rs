@@ -24,6 +24,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::digest;
 
 use crate::config;
+pub(crate) use crate::data::DataDir;
 
 /// Version of the sealed form.
 const VERSION: u8 = 1;
@@ -108,15 +109,6 @@ impl std::error::Error for SealError {
             _ => None,
         }
     }
-}
-
-/// Whether the data directory was used before: only a fresh one gets a new master key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DataDir {
-    /// Nothing was stored yet.
-    Fresh,
-    /// There is a store.
-    Used,
 }
 
 /// Seals with the master key; opens with it and its predecessors.

@@ -1,4 +1,4 @@
-//! The orderly stop: steps in a fixed order, each with a deadline, and a second signal that ends it all at once.
+//! The orderly stop: steps in a fixed order, each with a deadline. A second signal ends it at once (see `cmd/serve.rs`).
 //!
 //! The order is: not ready → stop intake and leasing → drain sessions in jittered slices → drain lanes → hand back work
 //! that did not start → flush the ledger → close the engines. What a step does not finish in its time is safe: it
@@ -116,21 +116,6 @@ impl<'a> Shutdown<'a> {
         }
         endings
     }
-
-    /// The same, ended at once by a second signal. `None` then: the caller exits without further ado (code 1).
-    pub(crate) async fn run_until_second_signal(
-        self,
-        signals: &mut Signals,
-    ) -> Option<Vec<(&'static str, Ending)>> {
-        tokio::select! {
-            biased;
-            _ = signals.next() => {
-                tracing::warn!("second signal: ending at once; open work is taken up at the next start");
-                None
-            }
-            endings = self.run() => Some(endings),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -161,15 +146,5 @@ mod tests {
             ]
         );
         assert_eq!(*order.lock().unwrap(), ["not ready", "engines"]);
-    }
-
-    #[tokio::test]
-    async fn without_a_second_signal_it_runs_to_its_end() {
-        let mut signals = Signals::take().unwrap();
-        let endings = Shutdown::default()
-            .step("one", Duration::from_secs(60), async {})
-            .run_until_second_signal(&mut signals)
-            .await;
-        assert_eq!(endings, Some(vec![("one", Ending::Done)]));
     }
 }

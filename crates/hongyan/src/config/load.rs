@@ -49,7 +49,7 @@ pub(crate) struct Loaded {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Everything that is wrong with a configuration; one line each.
+/// Everything that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Faults(pub(crate) Vec<String>);
 
@@ -58,8 +58,12 @@ impl fmt::Display for Faults {
         match self.0.as_slice() {
             [one] => write!(f, "configuration: {one}"),
             many => {
-                write!(f, "configuration: {} faults", many.len())?;
-                many.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
+                write!(
+                    f,
+                    "configuration: {} faults: {}",
+                    many.len(),
+                    many.join("; ")
+                )
             }
         }
     }

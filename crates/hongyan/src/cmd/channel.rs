@@ -1,0 +1,194 @@
+//! `hongyan channel`: vendor credentials.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args as ClapArgs, Subcommand};
+use serde_json::{Value, json};
+
+use super::output::{Column, cell, harmless};
+use super::remote::{Reach, Remote, Usage, block_on, put, put_pairs, read_json, told};
+
+const COLUMNS: &[Column] = &[
+    ("CHANNEL", "channel"),
+    ("NAME", "name"),
+    ("ENDPOINT", "endpoint"),
+    ("RATE/S", "limits.rate_per_s"),
+    ("CONFIG", "config"),
+    ("UPDATED", "updated_at"),
+];
+/// Longest file that a credential's field is read from, in bytes: keys and certificates are far shorter.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// Set, check and delete the credentials of vendor channels
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List the credentials of a channel
+    List {
+        /// The channel, such as apns
+        channel: String,
+    },
+    /// Show a credential, without its secrets
+    Show {
+        /// The channel
+        channel: String,
+        /// The credential
+        #[arg(default_value = "default")]
+        name: String,
+    },
+    /// Set a credential
+    #[command(
+        after_help = "Example:\n  hongyan channel set apns --set team_id=T --set key_id=K --secret-file private_key=AuthKey.p8"
+    )]
+    Set {
+        /// The channel
+        channel: String,
+        /// The credential
+        #[arg(default_value = "default")]
+        name: String,
+        /// JSON file with the vendor's configuration (- for stdin)
+        #[arg(long, short = 'f', value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Set a field of the configuration; may be repeated
+        #[arg(long = "set", short = 's', value_name = "FIELD=VALUE")]
+        set: Vec<String>,
+        /// Set a field to a file's text, which keeps secrets out of the shell's history
+        #[arg(long, value_name = "FIELD=FILE")]
+        secret_file: Vec<String>,
+        /// Where the vendor is, when not at its usual address
+        #[arg(long, value_name = "URL")]
+        endpoint: Option<String>,
+        /// Requests to the vendor per second
+        #[arg(long, value_name = "N")]
+        rate: Option<u32>,
+        /// Requests under way at once
+        #[arg(long, value_name = "N")]
+        concurrency: Option<u32>,
+        /// Tries of one delivery
+        #[arg(long, value_name = "N")]
+        attempts: Option<u16>,
+    },
+    /// Prove a credential with its vendor
+    Check {
+        /// The channel
+        channel: String,
+        /// The credential
+        #[arg(default_value = "default")]
+        name: String,
+    },
+    /// Delete a credential
+    Delete {
+        /// The channel
+        channel: String,
+        /// The credential
+        name: String,
+    },
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let form = args.remote.form();
+    let admin = args.remote.connect(Reach::App)?;
+    block_on(async {
+        match args.command {
+            Command::List { channel } => {
+                let list = admin.credentials(&channel).await.map_err(told)?;
+                form.list(
+                    &list,
+                    COLUMNS,
+                    "no credentials; set one with `hongyan channel set`",
+                )?;
+            }
+            Command::Show { channel, name } => {
+                form.thing(&admin.credential(&channel, &name).await.map_err(told)?)?;
+            }
+            Command::Set {
+                channel,
+                name,
+                file,
+                set,
+                secret_file,
+                endpoint,
+                rate,
+                concurrency,
+                attempts,
+            } => {
+                let mut body = json!({ "config": config(file, &set, &secret_file)? });
+                if let Some(endpoint) = endpoint {
+                    body["endpoint"] = endpoint.into();
+                }
+                let limits = [
+                    ("limits.rate_per_s", rate),
+                    ("limits.concurrency", concurrency),
+                    ("limits.attempts", attempts.map(u32::from)),
+                ];
+                for (path, value) in limits {
+                    if let Some(value) = value {
+                        put(&mut body, path, value.into())?;
+                    }
+                }
+                let answer = admin
+                    .put_credential(&channel, &name, &body)
+                    .await
+                    .map_err(told)?;
+                let (channel, name) = (harmless(&channel), harmless(&name));
+                let words = format!(
+                    "set {channel}/{name}; prove it with `hongyan channel check {channel} {name}`"
+                );
+                form.done(&answer, &words)?;
+            }
+            Command::Check { channel, name } => {
+                let answer = admin
+                    .check_credential(&channel, &name)
+                    .await
+                    .map_err(told)?;
+                let detail = cell(&answer, "detail");
+                anyhow::ensure!(
+                    answer.get("ok") != Some(&Value::Bool(false)),
+                    "the vendor does not take {channel}/{name}: {detail}"
+                );
+                form.done(&answer, format!("the vendor takes it. {detail}").trim_end())?;
+            }
+            Command::Delete { channel, name } => {
+                let answer = admin
+                    .delete_credential(&channel, &name)
+                    .await
+                    .map_err(told)?;
+                let words = format!("deleted {}/{}", harmless(&channel), harmless(&name));
+                form.done(&answer, &words)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn config(file: Option<PathBuf>, set: &[String], files: &[String]) -> anyhow::Result<Value> {
+    let mut config = match file {
+        Some(path) => read_json(&path)?,
+        None => json!({}),
+    };
+    if !config.is_object() {
+        return Err(Usage("the configuration has to be a JSON object".to_owned()).into());
+    }
+    put_pairs(&mut config, set)?;
+    for pair in files {
+        let Some((field, path)) = pair.split_once('=') else {
+            return Err(Usage(format!("{pair:?} is not of the form FIELD=FILE")).into());
+        };
+        let meta = std::fs::metadata(path).with_context(|| format!("cannot read {path}"))?;
+        anyhow::ensure!(
+            meta.len() <= SECRET_BYTES_MAX,
+            "{path} is longer than {SECRET_BYTES_MAX} bytes; is it the right file?"
+        );
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+        put(&mut config, field, text.into())?;
+    }
+    Ok(config)
+}

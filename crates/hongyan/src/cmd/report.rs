@@ -1,0 +1,155 @@
+//! `hongyan report`: funnel, channels, quota.
+
+use clap::{Args as ClapArgs, ValueEnum};
+use serde_json::{Value, json};
+
+use super::output::{self, Form, cell};
+use super::remote::{Reach, Remote, block_on, told};
+
+/// Show how messages fared: the funnel, the channels, the quotas
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Args {
+    /// Which report
+    #[arg(value_enum, default_value_t = Kind::Funnel)]
+    report: Kind,
+    /// Only this message
+    #[arg(long, value_name = "ID", help_heading = "Of")]
+    message: Option<String>,
+    /// Only this class
+    #[arg(long, help_heading = "Of")]
+    class: Option<String>,
+    /// Only this channel
+    #[arg(long, help_heading = "Of")]
+    channel: Option<String>,
+    /// Only this platform
+    #[arg(long, help_heading = "Of")]
+    platform: Option<String>,
+    /// From this day on, such as 2026-01-01
+    #[arg(long, value_name = "DAY", help_heading = "Of")]
+    from: Option<String>,
+    /// Up to this day
+    #[arg(long, value_name = "DAY", help_heading = "Of")]
+    to: Option<String>,
+    /// A part for each of: class, channel, platform, day
+    #[arg(long, value_name = "WHAT", help_heading = "Of")]
+    by: Option<String>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy)]
+enum Kind {
+    /// How many came how far, and why the others did not
+    Funnel,
+    /// How the channels fare
+    Channels,
+    /// What is left of the quotas
+    Quota,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let form = args.remote.form();
+    let admin = args.remote.connect(Reach::App)?;
+    let filters = [
+        ("message", args.message.as_deref()),
+        ("class", args.class.as_deref()),
+        ("channel", args.channel.as_deref()),
+        ("platform", args.platform.as_deref()),
+        ("from", args.from.as_deref()),
+        ("to", args.to.as_deref()),
+        ("by", args.by.as_deref()),
+    ];
+    block_on(async {
+        let report = match args.report {
+            Kind::Funnel => admin.funnel(&filters).await,
+            Kind::Channels => admin.channels_report(&filters).await,
+            Kind::Quota => admin.quota_report(&filters).await,
+        }
+        .map_err(told)?;
+        match form {
+            Form::Text => show(&report)?,
+            Form::Json => form.thing(&report)?,
+        }
+        Ok(())
+    })
+}
+
+/// The days, the parts as one row each, then the sums.
+fn show(report: &Value) -> std::io::Result<()> {
+    let (from, to) = (cell(report, "from"), cell(report, "to"));
+    if !from.is_empty() {
+        output::line(&format!("{from} to {to}\n"))?;
+    }
+    for list in ["rows", "channels", "items"] {
+        let Some(parts) = report.get(list).and_then(Value::as_array) else {
+            continue;
+        };
+        let parts: Vec<Value> = parts.iter().map(flat).collect();
+        if parts.is_empty() {
+            output::line("nothing happened in that time")?;
+        } else {
+            output::print(&output::wide_table(&parts))?;
+        }
+    }
+    if let Some(stages) = report.get("stages").and_then(Value::as_array) {
+        let columns = [("STAGE", "stage"), ("COUNT", "count")];
+        let stages: Vec<Value> = stages.iter().filter(|s| !is_zero(s)).cloned().collect();
+        if stages.is_empty() {
+            output::line("nothing happened in that time")?;
+        } else {
+            output::print(&format!("{}\n", output::table(&stages, &columns)))?;
+        }
+    }
+    let reasons = report.get("reasons").and_then(Value::as_object);
+    if let Some(reasons) = reasons.filter(|r| !r.is_empty()) {
+        let rows: Vec<Value> = reasons
+            .iter()
+            .map(|(name, count)| json!({ "reason": name, "count": count }))
+            .collect();
+        output::print(&output::table(
+            &rows,
+            &[("OUTCOME", "reason"), ("COUNT", "count")],
+        ))?;
+    }
+    Ok(())
+}
+
+fn is_zero(stage: &Value) -> bool {
+    stage.get("count").and_then(Value::as_u64) == Some(0)
+}
+
+/// One part of a report as one row: its stages become columns, its reasons one cell.
+fn flat(part: &Value) -> Value {
+    let mut row = serde_json::Map::new();
+    for (name, value) in part.as_object().into_iter().flatten() {
+        match (name.as_str(), value) {
+            ("stages", Value::Array(stages)) => {
+                for stage in stages.iter().filter(|s| !is_zero(s)) {
+                    let count = stage.get("count").cloned().unwrap_or_default();
+                    row.insert(cell(stage, "stage"), count);
+                }
+            }
+            ("reasons", Value::Object(reasons)) => {
+                let words: Vec<String> = reasons.iter().map(|(r, n)| format!("{r} {n}")).collect();
+                row.insert("reasons".to_owned(), words.join(", ").into());
+            }
+            _ => {
+                row.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    row.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_become_rows() {
+        let part = json!({"name": "apns", "stages": [{"stage": "delivered", "count": 2},
+            {"stage": "held", "count": 0}], "reasons": {"expired": 1, "delivered": 2}});
+        let want = json!({"name": "apns", "delivered": 2, "reasons": "delivered 2, expired 1"});
+        assert_eq!(flat(&part), want);
+    }
+}
