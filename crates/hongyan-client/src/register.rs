@@ -46,7 +46,10 @@ pub struct DeviceInfo {
     /// Whether notifications may be shown: `granted`, `denied` or what the platform says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permission: Option<String>,
-    /// Tags.
+    /// The token that the device got before: with it, the device keeps its token and its user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_token: Option<Secret>,
+    /// Tags; those that the device has stay when there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// Further fields of the API.

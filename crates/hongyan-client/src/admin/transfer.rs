@@ -3,44 +3,51 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
+use serde_json::Value;
 
 use super::{Admin, with_query};
 use crate::error::{BoxError, Error};
-use crate::http_client::{Call, Http};
+use crate::http_client::{Call, Http, collect};
 
 /// Longest line of an export, in bytes.
 pub const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A long import may work a while before it answers.
 const IMPORT_HEAD_WITHIN: Duration = Duration::from_secs(3600);
+/// Longest answer to an import, in bytes: it names the first thousand refused lines.
+const IMPORT_ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long an export may be silent.
 const EXPORT_SILENCE_MAX: Duration = Duration::from_secs(60);
 
 impl Admin {
-    /// Imports devices from pieces of NDJSON, which may be cut anywhere. The answer is again a
-    /// stream of lines: per-line errors and the sum. Not repeated; the caller resumes.
+    /// Imports devices from pieces of NDJSON, which may be cut anywhere. Lines before `from_line`
+    /// are passed over, so a broken import goes on where the last one ended. The answer counts the
+    /// lines and names the refused ones. Not repeated by itself, though that would do no harm.
     ///
     /// # Errors
     /// [`Error`], also when a piece cannot be read.
     pub async fn import_devices(
         &self,
         pieces: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
-    ) -> Result<Export, Error> {
-        use futures_util::StreamExt;
+        from_line: u64,
+    ) -> Result<Value, Error> {
         let body = StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync();
-        let call = Http::ndjson("/v1/devices/import");
+        let from_line = (from_line > 0).then(|| from_line.to_string());
+        let path = with_query("/v1/devices/import", &[("from_line", from_line.as_deref())]);
+        let call = Http::ndjson(path);
         let (_, _, body) = self
             .http
             .stream(&call, Some(body), IMPORT_HEAD_WITHIN)
             .await?;
-        Ok(Export {
-            http: self.http.clone(),
-            body,
-            buffer: BytesMut::new(),
-            ended: false,
+        let bytes = collect(body, IMPORT_ANSWER_BYTES_MAX)
+            .await
+            .map_err(|e| self.http.broken(e))?;
+        serde_json::from_slice(&bytes).map_err(|e| Error::Malformed {
+            what: "POST /v1/devices/import".to_owned(),
+            source: Box::new(e),
         })
     }
 

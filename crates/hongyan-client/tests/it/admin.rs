@@ -112,25 +112,20 @@ async fn the_tail_resumes_where_it_broke_off() {
 
 #[tokio::test]
 async fn devices_go_in_and_out_as_lines() {
-    let lines = |text: &str| Reply::Text(200, "application/x-ndjson", text.to_owned());
-    let server = Server::start([
-        lines("{\"line\":2,\"error\":\"x\"}\n{\"ok\":1}\n"),
-        lines("a\r\n\nb"),
-    ])
-    .await;
+    let lines = Reply::Text(200, "application/x-ndjson", "a\r\n\nb".to_owned());
+    let server = Server::start([ok(&json!({"lines": 2, "failed": 0})), lines]).await;
     let admin = Admin::new(&server.base, "k").unwrap();
     let pieces = [
         Bytes::from_static(b"{\"device_"),
         Bytes::from_static(b"id\":1}\n{}\n"),
     ];
     let pieces = futures_util::stream::iter(pieces.map(Ok));
-    let mut answer = admin.import_devices(pieces).await.unwrap();
+    let answer = admin.import_devices(pieces, 7).await.unwrap();
+    assert_eq!(answer["lines"], 2);
     assert_eq!(
-        answer.next_line().await.unwrap().unwrap(),
-        "{\"line\":2,\"error\":\"x\"}"
+        server.asked()[0].line,
+        "POST /v1/devices/import?from_line=7"
     );
-    assert_eq!(answer.next_line().await.unwrap().unwrap(), "{\"ok\":1}");
-    assert_eq!(answer.next_line().await.unwrap(), None);
     assert_eq!(server.asked()[0].body, "{\"device_id\":1}\n{}\n");
     let mut export = admin.export_devices(Some("d 1")).await.unwrap();
     assert_eq!(export.next_line().await.unwrap().unwrap(), "a");
