@@ -253,3 +253,149 @@ fn an_idle_session_is_small() {
         std::mem::size_of::<Session>()
     );
 }
+
+/// What may happen to a session.
+#[derive(Debug, Clone)]
+enum Step {
+    Publish,
+    Expire(u64),
+    Answer { takes: usize },
+    Fail,
+    AckUpto(u64),
+    AckId(u64),
+    Recall(u64),
+    Pass(u32),
+    Hint,
+}
+
+fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
+    use proptest::prelude::*;
+    let step = prop_oneof![
+        3 => Just(Step::Publish),
+        1 => (1u64..60).prop_map(Step::Expire),
+        6 => (0usize..8).prop_map(|takes| Step::Answer { takes }),
+        1 => Just(Step::Fail),
+        3 => (0u64..60).prop_map(Step::AckUpto),
+        2 => (1u64..60).prop_map(Step::AckId),
+        1 => (1u64..60).prop_map(Step::Recall),
+        1 => (1u32..700).prop_map(Step::Pass),
+        2 => Just(Step::Hint),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+proptest::proptest! {
+    /// Whatever happens: first deliveries come in order and once, the window is kept, and when
+    /// reads are answered and acked in the end, everything that is still due was sent.
+    #[test]
+    fn nothing_is_lost_doubled_or_out_of_order(
+        steps in steps(), inflight_max in 1u16..6, stored in 0u64..20,
+    ) {
+        let mut head = stored;
+        let mut gone = std::collections::BTreeSet::new();
+        let mut acked = 0; // what the store has recorded
+        let mut session = session(inflight_max, None);
+        let mut read = Some(Read { after: None, limit: 32 });
+        let mut sent: Vec<u64> = Vec::new();
+        let mut now = 0;
+
+        let answer = |session: &mut Session, read: &Read, takes: usize, head: u64, acked: u64,
+                      gone: &std::collections::BTreeSet<u64>, now: Tick, sent: &mut Vec<u64>| {
+            let after = read.after.map_or(acked, |place| place.user);
+            let mut entries = Vec::new();
+            let mut next = after;
+            for n in after + 1..=head {
+                if entries.len() >= read.limit {
+                    break;
+                }
+                next = n;
+                if !gone.contains(&n) {
+                    entries.push(entry(n));
+                }
+            }
+            let page = InboxPage {
+                entries,
+                next: place(next),
+                head: place(head),
+                lost: 0,
+                reset: false,
+                more: next < head,
+            };
+            let mut room = takes;
+            session.take_page(&page, now, Some(300), |entry, dup| {
+                assert!(!dup);
+                if room == 0 {
+                    return false;
+                }
+                room -= 1;
+                sent.push(entry.cursor.user);
+                true
+            });
+        };
+
+        for step in steps {
+            match step {
+                Step::Publish => {
+                    head += 1;
+                    session.want();
+                }
+                Step::Expire(n) => {
+                    gone.insert(n);
+                }
+                Step::Answer { takes } => {
+                    if let Some(read) = read.take() {
+                        answer(&mut session, &read, takes, head, acked, &gone, now, &mut sent);
+                    }
+                }
+                Step::Fail => {
+                    // The first read is made before there is a session; it cannot fail in one.
+                    if read.as_ref().is_some_and(|read| read.after.is_some()) {
+                        read = None;
+                        session.read_failed();
+                    }
+                }
+                Step::AckUpto(n) => {
+                    if let Some(place) = session.ack_upto(place(n)) {
+                        proptest::prop_assert!(place.user <= n.max(acked));
+                        acked = acked.max(place.user);
+                    }
+                }
+                Step::AckId(n) => session.ack_ids(&[id(n)]),
+                Step::Recall(n) => {
+                    gone.insert(n);
+                    session.recall(id(n));
+                }
+                Step::Pass(ticks) => {
+                    now += ticks;
+                    for (message, _) in session.take_due(now, 16, |_| Some(600)) {
+                        proptest::prop_assert!(session.is_in_flight(message));
+                    }
+                }
+                Step::Hint => session.want(),
+            }
+            if read.is_none() {
+                read = session.next_read();
+            }
+            proptest::prop_assert!(session.inflight() <= usize::from(inflight_max));
+        }
+        // The client acks everything and the store answers everything.
+        for _ in 0..300 {
+            if let Some(read) = read.take() {
+                answer(&mut session, &read, 64, head, acked, &gone, now, &mut sent);
+            }
+            if let Some(last) = sent.last() {
+                session.ack_upto(place(*last));
+            }
+            session.want();
+            read = session.next_read();
+        }
+        proptest::prop_assert!(sent.is_sorted_by(|a, b| a < b), "in order and once: {sent:?}");
+        for n in acked + 1..=head {
+            proptest::prop_assert!(
+                gone.contains(&n) || sent.contains(&n),
+                "{n} of {head} is missing in {sent:?}, acked {acked}"
+            );
+        }
+        proptest::prop_assert_eq!(session.inflight(), 0);
+    }
+}

@@ -45,7 +45,7 @@ pub(crate) const WAKER: Token = Token(usize::MAX);
 const READ_BYTES: usize = 64 * 1024;
 /// Reads of one connection in one turn; then it goes behind the others.
 const READS_PER_TURN: usize = 4;
-/// Commands in one turn.
+/// Work in one turn that commands may make, in pages to be sent.
 const COMMANDS_PER_TURN: usize = 2048;
 /// Sessions in one turn that ask for a page.
 const PULLS_PER_TURN: usize = 1024;
@@ -235,9 +235,16 @@ impl Reactor {
             });
         }
         self.commands.extend(fresh);
-        for _ in 0..COMMANDS_PER_TURN {
+        let mut work = 0;
+        while work < COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else {
                 break;
+            };
+            work += match &command {
+                Command::Pages(pages) => pages.len(),
+                Command::Wake(sessions) => 1 + sessions.len() / 16,
+                Command::Recall { sessions, .. } => 1 + sessions.len() / 4,
+                _ => 1,
             };
             let key = self.key_of(&command);
             self.guard(key, |reactor| reactor.obey(command));

@@ -182,3 +182,37 @@ fn a_cut_without_close_ends_the_session() {
     rig.until("the session is gone", || rig.hub.stats().sessions == 0);
     rig.until("the socket is gone", || rig.hub.stats().sockets == 0);
 }
+
+#[test]
+fn noise_harms_nobody() {
+    let rig = Rig::new();
+    let mut witness = rig.live("d");
+    witness.expect("idle");
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut noise = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for round in 0..200 {
+        let encoding = if round % 2 == 0 {
+            Encoding::Json
+        } else {
+            Encoding::Cbor
+        };
+        let mut client = rig.connect_as(encoding, Bytes::new());
+        let length = noise() as usize % 300;
+        let bytes: Vec<u8> = (0..length).map(|_| noise() as u8).collect();
+        // As it is, or as the payload of a frame that is well formed.
+        let bytes = match round % 4 {
+            0 | 1 => bytes,
+            2 => frame(0x81, &bytes),
+            _ => frame(0x82, &bytes),
+        };
+        client.raw(&bytes);
+    }
+    rig.until("all are gone", || rig.hub.stats().sockets == 1);
+    witness.say(json!({"t": "ping", "n": 1}));
+    assert_eq!(witness.expect("pong")["n"], 1);
+}
