@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use hongyan_core::Secret;
 use setting::{Group, Visitor, group, words};
 
-pub(crate) use load::{Faults, Loaded, Origin, Sources};
+pub(crate) use load::{Loaded, Origin, Sources};
 pub(crate) use show::{effective, reference};
 
 words! {
@@ -68,7 +68,7 @@ group! {
         accept_loss: bool = false,
         /// Below this much free space on the disk nothing new is accepted, bytes; below a quarter of it nothing is written at all.
         free_bytes_min: u64 = 268_435_456; 16_777_216..=1_099_511_627_776,
-        /// A store up to this size is read and checked in full when it is opened, bytes; of a larger one the newest part is.
+        /// A store up to this size is read in full when it is opened, bytes. Records of a larger one are checked when they are read.
         check_bytes_max: u64 = 268_435_456; 0..=1_099_511_627_776,
     }
 }

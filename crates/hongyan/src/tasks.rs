@@ -1,4 +1,4 @@
-//! Tasks with a name and an owner: waited for at the end, their panics caught, logged and counted.
+//! Tasks with a name and an owner: their panics are caught, logged and counted, and the fall of an essential one is noticed.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+#[cfg(test)]
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -83,6 +84,7 @@ impl Tasks {
     }
 
     /// Waits until all tasks ended; the names of those that still run after `deadline`.
+    #[cfg(test)]
     pub(crate) async fn join(&self, deadline: Duration) -> Vec<&'static str> {
         let all_ended = async {
             loop {
@@ -100,6 +102,7 @@ impl Tasks {
     }
 
     /// Names of the tasks that run now.
+    #[cfg(test)]
     pub(crate) fn running(&self) -> Vec<&'static str> {
         let running = self.inner.running.lock();
         let running = running.unwrap_or_else(PoisonError::into_inner);
@@ -107,6 +110,7 @@ impl Tasks {
     }
 
     /// How many tasks panicked since the start.
+    #[cfg(test)]
     pub(crate) fn panics(&self) -> u64 {
         self.inner.panics.load(Ordering::Relaxed)
     }

@@ -1,3 +1,4 @@
+use super::load::Faults;
 use super::setting::{Group, Setting, Value, Visitor};
 use super::*;
 
