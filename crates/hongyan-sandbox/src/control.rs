@@ -27,6 +27,9 @@ use crate::sandbox::{Handle, stopped};
 use crate::tokens::TokenState;
 
 const PAGE: &str = include_str!("page.html");
+/// The page brings everything with it and talks to its own server only.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
+     script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'";
 /// Tray entries per phone that the page gets.
 const PAGE_TRAY: usize = 12;
 /// Least time between two pictures for one page.
@@ -174,6 +177,7 @@ async fn phones(State(handle): State<Handle>, headers: HeaderMap) -> Response {
     let vary = [
         (header::VARY, "Accept"),
         (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
     ];
     if accept.contains("text/html") && !accept.starts_with("application/json") {
         (vary, Html(PAGE)).into_response()

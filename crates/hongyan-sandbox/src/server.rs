@@ -95,9 +95,12 @@ async fn serve(
     }
 }
 
+/// A request and the way to answer it.
+type Stream = (Request<h2::RecvStream>, SendResponse<Bytes>);
+
 /// What wakes an HTTP/2 connection.
 enum Event {
-    Stream(Option<Result<(Request<h2::RecvStream>, SendResponse<Bytes>), h2::Error>>),
+    Stream(Option<Result<Box<Stream>, h2::Error>>),
     Answered { go_away: bool },
     Stop,
 }
@@ -119,12 +122,13 @@ async fn serve_h2(
     let mut leaving = false;
     loop {
         let event = tokio::select! {
-            stream = poll_fn(|cx| h2.poll_accept(cx)) => Event::Stream(stream),
+            stream = poll_fn(|cx| h2.poll_accept(cx)) => Event::Stream(stream.map(|it| it.map(Box::new))),
             Some(go_away) = open.next(), if !open.is_empty() => Event::Answered { go_away },
             () = stopped(&mut stop), if !leaving => Event::Stop,
         };
         match event {
-            Event::Stream(Some(Ok((request, respond)))) => {
+            Event::Stream(Some(Ok(stream))) => {
+                let (request, respond) = *stream;
                 let (world, connection) = (Arc::clone(&world), Arc::clone(&connection));
                 open.push(Box::pin(answer_h2(world, connection, request, respond)));
             }

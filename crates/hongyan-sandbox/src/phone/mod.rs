@@ -143,8 +143,12 @@ impl Phones {
         self.0.version.subscribe()
     }
 
+    /// Every phone, in the order in which they were added.
     pub(crate) fn list(&self) -> Vec<PhoneView> {
-        self.lock().values().map(|slot| slot.phone.view()).collect()
+        let phones = self.lock();
+        let mut order: Vec<&Phone> = phones.values().map(|slot| &slot.phone).collect();
+        order.sort_by_key(|phone| phone.place);
+        order.into_iter().map(Phone::view).collect()
     }
 
     pub(crate) fn get(&self, id: &str) -> Result<PhoneView, SandboxError> {
@@ -185,6 +189,11 @@ impl Phones {
                     limit: limits::PHONES_MAX,
                 });
             }
+            phone.place = phones
+                .values()
+                .map(|slot| slot.phone.place + 1)
+                .max()
+                .unwrap_or(0);
             phones.insert(id.clone(), Slot::new(phone));
         }
         self.changed();

@@ -173,6 +173,9 @@ pub(crate) enum Shown {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Phone {
     pub(crate) id: String,
+    /// Place among the phones: the first added comes first.
+    #[serde(default)]
+    pub(crate) place: u64,
     pub(crate) device_id: String,
     pub(crate) platform: String,
     pub(crate) brand: String,
@@ -277,6 +280,7 @@ impl Phone {
         let brand: String = brand.chars().filter(char::is_ascii_alphanumeric).collect();
         Ok(Self {
             id: format!("{}-{short}", brand.to_ascii_lowercase()),
+            place: 0,
             device_id: uuid::Uuid::new_v4().to_string(),
             model: if new.model.is_empty() {
                 new.brand.clone()
@@ -486,20 +490,20 @@ impl Phone {
     }
 
     fn take(&mut self, arrival: Arrival, now_ms: i64) -> Shown {
-        if let Some(message) = &arrival.message {
-            if self.seen.contains(message) {
-                let known = self
-                    .tray
-                    .iter_mut()
-                    .find(|entry| entry.message == arrival.message);
-                if let Some(entry) = known {
-                    entry.copies = entry.copies.saturating_add(1);
-                    if entry.receipt.is_none() {
-                        entry.receipt = arrival.receipt;
-                    }
+        if let Some(message) = &arrival.message
+            && self.seen.contains(message)
+        {
+            let known = self
+                .tray
+                .iter_mut()
+                .find(|entry| entry.message == arrival.message);
+            if let Some(entry) = known {
+                entry.copies = entry.copies.saturating_add(1);
+                if entry.receipt.is_none() {
+                    entry.receipt = arrival.receipt;
                 }
-                return Shown::Copy;
             }
+            return Shown::Copy;
         }
         if !arrival.visible {
             return Shown::Silent;

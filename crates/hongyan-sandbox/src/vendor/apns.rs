@@ -133,7 +133,7 @@ fn send(world: &World, connection: &Connection, call: &Call, rest: &str) -> Resu
     };
     let headers = Headers::read(call)?;
     let provider = authenticate(world, connection, call)?;
-    let topic = check_topic(call, &headers, provider)?;
+    let topic = check_topic(&headers, provider)?;
 
     let limit = if headers.push_type == Some("voip") {
         PAYLOAD_VOIP_BYTES_MAX
@@ -322,7 +322,7 @@ fn authenticate(world: &World, connection: &Connection, call: &Call) -> Result<P
 }
 
 /// The bundle id that the topic names, if this provider may send to it.
-fn check_topic(call: &Call, headers: &Headers<'_>, provider: Provider) -> Result<String, Refusal> {
+fn check_topic(headers: &Headers<'_>, provider: Provider) -> Result<String, Refusal> {
     let topic = match (headers.topic, provider) {
         (Some(topic), _) => topic,
         (None, Provider::Certificate) => PACKAGE,
@@ -336,7 +336,6 @@ fn check_topic(call: &Call, headers: &Headers<'_>, provider: Provider) -> Result
     if !shaped {
         return Err(refuse(400, "BadTopic"));
     }
-    let _ = call;
     let suffix = headers
         .push_type
         .and_then(|kind| PUSH_TYPES.iter().find(|(name, _)| *name == kind))
@@ -358,7 +357,7 @@ fn check_topic(call: &Call, headers: &Headers<'_>, provider: Provider) -> Result
 }
 
 fn check_token(world: &World, call: &Call, token: &str, bundle: &str) -> Result<(), Refusal> {
-    let hex = token.len() % 2 == 0 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hex = token.len().is_multiple_of(2) && token.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !hex {
         return Err(refuse(400, "BadDeviceToken"));
     }

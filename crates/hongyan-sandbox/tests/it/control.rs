@@ -234,7 +234,7 @@ async fn a_restart_keeps_keys_accounts_and_phones() {
     let handle = again.handle();
     assert_eq!(handle.ca_pem(), ca);
     assert_eq!(handle.accounts().xiaomi.app_secret, secret);
-    assert_eq!(handle.phones(), [phone.clone()]);
+    assert_eq!(handle.phones(), std::slice::from_ref(&phone));
     assert_eq!(handle.phone_tokens(&phone.id).unwrap(), tokens);
     assert!(
         !format!("{handle:?}").contains(&secret),
