@@ -1,0 +1,154 @@
+//! The gateway alone: real sockets, the real opening handshake, ports in memory.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hongyan_core::port::{Hint, Owner, Presence as _};
+use hongyan_gateway::{Gateway, GatewayHandle, Hub, Options, Ports, Socket, handshake};
+use http_body_util::Empty;
+use hyper::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::memory::{Memory, app};
+use crate::quiet::{Deaf, SystemClock};
+
+/// Starts the gateway and its two listeners.
+///
+/// # Errors
+/// When the gateway cannot start.
+pub fn start(
+    clients: TcpListener,
+    publisher: TcpListener,
+    devices: u32,
+    followers: u32,
+) -> anyhow::Result<()> {
+    let memory = Arc::new(Memory::new(devices, followers)?);
+    let ports = Ports {
+        registry: Arc::clone(&memory) as _,
+        inbox: Arc::clone(&memory) as _,
+        clock: Arc::new(SystemClock::default()),
+    };
+    let gateway = Gateway::new(Options::default(), ports)?;
+    let (hub, handle) = (gateway.hub(), gateway.handle());
+    tokio::spawn(gateway.run(Arc::new(Deaf), std::future::pending()));
+    tokio::spawn(accept(clients, handle));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = publisher.accept().await {
+            tokio::spawn(publish(stream, Arc::clone(&memory), hub.clone()));
+        }
+    });
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, handle: GatewayHandle) {
+    while let Ok((stream, peer)) = listener.accept().await {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |request| {
+                let answer = upgrade(request, &handle, peer.ip());
+                std::future::ready(Ok::<_, Infallible>(answer))
+            });
+            // A client that goes away early is its own affair.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades()
+                .await;
+        });
+    }
+}
+
+fn upgrade(
+    mut request: Request<hyper::body::Incoming>,
+    handle: &GatewayHandle,
+    ip: IpAddr,
+) -> Response<Empty<Bytes>> {
+    let checked = handshake::check(request.method(), request.version(), request.headers(), &[]);
+    let (accepted, permit) = match (checked, handle.admit(ip)) {
+        (Ok(accepted), Ok(permit)) => (accepted, permit),
+        (Err(refused), _) => return status(refused.status),
+        (_, Err(_)) => return status(StatusCode::SERVICE_UNAVAILABLE),
+    };
+    let encoding = accepted.encoding;
+    let upgrading = hyper::upgrade::on(&mut request);
+    let handle = handle.clone();
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrading.await else {
+            return;
+        };
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+            return;
+        };
+        let Ok(stream) = parts.io.into_inner().into_std() else {
+            return;
+        };
+        // A socket that cannot be taken over is closed by being dropped.
+        let _ = handle.adopt(Socket::Plain(stream), parts.read_buf, encoding, permit);
+    });
+    let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    headers.insert(
+        UPGRADE,
+        hyper::header::HeaderValue::from_static("websocket"),
+    );
+    headers.insert(
+        CONNECTION,
+        hyper::header::HeaderValue::from_static("Upgrade"),
+    );
+    if let Ok(value) = accepted.accept.try_into() {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, value);
+    }
+    headers.insert(
+        SEC_WEBSOCKET_PROTOCOL,
+        hyper::header::HeaderValue::from_static(accepted.subprotocol),
+    );
+    response
+}
+
+fn status(status: StatusCode) -> Response<Empty<Bytes>> {
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = status;
+    response
+}
+
+/// Takes lines `t <text>` (to the topic) and `u <number> <text>` (to one user), and does what the
+/// router does after a commit: the message is there, a hint says so.
+async fn publish(mut stream: TcpStream, memory: Arc<Memory>, hub: Hub) {
+    let mut buffer: Vec<u8> = Vec::with_capacity(64 * 1024);
+    while stream
+        .read_buf(&mut buffer)
+        .await
+        .is_ok_and(|read| read > 0)
+    {
+        let Some(end) = buffer.iter().rposition(|byte| *byte == b'\n') else {
+            continue;
+        };
+        let mut hints: Vec<Hint> = Vec::new();
+        for line in String::from_utf8_lossy(&buffer[..end]).lines() {
+            let Some(owner) = take(&memory, line) else {
+                continue;
+            };
+            let hint = Hint { app: app(), owner };
+            if hints.last() != Some(&hint) {
+                hints.push(hint);
+            }
+        }
+        hub.notify(hints);
+        buffer.drain(..=end);
+    }
+}
+
+fn take(memory: &Memory, line: &str) -> Option<Owner> {
+    match line.split_once(' ')? {
+        ("t", text) => Some(memory.to_topic(text)),
+        ("u", rest) => {
+            let (number, text) = rest.split_once(' ')?;
+            memory.to_user(number.parse().ok()?, text)
+        }
+        _ => None,
+    }
+}

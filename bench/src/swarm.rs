@@ -1,0 +1,274 @@
+//! Many client connections on one thread, so that the clients cost little beside the server.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use hdrhistogram::Histogram;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::dialect::{Dialect, Heard, Phase, Speaker};
+use crate::drive::{bar, histogram};
+use crate::quiet::nanos;
+
+/// Connections that are being opened at once.
+const OPENING_LEN: usize = 128;
+/// Time in which all connections have to be open.
+const OPEN_WITHIN: Duration = Duration::from_secs(180);
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    speaker: Speaker,
+    /// The begin of a unit that is not whole yet; no memory while there is none.
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// The tokens that clients present, by number.
+pub type Tokens = fn(u32) -> String;
+
+/// Connections of one kind to one server.
+#[derive(Debug)]
+pub struct Swarm {
+    poll: Poll,
+    events: Events,
+    connections: Vec<Connection>,
+    dialect: Dialect,
+    followers: usize,
+    tokens: Tokens,
+    buffer: Vec<u8>,
+    ready: usize,
+    gone: usize,
+    /// Messages that arrived.
+    pub delivered: u64,
+    /// Heartbeats that were answered.
+    pub beats: u64,
+    /// From sending to arrival, microseconds.
+    pub latency: Histogram<u64>,
+}
+
+impl Swarm {
+    /// Opens connections until all are authenticated and subscribed; the first `followers` of them
+    /// also follow the topic.
+    ///
+    /// # Errors
+    /// When the server refuses or drops one, or they are not ready in time.
+    pub fn open(
+        server: SocketAddr,
+        dialect: Dialect,
+        count: usize,
+        followers: usize,
+        tokens: Tokens,
+    ) -> anyhow::Result<Self> {
+        let mut swarm = Self {
+            poll: Poll::new().context("the system gave no event queue")?,
+            events: Events::with_capacity(4096),
+            connections: Vec::with_capacity(count),
+            dialect,
+            followers,
+            tokens,
+            buffer: vec![0; 256 * 1024],
+            ready: 0,
+            gone: 0,
+            delivered: 0,
+            beats: 0,
+            latency: histogram()?,
+        };
+        let deadline = Instant::now() + OPEN_WITHIN;
+        let bar = bar("connecting", count as u64);
+        while swarm.ready < count {
+            while swarm.connections.len() < count
+                && swarm.connections.len() - swarm.ready < OPENING_LEN
+            {
+                swarm.add(server)?;
+            }
+            swarm.turn(Duration::from_millis(100))?;
+            bar.set_position(swarm.ready as u64);
+            if Instant::now() > deadline {
+                bail!(
+                    "only {} of {count} connections were ready in time",
+                    swarm.ready
+                );
+            }
+        }
+        bar.finish_and_clear();
+        Ok(swarm)
+    }
+
+    fn add(&mut self, server: SocketAddr) -> anyhow::Result<()> {
+        let mut stream = TcpStream::connect(server)
+            .context("a connection cannot be opened; are files or ports used up? ask for fewer")?;
+        let key = self.connections.len();
+        self.poll.registry().register(
+            &mut stream,
+            Token(key),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        self.connections.push(Connection {
+            stream,
+            speaker: Speaker::new(key as u32),
+            input: Vec::new(),
+            output: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Forgets what was counted.
+    pub fn reset(&mut self) {
+        self.delivered = 0;
+        self.beats = 0;
+        self.latency.reset();
+    }
+
+    /// Every connection sends a heartbeat.
+    ///
+    /// # Errors
+    /// When a connection breaks.
+    pub fn beat(&mut self) -> anyhow::Result<()> {
+        for key in 0..self.connections.len() {
+            Speaker::beat(self.dialect, &mut self.connections[key].output);
+            self.write(key)?;
+            if key % 256 == 0 {
+                self.turn(Duration::ZERO)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for something to happen, at most so long, and works it off.
+    ///
+    /// # Errors
+    /// When the server ends a connection.
+    pub fn turn(&mut self, at_most: Duration) -> anyhow::Result<()> {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        match self.poll.poll(&mut events, Some(at_most)) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error.into()),
+            _ => {}
+        }
+        for event in &events {
+            let key = event.token().0;
+            if event.is_writable() {
+                if self.connections[key].speaker.phase == Phase::Connecting {
+                    self.connected(key)?;
+                }
+                self.write(key)?;
+            }
+            if event.is_readable() || event.is_read_closed() {
+                self.read(key)?;
+            }
+        }
+        self.events = events;
+        if self.gone > 0 {
+            bail!("the server ended {} connections", self.gone);
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, key: usize) -> anyhow::Result<()> {
+        let connection = &mut self.connections[key];
+        if let Some(error) = connection.stream.take_error()? {
+            return Err(error).context("the server refused a connection");
+        }
+        if connection.stream.peer_addr().is_ok() {
+            connection.stream.set_nodelay(true)?;
+            let follow = key < self.followers;
+            connection
+                .speaker
+                .open(self.dialect, follow, &mut connection.output);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, key: usize) -> anyhow::Result<()> {
+        let connection = &mut self.connections[key];
+        while !connection.output.is_empty() {
+            match connection.stream.write(&connection.output) {
+                Ok(written) => drop(connection.output.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("a connection broke while writing"),
+            }
+        }
+        connection.output = Vec::new();
+        Ok(())
+    }
+
+    fn read(&mut self, key: usize) -> anyhow::Result<()> {
+        let mut heard = Heard::default();
+        loop {
+            let connection = &mut self.connections[key];
+            let read = match connection.stream.read(&mut self.buffer) {
+                Ok(0) => {
+                    self.gone += 1;
+                    break;
+                }
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error).context("a connection broke while reading"),
+            };
+            let follow = key < self.followers;
+            let before = connection.speaker.phase;
+            let token = match before {
+                Phase::Upgrading => (self.tokens)(key as u32),
+                _ => String::new(),
+            };
+            let Connection {
+                speaker,
+                input,
+                output,
+                ..
+            } = connection;
+            let fresh = &self.buffer[..read];
+            if input.is_empty() {
+                let taken = speaker.hear(self.dialect, follow, &token, fresh, &mut heard, output);
+                input.extend_from_slice(&fresh[taken..]);
+            } else {
+                input.extend_from_slice(fresh);
+                let taken = speaker.hear(self.dialect, follow, &token, input, &mut heard, output);
+                input.drain(..taken);
+                if input.is_empty() {
+                    *input = Vec::new();
+                }
+            }
+            let after = speaker.phase;
+            if before != Phase::Ready && after == Phase::Ready {
+                self.ready += 1;
+            }
+            if after == Phase::Gone {
+                self.gone += 1;
+                break;
+            }
+            self.write(key)?;
+            if read < self.buffer.len() {
+                // Drained: what comes later wakes again.
+                break;
+            }
+        }
+        self.beats += heard.beats as u64;
+        self.delivered += heard.sent.len() as u64;
+        if !heard.sent.is_empty() {
+            let now = nanos();
+            for sent in heard.sent {
+                self.latency
+                    .saturating_record((now.saturating_sub(sent) / 1_000).max(1));
+            }
+        }
+        Ok(())
+    }
+}
