@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 /// Largest answer that is read from a vendor, bytes: their answers are a few hundred.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// How often a call is repeated that certainly had no effect (the connection was closing).
-pub(crate) const FRESH_TRIES_MAX: usize = 3;
+pub(crate) const FRESH_TRIES_MAX: usize = 4;
 
 /// One request, without where it goes.
 #[derive(Debug, Clone)]

@@ -115,9 +115,11 @@ pub(crate) fn read(answer: &Answer, now: Timestamp) -> Result<Fetched, TokenErro
                     .clamp(1, 86_400),
             ),
         }),
-        (400 | 401 | 403, _) if !text("error").is_empty() => Err(TokenError::Refused(detail(
-            &format!("{} {}", text("error"), text("error_description")),
-        ))),
+        (400 | 401, _) if !text("error").is_empty() => Err(TokenError::Refused(detail(&format!(
+            "{} {}",
+            text("error"),
+            text("error_description")
+        )))),
         _ => Err(TokenError::Unavailable {
             detail: format!("the token endpoint answered status {status}"),
             after: retry_after(&answer.headers, now),
@@ -394,6 +396,11 @@ mod tests {
             "refused",
         );
         check(401, r#"{"error":1101,"sub_error":20001}"#, "refused");
+        check(
+            403,
+            r#"{"error":1104,"error_description":"too many"}"#,
+            "unavailable",
+        );
         check(400, "", "unavailable");
         check(500, r#"{"error":"x"}"#, "unavailable");
         check(503, "", "unavailable");

@@ -70,6 +70,15 @@ struct Health {
     retired: AtomicBool,
 }
 
+impl Health {
+    /// Notes an error of a call: a reset ends one stream, anything else the connection.
+    fn ended(&self, error: &h2::Error) {
+        if !error.is_reset() {
+            self.retired.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A connection that a call was made on, to retire it when the vendor says that it is going away.
 #[derive(Clone)]
 pub struct Route(Arc<Health>);
@@ -168,11 +177,6 @@ impl Pool {
                     return Ok((answer, Route(health.clone())));
                 }
                 Err(error) if error.certainty() == Unsure::NotTaken => {
-                    lease
-                        .connection
-                        .health
-                        .retired
-                        .store(true, Ordering::Relaxed);
                     progress.not_sent();
                     if tries >= FRESH_TRIES_MAX {
                         return Err(error);
@@ -191,16 +195,23 @@ impl Pool {
     ) -> Result<Answer, CallError> {
         let mut sender = lease.connection.sender.clone();
         let empty = call.body.is_empty();
-        let (response, mut stream) = sender
-            .send_request(self.request(call)?, empty)
-            .map_err(|e| self.broken(&e, Unsure::NotTaken))?;
+        let (response, mut stream) =
+            sender
+                .send_request(self.request(call)?, empty)
+                .map_err(|e| {
+                    lease.connection.health.ended(&e);
+                    self.broken(&e, Unsure::NotTaken)
+                })?;
         progress.sent();
         if !empty {
             stream
                 .send_data(call.body.clone(), true)
                 .map_err(|e| self.broken(&e, certainty(&e)))?;
         }
-        let response = response.await.map_err(|e| self.broken(&e, certainty(&e)))?;
+        let response = response.await.map_err(|e| {
+            lease.connection.health.ended(&e);
+            self.broken(&e, certainty(&e))
+        })?;
         let (head, body) = response.into_parts();
         Ok(Answer {
             status: head.status.as_u16(),

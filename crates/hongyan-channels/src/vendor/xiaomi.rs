@@ -303,8 +303,9 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
         set("extra.callback.param", message.id.to_string());
         set("extra.callback.type", "243".to_owned());
     }
+    let (title, text) = texts::title_and_text(outbound);
     let marks = channel
-        .map(|c| channel_fields(c, outbound))
+        .map(|c| channel_fields(c, title, text))
         .unwrap_or_default();
     form.extend(marks.clone());
     merge(&mut form, config, outbound, &marks);
@@ -313,10 +314,9 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
 }
 
 /// The fields that decide class and quota.
-fn channel_fields(channel: &Channels, outbound: &Outbound) -> BTreeMap<String, String> {
+fn channel_fields(channel: &Channels, title: &str, text: &str) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::from([("extra.channel_id".to_owned(), channel.id.clone())]);
     if let Some(id) = &channel.template_id {
-        let (title, text) = texts::title_and_text(outbound);
         let params: Map<String, Value> = channel
             .template_param
             .iter()
@@ -643,15 +643,25 @@ impl Channel for Sender {
 
     /// A message to a regId that nobody has: Xiaomi takes it and delivers nothing.
     async fn check(&self, deadline: Duration) -> CheckReport {
-        let form = texts::form([
-            ("restricted_package_name", self.config.package.as_str()),
-            ("pass_through", "0"),
-            ("title", "check"),
-            ("description", "check"),
-            ("payload", "{}"),
-            ("time_to_live", "1000"),
-            ("registration_id", "hongyan-credential-check"),
-        ]);
+        let package = self.config.package.as_str();
+        let mut fields = BTreeMap::from(
+            [
+                ("restricted_package_name", package),
+                ("pass_through", "0"),
+                ("title", "check"),
+                ("description", "check"),
+                ("payload", "{}"),
+                ("time_to_live", "1000"),
+                ("registration_id", "hongyan-credential-check"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        // An app under the newer rules must name a channel; the quiet one will do.
+        let channels = &self.config.channels;
+        if let Some(channel) = channels.get("marketing").or(channels.values().next()) {
+            fields.extend(channel_fields(channel, "check", "check"));
+        }
+        let form = texts::form(fields.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         let verdict = match self.post(form.into(), Instant::now() + deadline).await {
             Ok(answer) => decode(&answer, self.egress.now()),
             Err(verdict) => verdict,

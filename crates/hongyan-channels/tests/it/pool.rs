@@ -1,0 +1,189 @@
+//! The HTTP/2 pool against a peer that uses the protocol's fine print.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use hongyan_core::Class;
+use hongyan_core::port::Channel;
+use http::Response;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{message, stand_in};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How the peer behaves.
+#[derive(Clone, Copy)]
+struct Manner {
+    streams_max: u32,
+    /// Each connection says GOAWAY after this many answers.
+    answers_max: Option<usize>,
+    /// Every n-th stream is refused.
+    refuse_every: Option<usize>,
+}
+
+#[derive(Default)]
+struct Observed {
+    connections: AtomicUsize,
+    streams: AtomicUsize,
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+async fn start(manner: Manner) -> (Arc<dyn Channel>, Arc<Observed>) {
+    let (tls, ca_pem) = stand_in::server_tls(&[b"h2"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let observed = Arc::new(Observed::default());
+    tokio::spawn({
+        let observed = observed.clone();
+        async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, observed) = (TlsAcceptor::from(tls.clone()), observed.clone());
+                tokio::spawn(async move {
+                    let stream = tls.accept(stream).await.unwrap();
+                    observed.connections.fetch_add(1, Ordering::SeqCst);
+                    serve(stream, manner, &observed).await;
+                });
+            }
+        }
+    });
+    let paper = crate::paper::ALL.iter().find(|p| p.name == "apns").unwrap();
+    let egress = message::egress(&ca_pem);
+    (
+        message::open(&egress, "apns", &(paper.config)(), &endpoint),
+        observed,
+    )
+}
+
+async fn serve<S>(stream: S, manner: Manner, observed: &Arc<Observed>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let mut connection = h2::server::Builder::new()
+        .max_concurrent_streams(manner.streams_max)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .unwrap();
+    let mut answers = 0;
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let n = observed.streams.fetch_add(1, Ordering::SeqCst) + 1;
+        let now = observed.now.fetch_add(1, Ordering::SeqCst) + 1;
+        observed.most.fetch_max(now, Ordering::SeqCst);
+        let refused = manner.refuse_every.is_some_and(|every| n.is_multiple_of(every));
+        tokio::spawn(respond_to(request, respond, refused, observed.clone()));
+        answers += 1;
+        if manner.answers_max == Some(answers) {
+            connection.graceful_shutdown();
+        }
+    }
+}
+
+async fn respond_to(
+    request: http::Request<h2::RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    refused: bool,
+    observed: Arc<Observed>,
+) {
+    let mut body = request.into_body();
+    while let Some(piece) = body.data().await {
+        let Ok(piece) = piece else { break };
+        let _ = body.flow_control().release_capacity(piece.len());
+    }
+    observed.now.fetch_sub(1, Ordering::SeqCst);
+    if refused {
+        respond.send_reset(h2::Reason::REFUSED_STREAM);
+    } else {
+        let _ = respond.send_response(Response::new(()), true);
+    }
+}
+
+async fn send(channel: &Arc<dyn Channel>, recipients: usize) -> usize {
+    let outbound = message::outbound(message::message(Class::Im));
+    let batch = message::batch(outbound, (0..recipients).map(|n| format!("{n:064x}")));
+    let verdicts = channel.send(&batch, PATIENCE).await;
+    let accepted = |v: &&hongyan_core::Verdict| matches!(v, hongyan_core::Verdict::Accepted { .. });
+    assert_eq!(verdicts.len(), recipients);
+    verdicts.iter().filter(accepted).count()
+}
+
+#[tokio::test]
+async fn the_peers_stream_limit_is_obeyed() {
+    let (channel, observed) = start(Manner {
+        streams_max: 1,
+        answers_max: None,
+        refuse_every: None,
+    })
+    .await;
+    assert_eq!(send(&channel, 60).await, 60);
+    let connections = observed.connections.load(Ordering::SeqCst);
+    assert!((1..=4).contains(&connections), "{connections}");
+    assert!(observed.most.load(Ordering::SeqCst) <= connections);
+    assert_eq!(observed.streams.load(Ordering::SeqCst), 60);
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_streams() {
+    let (channel, observed) = start(Manner {
+        streams_max: 1000,
+        answers_max: None,
+        refuse_every: None,
+    })
+    .await;
+    assert_eq!(send(&channel, 500).await, 500);
+    assert_eq!(observed.connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_goaway_loses_nothing() {
+    let (channel, observed) = start(Manner {
+        streams_max: 100,
+        answers_max: Some(40),
+        refuse_every: None,
+    })
+    .await;
+    for _ in 0..5 {
+        assert_eq!(send(&channel, 100).await, 100);
+    }
+    assert!(observed.connections.load(Ordering::SeqCst) > 1);
+}
+
+#[tokio::test]
+async fn refused_streams_are_sent_again() {
+    let (channel, observed) = start(Manner {
+        streams_max: 100,
+        answers_max: None,
+        refuse_every: Some(10),
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(send(&channel, 1).await, 1);
+    }
+    assert_eq!(send(&channel, 30).await, 30);
+    assert!(observed.streams.load(Ordering::SeqCst) > 33);
+}
+
+#[tokio::test]
+async fn a_peer_that_cannot_be_reached_fails_all_who_wait_at_once() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let (_, ca_pem) = stand_in::server_tls(&[b"h2"]);
+    let paper = crate::paper::ALL.iter().find(|p| p.name == "apns").unwrap();
+    let channel = message::open(
+        &message::egress(&ca_pem),
+        "apns",
+        &(paper.config)(),
+        &endpoint,
+    );
+    assert_eq!(send(&channel, 100).await, 0);
+    let report = channel.check(PATIENCE).await;
+    assert!(
+        !report.ok && report.detail.contains("127.0.0.1"),
+        "{report:?}"
+    );
+}

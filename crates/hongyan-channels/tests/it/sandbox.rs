@@ -1,0 +1,542 @@
+//! Whole sends against the sandbox's simulators, which are written from the vendors' papers and share no code with us.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hongyan_core::message::{ClickGuard, Priority};
+use hongyan_core::port::Channel;
+use hongyan_core::{ChannelId, Class, ClassDetail, Message};
+use hongyan_sandbox::{
+    Channel as Vendor, Endpoint, Fault, FaultKind, Handle, Options, Record, Sandbox, TokenState,
+};
+use hongyan_testkit::channel_suite::words;
+use serde_json::{Value, json};
+
+use crate::message;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A simulator and the channel that sends to it.
+struct World {
+    _data: tempfile::TempDir,
+    _sandbox: Sandbox,
+    handle: Handle,
+    vendor: Vendor,
+    channel: Arc<dyn Channel>,
+}
+
+fn config(handle: &Handle, vendor: Vendor) -> Value {
+    let accounts = handle.accounts();
+    match vendor {
+        Vendor::Apns => json!({
+            "key_id": accounts.apns.key_id, "team_id": accounts.apns.team_id,
+            "private_key": accounts.apns.private_key, "bundle_id": accounts.apns.bundle_id,
+        }),
+        Vendor::Fcm => json!(accounts.fcm.service_account),
+        Vendor::Huawei => json!({
+            "app_id": accounts.huawei.app_id, "client_id": accounts.huawei.client_id,
+            "client_secret": accounts.huawei.client_secret,
+        }),
+        Vendor::Harmony => json!({
+            "service_account": accounts.harmony.service_account, "client_id": accounts.harmony.client_id,
+        }),
+        Vendor::Xiaomi => json!({
+            "app_secret": accounts.xiaomi.app_secret, "package": accounts.xiaomi.package_name,
+            "channels": {
+                "im": {"channel_id": "100001", "template_id": "P10001", "template_param": {"text": "{body}"}},
+                "transaction": {"channel_id": "100002", "template_id": "P10002",
+                                "template_param": {"order": "{title}", "state": "{body}"}},
+                "subscription": {"channel_id": "200002", "public": true},
+                "marketing": "200001",
+            },
+        }),
+    }
+}
+
+impl World {
+    async fn start(vendor: Vendor) -> Self {
+        Self::start_with(vendor, |_| {}).await
+    }
+
+    async fn start_with(vendor: Vendor, change: impl Fn(&mut Value)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let sandbox = Sandbox::start(Options::ephemeral(data.path()))
+            .await
+            .unwrap();
+        let handle = sandbox.handle();
+        let mut config = config(&handle, vendor);
+        change(&mut config);
+        let egress = message::egress(handle.ca_pem());
+        let channel = message::open(&egress, vendor.as_str(), &config, &handle.vendors_url());
+        Self {
+            _data: data,
+            _sandbox: sandbox,
+            handle,
+            vendor,
+            channel,
+        }
+    }
+
+    fn tokens(&self, count: usize, state: TokenState) -> Vec<String> {
+        self.handle.issue_tokens(self.vendor, count, state).unwrap()
+    }
+
+    async fn send(&self, message: Message, tokens: Vec<String>) -> Vec<String> {
+        self.send_within(message, tokens, PATIENCE).await
+    }
+
+    async fn send_within(
+        &self,
+        message: Message,
+        tokens: Vec<String>,
+        deadline: Duration,
+    ) -> Vec<String> {
+        let batch = message::batch(message::outbound(message), tokens);
+        let verdicts = self.channel.send(&batch, deadline).await;
+        verdicts.iter().map(words).collect()
+    }
+
+    async fn send_one(&self) -> String {
+        let token = self.tokens(1, TokenState::Valid);
+        self.send(message::message(Class::Im), token)
+            .await
+            .remove(0)
+    }
+
+    fn last(&self) -> Record {
+        self.handle.requests(self.vendor).pop().unwrap()
+    }
+
+    /// The requests that went to the vendor's token endpoint.
+    fn token_requests(&self) -> usize {
+        let paths = ["/token", "/oauth2/v3/token"];
+        let requests = self.handle.requests(self.vendor);
+        requests
+            .iter()
+            .filter(|r| paths.contains(&r.path.as_str()))
+            .count()
+    }
+}
+
+/// What every simulator must take: a check, one, many, every class, data alone, mixed tokens.
+async fn takes_everything(world: &World) {
+    let report = world.channel.check(PATIENCE).await;
+    assert!(report.ok, "{report:?}");
+    let sent = message::message(Class::Im);
+    let verdicts = world
+        .send(sent.clone(), world.tokens(1, TokenState::Valid))
+        .await;
+    assert_eq!(verdicts, ["accepted"], "{:?}", world.last());
+    let seen = json!(world.last());
+    assert!(
+        seen.to_string().contains(&sent.id.to_string()),
+        "hy_id is in {seen}"
+    );
+    let many = world
+        .send(
+            message::message(Class::Im),
+            world.tokens(250, TokenState::Valid),
+        )
+        .await;
+    assert_eq!(many, vec!["accepted"; 250]);
+    for class in Class::ALL {
+        let verdicts = world
+            .send(message::message(class), world.tokens(2, TokenState::Valid))
+            .await;
+        assert_eq!(verdicts, ["accepted"; 2], "{class:?} {:?}", world.last());
+    }
+    let details = [
+        ClassDetail::Account,
+        ClassDetail::Finance,
+        ClassDetail::Schedule,
+        ClassDetail::Device,
+        ClassDetail::Work,
+        ClassDetail::Travel,
+        ClassDetail::Health,
+    ];
+    for detail in details {
+        let mut sent = message::message(Class::Transaction);
+        sent.class_detail = Some(detail);
+        sent.options.priority = Some(Priority::Normal);
+        let verdicts = world.send(sent, world.tokens(1, TokenState::Valid)).await;
+        assert_eq!(verdicts, ["accepted"], "{detail:?} {:?}", world.last());
+    }
+    let mut full = message::message(Class::Im);
+    full.options.collapse_key = Some("chat-42".to_owned());
+    full.options.click_guard = ClickGuard::Anyone;
+    full.options.skip_splash = Some(true);
+    full.options.ttl_s = Some(60);
+    let shown = full.notification.as_mut().unwrap();
+    shown.image = Some("https://images.example/a.png".to_owned());
+    shown.sound = Some("default".to_owned());
+    shown.group = Some("chat-42".to_owned());
+    shown.title = "鸿雁 \"传书\" & <b>".to_owned();
+    let verdicts = world.send(full, world.tokens(1, TokenState::Valid)).await;
+    assert_eq!(verdicts, ["accepted"], "{:?}", world.last());
+    let mut data_only = message::message(Class::Im);
+    data_only.notification = None;
+    let verdicts = world
+        .send(data_only, world.tokens(1, TokenState::Valid))
+        .await;
+    assert_eq!(verdicts, ["accepted"], "{:?}", world.last());
+}
+
+/// Every fault, and that the channel works after it.
+async fn survives(world: &World, wanted: &[(FaultKind, &str)]) {
+    for (kind, want) in wanted {
+        world
+            .handle
+            .inject(world.vendor, Fault::times(*kind, 1))
+            .unwrap();
+        assert_eq!(
+            world.send_one().await,
+            *want,
+            "{kind:?}: {:?}",
+            world.last()
+        );
+        world.handle.clear_faults(world.vendor);
+        assert_eq!(world.send_one().await, "accepted", "after {kind:?}");
+    }
+    let mut slow = Fault::always(FaultKind::Slow);
+    slow.delay_ms = Some(20_000);
+    world.handle.inject(world.vendor, slow).unwrap();
+    let token = world.tokens(1, TokenState::Valid);
+    let verdicts = world
+        .send_within(
+            message::message(Class::Im),
+            token,
+            Duration::from_millis(500),
+        )
+        .await;
+    assert_eq!(verdicts, ["retry vendor_unavailable maybe_taken"]);
+    world.handle.clear_faults(world.vendor);
+    assert_eq!(world.send_one().await, "accepted");
+}
+
+/// Tokens of every state between good ones.
+async fn tells_tokens_apart(world: &World, states: &[(TokenState, &str)]) {
+    let mut tokens = Vec::new();
+    let mut want = Vec::new();
+    for (state, verdict) in states {
+        tokens.extend(world.tokens(1, TokenState::Valid));
+        want.push("accepted");
+        tokens.extend(world.tokens(1, *state));
+        want.push(verdict);
+    }
+    let verdicts = world
+        .send(message::message(Class::Transaction), tokens)
+        .await;
+    assert_eq!(verdicts, want);
+}
+
+/// Many sends at once with an access token that is just then refused: one is fetched anew.
+async fn renews_once_under_load(world: &World) {
+    assert_eq!(world.send_one().await, "accepted");
+    let before = world.token_requests();
+    let mut slow = Fault::always(FaultKind::Slow);
+    (slow.delay_ms, slow.endpoint) = (Some(200), Endpoint::Auth);
+    world.handle.inject(world.vendor, slow).unwrap();
+    world
+        .handle
+        .inject(world.vendor, Fault::times(FaultKind::AuthExpired, 1))
+        .unwrap();
+    let sends = (0..40).map(|_| world.send_one());
+    let verdicts = futures_util::future::join_all(sends).await;
+    assert_eq!(verdicts, vec!["accepted"; 40]);
+    assert_eq!(world.token_requests(), before + 1);
+    world.handle.clear_faults(world.vendor);
+}
+
+const DEAD: TokenState = TokenState::Dead {
+    since_ms: 1_700_000_000_000,
+};
+
+#[tokio::test]
+async fn apns() {
+    let world = World::start(Vendor::Apns).await;
+    takes_everything(&world).await;
+    tells_tokens_apart(
+        &world,
+        &[
+            (DEAD, "token_dead token_invalid"),
+            (
+                TokenState::Expired {
+                    since_ms: 1_700_000_000_000,
+                },
+                "token_dead token_invalid",
+            ),
+            (TokenState::OtherEnvironment, "token_dead token_invalid"),
+            (TokenState::OtherApp, "token_dead token_invalid"),
+        ],
+    )
+    .await;
+    survives(
+        &world,
+        &[
+            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
+            (
+                FaultKind::RateLimited,
+                "retry vendor_rate_limited not_taken",
+            ),
+            (
+                FaultKind::QuotaExhausted,
+                "retry vendor_rate_limited not_taken",
+            ),
+            (FaultKind::TokenInvalid, "token_dead token_invalid"),
+            (FaultKind::AuthExpired, "accepted"),
+            (FaultKind::Goaway, "accepted"),
+            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
+            (FaultKind::Malformed, "accepted"),
+        ],
+    )
+    .await;
+    // A whole batch of the other environment kills no token.
+    let foreign = world.tokens(12, TokenState::OtherEnvironment);
+    let verdicts = world.send(message::message(Class::Im), foreign).await;
+    assert_eq!(verdicts, vec!["refused token_environment"; 12]);
+    assert_eq!(
+        world
+            .last()
+            .headers
+            .get("apns-push-type")
+            .map(String::as_str),
+        Some("alert")
+    );
+    for push_type in [
+        "alert",
+        "background",
+        "voip",
+        "complication",
+        "fileprovider",
+        "location",
+        "pushtotalk",
+        "widgets",
+        "controls",
+    ] {
+        let mut sent = message::message(Class::Im);
+        let fields = json!({"push_type": push_type});
+        sent.options.vendor.insert(
+            ChannelId::parse("apns").unwrap(),
+            fields.as_object().unwrap().clone(),
+        );
+        let verdicts = world.send(sent, world.tokens(1, TokenState::Valid)).await;
+        assert_eq!(verdicts, ["accepted"], "{push_type} {:?}", world.last());
+    }
+}
+
+#[tokio::test]
+async fn apns_goes_on_while_connections_go_away() {
+    let world = World::start(Vendor::Apns).await;
+    let mut fault = Fault::always(FaultKind::Goaway);
+    (fault.rate, fault.count) = (0.05, Some(8));
+    world.handle.inject(Vendor::Apns, fault).unwrap();
+    for _ in 0..4 {
+        let verdicts = world
+            .send(
+                message::message(Class::Im),
+                world.tokens(100, TokenState::Valid),
+            )
+            .await;
+        assert_eq!(verdicts, vec!["accepted"; 100]);
+    }
+}
+
+#[tokio::test]
+async fn apns_with_a_certificate() {
+    let world = World::start_with(Vendor::Apns, |_| {}).await;
+    let accounts = world.handle.accounts().apns.clone();
+    let config = json!({"certificate": accounts.certificate, "private_key": accounts.certificate_key,
+                        "bundle_id": accounts.bundle_id});
+    let egress = message::egress(world.handle.ca_pem());
+    let channel = message::open(&egress, "apns", &config, &world.handle.vendors_url());
+    let batch = message::batch(
+        message::outbound(message::message(Class::Im)),
+        world.tokens(3, TokenState::Valid),
+    );
+    let verdicts: Vec<String> = channel
+        .send(&batch, PATIENCE)
+        .await
+        .iter()
+        .map(words)
+        .collect();
+    assert_eq!(verdicts, ["accepted"; 3], "{:?}", world.last());
+}
+
+#[tokio::test]
+async fn fcm() {
+    let world = World::start(Vendor::Fcm).await;
+    takes_everything(&world).await;
+    tells_tokens_apart(
+        &world,
+        &[
+            (DEAD, "token_dead token_invalid"),
+            (TokenState::OtherApp, "token_dead token_invalid"),
+        ],
+    )
+    .await;
+    survives(
+        &world,
+        &[
+            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
+            (
+                FaultKind::RateLimited,
+                "retry vendor_rate_limited not_taken",
+            ),
+            (
+                FaultKind::QuotaExhausted,
+                "retry vendor_rate_limited not_taken",
+            ),
+            (FaultKind::TokenInvalid, "token_dead token_invalid"),
+            (FaultKind::AuthExpired, "accepted"),
+            (FaultKind::Goaway, "accepted"),
+            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
+            (FaultKind::Malformed, "retry vendor_unavailable maybe_taken"),
+        ],
+    )
+    .await;
+    renews_once_under_load(&world).await;
+}
+
+#[tokio::test]
+async fn huawei() {
+    let world = World::start(Vendor::Huawei).await;
+    takes_everything(&world).await;
+    tells_tokens_apart(
+        &world,
+        &[
+            (DEAD, "token_dead token_invalid"),
+            (TokenState::OtherApp, "token_dead token_invalid"),
+        ],
+    )
+    .await;
+    survives(
+        &world,
+        &[
+            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
+            (
+                FaultKind::RateLimited,
+                "retry vendor_rate_limited not_taken",
+            ),
+            // Over the day's limit Huawei says success; its receipt tells the truth.
+            (FaultKind::QuotaExhausted, "accepted"),
+            (FaultKind::TokenInvalid, "token_dead token_invalid"),
+            (FaultKind::AuthExpired, "accepted"),
+            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
+            (FaultKind::Malformed, "retry vendor_unavailable maybe_taken"),
+        ],
+    )
+    .await;
+    renews_once_under_load(&world).await;
+}
+
+#[tokio::test]
+async fn harmony() {
+    let world = World::start(Vendor::Harmony).await;
+    takes_everything(&world).await;
+    tells_tokens_apart(
+        &world,
+        &[
+            (DEAD, "token_dead token_invalid"),
+            (TokenState::OtherApp, "token_dead token_invalid"),
+        ],
+    )
+    .await;
+    survives(
+        &world,
+        &[
+            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
+            (
+                FaultKind::RateLimited,
+                "retry vendor_rate_limited not_taken",
+            ),
+            (FaultKind::QuotaExhausted, "accepted"),
+            (FaultKind::TokenInvalid, "token_dead token_invalid"),
+            (FaultKind::AuthExpired, "accepted"),
+            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
+            (FaultKind::Malformed, "retry vendor_unavailable maybe_taken"),
+        ],
+    )
+    .await;
+    let sent = message::message(Class::Im);
+    let tokens = world.tokens(2, TokenState::Valid);
+    assert_eq!(
+        world.send(sent.clone(), tokens.clone()).await,
+        ["accepted"; 2]
+    );
+    let batch = message::batch(message::outbound(sent.clone()), tokens);
+    let recalled = world
+        .channel
+        .recall(&sent, &batch.recipients, PATIENCE)
+        .await
+        .unwrap();
+    let recalled: Vec<String> = recalled.iter().map(words).collect();
+    assert_eq!(recalled, ["accepted"; 2], "{:?}", world.last());
+}
+
+#[tokio::test]
+async fn huawei_with_a_service_account() {
+    let world = World::start(Vendor::Huawei).await;
+    let accounts = world.handle.accounts();
+    let config = json!({"app_id": accounts.huawei.app_id, "service_account": accounts.harmony.service_account});
+    let egress = message::egress(world.handle.ca_pem());
+    let channel = message::open(&egress, "huawei", &config, &world.handle.vendors_url());
+    let batch = message::batch(
+        message::outbound(message::message(Class::Im)),
+        world.tokens(2, TokenState::Valid),
+    );
+    let verdicts: Vec<String> = channel
+        .send(&batch, PATIENCE)
+        .await
+        .iter()
+        .map(words)
+        .collect();
+    assert_eq!(verdicts, ["accepted"; 2], "{:?}", world.last());
+}
+
+#[tokio::test]
+async fn xiaomi() {
+    let world = World::start(Vendor::Xiaomi).await;
+    world.handle.set_xiaomi_rules(true, true);
+    takes_everything(&world).await;
+    survives(
+        &world,
+        &[
+            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
+            (
+                FaultKind::RateLimited,
+                "retry vendor_rate_limited not_taken",
+            ),
+            (FaultKind::QuotaExhausted, "quota_exhausted"),
+            (FaultKind::TokenInvalid, "token_dead token_invalid"),
+            (FaultKind::AuthExpired, "credential_bad"),
+            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
+            (FaultKind::Malformed, "retry vendor_unavailable maybe_taken"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_told() {
+    let wrong: &[(Vendor, &str)] = &[
+        (Vendor::Apns, "/key_id"),
+        (Vendor::Fcm, "/client_email"),
+        (Vendor::Huawei, "/client_secret"),
+        (Vendor::Harmony, "/service_account/key_id"),
+        (Vendor::Xiaomi, "/app_secret"),
+    ];
+    for (vendor, field) in wrong {
+        let world = World::start_with(*vendor, |config| {
+            *config.pointer_mut(field).unwrap() = "WRONG12345".into();
+        })
+        .await;
+        let report = world.channel.check(PATIENCE).await;
+        assert!(!report.ok, "{vendor} {report:?}");
+        assert_eq!(
+            world.send_one().await,
+            "credential_bad",
+            "{vendor} {:?}",
+            world.last()
+        );
+    }
+}
