@@ -226,6 +226,7 @@ fn unreferenced(sources: &[Source]) -> Vec<String> {
                 .map(|file| format!("{crate_dir}/src/{file}.rs"))
                 .filter_map(|path| sources.iter().find(|other| other.path == path))
                 .any(|other| declares(&other.text, name));
+            let declared = declared || named_by_path(sources, crate_dir, &source.path);
             (!declared).then(|| source.path.clone())
         })
         .collect()
@@ -234,7 +235,16 @@ fn unreferenced(sources: &[Source]) -> Vec<String> {
 fn declares(text: &str, module: &str) -> bool {
     let sentence = format!("mod {module};");
     text.lines().any(|line| line.trim().ends_with(&sentence))
-        || text.contains(&format!("\"{module}.rs\""))
+}
+
+/// Whether a neighbour in the crate names the file with `#[path = "…"]`.
+fn named_by_path(sources: &[Source], crate_dir: &str, path: &str) -> bool {
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let attribute = format!("#[path = \"{file}\"]");
+    sources
+        .iter()
+        .filter(|other| other.path.starts_with(crate_dir) && other.path.starts_with(folder))
+        .any(|other| other.text.contains(&attribute))
 }
 
 fn decisions(sources: &[Source]) -> Vec<String> {
