@@ -92,7 +92,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         .take_while(|line| !line.starts_with("Usage:"))
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
         .collect();
-    let words = lines.join(" ");
+    let words = lines.join("; ");
     let words = words.trim_start_matches("error: ");
     let _ = writeln!(std::io::stderr(), "hongyan: {words}; see `hongyan help`");
     ExitCode::from(2)
@@ -117,8 +117,16 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
     }
     // Nothing can be done when stderr is gone.
-    let _ = writeln!(std::io::stderr(), "hongyan: {}", cmd::output::harmless(&text));
-    ExitCode::from(if error.is::<cmd::remote::Usage>() { 2 } else { 1 })
+    let _ = writeln!(
+        std::io::stderr(),
+        "hongyan: {}",
+        cmd::output::harmless(&text)
+    );
+    ExitCode::from(if error.is::<cmd::remote::Usage>() {
+        2
+    } else {
+        1
+    })
 }
 
 #[cfg(test)]

@@ -14,3 +14,4 @@ mod admin;
 mod device;
 mod gateway;
 mod http_server;
+mod tls;

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 
 use super::output::{self, Column, Form, cell, harmless};
 use super::remote::{Reach, Remote, block_on, pages, put_pairs, segment, told};
+use super::tail::About;
 use super::trace::show_trace;
 
 const COLUMNS: &[Column] = &[
@@ -149,7 +150,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             }
             Command::Trace { id } => {
                 let path = format!("/v1/devices/{}/trace", segment(&id));
-                show_trace(&admin, &path, form, "nothing has happened to it yet").await?;
+                show_trace(&admin, &path, form, About::Device).await?;
             }
             Command::Token {
                 id,
@@ -251,7 +252,7 @@ async fn import(admin: &Admin, path: &Path, from_line: u64, form: Form) -> anyho
             }
             let (imported, failed) = (cell(&answer, "imported"), cell(&answer, "failed"));
             output::line(&format!(
-                "{imported} devices imported, {failed} lines refused"
+                "devices imported: {imported}, lines refused: {failed}"
             ))?;
         }
     }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::message::MessageArgs;
 use super::output::{self, Column, Form, cell, harmless, rows};
 use super::remote::{Reach, Remote, Usage, block_on, segment, told, with_query};
+use super::tail::About;
 use super::trace::show_trace;
 
 /// Say what would happen to each device and why; or what happened to a message
@@ -34,7 +35,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         return block_on(async {
             let path = format!("/v1/messages/{}/trace", segment(id));
             let path = with_query(&path, &[("user", user), ("device", device)]);
-            show_trace(&admin, &path, form, "nothing has happened to it yet").await?;
+            show_trace(&admin, &path, form, About::Message).await?;
             Ok(())
         });
     }
@@ -62,8 +63,8 @@ const COLUMNS: &[Column] = &[
     ("UNTIL", "until"),
     ("DETAIL", "detail"),
     ("IF SILENT", "otherwise.decision"),
-    ("CHANNEL", "otherwise.channel"),
-    ("REASON", "otherwise.reason"),
+    ("THEN VIA", "otherwise.channel"),
+    ("THEN", "otherwise.reason"),
 ];
 
 fn plan_text(plan: &Value, payloads: bool) -> anyhow::Result<()> {

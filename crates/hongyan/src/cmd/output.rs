@@ -132,42 +132,64 @@ pub(crate) fn harmless(text: &str) -> String {
 
 /// Lays rows out in columns. Columns that are empty in every row are left out.
 pub(crate) fn table(rows: &[Value], columns: &[Column]) -> String {
-    let mut shown: Vec<(&str, Vec<String>)> = columns
+    let rows: Vec<Vec<String>> = rows
         .iter()
-        .map(|(heading, path)| (*heading, rows.iter().map(|r| cut(&cell(r, path))).collect()))
+        .map(|row| columns.iter().map(|(_, path)| cell(row, path)).collect())
         .collect();
-    shown.retain(|(_, cells): &(_, Vec<String>)| cells.iter().any(|c| !c.is_empty()));
-    let widths: Vec<usize> = shown
+    let heading: Vec<&str> = columns.iter().map(|(heading, _)| *heading).collect();
+    grid(&heading, &rows)
+}
+
+/// Lays out rows whose cells have names; columns come in the order of their first appearance.
+pub(crate) fn named_table(rows: &[Vec<(String, String)>]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flatten() {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let of = |row: &Vec<(String, String)>, name: &str| {
+        let found = row.iter().find(|(n, _)| n == name);
+        found.map(|(_, text)| text.clone()).unwrap_or_default()
+    };
+    let rows: Vec<Vec<String>> = rows
         .iter()
-        .map(|(heading, cells)| {
-            cells
+        .map(|row| names.iter().map(|name| of(row, name)).collect())
+        .collect();
+    grid(&names, &rows)
+}
+
+fn grid(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| row.iter().map(|text| cut(text)).collect())
+        .collect();
+    let heading: Vec<String> = heading.iter().map(|text| harmless(text)).collect();
+    let widths: Vec<usize> = (0..heading.len())
+        .map(|n| {
+            let widest = rows
                 .iter()
+                .filter_map(|r| r.get(n))
                 .map(|c| c.width())
-                .chain([heading.width()])
-                .max()
-                .unwrap_or(0)
+                .max();
+            match widest {
+                None | Some(0) => 0,
+                Some(cells) => cells.max(heading.get(n).map_or(0, |h| h.width())),
+            }
         })
         .collect();
     let mut text = String::new();
-    let mut push_row = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut row = String::new();
-        for (cell, width) in cells.zip(&widths) {
-            if !row.is_empty() {
-                row.push_str("  ");
-            }
-            row.push_str(cell);
-            row.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width())));
+    for row in std::iter::once(&heading).chain(&rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths).filter(|(_, width)| **width > 0) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(
+                ' ',
+                width.saturating_sub(cell.width()) + 2,
+            ));
         }
-        text.push_str(row.trim_end());
+        text.push_str(line.trim_end());
         text.push('\n');
-    };
-    push_row(&mut shown.iter().map(|(heading, _)| *heading));
-    for n in 0..rows.len() {
-        push_row(
-            &mut shown
-                .iter()
-                .filter_map(|(_, cells)| cells.get(n).map(String::as_str)),
-        );
     }
     text
 }
@@ -227,49 +249,18 @@ fn gather<'a>(
     }
 }
 
-/// A table of all fields that the rows have, in the order of their first appearance.
-pub(crate) fn wide_table(rows: &[Value]) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for row in rows.iter().filter_map(Value::as_object) {
-        for name in row.keys() {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-    }
-    let rows: Vec<Vec<String>> = rows
+/// A table of all fields that the rows have.
+fn wide_table(rows: &[Value]) -> String {
+    let rows: Vec<Vec<(String, String)>> = rows
         .iter()
         .map(|row| {
-            names
-                .iter()
-                .map(|n| row.get(n).map(plain).map_or_else(String::new, |t| cut(&t)))
+            let fields = row.as_object().into_iter().flatten();
+            fields
+                .map(|(name, value)| (name.clone(), plain(value)))
                 .collect()
         })
         .collect();
-    let widths: Vec<usize> = (0..names.len())
-        .map(|n| {
-            let cells = rows.iter().filter_map(|r| r.get(n)).map(|c| c.width());
-            cells
-                .chain(names.get(n).map(|h| h.width()))
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    let heading: Vec<String> = names.iter().map(|n| harmless(n)).collect();
-    for row in std::iter::once(&heading).chain(&rows) {
-        let mut line = String::from("  ");
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(cell);
-            line.extend(std::iter::repeat_n(
-                ' ',
-                width.saturating_sub(cell.width()) + 2,
-            ));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    named_table(&rows)
 }
 
 fn cut(text: &str) -> String {
@@ -317,7 +308,7 @@ mod tests {
     fn things_name_their_fields() {
         let thing = json!({"id": "m1", "counts": {"sent": 2}, "empty": {}, "none": null,
             "steps": [{"at": "now", "ok": true}]});
-        let want = "counts.sent  2\nid           m1\n\nsteps\n  at   ok\n  now  yes\n";
+        let want = "counts.sent  2\nid           m1\n\nsteps\nat   ok\nnow  yes\n";
         assert_eq!(facts(&thing), want);
     }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::output::Form;
+use crate::wiring::ADMIN_KEY_FILE;
 
 /// Where a server listens that nobody has named.
 const API_DEFAULT: &str = "http://127.0.0.1:7400";
@@ -46,7 +47,7 @@ pub(crate) struct Remote {
         help_heading = "Server"
     )]
     api: Option<String>,
-    /// Admin or server key [default: from DIR/demo.json]
+    /// Admin or server key [default: from DIR/demo.json or DIR/admin.key]
     #[arg(
         long,
         env = "HONGYAN_KEY",
@@ -65,7 +66,7 @@ pub(crate) struct Remote {
         help_heading = "Server"
     )]
     app: Option<String>,
-    /// Directory with the demo.json of a local server
+    /// Data directory of a local server
     #[arg(
         long,
         value_name = "DIR",
@@ -117,10 +118,11 @@ impl Remote {
 
     /// A client of the server.
     pub(crate) fn connect(&self, reach: Reach) -> anyhow::Result<Admin> {
-        let demo = Demo::read(&self.data.join("demo.json"))?;
-        let found = demo.is_some();
-        let demo = demo.unwrap_or_default();
-        let (key, app) = self.who(reach, &demo, found)?;
+        let mut demo = Demo::read(&self.data.join("demo.json"))?.unwrap_or_default();
+        if demo.admin_key.is_none() && self.key.is_none() {
+            demo.admin_key = admin_key(&self.data.join(ADMIN_KEY_FILE))?;
+        }
+        let (key, app) = self.who(reach, &demo)?;
         let api = self
             .api
             .clone()
@@ -142,12 +144,7 @@ impl Remote {
     }
 
     /// The key to show, and the app to name with it.
-    fn who(
-        &self,
-        reach: Reach,
-        demo: &Demo,
-        found: bool,
-    ) -> anyhow::Result<(Secret, Option<String>)> {
+    fn who(&self, reach: Reach, demo: &Demo) -> anyhow::Result<(Secret, Option<String>)> {
         let app = self.app.clone();
         if let Some(key) = &self.key {
             let local = if self.api.is_none() {
@@ -169,17 +166,23 @@ impl Remote {
             _ => demo.admin_key.as_ref(),
         };
         let Some(key) = key.cloned() else {
-            let file = self.data.join("demo.json");
-            let why = if found {
-                format!("{} holds none that fits", file.display())
-            } else {
-                format!("there is no {}", file.display())
-            };
             return Err(Usage(format!(
-                "no key: none was given and {why}; give one with --key or HONGYAN_KEY, or name the directory with --data"
+                "no key: none was given and {} holds neither demo.json nor {ADMIN_KEY_FILE}; give one with --key or HONGYAN_KEY, or name the directory with --data",
+                self.data.display()
             ))
             .into());
         };
+        if let Some(api) = self
+            .api
+            .as_ref()
+            .filter(|api| !is_local(api, demo.api.as_deref()))
+        {
+            return Err(Usage(format!(
+                "no key for {api}: keys in {} are not sent to another machine; give one with --key or HONGYAN_KEY",
+                self.data.display()
+            ))
+            .into());
+        }
         Ok((
             key,
             if reach == Reach::App {
@@ -188,6 +191,28 @@ impl Remote {
                 app
             },
         ))
+    }
+}
+
+/// Whether an address is the one that the local server wrote down, or on this machine.
+fn is_local(api: &str, demo: Option<&str>) -> bool {
+    let Ok(uri) = api.parse::<http::Uri>() else {
+        return false;
+    };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    Some(api) == demo
+        || host == "localhost"
+        || host
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// Reads the first admin key of a local server, when this user may.
+fn admin_key(path: &Path) -> anyhow::Result<Option<Secret>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(Secret::new(text.trim()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
@@ -374,7 +399,7 @@ mod tests {
     #[test]
     fn who_asks() {
         let check = |remote: Remote, reach, want: (&str, Option<&str>)| {
-            let (key, app) = remote.who(reach, &demo(), true).unwrap();
+            let (key, app) = remote.who(reach, &demo()).unwrap();
             assert_eq!((key.expose(), app.as_deref()), want);
         };
         check(
@@ -410,11 +435,28 @@ mod tests {
     }
 
     #[test]
+    fn local_keys_stay_here() {
+        let check =
+            |api: &str, want: bool| assert_eq!(is_local(api, Some("http://a.example")), want);
+        check("http://a.example", true);
+        check("http://127.0.0.1:9", true);
+        check("https://[::1]:9", true);
+        check("http://localhost:7400", true);
+        check("http://b.example", false);
+        check("http://127.0.0.1.example", false);
+        check("http://localhost@b.example", false);
+        let error = remote(None, None, Some("http://b.example")).who(Reach::App, &demo());
+        assert!(error.is_err());
+    }
+
+    #[test]
     fn no_key_says_what_to_do() {
         let error = remote(None, None, None).connect(Reach::App).unwrap_err();
         assert!(error.is::<Usage>());
         assert!(
-            error.to_string().contains("there is no /nowhere/demo.json"),
+            error
+                .to_string()
+                .contains("/nowhere holds neither demo.json nor admin.key"),
             "{error}"
         );
     }

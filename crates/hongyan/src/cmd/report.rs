@@ -1,4 +1,4 @@
-//! `hongyan report`: funnel, channels, quota.
+//! `hongyan report`: funnel and channels.
 
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::output::{self, Form, cell};
 use super::remote::{Reach, Remote, block_on, told};
 
-/// Show how messages fared: the funnel, the channels, the quotas
+/// Show how messages fared: the funnel, the channels
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Args {
     /// Which report
@@ -43,8 +43,6 @@ enum Kind {
     Funnel,
     /// How the channels fare
     Channels,
-    /// What is left of the quotas
-    Quota,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -63,7 +61,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let report = match args.report {
             Kind::Funnel => admin.funnel(&filters).await,
             Kind::Channels => admin.channels_report(&filters).await,
-            Kind::Quota => admin.quota_report(&filters).await,
         }
         .map_err(told)?;
         match form {
@@ -84,11 +81,11 @@ fn show(report: &Value) -> std::io::Result<()> {
         let Some(parts) = report.get(list).and_then(Value::as_array) else {
             continue;
         };
-        let parts: Vec<Value> = parts.iter().map(flat).collect();
+        let parts: Vec<_> = parts.iter().map(flat).collect();
         if parts.is_empty() {
             output::line("nothing happened in that time")?;
         } else {
-            output::print(&output::wide_table(&parts))?;
+            output::print(&format!("{}\n", output::named_table(&parts)))?;
         }
     }
     if let Some(stages) = report.get("stages").and_then(Value::as_array) {
@@ -118,27 +115,44 @@ fn is_zero(stage: &Value) -> bool {
     stage.get("count").and_then(Value::as_u64) == Some(0)
 }
 
-/// One part of a report as one row: its stages become columns, its reasons one cell.
-fn flat(part: &Value) -> Value {
-    let mut row = serde_json::Map::new();
-    for (name, value) in part.as_object().into_iter().flatten() {
-        match (name.as_str(), value) {
-            ("stages", Value::Array(stages)) => {
-                for stage in stages.iter().filter(|s| !is_zero(s)) {
-                    let count = stage.get("count").cloned().unwrap_or_default();
-                    row.insert(cell(stage, "stage"), count);
-                }
-            }
-            ("reasons", Value::Object(reasons)) => {
-                let words: Vec<String> = reasons.iter().map(|(r, n)| format!("{r} {n}")).collect();
-                row.insert("reasons".to_owned(), words.join(", ").into());
-            }
-            _ => {
-                row.insert(name.clone(), value.clone());
-            }
+/// One part of a report as one row: its name, a column for each count, its reasons in one cell.
+fn flat(part: &Value) -> Vec<(String, String)> {
+    // A zero says nothing; a column of them is left out.
+    let count = |value: &Value| match value {
+        Value::Number(n) if n.as_u64() == Some(0) => String::new(),
+        value => value.to_string(),
+    };
+    let mut row = Vec::new();
+    for name in ["name", "channel"] {
+        let text = cell(part, name);
+        if !text.is_empty() {
+            row.push((name.to_owned(), text));
         }
     }
-    row.into()
+    for stage in part
+        .get("stages")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        row.push((
+            cell(stage, "stage"),
+            stage.get("count").map(count).unwrap_or_default(),
+        ));
+    }
+    for (name, value) in part
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, v)| v.is_number())
+    {
+        row.push((name.clone(), count(value)));
+    }
+    if let Some(reasons) = part.get("reasons").and_then(Value::as_object) {
+        let words: Vec<String> = reasons.iter().map(|(r, n)| format!("{r} {n}")).collect();
+        row.push(("reasons".to_owned(), words.join(", ")));
+    }
+    row
 }
 
 #[cfg(test)]
@@ -149,7 +163,16 @@ mod tests {
     fn parts_become_rows() {
         let part = json!({"name": "apns", "stages": [{"stage": "delivered", "count": 2},
             {"stage": "held", "count": 0}], "reasons": {"expired": 1, "delivered": 2}});
-        let want = json!({"name": "apns", "delivered": 2, "reasons": "delivered 2, expired 1"});
+        let want = [
+            ("name", "apns"),
+            ("delivered", "2"),
+            ("held", ""),
+            ("reasons", "delivered 2, expired 1"),
+        ];
+        let want: Vec<_> = want
+            .iter()
+            .map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))
+            .collect();
         assert_eq!(flat(&part), want);
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::message::MessageArgs;
 use super::output::{self, Form, cell};
 use super::remote::{Reach, Remote, block_on, segment, told};
+use super::tail::About;
 use super::trace::{read_trace, show_event};
 
 /// How often the trace is read while waiting.
@@ -67,7 +68,7 @@ async fn follow(admin: &Admin, id: &str, form: Form, patience: Duration) -> anyh
         after = read_trace(admin, &path, after, |event| {
             let whole = event.get("device").is_none_or(Value::is_null);
             ended_whole |= whole && event.get("final") == Some(&Value::Bool(true));
-            show_event(form, event)
+            show_event(form, event, About::Message)
         })
         .await?;
         let state = cell(&status, "state");

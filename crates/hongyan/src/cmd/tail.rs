@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 continue;
             }
             left -= 1;
-            show_event(form, &event)?;
+            show_event(form, &event, About::Anything)?;
         }
         Ok(())
     })
@@ -88,8 +88,19 @@ impl Args {
     }
 }
 
+/// What all events of a listing are about, and so goes without saying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum About {
+    /// Anything.
+    Anything,
+    /// One message.
+    Message,
+    /// One device.
+    Device,
+}
+
 /// One event in one line: when, what, why, which, how long.
-pub(crate) fn event_line(event: &Value) -> String {
+pub(crate) fn event_line(event: &Value, about: About) -> String {
     let mut line = format!("{}  {:<18}", cell(event, "at"), cell(event, "stage"));
     let reason = cell(event, "reason");
     line.push_str(&format!("  {reason:<20}"));
@@ -102,8 +113,14 @@ pub(crate) fn event_line(event: &Value) -> String {
         ("until", "until"),
     ] {
         let value = cell(event, path);
+        let known = match about {
+            About::Anything => false,
+            About::Message => path == "message",
+            About::Device => path == "device",
+        };
         // The first try goes without saying.
-        if !value.is_empty() && !(path == "attempt" && (value == "1" || value == "0")) {
+        let first = path == "attempt" && (value == "1" || value == "0");
+        if !value.is_empty() && !known && !first {
             line.push_str(&format!("  {name}={value}"));
         }
     }
@@ -130,11 +147,14 @@ mod tests {
             "message": "m1", "device": "d1", "channel": "apns", "attempt": 2, "took_ms": 31,
             "detail": "410\nUnregistered"});
         assert_eq!(
-            event_line(&event),
+            event_line(&event, About::Anything),
             "10:00  dropped             token_invalid         message=m1  device=d1  via=apns  attempt=2  31 ms  (410 Unregistered)"
         );
         assert_eq!(
-            event_line(&json!({"at": "1", "stage": "accepted"})),
+            event_line(
+                &json!({"at": "1", "stage": "accepted", "message": "m"}),
+                About::Message
+            ),
             "1  accepted"
         );
     }

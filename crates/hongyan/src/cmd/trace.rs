@@ -3,9 +3,9 @@
 use hongyan_client::Admin;
 use serde_json::Value;
 
-use super::output::{self, Form, harmless};
+use super::output::{self, Form};
 use super::remote::{told, with_query};
-use super::tail::event_line;
+use super::tail::{About, event_line};
 
 /// Reads the events after a place in the ledger; gives the place after the last one.
 pub(crate) async fn read_trace(
@@ -37,24 +37,24 @@ pub(crate) async fn show_trace(
     admin: &Admin,
     path: &str,
     form: Form,
-    none: &str,
+    about: About,
 ) -> anyhow::Result<()> {
     let mut count = 0_u64;
     read_trace(admin, path, 0, |event| {
         count += 1;
-        show_event(form, event)
+        show_event(form, event, about)
     })
     .await?;
     if count == 0 && form == Form::Text {
-        output::line(&harmless(none))?;
+        output::line("nothing has happened to it yet")?;
     }
     Ok(())
 }
 
 /// Shows one event.
-pub(crate) fn show_event(form: Form, event: &Value) -> std::io::Result<()> {
+pub(crate) fn show_event(form: Form, event: &Value, about: About) -> std::io::Result<()> {
     match form {
         Form::Json => output::json_line(event),
-        Form::Text => output::line(&event_line(event)),
+        Form::Text => output::line(&event_line(event, about)),
     }
 }
