@@ -26,6 +26,7 @@ const RULES: &[Rule] = &[
         line_ends,
     ),
     ("no file is left unreferenced", unreferenced),
+    ("links between pages lead somewhere", links),
     ("decisions are numbered without gaps", decisions),
 ];
 
@@ -247,6 +248,55 @@ fn named_by_path(sources: &[Source], crate_dir: &str, path: &str) -> bool {
         .any(|other| other.text.contains(&attribute))
 }
 
+/// Relative links in pages, to files and folders of the repository.
+fn links(sources: &[Source]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for source in sources.iter().filter(|source| source.path.ends_with(".md")) {
+        let folder = source
+            .path
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
+        for (n, line) in source.text.lines().enumerate() {
+            for (start, _) in line.match_indices("](") {
+                let rest = &line[start + 2..];
+                let link = rest.split([')', '#', ' ']).next().unwrap_or_default();
+                if link.is_empty() || link.contains(':') {
+                    continue;
+                }
+                let Some(target) = resolve(folder, link) else {
+                    faults.push(format!("{}: {link}", at(source, n)));
+                    continue;
+                };
+                let there = |other: &Source| {
+                    other
+                        .path
+                        .strip_prefix(&target)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                };
+                if !sources.iter().any(there) {
+                    faults.push(format!("{}: {link}", at(source, n)));
+                }
+            }
+        }
+    }
+    faults
+}
+
+/// The path that a link means, from the folder that its page is in; `None` when it leaves the repository.
+fn resolve(folder: &str, link: &str) -> Option<String> {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in link.trim_end_matches('/').split('/') {
+        match part {
+            "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            name => parts.push(name),
+        }
+    }
+    Some(parts.join("/"))
+}
+
 fn decisions(sources: &[Source]) -> Vec<String> {
     let mut numbers: Vec<usize> = sources
         .iter()
@@ -314,6 +364,21 @@ mod tests {
             ("crates/x/src/d.rs", ""),
         ];
         check(unreferenced, &files, &["crates/x/src/d.rs"]);
+    }
+
+    #[test]
+    fn a_link_to_nowhere_is_found() {
+        let page = "[a](../LICENSE) [b](sub) [c](#x) [d](https://x.y/z) [e](gone.md)\n";
+        let files = [
+            ("docs/a.md", page),
+            ("LICENSE", ""),
+            ("docs/sub/b.md", "[up](../../../x)\n"),
+        ];
+        check(
+            links,
+            &files,
+            &["docs/a.md:1: gone.md", "docs/sub/b.md:1: ../../../x"],
+        );
     }
 
     #[test]

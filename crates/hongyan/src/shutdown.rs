@@ -105,7 +105,7 @@ impl<'a> Shutdown<'a> {
                 Err(_) => Ending::TimedOut,
             };
             match ending {
-                Ending::Done => tracing::info!(step = step.name, "stopping"),
+                Ending::Done => tracing::info!(step = step.name, "a step of the stop is done"),
                 Ending::TimedOut => tracing::warn!(
                     step = step.name,
                     deadline_ms = u64::try_from(step.deadline.as_millis()).unwrap_or(u64::MAX),
