@@ -85,6 +85,13 @@ fn refuse(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
     }
+    let words = one_line(error);
+    let _ = writeln!(std::io::stderr(), "hongyan: {words}; see `hongyan help`");
+    ExitCode::from(2)
+}
+
+/// The words of a refusal without the usage that follows them.
+fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines: Vec<&str> = text
         .lines()
@@ -92,10 +99,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         .take_while(|line| !line.starts_with("Usage:"))
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
         .collect();
-    let words = lines.join("; ");
-    let words = words.trim_start_matches("error: ");
-    let _ = writeln!(std::io::stderr(), "hongyan: {words}; see `hongyan help`");
-    ExitCode::from(2)
+    lines.join("; ").trim_start_matches("error: ").to_owned()
 }
 
 /// Says what went wrong in one line, and gives the exit code: 2 for a command line that cannot be
@@ -111,7 +115,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         // Many errors quote their cause already.
-        if !text.ends_with(&cause) {
+        if !text.contains(&cause) {
             let sign = if text.is_empty() { "" } else { ": " };
             text = format!("{text}{sign}{cause}");
         }
@@ -131,7 +135,24 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+
+    #[test]
+    fn refusals_are_one_line() {
+        let check = |line: &str, want: &str| {
+            let error = super::Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(super::one_line(&error), want);
+        };
+        check("hongyan bogus", "unrecognized subcommand 'bogus'");
+        check(
+            "hongyan send --tille x",
+            "unexpected argument '--tille' found; tip: a similar argument exists: '--title'",
+        );
+        check(
+            "hongyan send --ttl soon",
+            "invalid value 'soon' for '--ttl <SECONDS>': invalid digit found in string",
+        );
+    }
 
     #[test]
     fn the_command_line_is_sound() {

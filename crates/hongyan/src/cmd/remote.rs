@@ -158,6 +158,10 @@ impl Remote {
             } else {
                 None
             });
+            if admin && reach == Reach::App && app.is_none() {
+                let why = "with an admin key, name the app: give --app or HONGYAN_APP";
+                return Err(Usage(why.to_owned()).into());
+            }
             return Ok((Secret::new(key), app));
         }
         let foreign = app.is_some() && app != demo.app;
@@ -183,14 +187,15 @@ impl Remote {
             ))
             .into());
         }
-        Ok((
-            key,
-            if reach == Reach::App {
-                app.or_else(|| demo.app.clone())
-            } else {
-                app
-            },
-        ))
+        let app = match reach {
+            Reach::App => app.or_else(|| demo.app.clone()),
+            Reach::Server => app,
+        };
+        if reach == Reach::App && app.is_none() {
+            let why = "with the server's own admin key, name the app: give --app or HONGYAN_APP";
+            return Err(Usage(why.to_owned()).into());
+        }
+        Ok((key, app))
     }
 }
 
@@ -427,11 +432,8 @@ mod tests {
             Reach::App,
             ("hy_admin_x", Some("demo")),
         );
-        check(
-            remote(Some("hy_admin_x"), None, Some("http://x")),
-            Reach::App,
-            ("hy_admin_x", None),
-        );
+        let no_app = remote(Some("hy_admin_x"), None, Some("http://x"));
+        assert!(no_app.who(Reach::App, &demo()).is_err());
     }
 
     #[test]

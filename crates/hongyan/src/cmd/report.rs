@@ -77,18 +77,24 @@ fn show(report: &Value) -> std::io::Result<()> {
     if !from.is_empty() {
         output::line(&format!("{from} to {to}\n"))?;
     }
-    for list in ["rows", "channels", "items"] {
+    let stages = report.get("stages").and_then(Value::as_array);
+    let order: Vec<String> = stages
+        .into_iter()
+        .flatten()
+        .map(|s| cell(s, "stage"))
+        .collect();
+    for list in ["rows", "channels"] {
         let Some(parts) = report.get(list).and_then(Value::as_array) else {
             continue;
         };
-        let parts: Vec<_> = parts.iter().map(flat).collect();
+        let parts: Vec<_> = parts.iter().map(|part| flat(part, &order)).collect();
         if parts.is_empty() {
             output::line("nothing happened in that time")?;
         } else {
             output::print(&format!("{}\n", output::named_table(&parts)))?;
         }
     }
-    if let Some(stages) = report.get("stages").and_then(Value::as_array) {
+    if let Some(stages) = stages {
         let columns = [("STAGE", "stage"), ("COUNT", "count")];
         let stages: Vec<Value> = stages.iter().filter(|s| !is_zero(s)).cloned().collect();
         if stages.is_empty() {
@@ -115,8 +121,9 @@ fn is_zero(stage: &Value) -> bool {
     stage.get("count").and_then(Value::as_u64) == Some(0)
 }
 
-/// One part of a report as one row: its name, a column for each count, its reasons in one cell.
-fn flat(part: &Value) -> Vec<(String, String)> {
+/// One part of a report as one row: its name, a column for each count (stages in the order of the
+/// way), its reasons in one cell.
+fn flat(part: &Value, order: &[String]) -> Vec<(String, String)> {
     // A zero says nothing; a column of them is left out.
     let count = |value: &Value| match value {
         Value::Number(n) if n.as_u64() == Some(0) => String::new(),
@@ -129,16 +136,14 @@ fn flat(part: &Value) -> Vec<(String, String)> {
             row.push((name.to_owned(), text));
         }
     }
-    for stage in part
-        .get("stages")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        row.push((
-            cell(stage, "stage"),
-            stage.get("count").map(count).unwrap_or_default(),
-        ));
+    let stages = part.get("stages").and_then(Value::as_array);
+    for name in order {
+        let found = stages
+            .into_iter()
+            .flatten()
+            .find(|stage| cell(stage, "stage") == *name);
+        let text = found.and_then(|stage| stage.get("count")).map(count);
+        row.push((name.clone(), text.unwrap_or_default()));
     }
     for (name, value) in part
         .as_object()
@@ -173,6 +178,7 @@ mod tests {
             .iter()
             .map(|(n, t)| ((*n).to_owned(), (*t).to_owned()))
             .collect();
-        assert_eq!(flat(&part), want);
+        let order = ["delivered".to_owned(), "held".to_owned()];
+        assert_eq!(flat(&part, &order), want);
     }
 }
