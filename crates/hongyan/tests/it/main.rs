@@ -5,3 +5,4 @@ mod faults;
 mod harness;
 mod input;
 mod journeys;
+mod operations;

@@ -1,0 +1,204 @@
+//! What an operator does: back up, bring back, look after it.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+use crate::harness::{Demo, KINDS, hello, try_http, until};
+
+fn hongyan(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hongyan"))
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn succeeded(output: &Output) -> Value {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A server on restored data; ends with the test.
+struct Served {
+    child: Child,
+    url: String,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Served {
+    fn start(data: &Path, engine: &str) -> Self {
+        let log = data.with_extension("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_hongyan"))
+            .args(["serve", "--data", text(data)])
+            .args(["--set", "http.listen=127.0.0.1:0"])
+            .args(["--set", &format!("store.engine={engine}")])
+            .args(["--set", "log.format=json"])
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let url = until("the server's address", || {
+            let log = fs::read_to_string(&log).ok()?;
+            let ready = log
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .find(|line| line["message"] == "ready")?;
+            Some(ready["url"].as_str()?.to_owned())
+        });
+        Self { child, url }
+    }
+
+    fn status_of(&self, message: &str, key: &str) -> u16 {
+        let bearer = format!("Bearer {key}");
+        let path = format!("/v1/messages/{message}");
+        try_http("GET", &self.url, &path, &[("authorization", &bearer)], b"")
+            .unwrap()
+            .0
+    }
+}
+
+/// Whatever was acknowledged before the backup began is in it, for either engine, and the result is sound.
+#[test]
+fn a_backup_under_load_comes_back_on_both_engines() {
+    let demo = Demo::start();
+    demo.phone(&KINDS[0], "loaded");
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("hongyan.backup");
+    let (sent, enough) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+    let lock = || sent.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !enough.load(Ordering::Relaxed) {
+                let id = demo.send(&hello("loaded"));
+                lock().push(id);
+            }
+        });
+        until("some messages", || (lock().len() >= 20).then_some(()));
+        let before = lock().clone();
+        let output = hongyan(&[
+            "backup",
+            "--json",
+            "--data",
+            text(&demo.data()),
+            text(&file),
+        ]);
+        enough.store(true, Ordering::Relaxed);
+        let summary = succeeded(&output);
+        assert_eq!(summary["bytes"], fs::metadata(&file).unwrap().len());
+        before
+    });
+
+    for engine in ["fjall", "sqlite"] {
+        let data = files.path().join(engine);
+        let of_engine = format!("store.engine={engine}");
+        let place = ["--data", text(&data), "--set", &of_engine];
+        let restored = hongyan(&[&["restore", "--json"], &place[..], &[text(&file)]].concat());
+        succeeded(&restored);
+        fs::copy(demo.data().join("master.key"), data.join("master.key")).unwrap();
+
+        let free = ["--set", "http.listen=127.0.0.1:0"];
+        let examined = hongyan(&[&["doctor", "--deep", "--json"], &place[..], &free].concat());
+        let findings = succeeded(&examined);
+        let about: Vec<_> = findings
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|finding| finding["about"].as_str().unwrap())
+            .collect();
+        assert!(
+            about.contains(&"records") && about.contains(&"credentials"),
+            "{about:?}"
+        );
+
+        let served = Served::start(&data, engine);
+        let key = demo.fact("server_key");
+        for id in &before {
+            assert_eq!(served.status_of(id, &key), 200, "{id} on {engine}");
+        }
+    }
+}
+
+/// A restore never touches what is there, and a damaged backup makes nothing.
+#[test]
+fn what_is_there_stays_and_a_damaged_backup_is_refused() {
+    let demo = Demo::start();
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("hongyan.backup");
+    succeeded(&hongyan(&[
+        "backup",
+        "--json",
+        "--data",
+        text(&demo.data()),
+        text(&file),
+    ]));
+    let again = hongyan(&["backup", "--data", text(&demo.data()), text(&file)]);
+    assert_eq!(again.status.code(), Some(1));
+    let refused = hongyan(&["restore", "--data", text(&demo.data()), text(&file)]);
+    assert_eq!(refused.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(words.contains("there is a store in"), "{words}");
+
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let damaged = files.path().join("damaged.backup");
+    fs::write(&damaged, bytes).unwrap();
+    let empty = files.path().join("empty");
+    for args in [
+        vec!["restore", "--check", text(&damaged)],
+        vec!["restore", "--data", text(&empty), text(&damaged)],
+    ] {
+        let refused = hongyan(&args);
+        assert_eq!(refused.status.code(), Some(1), "{args:?}");
+        assert!(!empty.join("store").exists());
+    }
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("http.listen={}", taken.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let examined = hongyan(&["doctor", "--json", "--data", text(&data), "--set", &listen]);
+    assert_eq!(examined.status.code(), Some(1));
+    let findings: Vec<Value> = serde_json::from_slice(&examined.stdout).unwrap();
+    let bad: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding["health"] == "bad")
+        .collect();
+    assert_eq!(bad.len(), 1, "{findings:?}");
+    assert_eq!(bad[0]["about"], "http.listen");
+    assert!(bad[0]["todo"].as_str().unwrap().contains("another address"));
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_wrong_configuration_is_one_line_with_every_fault() {
+    let output = hongyan(&["config", "--set", "gateway.reactors=x", "--set", "nope=1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(words.lines().count(), 1, "{words}");
+    for name in ["gateway.reactors", "nope"] {
+        assert!(words.contains(name), "{words}");
+    }
+    let output = hongyan(&["config", "--set", "seal.key=c2VjcmV0"]);
+    assert!(output.status.success());
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("c2VjcmV0"));
+}
