@@ -6,6 +6,9 @@ pub mod harmony;
 pub mod huawei;
 pub mod xiaomi;
 
+#[cfg(test)]
+mod noise;
+
 use std::future::Future;
 use std::sync::Arc;
 

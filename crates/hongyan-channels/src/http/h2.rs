@@ -2,7 +2,7 @@
 //!
 //! A call goes to the connection with the most room. The peer's `SETTINGS_MAX_CONCURRENT_STREAMS` is obeyed as it
 //! changes (APNs starts with 1); a further connection is opened only when all are full and have proven themselves with
-//! an answer. Calls that a GOAWAY or a refused stream left unprocessed are repeated on another connection.
+//! an answer, or gave none for a while. Calls that a GOAWAY or a refused stream left unprocessed are repeated on another connection.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,6 +38,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed attempt to open a further connection while others work.
 const DIAL_PAUSE: Duration = Duration::from_secs(5);
 
+/// A further connection is opened beside one that gave no answer for this long.
+const UNPROVEN_MAX: Duration = Duration::from_secs(2);
+/// How often those who wait look for room that new SETTINGS made, of which nothing tells them.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Connections to one origin with one identity.
 pub struct Pool {
     egress: Egress,
@@ -60,6 +65,7 @@ struct State {
 struct Connection {
     sender: SendRequest<Bytes>,
     health: Arc<Health>,
+    opened_at: Instant,
 }
 
 /// What a connection's driver and its users tell each other; holds no handle, so it keeps nothing open.
@@ -114,6 +120,11 @@ impl Drop for Lease {
 }
 
 impl Connection {
+    /// Whether it is known to work, or to be slow.
+    fn settled(&self) -> bool {
+        self.health.proven.load(Ordering::Relaxed) || self.opened_at.elapsed() > UNPROVEN_MAX
+    }
+
     fn room(&self) -> usize {
         self.sender
             .current_max_send_streams()
@@ -272,7 +283,9 @@ impl Pool {
             freed.as_mut().enable();
             match self.pick() {
                 Pick::Use(lease) => return Ok(lease),
-                Pick::Wait => freed.await,
+                Pick::Wait => {
+                    let _ = tokio::time::timeout(LOOK_EVERY, freed).await;
+                }
                 Pick::Dial { failures_seen } => {
                     tokio::select! {
                         _guard = self.dialing.lock() => match self.pick() {
@@ -303,10 +316,7 @@ impl Pool {
             .iter()
             .map(|c| (c.room(), c))
             .max_by_key(|(room, _)| *room);
-        let all_proven = state
-            .connections
-            .iter()
-            .all(|c| c.health.proven.load(Ordering::Relaxed));
+        let all_settled = state.connections.iter().all(|c| c.settled());
         match best {
             Some((room, connection)) if room > 0 => {
                 connection.health.in_flight.fetch_add(1, Ordering::Relaxed);
@@ -319,7 +329,7 @@ impl Pool {
                 failures_seen: state.dial_failures,
             },
             Some(_)
-                if all_proven
+                if all_settled
                     && state.connections.len() < CONNECTIONS_MAX
                     && state.dial_again_at.is_none_or(|at| Instant::now() >= at) =>
             {
@@ -388,7 +398,11 @@ impl Pool {
         let health = Arc::new(Health::default());
         // The task ends with the connection, which ends when the pool and all calls have let go of it.
         tokio::spawn(drive(connection, health.clone(), self.freed.clone()));
-        Ok(Connection { sender, health })
+        Ok(Connection {
+            sender,
+            health,
+            opened_at: Instant::now(),
+        })
     }
 }
 

@@ -495,7 +495,7 @@ fn reason_of(answer: &Answer) -> String {
         .unwrap_or_default()
 }
 
-fn decode(answer: &Answer, now: Timestamp) -> Verdict {
+pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     let reason = reason_of(answer);
     let after = retry_after(&answer.headers, now);
     let status = answer.status;

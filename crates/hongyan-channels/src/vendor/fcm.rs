@@ -260,11 +260,12 @@ fn merge(body: &mut Map<String, Value>, outbound: &Outbound) {
     if !extra.contains_key("message") {
         extra = Map::from_iter([("message".to_owned(), Value::Object(extra))]);
     }
+    let kept = body.clone();
     payload::merge(body, &extra);
-    let message = body
-        .entry("message")
-        .or_insert_with(|| Value::Object(Map::new()));
-    let Some(message) = message.as_object_mut() else {
+    if !body.get("message").is_some_and(Value::is_object) {
+        *body = kept;
+    }
+    let Some(message) = body.get_mut("message").and_then(Value::as_object_mut) else {
         return;
     };
     for target in ["token", "fid", "topic", "condition", "name"] {
@@ -361,7 +362,7 @@ fn fault(answer: &Answer) -> Fault {
     }
 }
 
-fn decode(answer: &Answer, now: Timestamp) -> Verdict {
+pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     if answer.status == 200 {
         return serde_json::from_slice::<Value>(&answer.body)
             .ok()

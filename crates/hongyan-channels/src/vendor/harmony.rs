@@ -150,9 +150,10 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
         "pushOptions".to_owned(),
         Value::Object(push_options(config, outbound)),
     );
+    let kept = body.get("payload").cloned().unwrap_or_default();
     payload::merge(&mut body, &extra);
     body.remove("target");
-    keep(&mut body, config, outbound, category);
+    let _ = keep(&mut body, &kept, config.rights.fixed(message));
     let bytes = Value::Object(body.clone()).to_string().len();
     if bytes > BODY_BYTES_MAX {
         return Err((
@@ -163,25 +164,35 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     Ok(Encoded { push_type, body })
 }
 
-/// What the sender's own fields may not change.
-fn keep(body: &mut Map<String, Value>, config: &Config, outbound: &Outbound, category: &str) {
-    let notification = body
-        .get_mut("payload")
-        .and_then(|p| p.get_mut("notification"))
-        .and_then(Value::as_object_mut);
-    let Some(notification) = notification else {
-        return;
-    };
-    if config.rights.fixed(&outbound.message) {
-        notification.insert("category".to_owned(), category.into());
+/// What the sender's own fields may not change: where the message's id is, and the category of marketing.
+fn keep(body: &mut Map<String, Value>, kept: &Value, category_too: bool) -> Option<()> {
+    let kept = kept.as_object().filter(|k| !k.is_empty())?;
+    let payload = object_at(body, "payload")?;
+    if let Some(extra_data) = kept.get("extraData") {
+        payload.insert("extraData".to_owned(), extra_data.clone());
     }
-    if let Some(data) = notification
-        .get_mut("clickAction")
-        .and_then(|c| c.get_mut("data"))
-        .and_then(Value::as_object_mut)
-    {
-        data.insert("hy_id".to_owned(), outbound.message.id.to_string().into());
+    let notification = kept.get("notification")?;
+    let shown = object_at(payload, "notification")?;
+    if category_too {
+        let category = notification.get("category")?;
+        shown.insert("category".to_owned(), category.clone());
     }
+    let data = object_at(object_at(shown, "clickAction")?, "data")?;
+    let id = notification.pointer("/clickAction/data/hy_id")?;
+    data.insert("hy_id".to_owned(), id.clone());
+    Some(())
+}
+
+/// The object under a key; whatever else is there gives way.
+fn object_at<'a>(
+    parent: &'a mut Map<String, Value>,
+    key: &str,
+) -> Option<&'a mut Map<String, Value>> {
+    let place = parent.entry(key).or_insert(Value::Null);
+    if !place.is_object() {
+        *place = Value::Object(Map::new());
+    }
+    place.as_object_mut()
 }
 
 fn push_options(config: &Config, outbound: &Outbound) -> Map<String, Value> {

@@ -401,7 +401,7 @@ fn check_sizes(form: &BTreeMap<String, String>) -> Result<(), (Reason, String)> 
     Ok(())
 }
 
-fn decode(answer: &Answer, now: Timestamp) -> Verdict {
+pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
     let code = match body.get("code") {
@@ -430,6 +430,8 @@ fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     match code {
         0 => accepted(body.pointer("/data/id").and_then(Value::as_str)),
         10018 | 65009 => too_large(&words),
+        // The answer to a send whose every regId is gone (wildfirechat/push_server, issue 5).
+        20301 if why == "No valid targets!" => token_dead(&words),
         10029 | 65003 | 65007 => token_dead(&words),
         10034 | 200_001 => quota_until_midnight(now, &words),
         10022 | 10023 | 10024 | 10027 | 10028 | 10030 | 10032 | 10039 | 22101 | 26004 | 26005
