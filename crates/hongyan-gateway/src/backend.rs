@@ -25,6 +25,8 @@ use crate::session::Read;
 
 /// Acks of different devices that are written at once: one group commit takes them all.
 const ACKS_AT_ONCE: usize = 256;
+/// Turns of reactors whose reports are worked off together.
+const BATCHES_AT_ONCE: usize = 32;
 /// Reads of one job that are under way at once.
 const READS_AT_ONCE: usize = 16;
 /// How long a new connection waits for the end of the one that it takes over.
@@ -433,7 +435,9 @@ impl Backend {
         mut reports: mpsc::Receiver<Vec<Report>>,
         sink: Arc<dyn SessionSink>,
     ) {
-        while let Some(batch) = reports.recv().await {
+        let mut batches = Vec::new();
+        while reports.recv_many(&mut batches, BATCHES_AT_ONCE).await > 0 {
+            let batch: Vec<Report> = batches.drain(..).flatten().collect();
             let acked = self.write_acks(&batch).await;
             let now = self.clock.now();
             let events: Vec<SessionEvent> = batch

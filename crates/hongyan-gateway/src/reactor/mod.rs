@@ -165,7 +165,10 @@ impl Reactor {
                     self.mark_dirty(key);
                 }
             }
-            self.turn();
+            if catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
+                metrics::counter!("hongyan_gateway_panics_total").increment(1);
+                tracing::error!("a turn of the gateway failed and was abandoned; please report it");
+            }
         }
         self.end_all();
     }

@@ -11,5 +11,6 @@ mod hub;
 mod protocol;
 mod rig;
 mod store;
+mod storm;
 mod tls;
 mod transport;
