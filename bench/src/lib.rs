@@ -43,22 +43,14 @@ enum What {
     Child(child::Args),
 }
 
-/// Runs one subject and prints what it found on stdout, progress on stderr. `prefix` is what stands
-/// before the subject's name on this program's command line, for the processes it starts.
+/// Runs one subject and prints what it found on stdout, progress on stderr. Blocks. `prefix` is what
+/// stands before the subject's name on this program's command line, for the processes it starts.
 ///
 /// # Errors
 /// What failed, why and what to do.
-pub async fn run(args: Args, prefix: &[&str]) -> anyhow::Result<()> {
+pub fn run(args: Args, prefix: &[&str]) -> anyhow::Result<()> {
     let prefix: Vec<String> = prefix.iter().map(|&word| word.to_owned()).collect();
-    let (done, wait) = tokio::sync::oneshot::channel();
-    // Subjects block, and have runtimes of their own.
-    std::thread::Builder::new()
-        .name("bench".to_owned())
-        .spawn(move || {
-            let _ = done.send(measure(args, &prefix));
-        })
-        .context("the system gave no thread")?;
-    wait.await.context("the measurement ended with a panic")?
+    measure(args, &prefix)
 }
 
 fn measure(args: Args, prefix: &[String]) -> anyhow::Result<()> {

@@ -9,7 +9,6 @@ struct Cli {
     args: hongyan_bench::Args,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    hongyan_bench::run(Cli::parse().args, &[]).await
+fn main() -> anyhow::Result<()> {
+    hongyan_bench::run(Cli::parse().args, &[])
 }

@@ -1,0 +1,135 @@
+//! What comes in requests, and what operators hand in.
+
+use std::sync::Arc;
+
+use hongyan_channels::egress::{Egress, Options, Origin};
+use hongyan_channels::vendor;
+use hongyan_core::port::{Clock, Vendor};
+use hongyan_core::{AppId, CredentialName, DeviceId, MessageId, Timestamp, Topic, UserId};
+
+use crate::{Entry, texts};
+
+/// Keys and device tokens.
+pub(crate) const KEYS: Entry = Entry {
+    name: "keys",
+    run: |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes)
+            && hongyan_api::key::kind_of(text).is_some()
+        {
+            assert!(text.is_ascii(), "a key is plain text");
+            let _ = hongyan_api::key::hash(text);
+        }
+    },
+    seeds: || {
+        let random = "0123456789abcdefghijABCDEFGHIJ0123456789abc";
+        let key = |kind: &str| format!("hy_{kind}_{random}").into_bytes();
+        ["admin", "sk", "pk", "dt"].map(key).to_vec()
+    },
+};
+
+/// Ids in paths and bodies: what is an id stays it.
+pub(crate) const IDS: Entry = Entry {
+    name: "ids",
+    run: |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        if let Ok(app) = AppId::parse(text) {
+            assert_eq!(app.as_str(), text);
+        }
+        if let Ok(user) = UserId::parse(text) {
+            assert!(!user.as_str().contains('\0'), "keys are built from ids");
+        }
+        if let Ok(device) = DeviceId::parse(text) {
+            assert!(device.as_str().is_ascii());
+        }
+        if let Ok(topic) = Topic::parse(text) {
+            assert!(topic.as_str().len() <= Topic::BYTES_MAX);
+        }
+        let _ = CredentialName::parse(text);
+        if let Ok(id) = MessageId::parse(text) {
+            assert_eq!(MessageId::parse(&id.to_string()), Ok(id));
+        }
+    },
+    seeds: || {
+        texts(&[
+            "demo",
+            "张三@example",
+            "d-1.2:3",
+            "news/today",
+            "01890a5d-ac96-774b-bcce-b302099a8057",
+        ])
+    },
+};
+
+#[derive(Debug)]
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_790_000_000_000)
+    }
+}
+
+fn vendors() -> Vec<Arc<dyn Vendor>> {
+    Egress::new(&Options::default(), Arc::new(Fixed))
+        .map(|egress| vendor::all(&egress))
+        .unwrap_or_default()
+}
+
+/// Vendor credentials, keys and certificates included: what is shown never holds a secret field.
+pub(crate) const CREDENTIALS: Entry = Entry {
+    name: "credentials",
+    run: |bytes| {
+        thread_local!(static VENDORS: Vec<Arc<dyn Vendor>> = vendors());
+        let Ok(config) = serde_json::from_slice::<serde_json::Value>(bytes) else {
+            return;
+        };
+        VENDORS.with(|vendors| {
+            for vendor in vendors {
+                if let Ok(shown) = vendor.check_config(&config) {
+                    for secret in ["private_key", "key", "app_secret", "client_secret", "p8"] {
+                        assert!(
+                            !shown.contains_key(secret),
+                            "{} shows {secret}",
+                            vendor.id()
+                        );
+                    }
+                }
+            }
+        });
+    },
+    seeds: || {
+        texts(&[
+            r#"{"team_id":"ABCDE12345","key_id":"ABC123DEFG","key":"-----BEGIN PRIVATE KEY-----\nMIGH\n-----END PRIVATE KEY-----","bundle_id":"com.example"}"#,
+            r#"{"type":"service_account","project_id":"p","private_key_id":"x","private_key":"-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n","client_email":"a@p.iam.gserviceaccount.com","token_uri":"https://oauth2.googleapis.com/token"}"#,
+            r#"{"app_id":"1","app_secret":"s","package":"com.example","client_id":"1","client_secret":"s","project_id":"1"}"#,
+        ])
+    },
+};
+
+/// Addresses that are given to us to call.
+pub(crate) const ADDRESSES: Entry = Entry {
+    name: "addresses",
+    run: |bytes| {
+        if let Ok(text) = std::str::from_utf8(bytes)
+            && let Ok((origin, path)) = Origin::split(text)
+        {
+            assert!(path.starts_with(['/', '?']), "{path:?}");
+            assert!(!origin.host().is_empty(), "a host is named");
+            assert!(
+                !origin.host().contains(['@', '/', ' ']),
+                "{:?}",
+                origin.host()
+            );
+        }
+    },
+    seeds: || {
+        texts(&[
+            "https://api.push.apple.com",
+            "https://[::1]:7501/a/b?c=d",
+            "https://user@host:443/",
+            "https://127.0.0.1:99999/",
+        ])
+    },
+};
