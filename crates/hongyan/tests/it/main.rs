@@ -1,4 +1,11 @@
 //! The whole thing, from outside: the real binary, real sockets, simulated vendors, virtual phones.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that meets the unexpected has failed, and says why"
+)]
 
 mod crash;
 mod faults;
