@@ -4,6 +4,14 @@
 //! "Handling notification responses from APNs", "Establishing a token-based connection to APNs", "Pushing background
 //! updates to your App", "Starting and updating Live Activities with ActivityKit push notifications" (read 2026-11).
 //!
+//! | credential | what |
+//! | --- | --- |
+//! | `bundle_id` | the app's bundle id, which is the topic |
+//! | `key_id`, `team_id`, `private_key` | token authentication: the two ids of 10 characters and the text of the `.p8` file |
+//! | `certificate`, `private_key` | instead of those: a PEM certificate and its PEM key |
+//! | `environment` | `production` (default) or `sandbox`, for tokens that do not say which they belong to |
+//! | `other_bundle_ids` | further apps of the team that this key serves: devices with that package get that topic |
+//!
 //! The push type is `alert`, or `background` for a message without a text. A sender may choose others and set Apple's own
 //! fields in `options.vendor.apns`; these keys are taken out of it, everything else is merged into the payload:
 //!

@@ -3,6 +3,10 @@
 //! Sources: Firebase documentation, "FCM REST v1 projects.messages", "FCM error codes", "Scale FCM", "Authorize send
 //! requests"; Google Identity, "Using OAuth 2.0 for server to server applications" (read 2026-11).
 //!
+//! The credential is the service account's JSON file, on its own or under `service_account` (as an object or as the file's
+//! text). Of it `project_id`, `client_email`, `private_key`, `private_key_id` and `token_uri` are used. The app may add
+//! `android_channels`: its notification channel for each class, such as `{"im": "chats", "transaction.finance": "money"}`.
+//!
 //! `options.vendor.fcm` is merged into `message` (or into the whole body when it has the key `message`); the target
 //! (`token`, `fid`, `topic`, `condition`) cannot be set that way.
 

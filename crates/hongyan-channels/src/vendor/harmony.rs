@@ -4,6 +4,10 @@
 //! responses, frequency control), "Message revoke", "Generating an authentication token from a service account" (read
 //! 2026-11).
 //!
+//! The credential is the service account's JSON file, on its own or under `service_account`. The app may add `client_id`
+//! (without which nothing can be recalled), `receipt_id`, `test` (test messages, 1,000 a day), `categories` and
+//! `class_override` as for [`huawei`](super::huawei).
+//!
 //! The scene is an alert (`push-type` 0), or a background message (6) without a text. A sender may choose another with
 //! `options.vendor.harmony.push_type`; everything else of `options.vendor.harmony` is merged into the body (`payload`,
 //! `pushOptions`). The target cannot be set that way, and a marketing message keeps its category unless the credential has

@@ -4,6 +4,18 @@
 //! an authentication token from a service account" (read 2026-11). Unverified: which HTTP status a business code comes
 //! with, so the code is read whatever the status; other regions' host names, so the credential's endpoint may be set.
 //!
+//! | credential | what |
+//! | --- | --- |
+//! | `app_id` | the app id of AppGallery Connect |
+//! | `client_secret`, `client_id` | OAuth client credentials; the client id is the app id when absent; API v1 |
+//! | `service_account` | instead of those: the service account's JSON file (or its fields beside `app_id`); API v2 |
+//! | `api`, `project_id` | `v1` or `v2` when it should differ; v2 addresses the project |
+//! | `categories` | the categories that the app was granted; others are then sent as `MARKETING`. Absent: Huawei decides |
+//! | `class_override` | whether a sender may give a marketing message another category |
+//! | `click_intent` | intent URI for taps with `{hy_id}`, `{hy_url}`, `{hy_data}`, `{hy_user}`; absent: a tap opens the app, which gets `message.data` |
+//! | `badge_class` | launcher activity, without which Huawei sets no badge |
+//! | `receipt_id`, `test` | a configured receipt address; whether all messages are test messages (500 a day) |
+//!
 //! `options.vendor.huawei` is merged into `message` (or into the whole body when it has the key `message`); the target
 //! cannot be set that way, and a marketing message keeps its category unless the credential has `class_override`.
 

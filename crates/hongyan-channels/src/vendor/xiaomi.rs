@@ -5,6 +5,14 @@
 //! Unverified: whether a private message may omit its rendered text (it is always sent), and which codes bad templates
 //! have (any unknown code is tried again).
 //!
+//! | credential | what |
+//! | --- | --- |
+//! | `app_secret`, `package` | AppSecret and Android package of the app |
+//! | `channels` | for each class (`im`, `transaction`, `transaction.finance` …, `subscription`, `marketing`) the approved channel: its id, or `{"channel_id", "template_id", "template_param", "public"}`. Template variables are texts in which `{title}` and `{body}` stand for the message's own. Absent: Xiaomi's default class, one message a device and day |
+//! | `region` | `china` (default), `china_vip`, `singapore`, `europe`, `india` or `russia` |
+//! | `callback` | https URL for receipts, at most 128 bytes |
+//! | `class_override` | whether a sender may give a marketing message another channel |
+//!
 //! `options.vendor.xiaomi` is merged into the form; its object `extra` becomes `extra.<key>` fields. The target cannot be
 //! set that way, and a marketing message keeps its channel unless the credential has `class_override`.
 
@@ -287,10 +295,11 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
             .to_owned(),
         );
     }
-    // A device shows the first message of a job only: a repeat after an unknown outcome is invisible.
+    // A device shows the first message of a job only: a repeat after an unknown outcome is invisible. The job is the
+    // message, not its collapse key, or a newer message would never show.
     set(
         "extra.jobkey",
-        payload::short_hash(&outbound.dedup_key, JOB_KEY_BYTES),
+        payload::short_hash(&message.id.to_string(), JOB_KEY_BYTES),
     );
     for (key, value) in &keys {
         let text = value.as_str().unwrap_or_default();
@@ -759,6 +768,22 @@ mod tests {
             assert_eq!(form["time_to_live"], (ttl_h * 3_600_000).to_string());
             assert_eq!(form["notify_type"], notify);
         }
+    }
+
+    #[test]
+    fn a_newer_message_takes_the_place_of_an_older_one() {
+        let form_of = |id: &str| {
+            let mut message = fixture::message();
+            message.id = hongyan_core::MessageId::parse(id).unwrap();
+            message.options.collapse_key = Some("chat-42".to_owned());
+            let mut outbound = fixture::of(message);
+            outbound.dedup_key = "chat-42".to_owned();
+            encoded(&outbound).unwrap().form
+        };
+        let older = form_of("018f0000-0000-7000-8000-000000000001");
+        let newer = form_of("018f0000-0000-7000-8000-000000000002");
+        assert_eq!(older["notify_id"], newer["notify_id"]);
+        assert_ne!(older["extra.jobkey"], newer["extra.jobkey"]);
     }
 
     #[test]
