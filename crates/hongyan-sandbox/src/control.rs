@@ -69,6 +69,7 @@ fn router(handle: Handle, stop: watch::Receiver<bool>) -> Router {
         .route("/phones/{id}/tray", get(tray).delete(clear_tray))
         .route("/phones/{id}/tray/{n}/click", post(click))
         .route("/vendors", get(vendors))
+        .route("/vendors/limits", put(set_limits))
         .route(
             "/vendors/{channel}/requests",
             get(requests).delete(clear_requests),
@@ -397,6 +398,18 @@ struct Rules {
 async fn set_rules(State(handle): State<Handle>, body: Body<Rules>) -> Answer<StatusCode> {
     let Json(body) = body?;
     handle.set_xiaomi_rules(body.channel_required, body.template_required);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    per_device: bool,
+}
+
+async fn set_limits(State(handle): State<Handle>, body: Body<Limits>) -> Answer<StatusCode> {
+    let Json(body) = body?;
+    handle.set_device_limits(body.per_device);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -26,6 +26,10 @@ pub struct Options {
     /// Requests that each simulator remembers, at most [`limits::REQUESTS_KEPT_MAX`]. Load tests
     /// set 0.
     pub requests_kept_max: usize,
+    /// Whether Huawei, HarmonyOS and Xiaomi accept and then silently drop what is too much marketing
+    /// for one device a day (2, 2 and 5), as they do. Off at the start, so that a person who tries
+    /// things does not lose the third message without a word.
+    pub device_limits: bool,
     /// Seed of the faults' dice.
     pub seed: u64,
 }
@@ -43,6 +47,7 @@ impl Options {
             phones: NewPhone::demo(),
             server: None,
             requests_kept_max: limits::REQUESTS_KEPT_MAX,
+            device_limits: false,
             seed: 1,
         }
     }

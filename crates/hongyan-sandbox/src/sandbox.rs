@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -71,14 +72,14 @@ impl Sandbox {
             options.control_listener,
             options.control,
             "the sandbox's control page",
-            "sandbox.control",
+            "sandbox.control_listen",
         )
         .await?;
         let vendor_listener = listen(
             options.vendors_listener,
             options.vendors,
             "the simulated vendors",
-            "sandbox.vendors",
+            "sandbox.vendors_listen",
         )
         .await?;
 
@@ -102,7 +103,12 @@ impl Sandbox {
         };
 
         let stop = watch::Sender::new(false);
-        let first_start = !directory.join("phones.json").exists();
+        // Written once all phones of the first start are there: a kill before it starts over.
+        let made = directory.join("phones.made");
+        let first_start = !made.exists();
+        if first_start {
+            forget_phones(&directory)?;
+        }
         let phones = Phones::open(
             &directory,
             (
@@ -124,6 +130,7 @@ impl Sandbox {
             keys,
             faults: Faults::default(),
             requests: Requests::new(options.requests_kept_max),
+            device_limits: AtomicBool::new(options.device_limits),
             apns: Default::default(),
             fcm: Default::default(),
             huawei: Default::default(),
@@ -139,7 +146,7 @@ impl Sandbox {
         world.phones.start();
         let keeper = tokio::spawn({
             let phones = world.phones.clone();
-            async move { phones.keep(directory).await }
+            async move { phones.keep().await }
         });
         let posting = tokio::spawn({
             let receipts = Arc::clone(&world.receipts);
@@ -163,6 +170,10 @@ impl Sandbox {
             for phone in options.phones {
                 handle.add_phone(phone).await?;
             }
+            for phone in handle.phones() {
+                world.phones.keep_now(&phone.id);
+            }
+            crate::files::write_private(&made, b"")?;
         }
         if let Some((api, client_key)) = &options.server {
             handle.attach(api, client_key)?;
@@ -327,6 +338,12 @@ impl Handle {
         xiaomi::set_rules(&self.0.world, channel_required, template_required);
     }
 
+    /// Chooses whether Huawei, HarmonyOS and Xiaomi accept and then silently drop what is too much
+    /// marketing for one device a day, as they do.
+    pub fn set_device_limits(&self, on: bool) {
+        self.0.world.device_limits.store(on, Ordering::Relaxed);
+    }
+
     /// Sets where Huawei posts receipts, as in its console; `None` for nowhere.
     pub fn set_huawei_receipts(&self, address: Option<ReceiptAddress>) {
         self.0.world.receipts.set_huawei(address);
@@ -425,6 +442,19 @@ impl Handle {
     #[must_use]
     pub fn watch_phones(&self) -> watch::Receiver<u64> {
         self.0.world.phones.watch()
+    }
+}
+
+/// Removes what a first start left that did not come to its end.
+fn forget_phones(directory: &std::path::Path) -> Result<(), SandboxError> {
+    let path = directory.join("phones");
+    match std::fs::remove_dir_all(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SandboxError::File {
+            action: "remove",
+            path,
+            source,
+        }),
+        _ => Ok(()),
     }
 }
 

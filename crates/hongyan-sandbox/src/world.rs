@@ -1,6 +1,7 @@
 //! Everything the simulators share, behind one reference.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -31,6 +32,8 @@ pub(crate) struct World {
     pub(crate) keys: Keys,
     pub(crate) faults: Faults,
     pub(crate) requests: Requests,
+    /// Whether vendors silently drop what is too much for one device a day.
+    pub(crate) device_limits: AtomicBool,
     pub(crate) apns: apns::State,
     pub(crate) fcm: fcm::State,
     pub(crate) huawei: huawei::State,
@@ -63,6 +66,11 @@ impl Keys {
 }
 
 impl World {
+    /// Whether the vendors' silent limits per device and day are on.
+    pub(crate) fn device_limits(&self) -> bool {
+        self.device_limits.load(Ordering::Relaxed)
+    }
+
     /// Hands an accepted push to the phone that holds the token, if a phone does.
     pub(crate) fn deliver(&self, channel: Channel, token: &str, push: Push) {
         let phone = self

@@ -141,6 +141,7 @@ impl Live {
             Some((_, device)) => Arc::clone(device),
             None => {
                 let device = server.register(&phone.profile()).await?;
+                let token = device.token();
                 self.device = Some((phone.device_id.clone(), Arc::clone(&device)));
                 let told = Told {
                     device_id: phone.device_id.clone(),
@@ -148,7 +149,11 @@ impl Live {
                     user: None,
                     permission: phone.permission,
                 };
-                phones.change(&phone.id, |phone, _| phone.told = Some(told))?;
+                phones.change(&phone.id, |phone, _| {
+                    phone.told = Some(told);
+                    phone.device_token = token.map(super::model::Kept);
+                })?;
+                phones.keep_now(&phone.id);
                 device
             }
         };
@@ -263,6 +268,7 @@ impl Live {
     }
 
     fn take(&mut self, phones: &Phones, id: &str, news: Option<News>) {
+        let seen = matches!(news, Some(News::Message { .. }));
         // The phone may have been thrown away meanwhile; then there is nobody to tell.
         let _ = phones.change(id, |phone, now| match news {
             Some(News::Up) => {
@@ -298,6 +304,9 @@ impl Live {
                 phone.told = None;
             }
         });
+        if seen {
+            phones.keep_now(id);
+        }
     }
 }
 

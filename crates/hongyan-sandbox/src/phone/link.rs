@@ -22,6 +22,8 @@ pub struct Profile {
     pub package: String,
     /// Whether notifications may be shown.
     pub permission: bool,
+    /// The device token that the phone got before, if it has one.
+    pub device_token: Option<String>,
 }
 
 /// What a person did, or the platform, with a message.
@@ -43,6 +45,10 @@ pub trait Server: Send + Sync + fmt::Debug {
 /// A registered device at the server.
 #[async_trait]
 pub trait Device: Send + Sync + fmt::Debug {
+    /// The device token, for the phone to keep: with it, registering again changes nothing.
+    fn token(&self) -> Option<String> {
+        None
+    }
     /// Tells a vendor token.
     async fn put_token(
         &self,

@@ -51,6 +51,7 @@ impl Server for LiveServer {
             brand: Some(profile.brand.clone()).filter(|brand| !brand.is_empty()),
             model: Some(profile.model.clone()).filter(|model| !model.is_empty()),
             permission: Some(permission(profile.permission).to_owned()),
+            device_token: profile.device_token.clone().map(Into::into),
             ..DeviceInfo::default()
         };
         let (session, registered) =
@@ -74,6 +75,10 @@ struct LiveDevice {
 
 #[async_trait]
 impl Device for LiveDevice {
+    fn token(&self) -> Option<String> {
+        Some(self.registered.device_token.expose().to_owned())
+    }
+
     async fn put_token(
         &self,
         channel: &str,

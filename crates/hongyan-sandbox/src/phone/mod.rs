@@ -44,6 +44,10 @@ struct Inner {
     tokens: Arc<Tokens>,
     receipts: Arc<Receipts>,
     phones: Mutex<BTreeMap<String, Slot>>,
+    /// Where they are kept. Held while one is written, so that a newer state never gives way to an older one.
+    directory: Mutex<std::path::PathBuf>,
+    /// Phones that changed since they were written.
+    dirty: Mutex<std::collections::BTreeSet<String>>,
     /// Counts changes; the page and the saver follow it.
     version: watch::Sender<u64>,
     /// The server that the phones belong to, and how often it changed.
@@ -88,6 +92,8 @@ impl Phones {
             tokens,
             receipts,
             phones: Mutex::new(phones),
+            directory: Mutex::new(directory.to_owned()),
+            dirty: Mutex::default(),
             version: watch::Sender::new(0),
             server: watch::Sender::new(None),
             stop,
@@ -102,8 +108,9 @@ impl Phones {
         }
     }
 
-    /// Saves the phones whenever they changed, until told to stop, and then once more.
-    pub(crate) async fn keep(&self, directory: std::path::PathBuf) {
+    /// Saves phones that changed, until told to stop, and then once more. What a person has seen is written at
+    /// once by [`Phones::keep_now`]; this takes the rest.
+    pub(crate) async fn keep(&self) {
         let mut version = self.0.version.subscribe();
         let mut stop = self.0.stop.clone();
         loop {
@@ -118,20 +125,39 @@ impl Phones {
                     () = stopped(&mut stop) => {}
                 }
             }
-            let phones: Vec<Phone> = self
-                .lock()
-                .values()
-                .map(|slot| slot.phone.clone())
-                .collect();
-            let directory = directory.clone();
-            let saved = tokio::task::spawn_blocking(move || store::save(&directory, &phones)).await;
-            if let Ok(Err(error)) = saved {
-                tracing::warn!(%error, "phones not saved");
-            }
-            if last {
+            let dirty =
+                std::mem::take(&mut *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+            let phones = self.clone();
+            let write = move || dirty.iter().for_each(|id| phones.keep_now(id));
+            if tokio::task::spawn_blocking(write).await.is_err() || last {
                 return;
             }
         }
+    }
+
+    /// Writes a phone: before a message is acknowledged, so that a kill right after it loses nothing that the
+    /// person has seen.
+    pub(crate) fn keep_now(&self, id: &str) {
+        let directory = self
+            .0
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let written = match self.read(id, Clone::clone) {
+            Ok(phone) => store::save(&directory, &phone),
+            Err(_) => store::remove(&directory, id),
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "a phone is not saved");
+        }
+    }
+
+    fn mark(&self, id: &str) {
+        self.0
+            .dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.to_owned());
     }
 
     /// Makes the phones belong to a hongyan server.
@@ -196,6 +222,7 @@ impl Phones {
                 .unwrap_or(0);
             phones.insert(id.clone(), Slot::new(phone));
         }
+        self.mark(&id);
         self.changed();
         self.spawn(&id);
         self.settle(&id).await;
@@ -217,6 +244,7 @@ impl Phones {
                 .tokens
                 .set_state(*channel, token, TokenState::Dead { since_ms });
         }
+        self.mark(id);
         self.changed();
         Ok(())
     }
@@ -307,6 +335,7 @@ impl Phones {
         }
         let receipt = push.receipt.clone();
         let shown = self.edit(id, |phone| Ok(phone.take_push(channel, push, now)));
+        self.keep_now(id);
         if let (Some(receipt), Ok(shown)) = (receipt, shown) {
             let fate = if shown == Shown::Denied {
                 Fate::NotShown
@@ -412,6 +441,7 @@ impl Phones {
             slot.wake.notify_one();
             outcome
         };
+        self.mark(id);
         self.changed();
         outcome
     }
@@ -430,6 +460,7 @@ impl Phones {
                 .ok_or_else(|| SandboxError::NoPhone(id.to_owned()))?;
             change(&mut slot.phone, now)
         };
+        self.mark(id);
         self.changed();
         Ok(outcome)
     }

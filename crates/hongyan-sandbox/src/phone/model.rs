@@ -73,6 +73,17 @@ impl NewPhone {
     }
 }
 
+/// A secret that a phone keeps in its private file.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Kept(pub(crate) String);
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kept(…)")
+    }
+}
+
 /// Changes of a phone, as in `PATCH /phones/{id}`; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,6 +210,9 @@ pub(crate) struct Phone {
     /// Reports that have not reached the server.
     #[serde(default)]
     pub(crate) reports: VecDeque<(String, ReportKind)>,
+    /// The token with which the phone acts at the server.
+    #[serde(default)]
+    pub(crate) device_token: Option<Kept>,
     /// What the server was told last, to tell it again only what changed.
     #[serde(skip)]
     pub(crate) told: Option<Told>,
@@ -303,6 +317,7 @@ impl Phone {
             stored: VecDeque::new(),
             background_since_ms: now_ms,
             reports: VecDeque::new(),
+            device_token: None,
             told: None,
             connected: false,
             trouble: None,
@@ -337,6 +352,7 @@ impl Phone {
             model: self.model.clone(),
             package: PACKAGE.to_owned(),
             permission: self.permission,
+            device_token: self.device_token.as_ref().map(|kept| kept.0.clone()),
         }
     }
 
@@ -383,6 +399,7 @@ impl Phone {
         self.device_id = uuid::Uuid::new_v4().to_string();
         self.state = AppState::Foreground;
         self.told = None;
+        self.device_token = None;
         self.seen.clear();
         self.reports.clear();
         self.stored.clear();

@@ -2,8 +2,9 @@
 //!
 //! Sources: dev.mi.com documentation pages 1559 (API), 1560 (error codes), 1656 (quantity rule),
 //! 2244 and 2422 (classification), 2314 (templates). Business errors come with HTTP 200. A regId
-//! that is gone is not refused in the answer, as at Xiaomi: it comes back through the callback
-//! (type 16) and the feedback queue.
+//! that is gone among living ones is not refused in the answer, as at Xiaomi: it comes back through
+//! the callback (type 16) and the feedback queue. When none is left the answer is 20301, "No valid
+//! targets!" (seen in wildfirechat/push_server, issue 5; the code is the one of a failed send).
 
 mod message;
 mod side;
@@ -214,6 +215,17 @@ fn decide(world: &World, call: &Call) -> Result<Reply, Refusal> {
 
 fn send(world: &World, form: &Form, targets: &[String]) -> Result<Reply, Refusal> {
     let channel = form.check(world)?;
+    let alive = |target: &String| {
+        world
+            .tokens
+            .get(Channel::Xiaomi, target)
+            .map(|token| token.state)
+            == Some(TokenState::Valid)
+    };
+    if !targets.iter().any(alive) {
+        targets.iter().for_each(|target| feed_back(world, target));
+        return Err(Refusal::new(20301, "No valid targets!"));
+    }
     let reply = admit(world, form, &channel, targets.len())?;
     let id = serde_json::from_slice::<Value>(&reply.body)
         .ok()
@@ -277,12 +289,7 @@ fn reach(world: &World, form: &Form, channel: &str, id: &str, target: &str) {
         .get(Channel::Xiaomi, target)
         .map(|token| token.state);
     if state != Some(TokenState::Valid) {
-        let mut feedback = lock(&world.xiaomi.feedback);
-        while feedback.len() >= limits::FEEDBACK_MAX {
-            feedback.pop_front();
-        }
-        feedback.push_back(target.to_owned());
-        drop(feedback);
+        feed_back(world, target);
         report(Fate::TargetInvalid);
         return;
     }
@@ -302,7 +309,7 @@ fn reach(world: &World, form: &Form, channel: &str, id: &str, target: &str) {
         Class::Public => Some(("public", PUBLIC_PER_DEVICE_MAX)),
         Class::Default => Some(("default", DEFAULT_PER_DEVICE_MAX)),
     };
-    if let Some((class, max)) = per_device {
+    if let Some((class, max)) = per_device.filter(|_| world.device_limits()) {
         let mut day = today(world);
         let full = day.by_device.len() >= limits::TOKENS_MAX;
         let count = if full {
@@ -323,6 +330,15 @@ fn reach(world: &World, form: &Form, channel: &str, id: &str, target: &str) {
         ..form.push(world, class(world, channel))
     };
     world.deliver(Channel::Xiaomi, target, push);
+}
+
+/// Puts a dead regId into the queue that the sender may fetch.
+fn feed_back(world: &World, target: &str) {
+    let mut feedback = lock(&world.xiaomi.feedback);
+    while feedback.len() >= limits::FEEDBACK_MAX {
+        feedback.pop_front();
+    }
+    feedback.push_back(target.to_owned());
 }
 
 /// `POST /v2/multi_messages/regids`: another message for each target.

@@ -219,14 +219,10 @@ async fn a_restart_keeps_keys_accounts_and_phones() {
     } = stage;
     sandbox.stop().await;
     #[cfg(unix)]
-    for file in std::fs::read_dir(directory.path()).unwrap() {
+    for file in files(directory.path()) {
         use std::os::unix::fs::PermissionsExt as _;
-        let file = file.unwrap();
-        assert_eq!(
-            file.metadata().unwrap().permissions().mode() & 0o777,
-            0o600,
-            "{file:?}"
-        );
+        let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{file:?}");
     }
     let again = Sandbox::start(Options::ephemeral(directory.path()))
         .await
@@ -252,4 +248,17 @@ async fn a_taken_port_is_named_with_its_setting() {
     options.vendors = stage.handle.vendors_address();
     let error = Sandbox::start(options).await.unwrap_err().to_string();
     assert!(error.contains("sandbox.vendors"), "{error}");
+}
+
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
 }

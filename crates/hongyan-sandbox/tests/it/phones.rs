@@ -9,7 +9,7 @@ use hongyan_sandbox::{Channel, NewPhone, PACKAGE, PatchPhone, SandboxError};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::stage::{Door, Stage, es256, now_s, until};
+use crate::stage::{Door, Stage, es256, form, now_s, until};
 
 /// What the phones told the server, one word and its object each.
 #[derive(Debug, Clone, Default)]
@@ -341,4 +341,49 @@ async fn an_unseen_app_lets_go_of_its_connection_after_the_grace() {
         !stage.handle.phone(&id).unwrap().connected
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_device_takes_five_public_messages_of_xiaomi_a_day_when_limits_are_on() {
+    let stage = Stage::open().await;
+    let phone = stage
+        .handle
+        .add_phone(NewPhone::of("android", "xiaomi", "", "u"))
+        .await
+        .unwrap();
+    let token = stage.handle.phone_tokens(&phone.id).unwrap()[&Channel::Xiaomi].clone();
+    let key = format!("key={}", stage.accounts().xiaomi.app_secret);
+    let mut wire = stage.connect(Door::Http2).await;
+    let mut send = async |n: usize| {
+        let (id, notify) = (format!("m{n}"), n.to_string());
+        let body = form(&[
+            ("registration_id", &token),
+            ("restricted_package_name", PACKAGE),
+            ("title", "t"),
+            ("description", "d"),
+            ("notify_id", &notify),
+            ("extra.channel_id", "200001"),
+            ("extra.hy_id", &id),
+        ]);
+        let kind = ("content-type", "application/x-www-form-urlencoded");
+        let headers = [("authorization", key.as_str()), kind];
+        let answer = wire
+            .call("POST", "/v3/message/regid", &headers, body)
+            .await
+            .unwrap();
+        assert_eq!(answer.at("/code"), "0");
+    };
+    let seen = || stage.handle.tray(&phone.id).unwrap().len();
+    for n in 0..7 {
+        send(n).await;
+    }
+    assert_eq!(seen(), 7);
+    stage.handle.set_device_limits(true);
+    for n in 10..17 {
+        send(n).await;
+    }
+    assert_eq!(seen(), 12);
+    stage.handle.advance(Duration::from_secs(86_400));
+    send(20).await;
+    assert_eq!(seen(), 13);
 }

@@ -214,7 +214,7 @@ async fn keys() -> PathBuf {
             .await
             .unwrap();
         sandbox.stop().await;
-        let _ = std::fs::remove_file(fresh.path().join("phones.json"));
+        let _ = std::fs::remove_file(fresh.path().join("phones.made"));
         if std::fs::rename(fresh.path(), &shared).is_ok() {
             let _ = fresh.keep();
         }

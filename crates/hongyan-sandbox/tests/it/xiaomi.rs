@@ -262,20 +262,31 @@ async fn a_channel_has_a_quota_a_day() {
 async fn dead_regids_come_back_through_feedback_once() {
     let stage = Stage::open().await;
     let dead = regid(&stage, TokenState::Dead { since_ms: 1 });
+    let alive = regid(&stage, TokenState::Valid);
     let key = key(&stage);
     let mut wire = stage.connect(Door::Http2).await;
-    assert_eq!(
-        send(&mut wire, &key, SEND, &fields(&dead, &[]))
-            .await
-            .at("/code"),
-        "0"
-    );
+    let both = format!("{dead},{alive}");
+    let answer = send(&mut wire, &key, SEND, &fields(&both, &[])).await;
+    assert_eq!(answer.at("/code"), "0");
     let fetch = "/v1/feedback/fetch_invalid_regids";
     let auth = [("authorization", key.as_str())];
     let answer = stage.call("GET", fetch, &auth, "").await;
     assert_eq!(answer.json()["data"]["list"], json!([dead]));
     let answer = stage.call("GET", fetch, &auth, "").await;
     assert_eq!(answer.json()["data"]["list"], json!([]));
+}
+
+#[tokio::test]
+async fn a_send_without_a_living_target_fails() {
+    let stage = Stage::open().await;
+    let dead = regid(&stage, TokenState::Dead { since_ms: 1 });
+    let key = key(&stage);
+    let mut wire = stage.connect(Door::Http2).await;
+    let answer = send(&mut wire, &key, SEND, &fields(&dead, &[])).await;
+    assert_eq!(
+        (answer.at("/code"), answer.at("/reason")),
+        ("20301".to_owned(), "No valid targets!".to_owned())
+    );
 }
 
 #[tokio::test]
