@@ -11,7 +11,7 @@ use hongyan_core::{Certainty, StoreError};
 use tokio::sync::oneshot;
 
 use super::verify::chain_change;
-use super::{Backend, Space, Txn, unavailable};
+use super::{Backend, Change, Space, Txn, unavailable};
 
 /// Operations in one batch.
 const BATCH_OPS_MAX: usize = 4_096;
@@ -444,7 +444,7 @@ impl Loop {
             changes.iter().map(|c| (c.space, c.key.clone())).collect()
         };
         changes.push(chain_change(number));
-        if let Err(e) = self.setup.backend.write(changes, durability) {
+        if let Err(e) = self.write_through(changes, durability) {
             self.fail(number, &e);
             return self.refuse(ran, Certainty::Unknown);
         }
@@ -464,6 +464,19 @@ impl Loop {
         metrics::counter!("hongyan_store_operations_total").increment(ops as u64);
     }
 
+    /// Writes; an engine's panic is a failed commit.
+    fn write_through(
+        &self,
+        changes: Vec<Change>,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        let backend = &self.setup.backend;
+        catch_unwind(AssertUnwindSafe(|| backend.write(changes, durability))).unwrap_or_else(|_| {
+            let what = "the engine panicked while it wrote";
+            Err(unavailable(self.engine, Certainty::Unknown, what))
+        })
+    }
+
     fn written(&mut self, number: u64, durability: Durability) {
         self.setup.number = number;
         match durability {
@@ -481,7 +494,7 @@ impl Loop {
     fn sync(&mut self) {
         let number = self.setup.number + 1;
         let change = vec![chain_change(number)];
-        match self.setup.backend.write(change, Durability::Synced) {
+        match self.write_through(change, Durability::Synced) {
             Ok(()) => self.written(number, Durability::Synced),
             Err(e) => {
                 self.unsynced = None;

@@ -1,4 +1,19 @@
 //! The embedded engines against the promises of the ports, against damage and against each other.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "this is how a test fails, and how a child process talks to its test"
+)]
+
+mod backup;
 mod conformance;
+mod crash;
+mod damage;
+mod fault;
+mod opening;
+mod oracle;
+mod sets;
 mod subject;

@@ -87,4 +87,3 @@ pub(crate) async fn fjall() -> Box<dyn Subject> {
 pub(crate) async fn sqlite() -> Box<dyn Subject> {
     Box::new(Local::fresh(Engine::Sqlite))
 }
-

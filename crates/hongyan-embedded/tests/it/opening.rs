@@ -1,0 +1,200 @@
+//! Opening: who may, what is noticed, what it says.
+
+use std::fs;
+use std::path::Path;
+
+use hongyan_embedded::store::watermark::{self, Watermark};
+use hongyan_embedded::{Embedded, Engine, OpenError};
+use hongyan_testkit::sample::*;
+
+use crate::sets;
+use crate::subject::{open, options, ports};
+
+async fn with_records(dir: &Path, engine: Engine) -> u32 {
+    let embedded = open(&options(dir, engine)).unwrap();
+    sets::commit(&ports(&embedded), 0..10, 10).await;
+    embedded.close().await;
+    embedded.store().epoch()
+}
+
+fn lost(result: Result<Embedded, OpenError>) -> String {
+    match result {
+        Err(e @ OpenError::Lost { .. }) => e.to_string(),
+        other => panic!("it should have refused: {other:?}"),
+    }
+}
+
+/// A store that is behind its watermark has lost acknowledged batches.
+async fn behind_its_watermark(engine: Engine) {
+    let dir = tempfile::tempdir().unwrap();
+    let epoch = with_records(dir.path(), engine).await;
+    let mut options = options(dir.path(), engine);
+    let store = options.store_dir();
+    let mark = Watermark::read(&store).unwrap().unwrap();
+    assert!(mark.closed && mark.number > 0 && mark.epoch == epoch);
+    let ahead = Watermark {
+        number: mark.number + 7,
+        ..mark
+    };
+    ahead.write(&store).unwrap();
+    let said = lost(open(&options));
+    assert!(
+        said.contains("7 acknowledged batches are missing"),
+        "{said}"
+    );
+    options.accept_loss = true;
+    let embedded = open(&options).unwrap();
+    assert_eq!(embedded.loss().unwrap().batches(), 7);
+    assert_ne!(
+        embedded.store().epoch(),
+        epoch,
+        "old cursors must be noticed"
+    );
+    sets::commit(&ports(&embedded), 10..12, 10).await;
+    assert!(embedded.store().durable() > ahead.number);
+    embedded.close().await;
+    drop(embedded);
+    options.accept_loss = false;
+    let embedded = open(&options).unwrap();
+    assert!(
+        embedded.loss().is_none(),
+        "an accepted loss is not reported again"
+    );
+    assert_eq!(sets::find(&ports(&embedded), 9).await, sets::Found::Whole);
+    assert_eq!(sets::find(&ports(&embedded), 11).await, sets::Found::Whole);
+}
+
+#[tokio::test]
+async fn fjall_behind_its_watermark() {
+    behind_its_watermark(Engine::Fjall).await;
+}
+
+#[tokio::test]
+async fn sqlite_behind_its_watermark() {
+    behind_its_watermark(Engine::Sqlite).await;
+}
+
+#[tokio::test]
+async fn a_missing_or_damaged_watermark_is_said() {
+    for damaged in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        with_records(dir.path(), Engine::Sqlite).await;
+        let mut options = options(dir.path(), Engine::Sqlite);
+        let path = watermark::path(&options.store_dir());
+        if damaged {
+            fs::write(&path, b"nonsense").unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        let said = lost(open(&options));
+        assert!(said.contains("WATERMARK"), "{said}");
+        options.accept_loss = true;
+        let embedded = open(&options).unwrap();
+        assert_eq!(sets::find(&ports(&embedded), 9).await, sets::Found::Whole);
+    }
+}
+
+#[tokio::test]
+async fn an_emptied_store_is_not_taken_for_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    with_records(dir.path(), Engine::Fjall).await;
+    let options = options(dir.path(), Engine::Fjall);
+    fs::remove_dir_all(options.store_dir().join("fjall")).unwrap();
+    let said = lost(open(&options));
+    assert!(said.contains("missing"), "{said}");
+}
+
+#[tokio::test]
+async fn a_second_process_is_kept_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), Engine::Sqlite);
+    let first = Embedded::open(&options).unwrap();
+    let second = Embedded::open(&options);
+    let Err(e @ OpenError::Locked(_)) = second else {
+        panic!("{second:?}");
+    };
+    assert!(
+        e.to_string().contains("another process uses the store"),
+        "{e}"
+    );
+    drop(first);
+    open(&options).unwrap();
+}
+
+#[tokio::test]
+async fn the_other_engine_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    with_records(dir.path(), Engine::Sqlite).await;
+    let other = open(&options(dir.path(), Engine::Fjall));
+    let Err(e @ OpenError::OtherEngine { .. }) = other else {
+        panic!("{other:?}");
+    };
+    assert!(e.to_string().contains("store.engine = \"sqlite\""), "{e}");
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_interrupted_is_finished() {
+    use hongyan_embedded::store::{Admission, Space, Urgency};
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), Engine::Fjall);
+    let embedded = open(&options).unwrap();
+    sets::commit(&ports(&embedded), 0..10, 10).await;
+    let note = |txn: &mut hongyan_embedded::store::Txn<'_>| {
+        txn.put(Space::Deleting, b"app\0", []);
+        Ok::<_, hongyan_core::StoreError>(())
+    };
+    let store = embedded.store();
+    store
+        .write(Admission::Normal, Urgency::Durable, 64, note)
+        .await
+        .unwrap();
+    embedded.close().await;
+    drop(embedded);
+    let embedded = open(&options).unwrap();
+    assert!(embedded.maintain(NOW).await.unwrap() > 0);
+    assert_eq!(embedded.maintain(NOW).await.unwrap(), 0);
+    let ports = ports(&embedded);
+    for n in 0..10 {
+        assert_eq!(sets::find(&ports, n).await, sets::Found::Missing);
+    }
+    ports
+        .registry
+        .put_app(app_record("app", 1), None)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn expired_messages_go_with_their_broadcasts() {
+    use hongyan_core::limits::LEDGER_TTL;
+    use hongyan_core::message::Audience;
+    use hongyan_core::port::Owner;
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = open(&options(dir.path(), Engine::Sqlite)).unwrap();
+    let ports = ports(&embedded);
+    let all = Owner::Audience(Audience::All);
+    let sets = (0..700).map(|n| append(n, &all)).collect();
+    for result in ports.commit.commit(sets).await {
+        result.unwrap();
+    }
+    let end = at(24 * HOUR).plus(LEDGER_TTL);
+    assert_eq!(embedded.maintain(end).await.unwrap(), 0);
+    assert_eq!(
+        embedded
+            .maintain(hongyan_core::Timestamp(end.0 + 1))
+            .await
+            .unwrap(),
+        700
+    );
+    assert_eq!(
+        ports.inbox.message(&app(), message_id(5)).await.unwrap(),
+        None
+    );
+    use hongyan_embedded::store::{Space, View};
+    for space in [Space::Broadcast, Space::BroadcastOf, Space::Message] {
+        assert!(
+            embedded.store().prefix(space, b"", 10).unwrap().is_empty(),
+            "{space:?}"
+        );
+    }
+}
