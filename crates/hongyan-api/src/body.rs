@@ -141,7 +141,8 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.inner();
-        if inner.is_data() {
+        // Well-formed JSON that cannot be read all the same (a list for a word, a number out of range) has a place too.
+        if inner.is_data() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
             let path = if path == "." { String::new() } else { path };
             Problem::at(
                 Code::InvalidRequest,

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_bucket_empties_and_refills() {
         let limiter = Limiter::new(Rate { per_s: 2, burst: 3 }, 10);
-        let t = |ms| Timestamp(1_000_000 + ms);
+        let t = |ms: i64| Timestamp(1_000_000 + ms);
         for _ in 0..3 {
             assert_eq!(limiter.take(1, t(0)), Ok(()));
         }

@@ -1,0 +1,183 @@
+//! Acks and client events over HTTP, and the way to the live connection.
+
+use hongyan_core::port::{Clock, Reader};
+use hongyan_core::session::SessionSaid;
+use hongyan_core::{MessageId, Stage};
+use http::Method;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::http_client::call;
+use crate::world::{NOON, PATIENCE, World, world};
+
+async fn phone(w: &World) -> (String, Reader) {
+    let token = w.register("d1").await;
+    w.post("/v1/devices/d1/login", &token, json!({"user": "u1"}))
+        .await
+        .expect(204);
+    let reader = Reader {
+        app: w.app(),
+        device: "d1".parse().unwrap(),
+        user: Some("u1".parse().unwrap()),
+    };
+    (token, reader)
+}
+
+#[tokio::test]
+async fn acks_reach_inbox_and_services() {
+    let w = world().await;
+    let (token, reader) = phone(&w).await;
+    let ids = [w.send("u1").await, w.send("u1").await, w.send("u1").await];
+    let page = w
+        .engine
+        .inbox()
+        .read(&reader, None, 10, w.clock.now())
+        .await
+        .unwrap();
+    assert_eq!(page.entries.len(), 3);
+    let upto = page.entries[0].cursor.to_string();
+    w.post("/v1/acks", &token, json!({"device": "d1", "upto": upto}))
+        .await
+        .expect(204);
+    w.post(
+        "/v1/acks",
+        &token,
+        json!({"ids": [ids[2], "unknown", uuid::Uuid::now_v7()]}),
+    )
+    .await
+    .expect(204);
+    w.post("/v1/acks", &token, json!({"ids": [ids[2]]}))
+        .await
+        .expect(204);
+    let left = w
+        .engine
+        .inbox()
+        .read(&reader, None, 10, w.clock.now())
+        .await
+        .unwrap();
+    let left: Vec<String> = left
+        .entries
+        .iter()
+        .map(|e| e.message.id.to_string())
+        .collect();
+    assert_eq!(left, [ids[1].clone()]);
+    let heard: Vec<_> = w
+        .services
+        .heard
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|e| e.what.clone())
+        .collect();
+    let acked = |id: &str| SessionSaid::Acked(vec![MessageId::parse(id).unwrap()]);
+    assert_eq!(heard, [acked(&ids[0]), acked(&ids[2])], "each once");
+}
+
+#[tokio::test]
+async fn bad_acks_are_refused() {
+    let w = world().await;
+    let (token, _) = phone(&w).await;
+    let many: Vec<String> = (0..1001).map(|n| n.to_string()).collect();
+    for (body, status, code) in [
+        (json!({"upto": "not-a-cursor"}), 400, "bad_cursor"),
+        (json!({}), 400, "invalid_request"),
+        (json!({"upto": "x", "ids": []}), 400, "invalid_request"),
+        (json!({"ids": many}), 400, "invalid_request"),
+        (json!({"ids": [1]}), 400, "invalid_request"),
+        (json!({"device": "d2", "ids": []}), 403, "forbidden"),
+    ] {
+        w.post("/v1/acks", &token, body).await.problem(status, code);
+    }
+}
+
+#[tokio::test]
+async fn client_events_are_clamped_to_the_past() {
+    let w = world().await;
+    let (token, _) = phone(&w).await;
+    let id = w.send("u1").await;
+    let body = json!([
+        {"id": id, "kind": "displayed", "at": "2026-03-01T11:59:00Z"},
+        {"id": id, "kind": "clicked", "at": "2027-01-01T00:00:00Z"},
+        {"id": id, "kind": "opened", "at": 1_000},
+        {"id": id, "kind": "dismissed"},
+    ]);
+    w.post("/v1/client-events", &token, body).await.expect(204);
+    let heard = w.services.heard.lock().unwrap().clone();
+    let said: Vec<_> = heard
+        .iter()
+        .map(|event| match &event.what {
+            SessionSaid::Client { stage, at, .. } => (*stage, NOON.since(*at).as_secs()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let age = NOON.since(hongyan_core::Timestamp(1_000)).as_secs();
+    assert_eq!(
+        said,
+        [
+            (Stage::Displayed, 60),
+            (Stage::Clicked, 0),
+            (Stage::Opened, age),
+            (Stage::Dismissed, 0)
+        ]
+    );
+    assert_eq!(heard[0].user, Some("u1".parse().unwrap()));
+    for bad in [
+        json!([{"id": "x", "kind": "clicked"}]),
+        json!([{"id": id, "kind": "stolen"}]),
+        json!([{"id": id, "kind": "clicked", "at": "soon"}]),
+        json!({"events": []}),
+    ] {
+        w.post("/v1/client-events", &token, bad)
+            .await
+            .problem(400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_is_handed_over_with_what_came_early() {
+    let w = world().await;
+    let mut socket = TcpStream::connect(w.address).await.unwrap();
+    let request = "GET /v1/connect HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\n\r\nearly bytes";
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    tokio::time::timeout(PATIENCE, socket.read_to_end(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, greeting) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.to_lowercase().contains("\r\nupgrade: websocket"));
+    assert!(
+        head.to_lowercase()
+            .contains("\r\nsec-websocket-protocol: echo")
+    );
+    assert_eq!(greeting, "echo:early bytes");
+}
+
+#[tokio::test]
+async fn a_refused_socket_is_told_why() {
+    let w = world().await;
+    let base = [("connection", "upgrade"), ("upgrade", "websocket")];
+    let connect = async |more: &[(&str, &str)]| {
+        let headers = [&base[..], more].concat();
+        call(w.address, Method::GET, "/v1/connect", "", &headers, "").await
+    };
+    let old = connect(&[("sec-websocket-version", "8")]).await;
+    assert_eq!(old.header("sec-websocket-version"), "13");
+    old.problem(426, "upgrade_required");
+    let good = ("sec-websocket-version", "13");
+    let page = ("origin", "https://a.example");
+    connect(&[good, page])
+        .await
+        .problem(403, "origin_forbidden");
+    let policy = json!({"policy": {"origins": ["https://a.example"]}});
+    w.call(Method::PATCH, "/v1/apps/demo", &w.admin, policy)
+        .await
+        .expect(200);
+    assert_eq!(connect(&[good, page]).await.status, 101);
+    let plain = call(w.address, Method::GET, "/v1/connect", "", &[good], "").await;
+    plain.problem(400, "invalid_request");
+}

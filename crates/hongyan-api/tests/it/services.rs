@@ -1,0 +1,382 @@
+//! Stand-ins for dispatch and gateway: they do the least that makes the ports tell a story, and note what they were asked.
+
+use std::io::Write as _;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use hongyan_api::services::{
+    Accepted, Adopted, Connect, DeviceExplanation, Explanation, IdempotencyKey, NewCredential,
+    RecallReport, Refused, ServiceError, Services, Upgrade, Would,
+};
+use hongyan_core::app::Credential;
+use hongyan_core::draft::Draft;
+use hongyan_core::message::Target;
+use hongyan_core::port::{
+    CheckReport, Clock, Commit, CommitError, ConfigError, Idempotency, Inbox, InboxAppend, Owner,
+    Parcel, Registry, WriteSet,
+};
+use hongyan_core::session::SessionEvent;
+use hongyan_core::{
+    AppId, ChannelId, CredentialName, DeviceId, Event, MessageId, Reason, Stage, StoreError, UserId,
+};
+use http::header::{HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Version};
+
+#[derive(Debug)]
+pub(crate) struct FakeServices {
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) inbox: Arc<dyn Inbox>,
+    pub(crate) commit: Arc<dyn Commit>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) drafts: Mutex<Vec<Draft>>,
+    pub(crate) heard: Mutex<Vec<SessionEvent>>,
+    pub(crate) kicked: Mutex<Vec<DeviceId>>,
+    /// What the next `accept` says instead.
+    pub(crate) refuse: Mutex<Option<StoreError>>,
+    pub(crate) panics: std::sync::atomic::AtomicBool,
+}
+
+impl FakeServices {
+    pub(crate) fn event(&self, app: &AppId, message: MessageId, stage: Stage) -> Event {
+        Event {
+            seq: 0,
+            at: self.clock.now(),
+            app: app.clone(),
+            stage,
+            reason: None,
+            message: Some(message),
+            class: None,
+            user: None,
+            device: None,
+            platform: None,
+            channel: None,
+            attempt: 0,
+            until: None,
+            took_ms: None,
+            detail: None,
+            r#final: false,
+        }
+    }
+
+    async fn bind(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        user: Option<&UserId>,
+    ) -> Result<(), ServiceError> {
+        let mut devices = self
+            .registry
+            .devices(app, std::slice::from_ref(device))
+            .await?;
+        let Some(mut device) = devices.pop().flatten() else {
+            return Err(ServiceError::NotFound { entity: "device" });
+        };
+        if device.user.as_ref() != user {
+            let read = device.version;
+            device.user = user.cloned();
+            device.binding += 1;
+            device.version += 1;
+            self.registry.put_device(device, Some(read)).await?;
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Services for FakeServices {
+    async fn accept(
+        &self,
+        app: &AppId,
+        drafts: Vec<Draft>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Accepted, ServiceError> {
+        assert!(
+            !self.panics.load(std::sync::atomic::Ordering::SeqCst),
+            "as a test asked for"
+        );
+        if let Some(error) = self.refuse.lock().unwrap().take() {
+            return Err(error.into());
+        }
+        let now = self.clock.now();
+        let ids: Vec<MessageId> = drafts
+            .iter()
+            .map(|_| MessageId(uuid::Uuid::now_v7()))
+            .collect();
+        let mut set = WriteSet {
+            idempotency: idempotency.as_ref().map(|wanted| Idempotency {
+                app: app.clone(),
+                key: wanted.key.clone(),
+                body_hash: wanted.body_hash,
+                answer: serde_json::to_vec(&ids).unwrap(),
+                expires_at: now.plus(std::time::Duration::from_secs(86_400)),
+            }),
+            ..WriteSet::default()
+        };
+        self.drafts.lock().unwrap().extend(drafts.iter().cloned());
+        for (draft, id) in drafts.into_iter().zip(&ids) {
+            let message = Arc::new(draft.into_message(app.clone(), *id, now));
+            let owners: Vec<Owner> = match &message.to {
+                Target::Users(users) => users.iter().cloned().map(Owner::User).collect(),
+                Target::Devices(devices) => devices.iter().cloned().map(Owner::Device).collect(),
+                other => other.audience().into_iter().map(Owner::Audience).collect(),
+            };
+            set.inbox
+                .extend(owners.into_iter().map(|owner| InboxAppend {
+                    app: app.clone(),
+                    owner,
+                    message: *id,
+                    expires_at: message.expires_at,
+                }));
+            set.events.push(self.event(app, *id, Stage::Accepted));
+            set.messages.push(message);
+        }
+        match self.commit.commit(vec![set]).await.pop().unwrap() {
+            Ok(_) => Ok(Accepted {
+                ids,
+                replayed: false,
+            }),
+            Err(CommitError::Known { body_hash, answer }) => {
+                if idempotency.is_some_and(|wanted| wanted.body_hash == body_hash) {
+                    let ids = serde_json::from_slice(&answer).unwrap();
+                    Ok(Accepted {
+                        ids,
+                        replayed: true,
+                    })
+                } else {
+                    Err(ServiceError::KeyReused)
+                }
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    async fn explain(&self, app: &AppId, draft: Draft) -> Result<Explanation, ServiceError> {
+        let Target::Users(users) = draft.to else {
+            return Ok(Explanation {
+                devices: vec![],
+                more: true,
+            });
+        };
+        let devices = self.registry.devices_of(app, &users).await?;
+        let push = |parcel| Would::Push {
+            channel: ChannelId::parse("apns").unwrap(),
+            credential: CredentialName::parse("default").unwrap(),
+            parcel,
+        };
+        let parcel = Parcel {
+            method: "POST",
+            path: "/3/device/{token}".to_owned(),
+            headers: vec![("apns-push-type".to_owned(), "alert".to_owned())],
+            body: serde_json::json!({"aps": {}}),
+            truncated: vec![],
+        };
+        let devices = devices
+            .into_iter()
+            .flatten()
+            .map(|device| DeviceExplanation {
+                device: Some(device.id),
+                user: device.user,
+                platform: Some(device.platform),
+                connected: true,
+                would: Would::Online {
+                    until: self.clock.now(),
+                    otherwise: Box::new(push(Ok(parcel.clone()))),
+                },
+            })
+            .collect();
+        Ok(Explanation {
+            devices,
+            more: false,
+        })
+    }
+
+    async fn recall(&self, app: &AppId, id: MessageId) -> Result<RecallReport, ServiceError> {
+        if self.inbox.message(app, id).await?.is_none() {
+            return Err(ServiceError::NotFound { entity: "message" });
+        }
+        let set = WriteSet {
+            recalled: vec![(app.clone(), id, self.clock.now())],
+            ..WriteSet::default()
+        };
+        self.commit.commit(vec![set]).await.pop().unwrap().unwrap();
+        Ok(RecallReport {
+            stopped: 1,
+            withdrawn: 0,
+        })
+    }
+
+    async fn login(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        user: &UserId,
+    ) -> Result<(), ServiceError> {
+        self.bind(app, device, Some(user)).await
+    }
+
+    async fn logout(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError> {
+        self.bind(app, device, None).await
+    }
+
+    async fn kick(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError> {
+        self.bind(app, device, None).await?;
+        self.kicked.lock().unwrap().push(device.clone());
+        Ok(())
+    }
+
+    async fn delete_device(&self, app: &AppId, device: &DeviceId) -> Result<bool, ServiceError> {
+        Ok(self.registry.delete_device(app, device).await?)
+    }
+
+    async fn forget_user(&self, app: &AppId, user: &UserId) -> Result<bool, ServiceError> {
+        Ok(self.registry.delete_user(app, user).await?)
+    }
+
+    async fn feedback(&self, events: Vec<SessionEvent>) {
+        self.heard.lock().unwrap().extend(events);
+    }
+
+    async fn put_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        new: NewCredential,
+    ) -> Result<(), ServiceError> {
+        if channel.as_str() != "apns" {
+            return Err(ServiceError::UnknownChannel(channel.clone()));
+        }
+        if new.config.get("key").is_none() {
+            return Err(ServiceError::Config(vec![ConfigError {
+                path: "key".to_owned(),
+                problem: "is missing".to_owned(),
+            }]));
+        }
+        let old = self.registry.credential(app, channel, name).await?;
+        let read = old.map(|c| c.version);
+        let mut shown = new.config.as_object().unwrap().clone();
+        shown.remove("key");
+        let credential = Credential {
+            app: app.clone(),
+            channel: channel.clone(),
+            name: name.clone(),
+            sealed: b"sealed".to_vec(),
+            shown,
+            endpoint: new.endpoint,
+            limits: new.limits,
+            created_at: self.clock.now(),
+            updated_at: self.clock.now(),
+            version: read.unwrap_or(0) + 1,
+        };
+        Ok(self.registry.put_credential(credential, read).await?)
+    }
+
+    async fn delete_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<bool, ServiceError> {
+        Ok(self.registry.delete_credential(app, channel, name).await?)
+    }
+
+    async fn check_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<CheckReport, ServiceError> {
+        match self.registry.credential(app, channel, name).await? {
+            Some(_) => Ok(CheckReport {
+                ok: false,
+                detail: "the vendor does not know the key".into(),
+            }),
+            None => Err(ServiceError::NotFound {
+                entity: "credential",
+            }),
+        }
+    }
+}
+
+/// Accepts what names the subprotocol `echo`, and greets with what the client sent early.
+#[derive(Debug, Default)]
+pub(crate) struct FakeConnect;
+
+impl Connect for FakeConnect {
+    fn check(
+        &self,
+        method: &Method,
+        version: Version,
+        headers: &HeaderMap,
+        origins: &[String],
+    ) -> Result<Upgrade, Refused> {
+        let refuse = |status, headers| {
+            Err(Refused {
+                status,
+                headers,
+                detail: "not a good request".to_owned(),
+            })
+        };
+        assert_eq!(*method, Method::GET);
+        let origin = headers.get("origin").map(|o| o.to_str().unwrap());
+        if origin.is_some_and(|o| !origins.iter().any(|one| one == o)) {
+            return refuse(StatusCode::FORBIDDEN, vec![]);
+        }
+        if headers
+            .get("sec-websocket-version")
+            .is_none_or(|v| v != "13")
+        {
+            let version = HeaderName::from_static("sec-websocket-version");
+            return refuse(
+                StatusCode::UPGRADE_REQUIRED,
+                vec![(version, HeaderValue::from_static("13"))],
+            );
+        }
+        if version != Version::HTTP_11 {
+            return refuse(StatusCode::BAD_REQUEST, vec![]);
+        }
+        Ok(Upgrade {
+            headers: vec![(
+                HeaderName::from_static("sec-websocket-protocol"),
+                HeaderValue::from_static("echo"),
+            )],
+            subprotocol: "echo",
+        })
+    }
+
+    fn adopt(&self, socket: Adopted) {
+        let Adopted {
+            mut stream,
+            mut tls,
+            leftover,
+            subprotocol,
+            peer,
+        } = socket;
+        assert!(peer.ip().is_loopback());
+        std::thread::spawn(move || {
+            stream.set_nonblocking(false).unwrap();
+            let mut greeting = format!("{subprotocol}:").into_bytes();
+            greeting.extend_from_slice(&leftover);
+            match &mut tls {
+                None => stream.write_all(&greeting).unwrap(),
+                Some(tls) => {
+                    tls.writer().write_all(&greeting).unwrap();
+                    while tls.wants_write() {
+                        tls.write_tls(&mut stream).unwrap();
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// A final event of a delivery, for counters and traces.
+pub(crate) fn ended(mut event: Event, device: &str, user: &str, reason: Reason) -> Event {
+    event.device = Some(DeviceId::parse(device).unwrap());
+    event.user = Some(UserId::parse(user).unwrap());
+    event.platform = Some(hongyan_core::device::Platform::Ios);
+    event.class = Some(hongyan_core::Class::Im);
+    event.reason = Some(reason);
+    event.r#final = true;
+    event
+}
