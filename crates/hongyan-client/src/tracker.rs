@@ -97,8 +97,16 @@ impl Tracker {
     }
 
     pub(crate) fn arrived(&mut self, message: &Message) -> Arrival {
-        let listed = self.order.iter().any(|entry| entry.id == message.id);
-        if !listed {
+        if self.seen.contains(&message.id) && !self.open.contains_key(&message.id) {
+            // The gateway does not know that it was taken: say it again, by id, since a copy comes
+            // out of order and its place must not stand for those before it.
+            if self.again.len() < ACK_IDS_MAX && !self.again.contains(&message.id) {
+                self.again.push(message.id.clone());
+            }
+            self.taken += 1;
+            return Arrival::Copy;
+        }
+        if !self.order.iter().any(|entry| entry.id == message.id) {
             self.order.push_back(Entry {
                 cursor: message.cursor.clone(),
                 id: message.id.clone(),
@@ -106,23 +114,16 @@ impl Tracker {
             });
         }
         match self.open.get_mut(&message.id) {
-            Some(Stage::Handed) => return Arrival::Copy,
+            Some(Stage::Handed) => Arrival::Copy,
             Some(stage @ Stage::Returned) => {
                 *stage = Stage::Handed;
-                return Arrival::New;
+                Arrival::New
             }
-            None => {}
-        }
-        if self.seen.contains(&message.id) {
-            // The gateway does not know that it was taken: say it again.
-            if listed && self.again.len() < ACK_IDS_MAX {
-                self.again.push(message.id.clone());
+            None => {
+                self.open.insert(message.id.clone(), Stage::Handed);
+                Arrival::New
             }
-            self.taken += 1;
-            return Arrival::Copy;
         }
-        self.open.insert(message.id.clone(), Stage::Handed);
-        Arrival::New
     }
 
     /// The app has taken the message. Says whether that was news.
@@ -310,9 +311,11 @@ mod tests {
 
     #[test]
     fn copies_are_dropped_and_said_again() {
-        check("a1 a1 t1 f a1 f", "new1 copy1 [c1|] copy1 [c1|]");
+        check("a1 a1 t1 f a1 f", "new1 copy1 [c1|] copy1 [|m1]");
         check("a1 a2 t2 f a2 f", "new1 new2 [|m2] copy2 [|m2]");
-        check("a1 t1 c a1 f", "new1 copy1 [c1|]");
+        check("a1 t1 c a1 f", "new1 copy1 [|m1]");
+        // An old copy behind a new message does not take its place.
+        check("a1 t1 f a2 a1 t2 f", "new1 [c1|] new2 copy1 [c2|m1]");
         check("a1 c a1 t1 f", "new1 copy1 [c1|]");
     }
 
@@ -352,5 +355,138 @@ mod tests {
         assert_eq!(tracker.record_if_changed(), None);
         let again = Tracker::new(record, 8, 2);
         assert_eq!(again.next_event(), Some(&event("b")));
+    }
+
+    /// A gateway that follows the inbox model: it sends what it does not know to be acked, in order.
+    #[derive(Default)]
+    struct Model {
+        acked: std::collections::BTreeSet<u32>,
+        /// Taken by the app and recorded: must never be shown again.
+        recorded: std::collections::BTreeSet<u32>,
+        /// Taken by the app since the last record.
+        taken: std::collections::BTreeSet<u32>,
+        with_app: Vec<u32>,
+        shown: std::collections::BTreeSet<u32>,
+    }
+
+    impl Model {
+        fn flush(&mut self, tracker: &mut Tracker, ack_arrives: bool) -> Record {
+            let number = |text: &str| text[1..].parse::<u32>().unwrap();
+            let acks = tracker.acks();
+            self.recorded.append(&mut self.taken);
+            let told = acks
+                .upto
+                .iter()
+                .flat_map(|upto| 0..=number(upto))
+                .chain(acks.ids.iter().map(|id| number(id)));
+            for n in told {
+                assert!(
+                    self.recorded.contains(&n),
+                    "m{n} was acked before it was taken"
+                );
+                if ack_arrives {
+                    self.acked.insert(n);
+                }
+            }
+            if ack_arrives {
+                let untold: Vec<_> = self.recorded.difference(&self.acked).collect();
+                assert!(untold.is_empty(), "{untold:?} were taken and not acked");
+            }
+            Record {
+                v: Record::VERSION,
+                cursor: tracker.cursor().map(str::to_owned),
+                seen: tracker.seen_order.iter().cloned().collect(),
+                events: Vec::new(),
+            }
+        }
+
+        fn send(&mut self, tracker: &mut Tracker, n: u32) {
+            if self.acked.contains(&n) {
+                return;
+            }
+            if tracker.arrived(&message(n)) == Arrival::New {
+                assert!(
+                    !self.recorded.contains(&n),
+                    "m{n} was shown again after it was recorded"
+                );
+                assert!(!self.with_app.contains(&n), "m{n} was shown twice at once");
+                self.with_app.push(n);
+                self.shown.insert(n);
+            }
+        }
+    }
+
+    proptest::proptest! {
+        /// Whatever is cut, repeated, returned or killed: nothing is acked that was not taken, and
+        /// nothing is shown again once it was recorded.
+        #[test]
+        fn acked_means_taken_and_recorded_means_shown_once(
+            steps in proptest::collection::vec((0_u8..8, 0_u32..12), 1..120)
+        ) {
+            let mut tracker = Tracker::new(Record::default(), 64, 2);
+            let mut record = Record::default();
+            let mut model = Model { acked: [0].into(), recorded: [0].into(), ..Model::default() };
+            let mut sent = 0_u32;
+            for (step, n) in steps {
+                match step {
+                    0 | 1 => {
+                        sent += 1;
+                        model.send(&mut tracker, sent);
+                    }
+                    2 | 3 if !model.with_app.is_empty() => {
+                        let place = n as usize % model.with_app.len();
+                        let n = model.with_app.remove(place);
+                        assert!(tracker.take(&format!("m{n}")));
+                        model.taken.insert(n);
+                    }
+                    4 => record = {
+                        let arrives = n % 3 > 0;
+                        let kept = model.flush(&mut tracker, arrives);
+                        if !arrives {
+                            // Acks are lost with their connection only.
+                            tracker.connection_started();
+                            (1..=sent).for_each(|n| model.send(&mut tracker, n));
+                        }
+                        kept
+                    },
+                    5 if n % 2 == 0 => {
+                        tracker.connection_started();
+                        for n in 1..=sent {
+                            model.send(&mut tracker, n);
+                        }
+                    }
+                    5 => (1..=sent).for_each(|n| model.send(&mut tracker, n)),
+                    6 if !model.with_app.is_empty() => {
+                        let place = n as usize % model.with_app.len();
+                        let n = model.with_app.remove(place);
+                        assert!(tracker.give_back(&format!("m{n}")));
+                    }
+                    7 => {
+                        // Killed: what was not recorded may be shown again.
+                        tracker = Tracker::new(record.clone(), 64, 2);
+                        model.with_app.clear();
+                        model.taken.clear();
+                        for n in 1..=sent {
+                            model.send(&mut tracker, n);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            // A calm end: everything arrives, is taken and acked.
+            tracker.connection_started();
+            for n in 1..=sent {
+                model.send(&mut tracker, n);
+            }
+            for n in std::mem::take(&mut model.with_app) {
+                assert!(tracker.take(&format!("m{n}")));
+                model.taken.insert(n);
+            }
+            for _ in 0..2 {
+                model.flush(&mut tracker, true);
+            }
+            proptest::prop_assert_eq!(model.acked.len() as u32, sent + 1);
+            proptest::prop_assert!((1..=sent).all(|n| model.shown.contains(&n)));
+        }
     }
 }
