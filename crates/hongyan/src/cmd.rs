@@ -5,6 +5,7 @@
 
 pub(crate) mod app;
 pub(crate) mod backup;
+pub(crate) mod bench;
 pub(crate) mod channel;
 pub(crate) mod config;
 pub(crate) mod demo;

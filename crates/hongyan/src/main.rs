@@ -41,6 +41,7 @@ enum Command {
     Report(cmd::report::Args),
     Config(cmd::config::Args),
     Doctor(cmd::doctor::Args),
+    Bench(cmd::bench::Args),
     Backup(cmd::backup::Args),
     Restore(cmd::restore::Args),
 }
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Command::Report(args) => cmd::report::run(args),
         Command::Config(args) => cmd::config::run(args),
         Command::Doctor(args) => cmd::doctor::run(args),
+        Command::Bench(args) => cmd::bench::run(args),
         Command::Backup(args) => cmd::backup::run(args),
         Command::Restore(args) => cmd::restore::run(args),
     };
