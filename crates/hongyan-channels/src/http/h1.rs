@@ -23,6 +23,9 @@ const CONNECTIONS_MAX: usize = 64;
 /// A connection that was idle for longer is not used again: the other side may be closing it.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 
+/// How long a connection may take to be ready again after an answer; normally it is so at once.
+const SETTLE_MAX: Duration = Duration::from_millis(50);
+
 /// Keep-alive connections to one origin.
 pub struct Pool {
     egress: Egress,
@@ -87,7 +90,7 @@ impl Pool {
             tries += 1;
             match exchange(&mut sender, &self.origin, call, ANSWER_BYTES_MAX, progress).await {
                 Ok(answer) => {
-                    self.give_back(sender);
+                    self.give_back(sender).await;
                     return Ok(answer);
                 }
                 Err(error) if error.certainty() == Unsure::NotTaken && tries < FRESH_TRIES_MAX => {}
@@ -103,8 +106,10 @@ impl Pool {
         Some(idle.swap_remove(place).sender)
     }
 
-    fn give_back(&self, sender: Sender) {
-        if sender.is_closed() {
+    /// Keeps a connection for the next call, once it has put the last one behind it.
+    async fn give_back(&self, mut sender: Sender) {
+        let settled = tokio::time::timeout(SETTLE_MAX, sender.ready()).await;
+        if !matches!(settled, Ok(Ok(()))) {
             return;
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);

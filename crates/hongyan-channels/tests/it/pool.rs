@@ -1,4 +1,4 @@
-//! The HTTP/2 pool against a peer that uses the protocol's fine print.
+//! The connection pools against peers that use the protocols' fine print.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,7 +74,9 @@ where
         let n = observed.streams.fetch_add(1, Ordering::SeqCst) + 1;
         let now = observed.now.fetch_add(1, Ordering::SeqCst) + 1;
         observed.most.fetch_max(now, Ordering::SeqCst);
-        let refused = manner.refuse_every.is_some_and(|every| n.is_multiple_of(every));
+        let refused = manner
+            .refuse_every
+            .is_some_and(|every| n.is_multiple_of(every));
         tokio::spawn(respond_to(request, respond, refused, observed.clone()));
         answers += 1;
         if manner.answers_max == Some(answers) {
@@ -186,4 +188,62 @@ async fn a_peer_that_cannot_be_reached_fails_all_who_wait_at_once() {
         !report.ok && report.detail.contains("127.0.0.1"),
         "{report:?}"
     );
+}
+
+#[tokio::test]
+async fn http1_connections_are_used_again() {
+    let server = stand_in::StandIn::start(|_| {
+        let body = r#"{"result":"ok","code":0,"data":{"id":"scm1"}}"#.to_owned();
+        stand_in::Act::Answer(200, Vec::new(), body)
+    })
+    .await;
+    let paper = crate::paper::ALL
+        .iter()
+        .find(|p| p.name == "xiaomi")
+        .unwrap();
+    let egress = message::egress(&server.ca_pem);
+    let channel = message::open(&egress, "xiaomi", &(paper.config)(), &server.endpoint);
+    for _ in 0..20 {
+        assert_eq!(send(&channel, 3).await, 3);
+    }
+    assert_eq!((server.connections(), server.seen().len()), (1, 20));
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_is_not_read() {
+    let server = stand_in::StandIn::start(|_| {
+        stand_in::Act::Answer(200, Vec::new(), "x".repeat(1024 * 1024))
+    })
+    .await;
+    let egress = message::egress(&server.ca_pem);
+    for name in ["apns", "xiaomi"] {
+        let paper = crate::paper::ALL.iter().find(|p| p.name == name).unwrap();
+        let channel = message::open(&egress, name, &(paper.config)(), &server.endpoint);
+        let outbound = message::outbound(message::message(Class::Im));
+        let verdicts = channel
+            .send(&message::batch(outbound, ["ab".to_owned()]), PATIENCE)
+            .await;
+        let detail = verdicts[0].detail();
+        assert!(
+            detail.contains("more than 262144 bytes"),
+            "{name}: {verdicts:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let server = stand_in::StandIn::start(|seen| match seen.path.as_str() {
+        "/secret" => stand_in::Act::Answer(200, Vec::new(), "{\"code\":0}".to_owned()),
+        _ => stand_in::Act::Answer(302, vec![("location", "/secret".to_owned())], String::new()),
+    })
+    .await;
+    let paper = crate::paper::ALL
+        .iter()
+        .find(|p| p.name == "xiaomi")
+        .unwrap();
+    let egress = message::egress(&server.ca_pem);
+    let channel = message::open(&egress, "xiaomi", &(paper.config)(), &server.endpoint);
+    assert_eq!(send(&channel, 1).await, 0);
+    assert!(server.seen().iter().all(|s| s.path != "/secret"));
 }

@@ -53,13 +53,34 @@ fn config(handle: &Handle, vendor: Vendor) -> Value {
     }
 }
 
+/// A data directory whose keys are there already: making them takes seconds, so it is done once.
+async fn prepared() -> tempfile::TempDir {
+    static MADE: tokio::sync::OnceCell<tempfile::TempDir> = tokio::sync::OnceCell::const_new();
+    let made = MADE
+        .get_or_init(|| async {
+            let data = tempfile::tempdir().unwrap();
+            let sandbox = Sandbox::start(Options::ephemeral(data.path()))
+                .await
+                .unwrap();
+            sandbox.stop().await;
+            data
+        })
+        .await;
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(made.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
 impl World {
     async fn start(vendor: Vendor) -> Self {
         Self::start_with(vendor, |_| {}).await
     }
 
     async fn start_with(vendor: Vendor, change: impl Fn(&mut Value)) -> Self {
-        let data = tempfile::tempdir().unwrap();
+        let data = prepared().await;
         let sandbox = Sandbox::start(Options::ephemeral(data.path()))
             .await
             .unwrap();

@@ -42,6 +42,7 @@ struct Shared {
     judge: Box<Judge>,
     seen: Mutex<Vec<Seen>>,
     open: AtomicUsize,
+    connections: AtomicUsize,
 }
 
 struct Open<'a>(&'a AtomicUsize);
@@ -83,6 +84,7 @@ impl StandIn {
             judge: Box::new(judge),
             seen: Mutex::default(),
             open: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
         });
         tokio::spawn(serve(listener, TlsAcceptor::from(tls), shared.clone()));
         Self {
@@ -96,6 +98,10 @@ impl StandIn {
         self.shared.seen.lock().unwrap().clone()
     }
 
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn open_requests(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
     }
@@ -103,6 +109,7 @@ impl StandIn {
 
 async fn serve(listener: TcpListener, tls: TlsAcceptor, shared: Arc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
+        shared.connections.fetch_add(1, Ordering::SeqCst);
         let (tls, shared) = (tls.clone(), shared.clone());
         tokio::spawn(async move {
             let Ok(stream) = tls.accept(stream).await else {
