@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hongyan_core::delivery::{Delivery, Input, Next};
+use hongyan_core::delivery::{Delivery, Happened, Input, Next};
 use hongyan_core::limits::CONFLICT_RETRIES_MAX;
 use hongyan_core::port::{CommitError, Job, SessionSink, WriteSet};
 use hongyan_core::session::{SessionEvent, SessionSaid};
-use hongyan_core::{AppId, DeviceId, MessageId, Reason, StoreError, Timestamp, UserId};
+use hongyan_core::{AppId, DeviceId, MessageId, Reason, Stage, StoreError, Timestamp, UserId};
 use tokio::sync::mpsc;
 
 use crate::router::InFlight;
@@ -174,6 +174,13 @@ async fn settle(
             }
             count(&steps);
             let mut set = WriteSet::default();
+            if expected.is_none() {
+                // The session was faster than the router: the funnel still counts every stage.
+                for stage in [Stage::Targeted, Stage::SentOnline] {
+                    set.events
+                        .push(delivery.event(Happened::new(stage, None), now));
+                }
+            }
             situation::write(&mut set, &delivery, expected, steps, now);
             sets.push(set);
             written.push(group);

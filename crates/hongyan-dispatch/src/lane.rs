@@ -29,6 +29,11 @@ use crate::service::Ports;
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// A vendor's pause up to this long is waited out in the lane; a longer one sends its shipments back to the work store.
 const PAUSE_IN_LANE_MAX: Duration = Duration::from_millis(500);
+/// First pause of a lane that its vendor asked to slow down; doubles while it goes on asking. The delivery itself waits as
+/// long as the vendor said: many vendors count by device, so that one busy device must not stop the lane for a minute.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+/// Longest pause of a lane: recovery is noticed within this.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// When a shipment that found the lane full may come again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
 /// Grace over the vendor's deadline before the call is given up from outside.
@@ -190,6 +195,8 @@ impl Lanes {
 #[derive(Debug)]
 struct Health {
     breaker: Breaker,
+    /// Answers in a row that asked to slow down.
+    slowed: u32,
     paused_until: Timestamp,
 }
 
@@ -204,6 +211,7 @@ impl Lane {
         let now = self.inner.ports.clock.now();
         let health = Arc::new(Mutex::new(Health {
             breaker: Breaker::default(),
+            slowed: 0,
             paused_until: Timestamp(0),
         }));
         let mut pace: Option<(u64, Bucket, Arc<Semaphore>)> = None;
@@ -498,22 +506,28 @@ impl Lane {
         let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answered = false;
         let mut failed = false;
+        let mut slowed = None;
         for verdict in verdicts {
             match verdict {
                 Verdict::Retry {
                     reason: Reason::VendorRateLimited,
                     after,
                     ..
-                } => {
-                    let pause = after
-                        .unwrap_or(Duration::from_secs(1))
-                        .min(Duration::from_secs(300));
-                    health.paused_until = health.paused_until.max(now.plus(pause));
-                    answered = true;
-                }
+                } => slowed = slowed.max(Some(after.unwrap_or(PAUSE_MAX))),
                 Verdict::Retry { .. } => failed = true,
                 _ => answered = true,
             }
+        }
+        if let Some(asked) = slowed.filter(|_| !answered) {
+            let pause = PAUSE_MIN
+                .saturating_mul(1 << health.slowed.min(8))
+                .min(PAUSE_MAX)
+                .min(asked);
+            health.slowed = health.slowed.saturating_add(1);
+            health.paused_until = health.paused_until.max(now.plus(pause));
+            answered = true;
+        } else if answered {
+            health.slowed = 0;
         }
         if answered {
             health.breaker.succeeded();

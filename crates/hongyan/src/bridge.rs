@@ -28,10 +28,15 @@ impl wanted::Services for Services {
         drafts: Vec<Draft>,
         idempotency: Option<wanted::IdempotencyKey>,
     ) -> Result<wanted::Accepted, ServiceError> {
-        let key =
-            idempotency.map(|i| IdempotencyKey { key: i.key, body_hash: i.body_hash });
+        let key = idempotency.map(|i| IdempotencyKey {
+            key: i.key,
+            body_hash: i.body_hash,
+        });
         match self.dispatch.intake().accept(app, drafts, key).await {
-            Ok(done) => Ok(wanted::Accepted { ids: done.ids, replayed: done.replayed }),
+            Ok(done) => Ok(wanted::Accepted {
+                ids: done.ids,
+                replayed: done.replayed,
+            }),
             Err(AcceptError::Invalid(faults)) => Err(ServiceError::Invalid(faults)),
             Err(AcceptError::KeyReused) => Err(ServiceError::KeyReused),
             Err(AcceptError::Store(error)) => Err(error.into()),
@@ -68,8 +73,16 @@ impl wanted::Services for Services {
         app: &AppId,
         id: MessageId,
     ) -> Result<wanted::RecallReport, ServiceError> {
-        let done = self.dispatch.recall().recall(app, id).await.map_err(not_found)?;
-        Ok(wanted::RecallReport { stopped: done.stopped, withdrawn: done.withdrawn })
+        let done = self
+            .dispatch
+            .recall()
+            .recall(app, id)
+            .await
+            .map_err(not_found)?;
+        Ok(wanted::RecallReport {
+            stopped: done.stopped,
+            withdrawn: done.withdrawn,
+        })
     }
 
     async fn login(
@@ -78,17 +91,29 @@ impl wanted::Services for Services {
         device: &DeviceId,
         user: &UserId,
     ) -> Result<(), ServiceError> {
-        self.dispatch.bindings().login(app, device, user).await.map_err(not_found)?;
+        self.dispatch
+            .bindings()
+            .login(app, device, user)
+            .await
+            .map_err(not_found)?;
         Ok(())
     }
 
     async fn logout(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError> {
-        self.dispatch.bindings().logout(app, device).await.map_err(not_found)?;
+        self.dispatch
+            .bindings()
+            .logout(app, device)
+            .await
+            .map_err(not_found)?;
         Ok(())
     }
 
     async fn kick(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError> {
-        self.dispatch.bindings().kick(app, device).await.map_err(not_found)?;
+        self.dispatch
+            .bindings()
+            .kick(app, device)
+            .await
+            .map_err(not_found)?;
         Ok(())
     }
 
@@ -111,9 +136,16 @@ impl wanted::Services for Services {
         name: &CredentialName,
         new: wanted::NewCredential,
     ) -> Result<(), ServiceError> {
-        let new =
-            NewCredential { config: new.config, endpoint: new.endpoint, limits: new.limits };
-        self.dispatch.credentials().put(app, channel, name, new).await.map_err(credential)?;
+        let new = NewCredential {
+            config: new.config,
+            endpoint: new.endpoint,
+            limits: new.limits,
+        };
+        self.dispatch
+            .credentials()
+            .put(app, channel, name, new)
+            .await
+            .map_err(credential)?;
         Ok(())
     }
 
@@ -135,18 +167,28 @@ impl wanted::Services for Services {
         name: &CredentialName,
     ) -> Result<CheckReport, ServiceError> {
         let credentials = self.dispatch.credentials();
-        credentials.check(app, channel, name, VENDOR_CALL_DEADLINE).await.map_err(credential)
+        credentials
+            .check(app, channel, name, VENDOR_CALL_DEADLINE)
+            .await
+            .map_err(credential)
     }
 }
 
 fn would(from: Would) -> wanted::Would {
     match from {
-        Would::Online { until, otherwise } => {
-            wanted::Would::Online { until, otherwise: Box::new(would(*otherwise)) }
-        }
-        Would::Push { channel, credential, parcel } => {
-            wanted::Would::Push { channel, credential, parcel }
-        }
+        Would::Online { until, otherwise } => wanted::Would::Online {
+            until,
+            otherwise: Box::new(would(*otherwise)),
+        },
+        Would::Push {
+            channel,
+            credential,
+            parcel,
+        } => wanted::Would::Push {
+            channel,
+            credential,
+            parcel,
+        },
         Would::Hold { until, reason } => wanted::Would::Hold { until, reason },
         Would::End(reason) => wanted::Would::End(reason),
     }
@@ -163,7 +205,9 @@ fn credential(error: CredentialError) -> ServiceError {
     match error {
         CredentialError::UnknownChannel(channel) => ServiceError::UnknownChannel(channel),
         CredentialError::Invalid(faults) => ServiceError::Config(faults),
-        CredentialError::Missing { .. } => ServiceError::NotFound { entity: "credential" },
+        CredentialError::Missing { .. } => ServiceError::NotFound {
+            entity: "credential",
+        },
         CredentialError::Store(error) => error.into(),
         other @ (CredentialError::Seal { .. } | CredentialError::Channel(_)) => {
             ServiceError::Credential(other.to_string())
@@ -186,15 +230,19 @@ impl wanted::Connect for Connect {
         use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
         match hongyan_gateway::handshake::check(method, version, headers, origins) {
             Ok(accepted) => {
-                let accept = HeaderValue::from_str(&accepted.accept).map_err(|_| wanted::Refused {
-                    status: http::StatusCode::BAD_REQUEST,
-                    headers: Vec::new(),
-                    detail: "Sec-WebSocket-Key is not 16 bytes of base64".to_owned(),
-                })?;
+                let accept =
+                    HeaderValue::from_str(&accepted.accept).map_err(|_| wanted::Refused {
+                        status: http::StatusCode::BAD_REQUEST,
+                        headers: Vec::new(),
+                        detail: "Sec-WebSocket-Key is not 16 bytes of base64".to_owned(),
+                    })?;
                 Ok(wanted::Upgrade {
                     headers: vec![
                         (SEC_WEBSOCKET_ACCEPT, accept),
-                        (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(accepted.subprotocol)),
+                        (
+                            SEC_WEBSOCKET_PROTOCOL,
+                            HeaderValue::from_static(accepted.subprotocol),
+                        ),
                     ],
                     subprotocol: accepted.subprotocol,
                 })
@@ -213,7 +261,9 @@ impl wanted::Connect for Connect {
 
     fn adopt(&self, adopted: wanted::Adopted) {
         use hongyan_gateway::{Encoding, Socket};
-        let Some(encoding) = Encoding::from_subprotocol(adopted.subprotocol) else { return };
+        let Some(encoding) = Encoding::from_subprotocol(adopted.subprotocol) else {
+            return;
+        };
         // A dropped socket is a closed one: the client comes back after its own wait.
         let permit = match self.0.admit(adopted.peer.ip()) {
             Ok(permit) => permit,

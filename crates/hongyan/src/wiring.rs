@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use hongyan_api::key;
 use hongyan_api::Api;
+use hongyan_api::key;
 use hongyan_channels::Egress;
 use hongyan_core::app::{Key, KeyKind};
 use hongyan_core::limits::LEDGER_TTL;
@@ -19,9 +19,9 @@ use hongyan_embedded::Embedded;
 use hongyan_gateway::{Gateway, Hub};
 
 use crate::bridge;
-use crate::control;
 use crate::clock::{SystemClock, SystemDice};
 use crate::config::{self, Config};
+use crate::control;
 use crate::data::{self, DataDir};
 use crate::seal::MasterSeal;
 use crate::shutdown::Shutdown;
@@ -69,7 +69,10 @@ impl Node {
     pub(crate) async fn start(config: Config, sandboxed: Sandboxed) -> anyhow::Result<Self> {
         let data = config.server.data.clone();
         let state = DataDir::prepare(&data).with_context(|| {
-            format!("the data directory {} cannot be used; choose another with --data", data.display())
+            format!(
+                "the data directory {} cannot be used; choose another with --data",
+                data.display()
+            )
         })?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let dice: Arc<dyn Dice> = Arc::new(SystemDice::default());
@@ -163,14 +166,24 @@ impl Node {
         });
         match control::listen(&data) {
             Ok(listener) => {
-                tasks.spawn("control", control::serve(listener, engine.clone(), sweeper_stop.clone()));
+                tasks.spawn(
+                    "control",
+                    control::serve(listener, engine.clone(), sweeper_stop.clone()),
+                );
             }
-            Err(error) => tracing::warn!(%error, "no control socket: backup and doctor work only while the server is stopped"),
+            Err(error) => {
+                tracing::warn!(%error, "no control socket: backup and doctor work only while the server is stopped")
+            }
         }
-        tasks.spawn("sweeper", sweep(engine.clone(), Arc::clone(&clock), sweeper_stop));
+        tasks.spawn(
+            "sweeper",
+            sweep(engine.clone(), Arc::clone(&clock), sweeper_stop),
+        );
         let serving = api.clone();
         tasks.spawn_essential("api", api_stop.clone(), async move {
-            serving.serve(listener, tls, async move { api_stop.stopped().await }).await;
+            serving
+                .serve(listener, tls, async move { api_stop.stopped().await })
+                .await;
             let _nobody_waits = ended.send(());
         });
         api.set_ready(true);
@@ -200,7 +213,11 @@ impl Node {
 
     /// `http://…` or `https://…` of this node, as seen from this machine.
     pub(crate) fn url(&self) -> String {
-        let scheme = if self.config.http.tls_cert.is_some() { "https" } else { "http" };
+        let scheme = if self.config.http.tls_cert.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         format!("{scheme}://{}", self.address())
     }
 
@@ -240,7 +257,9 @@ impl Node {
             })
             .step("close sessions", step, async { self.stop_gateway.stop() })
             .step("stop sweeping", step, async { self.stop_sweeper.stop() })
-            .step("close the store", lanes, async { self.engine.close().await })
+            .step("close the store", lanes, async {
+                self.engine.close().await
+            })
             .run()
             .await;
     }
@@ -275,9 +294,11 @@ async fn listen(
     config: &Config,
 ) -> anyhow::Result<(tokio::net::TcpListener, Option<Arc<rustls::ServerConfig>>)> {
     let address = config.http.listen;
-    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
-        format!("http.listen: {address} is not free; stop what uses it or set another address")
-    })?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| {
+            format!("http.listen: {address} is not free; stop what uses it or set another address")
+        })?;
     let tls = match (&config.http.tls_cert, &config.http.tls_key) {
         (Some(cert), Some(key)) => Some(Arc::new(tls(cert, key)?)),
         _ => None,
@@ -290,7 +311,12 @@ fn tls(cert: &Path, key: &Path) -> anyhow::Result<rustls::ServerConfig> {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("http.tls_cert: {} holds no PEM certificates", cert.display()))?;
+        .with_context(|| {
+            format!(
+                "http.tls_cert: {} holds no PEM certificates",
+                cert.display()
+            )
+        })?;
     let key = PrivateKeyDer::from_pem_file(key)
         .with_context(|| format!("http.tls_key: {} holds no PEM key", key.display()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -350,9 +376,10 @@ async fn sweep(engine: Embedded, clock: Arc<dyn Clock>, mut stop: crate::tasks::
             () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
         let now = clock.now();
-        let long_ago = Timestamp(now.millis().saturating_sub(
-            i64::try_from(LEDGER_TTL.as_millis()).unwrap_or(i64::MAX),
-        ));
+        let long_ago = Timestamp(
+            now.millis()
+                .saturating_sub(i64::try_from(LEDGER_TTL.as_millis()).unwrap_or(i64::MAX)),
+        );
         for _ in 0..100 {
             let swept = match (engine.maintain(now).await, ledger.expire(long_ago).await) {
                 (Ok(a), Ok(b)) => a + b,

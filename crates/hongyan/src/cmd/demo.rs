@@ -61,14 +61,23 @@ async fn go(args: Args) -> anyhow::Result<()> {
     let data = config.server.data.clone();
     let mut signals = Signals::take()?;
     crate::data::DataDir::prepare(&data).with_context(|| {
-        format!("the data directory {} cannot be used; choose another with --data", data.display())
+        format!(
+            "the data directory {} cannot be used; choose another with --data",
+            data.display()
+        )
     })?;
-    let sandbox = start_sandbox(&data, config.sandbox.control_listen, config.sandbox.vendors_listen)
-        .await
-        .context("the sandbox does not start")?;
+    let sandbox = start_sandbox(
+        &data,
+        config.sandbox.control_listen,
+        config.sandbox.vendors_listen,
+    )
+    .await
+    .context("the sandbox does not start")?;
     let handle = sandbox.handle();
-    let trusted =
-        Sandboxed { roots_pem: Some(handle.ca_pem().to_owned()), allow_loopback: true };
+    let trusted = Sandboxed {
+        roots_pem: Some(handle.ca_pem().to_owned()),
+        allow_loopback: true,
+    };
     let node = Node::start(config, trusted).await?;
     let facts = set_up(&node, &handle, &data).await?;
     handle.attach(&facts.api, &facts.client_key)?;
@@ -115,10 +124,24 @@ async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Fa
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let all = vec![Scope::Send, Scope::Read, Scope::Manage];
     let earlier_keys = earlier.map(|e| (e.server_key, e.client_key)).unzip();
-    let server_key =
-        keep_or_make(node, &app, KeyKind::Server, "demo-server", all, earlier_keys.0).await?;
-    let client_key =
-        keep_or_make(node, &app, KeyKind::Client, "demo-client", vec![], earlier_keys.1).await?;
+    let server_key = keep_or_make(
+        node,
+        &app,
+        KeyKind::Server,
+        "demo-server",
+        all,
+        earlier_keys.0,
+    )
+    .await?;
+    let client_key = keep_or_make(
+        node,
+        &app,
+        KeyKind::Client,
+        "demo-client",
+        vec![],
+        earlier_keys.1,
+    )
+    .await?;
     let name = CredentialName::parse("default")?;
     for (channel, config) in credentials(sandbox.accounts())? {
         let new = NewCredential {
@@ -134,7 +157,10 @@ async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Fa
             .with_context(|| format!("the sandbox's credential for {channel} is not accepted"))?;
     }
     let admin = std::fs::read_to_string(data.join(ADMIN_KEY_FILE)).with_context(|| {
-        format!("{ADMIN_KEY_FILE} is missing from {}; start with an empty directory", data.display())
+        format!(
+            "{ADMIN_KEY_FILE} is missing from {}; start with an empty directory",
+            data.display()
+        )
     })?;
     Ok(Facts {
         api: node.url(),
@@ -160,7 +186,11 @@ async fn keep_or_make(
     earlier: Option<String>,
 ) -> anyhow::Result<String> {
     if let Some(text) = earlier
-        && node.registry.key_by_hash(&key::hash(&text)).await?.is_some_and(|k| k.kind == kind)
+        && node
+            .registry
+            .key_by_hash(&key::hash(&text))
+            .await?
+            .is_some_and(|k| k.kind == kind)
     {
         return Ok(text);
     }

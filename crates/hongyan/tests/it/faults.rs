@@ -58,14 +58,17 @@ fn matrix(kind: &Kind) {
             other.channel
         );
         let reason = match fault {
-            "unavailable" | "goaway" | "reset" | "malformed" => "vendor_unavailable",
+            // Held for longer than the deadline, a call is broken off.
+            "unavailable" | "goaway" | "reset" | "malformed" | "slow" => "vendor_unavailable",
             "rate_limited" => "vendor_rate_limited",
             "quota_exhausted" => "quota_exhausted",
             "token_invalid" => "token_invalid",
+            "auth_expired" if kind.brand == "huawei" => "vendor_unavailable",
             "auth_expired" => "credential_invalid",
             _ => "",
         };
-        // A slow vendor, and a channel that mends a closed connection by itself, may just take it.
+        // A slow vendor, and a channel that mends a closed connection by itself, may just take it; Huawei takes what is
+        // over its quota and tells by a receipt.
         let taken = || {
             demo.trace(&id)
                 .iter()
@@ -74,7 +77,8 @@ fn matrix(kind: &Kind) {
         until(&format!("{reason} or acceptance under {fault}"), || {
             let told = demo.trace(&id).iter().any(|e| e["reason"] == reason);
             let mends = ["slow", "goaway", "auth_expired"].contains(&fault)
-                || (kind.channel == "xiaomi" && fault == "token_invalid");
+                || (kind.channel == "xiaomi" && fault == "token_invalid")
+                || (kind.brand == "huawei" && fault == "quota_exhausted");
             (told || (mends && taken())).then_some(())
         });
         let (status, _) = demo.sandbox("DELETE", &path, &Value::Null);

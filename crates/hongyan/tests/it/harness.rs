@@ -198,7 +198,7 @@ impl Demo {
 
     /// Waits until the person sees it; answers how it came.
     pub(crate) fn sees(&self, phone: &str, message: &str) -> String {
-        until("the message in the tray", || {
+        until(&format!("{message} in the tray of {phone}"), || {
             self.shown(phone, message).first()?["via"]
                 .as_str()
                 .map(str::to_owned)
@@ -252,11 +252,16 @@ impl Demo {
     /// Waits until the user has, or has not, a live connection.
     pub(crate) fn until_online(&self, user: &str, wanted: bool) {
         let path = format!("/v1/users/{user}/presence");
-        until(&format!("{user} online: {wanted}"), || {
+        let reached = reach(|| {
             let (status, answer) = self.api("GET", &path, &Value::Null);
             let online = status == 200 && answer["online"] == true;
             (online == wanted).then_some(())
         });
+        if reached.is_none() {
+            let presence = self.api("GET", &path, &Value::Null);
+            let phones = self.sandbox("GET", "/phones", &Value::Null);
+            panic!("{user} online: {wanted} never came: {presence:?} {phones:?}");
+        }
     }
 }
 
@@ -304,14 +309,18 @@ pub(crate) fn hello(user: &str) -> Value {
 
 /// Polls until there is an answer.
 pub(crate) fn until<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
+    reach(ask).unwrap_or_else(|| panic!("waited in vain for {what}"))
+}
+
+fn reach<T>(ask: impl Fn() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
-    loop {
+    while Instant::now() < deadline {
         if let Some(answer) = ask() {
-            return answer;
+            return Some(answer);
         }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+    None
 }
 
 /// One JSON call.
@@ -394,9 +403,10 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
             copy_tree(&entry.path(), &target);
-        } else {
+        } else if kind.is_file() {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
