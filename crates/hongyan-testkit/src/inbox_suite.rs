@@ -1,6 +1,10 @@
 //! The promises of [`Inbox`](hongyan_core::port::Inbox).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a case fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "this is how a case fails"
+)]
 
 use hongyan_core::limits::INBOX_LEN_MAX;
 use hongyan_core::message::{Audience, Target};
@@ -214,8 +218,7 @@ async fn a_new_binding_sees_only_what_comes_after_it(subject: &mut dyn Subject) 
     store(&ports, vec![append(3, &user_list("u1"))]).await;
     let page = read(&ports, &me, None, 10).await;
     assert_eq!(ids(&page), numbers(3..=3));
-    let mut version = 1;
-    for (user, n) in [("u2", 4), ("u1", 5)] {
+    for (version, user, n) in [(1, "u2", 4), (2, "u1", 5)] {
         let moved = Device {
             binding: version + 1,
             version: version + 1,
@@ -226,7 +229,6 @@ async fn a_new_binding_sees_only_what_comes_after_it(subject: &mut dyn Subject) 
             .put_device(moved, Some(version))
             .await
             .unwrap();
-        version += 1;
         let me = reader("d1", Some(user));
         assert!(ids(&read(&ports, &me, None, 10).await).is_empty(), "{user}");
         // A cursor of the earlier binding does not lead back into it.

@@ -1,6 +1,10 @@
 //! The promises of [`Ledger`](hongyan_core::port::Ledger).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a case fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "this is how a case fails"
+)]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,6 +1,10 @@
 //! The promises of [`Quota`](hongyan_core::port::Quota).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a case fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "this is how a case fails"
+)]
 
 use crate::sample::*;
 use crate::suite::{Subject, cases};

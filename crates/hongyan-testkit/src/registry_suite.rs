@@ -154,7 +154,10 @@ async fn only_the_exact_token_is_killed(subject: &mut dyn Subject) {
     assert!(!kill("t0").await.unwrap());
     assert!(kill("t1").await.unwrap());
     assert!(!kill("t1").await.unwrap(), "it is dead already");
-    let stored = registry.devices(&app, &[id.clone()]).await.unwrap();
+    let stored = registry
+        .devices(&app, std::slice::from_ref(&id))
+        .await
+        .unwrap();
     assert!(!stored[0].as_ref().unwrap().tokens[0].is_active());
     assert_eq!(
         registry.device_by_token(&app, &fcm, "t1").await.unwrap(),
@@ -217,7 +220,13 @@ async fn a_deleted_device_frees_what_it_had(subject: &mut dyn Subject) {
         .unwrap();
     assert!(registry.delete_device(&app, &id).await.unwrap());
     assert!(!registry.delete_device(&app, &id).await.unwrap());
-    assert_eq!(registry.devices(&app, &[id.clone()]).await.unwrap(), [None]);
+    assert_eq!(
+        registry
+            .devices(&app, std::slice::from_ref(&id))
+            .await
+            .unwrap(),
+        [None]
+    );
     let fcm = channel("fcm");
     assert_eq!(
         registry.device_by_token(&app, &fcm, "t1").await.unwrap(),
@@ -374,7 +383,10 @@ async fn a_touch_moves_last_seen_forward_only(subject: &mut dyn Subject) {
     let id = device_id("d1");
     for ms in [500, 100] {
         registry.touch_device(&app(), &id, at(ms)).await.unwrap();
-        let stored = registry.devices(&app(), &[id.clone()]).await.unwrap();
+        let stored = registry
+            .devices(&app(), std::slice::from_ref(&id))
+            .await
+            .unwrap();
         let stored = stored[0].as_ref().unwrap();
         assert_eq!((stored.last_seen, stored.version), (at(500), 1));
     }
@@ -528,7 +540,7 @@ async fn apps_do_not_see_each_other(subject: &mut dyn Subject) {
             .unwrap();
         assert_eq!(of, [vec![phone.clone()]]);
         let page = registry.device_page(&phone.app, None, 10).await.unwrap();
-        assert_eq!(page, [phone.clone()]);
+        assert_eq!(page.as_slice(), std::slice::from_ref(phone));
     }
     let (app_2, id) = (app_id("app-2"), device_id("d1"));
     assert!(registry.delete_device(&app_2, &id).await.unwrap());

@@ -1,6 +1,10 @@
 //! The promises of [`Work`](hongyan_core::port::Work).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a case fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "this is how a case fails"
+)]
 
 use std::time::Duration;
 
