@@ -42,6 +42,7 @@ async fn phones_over_http() {
             .unwrap()
             .starts_with("text/html")
     );
+    assert!(page.text.contains(&id), "no first picture");
     assert!(
         !page.text.contains("http://") && !page.text.contains("https://"),
         "external asset"
