@@ -175,7 +175,7 @@ pub(crate) fn release_all(store: &Store) -> Result<(), StoreError> {
         txn.keep();
         // The writer has nothing to do yet; a crash in between only repeats this.
         let (changes, _) = txn.into_changes();
-        store.backend().write(changes, Durability::Synced)?;
+        store.backend().write(&changes, Durability::Synced)?;
     }
 }
 

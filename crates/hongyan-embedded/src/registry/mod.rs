@@ -29,6 +29,8 @@ const DEVICES_OF_USER_MAX: usize = 500;
 const LIST_MAX: usize = 10_000;
 /// Devices written in one slice of an import, so that it delays a push by one batch at most.
 const IMPORT_SLICE: usize = 256;
+/// Subscriptions changed in one slice.
+const TOPIC_SLICE: usize = 1_000;
 /// A device's bytes in the writer's queue, roughly.
 const DEVICE_COST: usize = 1_024;
 
@@ -461,11 +463,14 @@ impl Registry for EmbeddedRegistry {
         topic: &Topic,
         devices: &[DeviceId],
     ) -> Result<(), StoreError> {
-        let (app, topic, devices) = (app.clone(), topic.clone(), devices.to_vec());
-        self.write(256 * devices.len(), move |txn| {
-            topic::subscribe(txn, &app, &topic, &devices)
-        })
-        .await
+        for slice in devices.chunks(TOPIC_SLICE) {
+            let (app, topic, slice) = (app.clone(), topic.clone(), slice.to_vec());
+            self.write(256 * slice.len(), move |txn| {
+                topic::subscribe(txn, &app, &topic, &slice)
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     async fn unsubscribe(
@@ -474,11 +479,14 @@ impl Registry for EmbeddedRegistry {
         topic: &Topic,
         devices: &[DeviceId],
     ) -> Result<(), StoreError> {
-        let (app, topic, devices) = (app.clone(), topic.clone(), devices.to_vec());
-        self.write(256 * devices.len(), move |txn| {
-            topic::unsubscribe(txn, &app, &topic, &devices)
-        })
-        .await
+        for slice in devices.chunks(TOPIC_SLICE) {
+            let (app, topic, slice) = (app.clone(), topic.clone(), slice.to_vec());
+            self.write(256 * slice.len(), move |txn| {
+                topic::unsubscribe(txn, &app, &topic, &slice)
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     async fn topics_of(&self, app: &AppId, id: &DeviceId) -> Result<Vec<Subscription>, StoreError> {

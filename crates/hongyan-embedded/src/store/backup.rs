@@ -335,13 +335,13 @@ fn load(path: &Path, backend: &dyn Backend, number: u64, dir: &Path) -> Result<(
         });
         if bytes >= LOAD_BYTES {
             bytes = 0;
-            backend.write(std::mem::take(&mut batch), Durability::Buffered)?;
+            backend.write(&std::mem::take(&mut batch), Durability::Buffered)?;
         }
         Ok(())
     })?;
     let epoch = fresh_epoch();
     batch.extend(founding(epoch, number));
-    backend.write(batch, Durability::Synced)?;
+    backend.write(&batch, Durability::Synced)?;
     let watermark = Watermark {
         epoch,
         number,

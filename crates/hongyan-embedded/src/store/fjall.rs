@@ -123,7 +123,7 @@ impl Backend for FjallBackend {
         ENGINE
     }
 
-    fn write(&self, changes: Vec<Change>, durability: Durability) -> Result<(), StoreError> {
+    fn write(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
         let mode = match durability {
             Durability::Synced => PersistMode::SyncData,
             Durability::Buffered => PersistMode::Buffer,
@@ -131,9 +131,9 @@ impl Backend for FjallBackend {
         let mut batch = self.database.batch().durability(Some(mode));
         for change in changes {
             let keyspace = self.space(change.space);
-            match change.value {
-                Some(value) => batch.insert(keyspace, change.key, value),
-                None => batch.remove(keyspace, change.key),
+            match &change.value {
+                Some(value) => batch.insert(keyspace, change.key.as_slice(), value.as_slice()),
+                None => batch.remove(keyspace, change.key.as_slice()),
             }
         }
         batch.commit().map_err(fault(Certainty::Unknown))

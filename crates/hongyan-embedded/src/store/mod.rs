@@ -119,7 +119,7 @@ pub trait Backend: Read + fmt::Debug {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; whether the changes are there is then unknown.
-    fn write(&self, changes: Vec<Change>, durability: Durability) -> Result<(), StoreError>;
+    fn write(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError>;
 
     /// A view that later writes do not change. Short-lived: it holds back compaction.
     ///

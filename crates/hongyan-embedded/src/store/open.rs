@@ -389,7 +389,7 @@ fn inspect(backend: &dyn Backend, options: &Options, dir: &Path) -> Result<Found
         })
         .collect();
     changes.extend(founding(epoch, base));
-    backend.write(changes, Durability::Synced).map_err(fault)?;
+    backend.write(&changes, Durability::Synced).map_err(fault)?;
     Ok(Found {
         epoch,
         number: base,
@@ -414,7 +414,7 @@ fn found_new(backend: &dyn Backend, dir: &Path) -> Result<Found, Founding> {
         .write(dir)
         .map_err(|e| Founding::Io(io_error(&super::watermark::path(dir))(e)))?;
     backend
-        .write(founding(epoch, 0), Durability::Synced)
+        .write(&founding(epoch, 0), Durability::Synced)
         .map_err(Founding::Store)?;
     Ok(Found {
         epoch,
@@ -615,6 +615,8 @@ impl Keeper {
 
     fn keep(&mut self, closing: bool) {
         self.look_at_disk();
+        let waiting = u32::try_from(self.shared.queued()).unwrap_or(u32::MAX);
+        metrics::gauge!("hongyan_store_queue_len_now").set(waiting);
         let number = self.shared.durable.load(Ordering::Acquire);
         let closed = closing && !self.shared.has_failed();
         if number == self.written && !closed {

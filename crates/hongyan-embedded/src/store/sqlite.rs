@@ -179,7 +179,7 @@ impl Backend for SqliteBackend {
         ENGINE
     }
 
-    fn write(&self, changes: Vec<Change>, durability: Durability) -> Result<(), StoreError> {
+    fn write(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
         let connection = lock(&self.writer);
         let synchronous = match durability {
             Durability::Synced => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
@@ -187,7 +187,7 @@ impl Backend for SqliteBackend {
         };
         connection
             .execute_batch(synchronous)
-            .and_then(|()| apply(&connection, &changes))
+            .and_then(|()| apply(&connection, changes))
             .and_then(|()| connection.execute_batch("COMMIT"))
             .map_err(|e| {
                 if !connection.is_autocommit() {

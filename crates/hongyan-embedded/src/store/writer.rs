@@ -105,6 +105,11 @@ impl Shared {
         self.room.store(room as u8, Ordering::Relaxed);
     }
 
+    /// Operations that wait for the writer.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
@@ -438,20 +443,15 @@ impl Loop {
         }
         let ops = ran.len();
         let (mut changes, after) = txn.into_changes();
-        let changed: Vec<(Space, Vec<u8>)> = if self.setup.observers.is_empty() {
-            Vec::new()
-        } else {
-            changes.iter().map(|c| (c.space, c.key.clone())).collect()
-        };
         changes.push(chain_change(number));
-        if let Err(e) = self.write_through(changes, durability) {
+        if let Err(e) = self.write_through(&changes, durability) {
             self.fail(number, &e);
             return self.refuse(ran, Certainty::Unknown);
         }
         self.written(number, durability);
-        for (space, key) in changed {
+        for change in &changes {
             for observer in &self.setup.observers {
-                observer(space, &key);
+                observer(change.space, &change.key);
             }
         }
         for run in after {
@@ -465,11 +465,7 @@ impl Loop {
     }
 
     /// Writes; an engine's panic is a failed commit.
-    fn write_through(
-        &self,
-        changes: Vec<Change>,
-        durability: Durability,
-    ) -> Result<(), StoreError> {
+    fn write_through(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
         let backend = &self.setup.backend;
         catch_unwind(AssertUnwindSafe(|| backend.write(changes, durability))).unwrap_or_else(|_| {
             let what = "the engine panicked while it wrote";
@@ -494,7 +490,7 @@ impl Loop {
     fn sync(&mut self) {
         let number = self.setup.number + 1;
         let change = vec![chain_change(number)];
-        match self.write_through(change, Durability::Synced) {
+        match self.write_through(&change, Durability::Synced) {
             Ok(()) => self.written(number, Durability::Synced),
             Err(e) => {
                 self.unsynced = None;

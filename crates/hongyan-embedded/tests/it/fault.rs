@@ -58,7 +58,7 @@ impl Backend for Faulty {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
-    fn write(&self, changes: Vec<Change>, durability: Durability) -> Result<(), StoreError> {
+    fn write(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
         self.control.writes.fetch_add(1, Ordering::SeqCst);
         let mut shut = self.control.shut.lock().unwrap();
         while *shut {
