@@ -99,7 +99,8 @@ fn document(routes: &[Route]) -> Value {
             .or_insert_with(|| json!({}));
         path[route.method.as_str().to_ascii_lowercase()] = operation;
     }
-    let schemas = generator.take_definitions(true);
+    let mut schemas = Value::Object(generator.take_definitions(true));
+    without_null_defaults(&mut schemas);
     json!({
         "openapi": "3.1.1",
         "info": {
@@ -122,6 +123,20 @@ fn document(routes: &[Route]) -> Value {
             "code": code.as_str(), "status": code.status().as_u16(), "title": code.title(),
         })).collect::<Vec<_>>(),
     })
+}
+
+/// "Absent means null" is said by every field that is not required; saying it again is noise.
+fn without_null_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("default") == Some(&Value::Null) {
+                fields.remove("default");
+            }
+            fields.values_mut().for_each(without_null_defaults);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_null_defaults),
+        _ => {}
+    }
 }
 
 fn bearer(description: &str) -> Value {
@@ -203,6 +218,7 @@ fn parameters(route: &Route, generator: &mut schemars::SchemaGenerator) -> Vec<V
             .cloned()
             .unwrap_or_default();
         for (name, mut schema) in fields {
+            without_null_defaults(&mut schema);
             let description = schema
                 .as_object_mut()
                 .and_then(|s| s.remove("description"))

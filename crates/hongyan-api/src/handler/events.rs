@@ -2,19 +2,24 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
 
+use hongyan_core::app::Scope;
 use hongyan_core::limits::EVENTS_PAGE_LEN_MAX;
 use hongyan_core::port::EventFilter;
 use hongyan_core::{AppId, DeviceId, MessageId, StoreError, UserId};
 
 use super::messages::message_id;
 use crate::api::Api;
+use crate::auth::{self, Who};
 use crate::options::TAIL_BEAT;
 use crate::problem::{Code, Problem};
 use crate::reply::{Raw, Reply};
@@ -159,6 +164,9 @@ pub(crate) async fn tail(call: Call<TailQuery>) -> Result<Raw, Problem> {
         app,
         filter,
         after: from,
+        beat_at: Instant::now() + TAIL_BEAT,
+        headers: call.parts.headers,
+        peer: call.parts.peer.ip(),
         _permit: permit,
     };
     tokio::spawn(tail.run(sender, closing));
@@ -183,11 +191,24 @@ struct Tail {
     app: AppId,
     filter: EventFilter,
     after: u64,
+    /// When a comment is due.
+    beat_at: Instant,
+    /// What let the reader in, to be asked again.
+    headers: HeaderMap,
+    peer: IpAddr,
     _permit: OwnedSemaphorePermit,
 }
 
+/// What wakes a tail.
+enum Woken {
+    Chunk(Result<Bytes, StoreError>),
+    /// It is time to see whether the key still lets the reader in.
+    Recheck,
+    Over,
+}
+
 impl Tail {
-    /// Ends when the reader goes, the server closes, or the ledger fails: the reader comes back with its last id.
+    /// Ends when the reader goes, its key is deleted, the server closes, or the ledger fails: a reader comes back with its last id.
     async fn run(mut self, sender: mpsc::Sender<Bytes>, mut closing: watch::Receiver<bool>) {
         // A first comment at once, so that everybody on the way sees an open stream.
         if sender
@@ -197,14 +218,24 @@ impl Tail {
         {
             return;
         }
+        let every = self.api.options().cache_ttl;
+        let mut check_at = Instant::now() + every;
         loop {
-            let chunk = tokio::select! {
-                chunk = self.next() => chunk,
-                () = sender.closed() => return,
-                _ = closing.wait_for(|closing| *closing) => return,
+            let woken = tokio::select! {
+                _ = closing.wait_for(|closing| *closing) => Woken::Over,
+                () = sender.closed() => Woken::Over,
+                () = tokio::time::sleep_until(check_at) => Woken::Recheck,
+                chunk = self.next() => Woken::Chunk(chunk),
             };
-            match chunk {
-                Ok(chunk) => {
+            match woken {
+                Woken::Over => return,
+                Woken::Recheck => {
+                    if !self.may_read().await {
+                        return;
+                    }
+                    check_at = Instant::now() + every;
+                }
+                Woken::Chunk(Ok(chunk)) => {
                     let sent = tokio::select! {
                         sent = sender.send(chunk) => sent,
                         _ = closing.wait_for(|closing| *closing) => return,
@@ -213,7 +244,7 @@ impl Tail {
                         return;
                     }
                 }
-                Err(error) => {
+                Woken::Chunk(Err(error)) => {
                     tracing::warn!(app = %self.app, error = %error, "a live tail ended: the ledger cannot be read");
                     return;
                 }
@@ -221,11 +252,21 @@ impl Tail {
         }
     }
 
-    /// The next events, or a comment after some silence.
+    /// Whether the key is still good. Being told to slow down, or a store that is away, does not end a stream.
+    async fn may_read(&self) -> bool {
+        let who = Who::Server(Scope::Read);
+        match auth::check(&self.api, who, &self.headers, self.peer, None).await {
+            Ok(_) => true,
+            Err(problem) => !matches!(
+                problem.code(),
+                Code::Unauthorized | Code::Forbidden | Code::NotFound
+            ),
+        }
+    }
+
+    /// The next events, or a comment after some silence. Nothing is lost when it is dropped and asked again.
     async fn next(&mut self) -> Result<Bytes, StoreError> {
         let ledger = std::sync::Arc::clone(&self.api.ports().ledger);
-        let beat = tokio::time::sleep(TAIL_BEAT);
-        tokio::pin!(beat);
         loop {
             // The head is read first: what is committed in between wakes the wait below.
             let head = ledger.head().await?;
@@ -234,11 +275,15 @@ impl Tail {
                 .await?;
             if let Some(last) = events.last() {
                 self.after = last.seq;
+                self.beat_at = Instant::now() + TAIL_BEAT;
                 return Ok(lines(events));
             }
             tokio::select! {
                 () = ledger.wait_after(head) => {}
-                () = &mut beat => return Ok(Bytes::from_static(b": hb\n\n")),
+                () = tokio::time::sleep_until(self.beat_at) => {
+                    self.beat_at = Instant::now() + TAIL_BEAT;
+                    return Ok(Bytes::from_static(b": hb\n\n"));
+                }
             }
         }
     }

@@ -105,6 +105,7 @@ pub(crate) struct ChannelsQuery {
 
 /// How each way out did.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChannelsReport")]
 pub(crate) struct Channels {
     /// First day that was counted.
     pub(crate) from: String,

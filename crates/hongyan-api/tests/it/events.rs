@@ -284,3 +284,26 @@ async fn the_tail_ends_when_the_server_stops() {
         .unwrap()
         .unwrap();
 }
+
+#[tokio::test]
+async fn the_tail_ends_when_its_key_is_deleted() {
+    let options = hongyan_api::Options {
+        cache_ttl: std::time::Duration::from_millis(20),
+        ..Default::default()
+    };
+    let mut w = crate::world::world_with(options, None).await;
+    let made = w
+        .post("/v1/apps/demo/keys", &w.admin, json!({"scopes": ["read"]}))
+        .await
+        .expect(201);
+    let sender = std::mem::replace(&mut w.server, made["secret"].as_str().unwrap().to_owned());
+    let mut tail = Tail::open(&w, "", None).await;
+    w.server = sender;
+    w.send("u1").await;
+    tail.event().await;
+    let path = format!("/v1/apps/demo/keys/{}", made["id"].as_str().unwrap());
+    w.call(Method::DELETE, &path, &w.admin, Value::Null)
+        .await
+        .expect(204);
+    assert_eq!(tail.block().await, None);
+}
