@@ -5,8 +5,6 @@
 pub const MARK_LEN: usize = 17;
 /// The topic of fan-out.
 pub const TOPIC: &str = "t";
-/// Messages that a client takes before it acknowledges them: half of its credit, as the SDK does.
-const ACK_EVERY: u32 = 16;
 
 /// A key of 16 bytes in base64; servers do not look at which.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -45,6 +43,7 @@ pub struct Speaker {
     /// Where it is.
     pub phase: Phase,
     index: u32,
+    ack_every: u32,
     unacked: u32,
     /// The end of a stream in which a mark may have begun.
     tail: Vec<u8>,
@@ -60,12 +59,13 @@ pub struct Heard {
 }
 
 impl Speaker {
-    /// A connection of the client with this number.
+    /// A connection of the client with this number, which acknowledges so many messages at once.
     #[must_use]
-    pub const fn new(index: u32) -> Self {
+    pub const fn new(index: u32, ack_every: u32) -> Self {
         Self {
             phase: Phase::Connecting,
             index,
+            ack_every,
             unacked: 0,
             tail: Vec::new(),
         }
@@ -204,7 +204,7 @@ impl Speaker {
         }
         heard.sent.extend(marks(payload));
         self.unacked += 1;
-        if self.unacked >= ACK_EVERY {
+        if self.unacked >= self.ack_every {
             self.unacked = 0;
             let cursor = &payload[21..];
             let end = cursor.iter().position(|byte| *byte == b'"').unwrap_or(0);
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_found_though_frames_split_it() {
-        let mut speaker = Speaker::new(0);
+        let mut speaker = Speaker::new(0, 16);
         speaker.phase = Phase::Ready;
         let text = format!("MSG t 1 20\r\n{}xyz\r\n", mark(0xabc));
         let (head, tail) = text.as_bytes().split_at(20);
@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn messages_are_acknowledged_by_the_half_credit() {
-        let mut speaker = Speaker::new(0);
+        let mut speaker = Speaker::new(0, 16);
         speaker.phase = Phase::Ready;
         let message = format!(r#"{{"t":"msg","cursor":"c9","body":"{}"}}"#, mark(7));
         let (mut heard, mut out) = (Heard::default(), Vec::new());

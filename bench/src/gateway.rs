@@ -16,7 +16,7 @@ use crate::drive::bar;
 use crate::process::{self, Running};
 use crate::quiet::nanos;
 use crate::report::Report;
-use crate::swarm::Swarm;
+use crate::swarm::{Clients, Swarm};
 
 /// Bytes of a message's text.
 const BODY_BYTES: usize = 200;
@@ -24,6 +24,8 @@ const BODY_BYTES: usize = 200;
 const BEATS: u32 = 5;
 /// Messages of a burst.
 const BURST_LEN: usize = 8;
+/// Messages that a client takes before it acknowledges them: half of its credit, as the SDK does.
+const ACK_EVERY: u32 = 16;
 /// Unicasts under way at once when saturating.
 const WINDOW: u64 = 256;
 /// Time for what is under way to arrive.
@@ -255,7 +257,12 @@ fn measure(server: &Server, args: &Args, report: &mut Report) -> anyhow::Result<
     let before = server.cpu()?;
     let followers = args.fanout.min(count);
     let dialect = server.kind.dialect();
-    let mut swarm = Swarm::open(address, dialect, count, followers, memory::token)?;
+    let clients = Clients {
+        tokens: (0..count as u32).map(memory::token).collect(),
+        followers,
+        ack_every: ACK_EVERY,
+    };
+    let mut swarm = Swarm::open(address, dialect, clients)?;
     let connecting = server.cpu()?.saturating_sub(before);
     settle(&mut swarm, Duration::from_secs(3))?;
     let held = process::memory(pid)?.saturating_sub(empty);

@@ -254,6 +254,13 @@ async fn over_http(
             if !(200..300).contains(&status) {
                 bail!("the server answered {status}: {}", String::from_utf8_lossy(&answer));
             }
+            if batch == 1 {
+                return Ok(1);
+            }
+            let answer: serde_json::Value = serde_json::from_slice(&answer)?;
+            if answer["accepted"] != batch {
+                bail!("some of a batch were refused: {answer}");
+            }
             Ok(batch as u64)
         }
     })

@@ -8,9 +8,11 @@
 //! Start reading at [`intake`], the smallest subject; then [`gateway`] with [`swarm`] (many
 //! connections on one thread) and [`dialect`] (what they speak).
 
+pub mod channels;
 pub mod child;
 pub mod dialect;
 pub mod drive;
+pub mod e2e;
 pub mod gateway;
 pub mod http;
 pub mod intake;
@@ -18,6 +20,7 @@ pub mod log_peer;
 pub mod process;
 pub mod quiet;
 pub mod report;
+pub mod start;
 pub mod swarm;
 
 use anyhow::Context as _;
@@ -38,6 +41,12 @@ enum What {
     Intake(intake::Args),
     /// Hold and feed WebSocket connections: the gateway beside other servers.
     Gateway(gateway::Args),
+    /// Send to a vendor: the APNs channel beside a bare HTTP/2 client.
+    Channels(channels::Args),
+    /// From an app server's request to a connected device, on a running server.
+    E2e(e2e::Args),
+    /// Import devices, kill, start again; memory of an idle server.
+    Start(start::Args),
     /// A process under measurement.
     #[command(hide = true)]
     Child(child::Args),
@@ -57,6 +66,9 @@ fn measure(args: Args, prefix: &[String]) -> anyhow::Result<()> {
     let report = match args.what {
         What::Intake(args) => intake::run(&args)?,
         What::Gateway(args) => gateway::run(&args, prefix)?,
+        What::Channels(args) => channels::run(&args, prefix)?,
+        What::E2e(args) => e2e::run(&args)?,
+        What::Start(args) => start::run(&args, prefix)?,
         What::Child(args) => return child::run(&args),
     };
     report.print(args.json)

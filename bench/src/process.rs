@@ -106,6 +106,14 @@ impl Running {
         self.child.stdout.take()
     }
 
+    /// How the process ended, if it did.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn ended(&mut self) -> std::io::Result<Option<std::process::ExitStatus>> {
+        self.child.try_wait()
+    }
+
     /// Waits until something listens on a port of loopback.
     ///
     /// # Errors
@@ -116,7 +124,7 @@ impl Running {
             if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.ended()? {
                 bail!("{} ended at once: {status}", self.name);
             }
             std::thread::sleep(Duration::from_millis(20));

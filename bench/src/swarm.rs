@@ -27,8 +27,16 @@ struct Connection {
     output: Vec<u8>,
 }
 
-/// The tokens that clients present, by number.
-pub type Tokens = fn(u32) -> String;
+/// Who connects.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// The device token of each, where the protocol has one.
+    pub tokens: Vec<String>,
+    /// How many of them, from the first, follow the topic.
+    pub followers: usize,
+    /// Messages that a client takes before it acknowledges them.
+    pub ack_every: u32,
+}
 
 /// Connections of one kind to one server.
 #[derive(Debug)]
@@ -37,8 +45,7 @@ pub struct Swarm {
     events: Events,
     connections: Vec<Connection>,
     dialect: Dialect,
-    followers: usize,
-    tokens: Tokens,
+    clients: Clients,
     buffer: Vec<u8>,
     ready: usize,
     gone: usize,
@@ -51,25 +58,18 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// Opens connections until all are authenticated and subscribed; the first `followers` of them
-    /// also follow the topic.
+    /// Opens connections until all are authenticated and subscribed.
     ///
     /// # Errors
     /// When the server refuses or drops one, or they are not ready in time.
-    pub fn open(
-        server: SocketAddr,
-        dialect: Dialect,
-        count: usize,
-        followers: usize,
-        tokens: Tokens,
-    ) -> anyhow::Result<Self> {
+    pub fn open(server: SocketAddr, dialect: Dialect, clients: Clients) -> anyhow::Result<Self> {
+        let count = clients.tokens.len();
         let mut swarm = Self {
             poll: Poll::new().context("the system gave no event queue")?,
             events: Events::with_capacity(4096),
             connections: Vec::with_capacity(count),
             dialect,
-            followers,
-            tokens,
+            clients,
             buffer: vec![0; 256 * 1024],
             ready: 0,
             gone: 0,
@@ -109,7 +109,7 @@ impl Swarm {
         )?;
         self.connections.push(Connection {
             stream,
-            speaker: Speaker::new(key as u32),
+            speaker: Speaker::new(key as u32, self.clients.ack_every),
             input: Vec::new(),
             output: Vec::new(),
         });
@@ -186,7 +186,7 @@ impl Swarm {
         }
         if connection.stream.peer_addr().is_ok() {
             connection.stream.set_nodelay(true)?;
-            let follow = key < self.followers;
+            let follow = key < self.clients.followers;
             connection
                 .speaker
                 .open(self.dialect, follow, &mut connection.output);
@@ -222,12 +222,9 @@ impl Swarm {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error).context("a connection broke while reading"),
             };
-            let follow = key < self.followers;
+            let follow = key < self.clients.followers;
             let before = connection.speaker.phase;
-            let token = match before {
-                Phase::Upgrading => (self.tokens)(key as u32),
-                _ => String::new(),
-            };
+            let token = self.clients.tokens[key].as_str();
             let Connection {
                 speaker,
                 input,
@@ -236,11 +233,11 @@ impl Swarm {
             } = connection;
             let fresh = &self.buffer[..read];
             if input.is_empty() {
-                let taken = speaker.hear(self.dialect, follow, &token, fresh, &mut heard, output);
+                let taken = speaker.hear(self.dialect, follow, token, fresh, &mut heard, output);
                 input.extend_from_slice(&fresh[taken..]);
             } else {
                 input.extend_from_slice(fresh);
-                let taken = speaker.hear(self.dialect, follow, &token, input, &mut heard, output);
+                let taken = speaker.hear(self.dialect, follow, token, input, &mut heard, output);
                 input.drain(..taken);
                 if input.is_empty() {
                     *input = Vec::new();

@@ -63,6 +63,31 @@ fn number_of(id: &DeviceId) -> Option<u32> {
     id.as_str().strip_prefix('d')?.parse().ok()
 }
 
+/// The device with this number, bound to the user of the same number.
+#[must_use]
+pub fn device(number: u32) -> Option<Device> {
+    Some(Device {
+        app: app(),
+        id: DeviceId::parse(&format!("d{number}")).ok()?,
+        package: None,
+        platform: Platform::Android,
+        brand: None,
+        model: None,
+        locale: None,
+        timezone: None,
+        app_version: None,
+        permission: Permission::Granted,
+        tags: std::collections::BTreeSet::new(),
+        tokens: Vec::new(),
+        user: UserId::parse(&format!("u{number}")).ok(),
+        binding: 1,
+        secret_hash: hash(&token(number)),
+        created_at: Timestamp(1),
+        last_seen: Timestamp(1),
+        version: 1,
+    })
+}
+
 impl Memory {
     /// Makes so many devices, of which the first follow the topic.
     ///
@@ -130,29 +155,6 @@ impl Memory {
             list.pop_front();
         }
         list.push_back((order, Arc::new(message)));
-    }
-
-    fn device(&self, number: u32) -> Option<Device> {
-        Some(Device {
-            app: app(),
-            id: DeviceId::parse(&format!("d{number}")).ok()?,
-            package: None,
-            platform: Platform::Android,
-            brand: None,
-            model: None,
-            locale: None,
-            timezone: None,
-            app_version: None,
-            permission: Permission::Granted,
-            tags: std::collections::BTreeSet::new(),
-            tokens: Vec::new(),
-            user: UserId::parse(&format!("u{number}")).ok(),
-            binding: 1,
-            secret_hash: hash(&token(number)),
-            created_at: Timestamp(1),
-            last_seen: Timestamp(1),
-            version: 1,
-        })
     }
 
     fn page(&self, reader: &Reader, after: Option<Cursor>, limit: usize) -> Option<InboxPage> {
@@ -255,14 +257,11 @@ impl Registry for Memory {
     ) -> Result<Vec<Option<Device>>, StoreError> {
         Ok(ids
             .iter()
-            .map(|id| number_of(id).and_then(|n| self.device(n)))
+            .map(|id| number_of(id).and_then(device))
             .collect())
     }
     async fn device_by_secret(&self, hash: &[u8; 32]) -> Result<Option<Device>, StoreError> {
-        Ok(self
-            .by_secret
-            .get(hash)
-            .and_then(|number| self.device(*number)))
+        Ok(self.by_secret.get(hash).and_then(|number| device(*number)))
     }
     async fn touch_device(&self, _: &AppId, _: &DeviceId, _: Timestamp) -> Result<(), StoreError> {
         Ok(())

@@ -2,8 +2,10 @@
 //! standard input ends.
 
 pub mod echo;
+pub mod fill;
 pub mod gateway;
 pub mod memory;
+pub mod sink;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,15 +37,38 @@ enum Role {
         #[arg(long)]
         buffer: usize,
     },
+    /// A vendor that accepts everything over TLS and HTTP/2.
+    Sink,
+    /// Fills a store and holds it open.
+    Fill {
+        /// The data directory.
+        #[arg(long)]
+        data: std::path::PathBuf,
+        /// Devices to import.
+        #[arg(long)]
+        devices: u32,
+        /// Messages to put into inboxes.
+        #[arg(long)]
+        entries: u32,
+    },
 }
 
-/// Where a child listens.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+/// Where a child listens, and what it did before.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Ports {
     /// For clients.
     pub clients: u16,
     /// For the publisher, if it takes one.
     pub publisher: u16,
+    /// The certificate to trust, PEM, if it speaks TLS.
+    #[serde(default)]
+    pub ca: String,
+    /// Devices that were imported per second.
+    #[serde(default)]
+    pub devices_per_s: f64,
+    /// Inbox entries that were committed per second.
+    #[serde(default)]
+    pub entries_per_s: f64,
 }
 
 /// Plays a role until standard input ends.
@@ -56,18 +81,33 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     runtime.block_on(async {
         let clients = listen().await?;
         let publisher = listen().await?;
-        let ports = Ports {
+        let mut ports = Ports {
             clients: clients.local_addr()?.port(),
             publisher: publisher.local_addr()?.port(),
+            ..Ports::default()
         };
-        match args.role {
+        let mut held = None;
+        match &args.role {
             Role::Gateway { devices, followers } => {
-                gateway::start(clients, publisher, devices, followers)?;
+                gateway::start(clients, publisher, *devices, *followers)?;
             }
-            Role::Tungstenite { buffer } => echo::start(clients, buffer),
+            Role::Tungstenite { buffer } => echo::start(clients, *buffer),
+            Role::Sink => ports.ca = sink::start(clients)?,
+            Role::Fill {
+                data,
+                devices,
+                entries,
+            } => {
+                let engine =
+                    hongyan_embedded::Embedded::open(&hongyan_embedded::Options::new(data))?;
+                ports.devices_per_s = fill::devices(&engine, *devices).await?;
+                ports.entries_per_s = fill::entries(&engine, *entries, *devices).await?;
+                held = Some(engine);
+            }
         }
         writeln!(std::io::stdout(), "{}", serde_json::to_string(&ports)?)?;
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
+        drop(held);
         anyhow::Ok(())
     })?;
     // Nothing is worth an orderly end here.
