@@ -58,7 +58,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
     batch_len_max: 100,
     rate_per_s: 1_000,
-    concurrency: 16,
+    concurrency: 128,
     ttl_max: Duration::from_secs(30 * 86_400),
     recalls: false,
     receipts: false,

@@ -54,7 +54,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: BODY_BYTES_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 500,
-    concurrency: 32,
+    concurrency: 64,
     ttl_max: Duration::from_secs(15 * 86_400),
     recalls: false,
     receipts: true,

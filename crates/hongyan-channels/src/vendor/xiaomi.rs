@@ -49,7 +49,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 400,
-    concurrency: 32,
+    concurrency: 64,
     ttl_max: Duration::from_secs(10 * 86_400),
     recalls: false,
     receipts: true,
