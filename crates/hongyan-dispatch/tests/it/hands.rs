@@ -60,7 +60,7 @@ async fn what_is_queued_for_a_is_not_pushed_to_b() {
             let found = w
                 .ports
                 .registry
-                .devices(&w.app, &[d.clone()])
+                .devices(&w.app, std::slice::from_ref(&d))
                 .await
                 .unwrap()
                 .remove(0);
@@ -125,7 +125,7 @@ async fn a_kick_closes_and_a_forgotten_device_ends_its_deliveries() {
     let d = w.device("d1", Some("a"), &["alpha"]).await;
     w.presence.connect(&w.app, &d);
     w.dispatch.bindings().kick(&w.app, &d).await.unwrap();
-    assert_eq!(w.presence.closed(), [d.clone()]);
+    assert_eq!(w.presence.closed(), std::slice::from_ref(&d));
     w.dispatch
         .bindings()
         .login(&w.app, &d, &user("a"))

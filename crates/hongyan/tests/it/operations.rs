@@ -202,3 +202,27 @@ fn a_wrong_configuration_is_one_line_with_every_fault() {
     assert!(output.status.success());
     assert!(!String::from_utf8_lossy(&output.stdout).contains("c2VjcmV0"));
 }
+
+/// The demo prints its server key on purpose; nothing else of a secret is ever written to the log.
+#[test]
+fn secrets_stay_out_of_the_log() {
+    let demo = Demo::start();
+    let phone = demo.phone(&KINDS[0], "discreet");
+    let id = demo.send(&hello("discreet"));
+    demo.sees(&phone, &id);
+    let (status, _) = demo.api_as("hy_sk_made-up", "GET", "/v1/devices", &Value::Null);
+    assert_eq!(status, 401);
+    let master = fs::read_to_string(demo.data().join("master.key")).unwrap();
+    let log = demo.log();
+    assert!(log.contains("master.key"), "the log is not there");
+    let secrets = [
+        master.trim().to_owned(),
+        demo.fact("admin_key"),
+        demo.fact("client_key"),
+        "hy_sk_made-up".to_owned(),
+        "from afar".to_owned(),
+    ];
+    for secret in secrets {
+        assert!(!log.contains(&secret), "{secret}");
+    }
+}
