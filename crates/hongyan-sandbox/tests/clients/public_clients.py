@@ -1,0 +1,146 @@
+"""Public client libraries against a running sandbox, as a second opinion on the simulators.
+
+Neither the sandbox nor hongyan's senders had a hand in these libraries, so where they agree with a
+simulator, both read the vendor's papers alike. Needs:
+
+    pip install google-auth requests pyjwt cryptography 'httpx[http2]' aioapns
+
+    hongyan sandbox &
+    python crates/hongyan-sandbox/tests/clients/public_clients.py [http://127.0.0.1:7500]
+"""
+
+import asyncio
+import json
+import os
+import ssl
+import sys
+import tempfile
+import time
+import urllib.request
+
+CONTROL = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7500"
+HUAWEI_AUDIENCE = "https://oauth-login.cloud.huawei.com/oauth2/v3/token"
+
+
+def control(method, path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(
+        CONTROL + path, data, {"content-type": "application/json"}, method=method
+    )
+    with urllib.request.urlopen(request) as answer:
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def token(channel, state="valid"):
+    return control("POST", f"/vendors/{channel}/tokens", {"state": state})["tokens"][0]
+
+
+def check(what, got, want):
+    print("ok  " if got == want else "FAIL", what, got)
+    return got == want
+
+
+def fcm(accounts, ca_file):
+    import google.auth.transport.requests
+    import requests
+    from google.oauth2 import service_account
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    endpoint = accounts["endpoint"]
+    info = {**accounts["fcm"]["service_account"], "token_uri": endpoint + "/token"}
+    credentials = service_account.Credentials.from_service_account_info(
+        info, scopes=["https://www.googleapis.com/auth/firebase.messaging"]
+    )
+    session = requests.Session()
+    credentials.refresh(google.auth.transport.requests.Request(session))
+    url = f"{endpoint}/v1/projects/{info['project_id']}/messages:send"
+    for state, want in [("valid", 200), ("dead", 404), ("other_app", 403)]:
+        message = {"token": token("fcm", state), "notification": {"title": "t", "body": "b"}}
+        headers = {"authorization": "Bearer " + credentials.token}
+        answer = session.post(url, json={"message": message}, headers=headers)
+        yield check(f"fcm with google-auth, {state} token", answer.status_code, want)
+
+
+def harmony(accounts, ca_file):
+    import jwt
+    import requests
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    account = accounts["harmony"]["service_account"]
+    now = int(time.time())
+    claims = {"iss": account["sub_account"], "aud": HUAWEI_AUDIENCE, "iat": now, "exp": now + 3600}
+    bearer = jwt.encode(
+        claims, account["private_key"], algorithm="PS256", headers={"kid": account["key_id"]}
+    )
+    notification = {
+        "category": "IM", "title": "t", "body": "b", "clickAction": {"actionType": 0},
+    }
+    for state, want in [("valid", "80000000"), ("other_app", "80300007")]:
+        body = {
+            "payload": {"notification": notification},
+            "target": {"token": [token("harmony", state)]},
+        }
+        answer = requests.post(
+            f"{accounts['endpoint']}/v3/{account['project_id']}/messages:send",
+            json=body,
+            headers={"authorization": "Bearer " + bearer, "push-type": "0"},
+        )
+        yield check(f"harmony with PyJWT, {state} token", answer.json()["code"], want)
+
+
+def apns_certificate(accounts, _):
+    import httpx
+
+    account = accounts["apns"]
+    context = ssl.create_default_context(cadata=accounts["ca_pem"])
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:
+        pem.write(account["certificate"] + account["certificate_key"])
+        pem.flush()
+        context.load_cert_chain(pem.name)
+    with httpx.Client(http2=True, verify=context) as client:
+        url = f"{accounts['endpoint']}/3/device/{token('apns')}"
+        answer = client.post(url, json={"aps": {"alert": "hi"}})
+    yield check("apns with httpx and a certificate", answer.status_code, 200)
+
+
+def apns_token(accounts, _):
+    from aioapns import APNs, NotificationRequest, PushType
+
+    account = accounts["apns"]
+    host, port = accounts["endpoint"].removeprefix("https://").split(":")
+
+    async def send():
+        client = APNs(
+            key=account["private_key"], key_id=account["key_id"], team_id=account["team_id"],
+            topic=account["bundle_id"],
+        )
+        client.pool.protocol_class.APNS_SERVER = host
+        client.pool.protocol_class.APNS_PORT = int(port)
+        context = ssl.create_default_context(cadata=accounts["ca_pem"])
+        context.set_alpn_protocols(["h2"])
+        client.pool.ssl_context = context
+        answers = []
+        for state in ["valid", "dead"]:
+            request = NotificationRequest(
+                device_token=token("apns", state), message={"aps": {"alert": "hi"}},
+                push_type=PushType.ALERT,
+            )
+            answers.append((await client.send_notification(request)).status)
+        return answers
+
+    yield check("apns with aioapns, valid and dead token", asyncio.run(send()), ["200", "410"])
+
+
+def main():
+    accounts = control("GET", "/accounts")
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as ca:
+        ca.write(accounts["ca_pem"])
+        ca.flush()
+        runs = [fcm, harmony, apns_certificate, apns_token]
+        good = [result for run in runs for result in run(accounts, ca.name)]
+    sys.exit(0 if all(good) else 1)
+
+
+if __name__ == "__main__":
+    main()
