@@ -72,7 +72,7 @@ fn matrix(kind: &Kind) {
         let taken = || {
             demo.trace(&id)
                 .iter()
-                .any(|e| e["reason"] == "accepted_by_vendor")
+                .any(|e| e["stage"] == "accepted_by_vendor")
         };
         until(&format!("{reason} or acceptance under {fault}"), || {
             let told = demo.trace(&id).iter().any(|e| e["reason"] == reason);

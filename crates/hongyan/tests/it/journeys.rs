@@ -37,6 +37,131 @@ fn a_killed_phone_gets_exactly_one_vendor_push_and_the_click_comes_back() {
                 .any(|e| e["stage"] == "accepted_by_vendor")
                 .then_some(())
         });
+        assert_eq!(
+            demo.vendor_requests(kind.channel, &id).len(),
+            1,
+            "{}",
+            kind.channel
+        );
+        let entry = demo.shown(&phone, &id).remove(0);
+        assert_eq!(
+            (&entry["title"], &entry["body"]),
+            (&json!("hello"), &json!("from afar"))
+        );
+        let (status, answer) = demo.sandbox(
+            "POST",
+            &format!("/phones/{phone}/tray/{}/click", entry["n"]),
+            &Value::Null,
+        );
+        assert!((200..300).contains(&status), "{answer}");
+        until("the click in the trace", || {
+            demo.trace(&id)
+                .iter()
+                .any(|e| e["stage"] == "clicked")
+                .then_some(())
+        });
+        // The person comes back: the inbox hands the message over once more, the tray shows it once.
+        demo.set(&phone, &json!({ "state": "foreground" }));
+        demo.until_online(&user, true);
+        let marker = demo.send(&hello(&user));
+        demo.sees(&phone, &marker);
+        assert_eq!(demo.shown(&phone, &id).len(), 1, "{}", kind.channel);
+    }
+}
+
+#[test]
+fn the_right_reason_is_in_the_trace() {
+    let demo = Demo::start();
+    for kind in &KINDS {
+        let name = |what: &str| format!("{what}-{}", kind.channel);
+        // Permission off.
+        let user = name("muted");
+        let phone = demo.phone(kind, &user);
+        demo.set(&phone, &json!({ "permission": "denied" }));
+        demo.set(&phone, &json!({ "state": "killed" }));
+        demo.until_online(&user, false);
+        until("the permission at the server", || {
+            let (_, devices) = demo.api("GET", &format!("/v1/users/{user}/devices"), &Value::Null);
+            devices.to_string().contains("denied").then_some(())
+        });
+        let id = demo.send(&hello(&user));
+        demo.until_reason(&id, "permission_off");
+        assert!(demo.shown(&phone, &id).is_empty());
+
+        // Nobody is logged in.
+        let user = name("leaver");
+        let phone = demo.phone(kind, &user);
+        demo.set(&phone, &json!({ "user": null }));
+        demo.until_online(&user, false);
+        let id = demo.send(&hello(&user));
+        demo.until_reason(&id, "no_device");
+        assert!(demo.shown(&phone, &id).is_empty());
+
+        // An uninstalled app: the vendor says that the token is dead, and the registry keeps it in mind.
+        let user = name("gone");
+        let phone = demo.phone(kind, &user);
+        demo.set(&phone, &json!({ "state": "killed" }));
+        demo.until_online(&user, false);
+        demo.set(&phone, &json!({ "installed": false }));
+        let id = demo.send(&hello(&user));
+        if kind.channel == "xiaomi" {
+            // Xiaomi takes it and tells dead tokens by callback and feed only.
+            demo.outcomes(&id, 1);
+        } else {
+            demo.until_reason(&id, "token_invalid");
+            let again = demo.send(&hello(&user));
+            demo.until_reason(&again, "token_invalid");
+            assert!(
+                demo.vendor_requests(kind.channel, &again).is_empty(),
+                "{}",
+                kind.channel
+            );
+        }
+
+        // Quiet hours around the clock, as far as HH:MM can say it.
+        let user = name("sleeper");
+        let phone = demo.phone(kind, &user);
+        let quiet =
+            json!({ "preferences": { "quiet_hours": { "start": "00:00", "end": "23:59" } } });
+        let (status, answer) = demo.api("PATCH", &format!("/v1/users/{user}"), &quiet);
+        assert!((200..300).contains(&status), "{answer}");
+        demo.set(&phone, &json!({ "state": "killed" }));
+        demo.until_online(&user, false);
+        let mut marketing = hello(&user);
+        marketing["class"] = json!("marketing");
+        let id = demo.send(&marketing);
+        demo.until_reason(&id, "quiet_hours");
+
+        // Its time is over before anybody comes.
+        let user = name("late");
+        let phone = demo.phone(kind, &user);
+        demo.set(&phone, &json!({ "state": "killed" }));
+        demo.until_online(&user, false);
+        let mut short = hello(&user);
+        short["options"] = json!({ "ttl": 1, "delivery": "online_only" });
+        let id = demo.send(&short);
+        assert_eq!(demo.outcomes(&id, 1), ["expired"]);
+        assert!(demo.shown(&phone, &id).is_empty());
+    }
+}
+
+#[test]
+fn a_phone_that_does_not_answer_gets_the_vendor_push_and_shows_it_once() {
+    let demo = Demo::start();
+    for kind in &KINDS {
+        let user = format!("silent-{}", kind.channel);
+        let phone = demo.phone(kind, &user);
+        // A tunnel: the connection stays open at the server, nothing comes through in either direction.
+        demo.set(&phone, &json!({ "network": "off" }));
+        let mut body = hello(&user);
+        body["options"] = json!({ "ack_timeout_ms": 300 });
+        let id = demo.send(&body);
+        assert_eq!(
+            demo.outcomes(&id, 1),
+            ["accepted_by_vendor"],
+            "{}",
+            kind.channel
+        );
         assert_eq!(demo.vendor_requests(kind.channel, &id).len(), 1);
         demo.set(&phone, &json!({ "network": "on" }));
         demo.sees(&phone, &id);
