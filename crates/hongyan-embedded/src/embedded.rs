@@ -159,6 +159,20 @@ impl Embedded {
         }
     }
 
+    /// Reads every record and lets the engine check its files; answers what is damaged, by name. Costs
+    /// a read of everything.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the engine cannot read at all.
+    pub async fn verify(&self) -> Result<Vec<String>, StoreError> {
+        self.shelf
+            .read(|shelf| {
+                let damaged = crate::store::verify::deep(shelf.store.backend().as_ref())?;
+                Ok(damaged.iter().map(|(.., d)| d.to_string()).collect())
+            })
+            .await
+    }
+
     /// Finishes what waits, syncs and marks the store as closed. Writes after it are refused. The
     /// files stay locked until every port is dropped.
     pub async fn close(&self) {

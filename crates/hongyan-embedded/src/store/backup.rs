@@ -124,7 +124,7 @@ pub fn backup(store: &Store, path: &Path) -> Result<Summary, BackupError> {
 fn copy(store: &Store, path: &Path) -> Result<Summary, BackupError> {
     let fault = io_error(path);
     let snapshot = store.backend().snapshot()?;
-    let (number, _) = super::verify::chain(&super::txn::Checked(snapshot.as_ref()))?;
+    let (number, _) = super::verify::chain(snapshot.as_ref())?;
     let file = private_file(path).map_err(&fault)?;
     let mut sink = Sink {
         file: BufWriter::with_capacity(1 << 20, file),

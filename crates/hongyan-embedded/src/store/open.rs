@@ -13,14 +13,14 @@ use std::time::Duration;
 use hongyan_core::StoreError;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::record::seal;
+use super::record::{Damage, seal};
 use super::txn::Checked;
 use super::verify::{self, Loss};
 use super::watermark::Watermark;
 use super::writer::{DiskRoom, Observer, OnFatal, Pending, Setup, Shared, Writer};
 use super::{
-    Admission, Backend, Change, Durability, Fatal, FjallBackend, Lock, LockError, Range, Rows,
-    Space, SqliteBackend, Txn, Urgency, View,
+    Admission, Backend, Change, Durability, Fatal, FjallBackend, Lock, LockError, Range, Read,
+    Rows, Space, SqliteBackend, Txn, Urgency, View,
 };
 
 /// Layout of keys and records; an older program does not open a newer layout.
@@ -279,6 +279,10 @@ fn check_engine(dir: &Path, engine: Engine) -> Result<(), OpenError> {
     let path = dir.join(ENGINE_FILE);
     match fs::read_to_string(&path) {
         Ok(found) if found.trim() == engine.as_str() => Ok(()),
+        // A crash right after the file was made leaves it empty.
+        Ok(found) if found.trim().is_empty() => {
+            fs::write(&path, engine.as_str()).map_err(io_error(&path))
+        }
         Ok(found) => Err(OpenError::OtherEngine {
             dir: dir.to_owned(),
             found: found.trim().to_owned(),
@@ -325,22 +329,22 @@ struct Found {
 
 fn inspect(backend: &dyn Backend, options: &Options, dir: &Path) -> Result<Found, OpenError> {
     let fault = |e| engine_error(options.engine, dir, e);
-    let view = Checked(backend);
     let mut loss = Loss::default();
     let watermark = Watermark::read(dir).unwrap_or_else(|e| {
         loss.watermark = Some(e.to_string());
         None
     });
-    let layout = view.number(Space::Meta, LAYOUT_KEY).map_err(fault)?;
-    if let Some(found) = layout.filter(|found| *found > LAYOUT) {
+    let reader: &dyn Read = backend;
+    let layout = verify::number_or_damage(reader, LAYOUT_KEY).map_err(fault)?;
+    if let Some(found) = layout.flatten().filter(|found| *found > LAYOUT) {
         return Err(OpenError::NewerLayout {
             dir: dir.to_owned(),
             found,
             known: LAYOUT,
         });
     }
-    let epoch = view.number(Space::Meta, EPOCH).map_err(fault)?;
-    if epoch.is_none() && watermark.is_none_or(|w| w.number == 0) && loss.watermark.is_none() {
+    let epoch = verify::number_or_damage(reader, EPOCH).map_err(fault)?;
+    if epoch == Some(None) && watermark.is_none_or(|w| w.number == 0) && loss.watermark.is_none() {
         return found_new(backend, dir).map_err(|e| match e {
             Founding::Io(e) => e,
             Founding::Store(e) => fault(e),
@@ -350,7 +354,7 @@ fn inspect(backend: &dyn Backend, options: &Options, dir: &Path) -> Result<Found
         let path = super::watermark::path(dir);
         loss.watermark = Some(format!("the watermark file {} is gone", path.display()));
     }
-    let (head, missing) = verify::chain(&view).map_err(fault)?;
+    let (head, missing) = verify::chain(reader).map_err(fault)?;
     loss.found = head;
     loss.missing = missing;
     loss.acknowledged = watermark.map_or(head, |w| w.number);
@@ -358,10 +362,20 @@ fn inspect(backend: &dyn Backend, options: &Options, dir: &Path) -> Result<Found
         loss.missing.push((head + 1, loss.acknowledged));
     }
     let mut damaged = Vec::new();
+    if epoch.is_none() || layout.is_none() {
+        let what = "a founding record is damaged";
+        damaged.push((
+            Space::Meta,
+            EPOCH.to_vec(),
+            Damage::of(Space::Meta, EPOCH, what),
+        ));
+    }
     if backend.disk_bytes() <= options.verify_bytes_max {
         damaged = verify::deep(backend).map_err(fault)?;
-        verify::name(&damaged, &mut loss);
     }
+    verify::name(&damaged, &mut loss);
+    let of_watermark = watermark.map(|w| u64::from(w.epoch));
+    let epoch = epoch.flatten().or(of_watermark);
     let old = epoch.and_then(|e| u32::try_from(e).ok()).unwrap_or(0);
     if loss.is_none() {
         return Ok(Found {

@@ -9,6 +9,7 @@ use std::fmt;
 use hongyan_core::StoreError;
 
 use super::record::{Damage, after, seal, unseal};
+use super::txn::Checked;
 use super::{Backend, Change, Range, Read, Space, View};
 
 /// How many of the newest batch numbers are kept: more batches than the journals can hold.
@@ -88,13 +89,15 @@ pub(crate) fn chain_change(number: u64) -> Change {
 }
 
 /// The newest number and the holes before it.
-pub(crate) fn chain(view: &impl View) -> Result<(u64, Vec<(u64, u64)>), StoreError> {
-    let base = view.number(Space::Meta, BASE)?.unwrap_or(0);
+pub(crate) fn chain(reader: &dyn Read) -> Result<(u64, Vec<(u64, u64)>), StoreError> {
+    let base = number_or_damage(reader, BASE)?.flatten().unwrap_or(0);
     let limit = usize::try_from(CHAIN_LEN).unwrap_or(usize::MAX);
-    let rows = view.range(Space::Chain, Range::forward(b"", None, limit))?;
+    let rows = reader.range(Space::Chain, Range::forward(b"", None, limit))?;
+    // A damaged record is a hole.
     let mut numbers: Vec<u64> = rows
-        .iter()
-        .filter_map(|(_, v)| <[u8; 8]>::try_from(v.as_slice()).ok())
+        .into_iter()
+        .filter_map(|(k, v)| unseal(Space::Chain, &k, v).ok())
+        .filter_map(|v| <[u8; 8]>::try_from(v.as_slice()).ok())
         .map(u64::from_be_bytes)
         .filter(|n| *n > base)
         .collect();
@@ -110,6 +113,18 @@ pub(crate) fn chain(view: &impl View) -> Result<(u64, Vec<(u64, u64)>), StoreErr
         expected = number + 1;
     }
     Ok((head, missing))
+}
+
+/// A number of [`Space::Meta`]: `None` when it is damaged, `Some(None)` when it is not there.
+pub(crate) fn number_or_damage(
+    reader: &dyn Read,
+    key: &[u8],
+) -> Result<Option<Option<u64>>, StoreError> {
+    match Checked(reader).number(Space::Meta, key) {
+        Ok(number) => Ok(Some(number)),
+        Err(StoreError::Corrupt { .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// Reads every record and answers the damaged ones by keyspace and key.

@@ -13,6 +13,7 @@ mod conformance;
 mod crash;
 mod damage;
 mod fault;
+mod inbox_model;
 mod opening;
 mod oracle;
 mod sets;

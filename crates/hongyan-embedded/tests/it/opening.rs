@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use hongyan_embedded::store::watermark::{self, Watermark};
+use hongyan_embedded::store::{Backend, Change, Durability, FjallBackend, Space, SqliteBackend};
 use hongyan_embedded::{Embedded, Engine, OpenError};
 use hongyan_testkit::sample::*;
 
@@ -94,6 +95,83 @@ async fn a_missing_or_damaged_watermark_is_said() {
     }
 }
 
+/// Writes nonsense over a record, as damage below us would.
+fn spoil(dir: &Path, engine: Engine, space: Space, key: &[u8]) {
+    let store = options(dir, engine).store_dir();
+    let backend: Box<dyn Backend> = match engine {
+        Engine::Fjall => Box::new(FjallBackend::open(&store.join("fjall")).unwrap()),
+        Engine::Sqlite => Box::new(SqliteBackend::open(&store).unwrap()),
+    };
+    assert!(backend.get(space, key).unwrap().is_some());
+    let change = Change {
+        space,
+        key: key.to_vec(),
+        value: Some(b"nonsense".to_vec()),
+    };
+    backend.write(&[change], Durability::Synced).unwrap();
+}
+
+#[tokio::test]
+async fn damaged_records_are_named_and_can_be_given_up() {
+    let message = [b"app\0".as_slice(), message_id(3).0.as_bytes()].concat();
+    let cases: [(Space, &[u8], &str); 4] = [
+        (Space::Message, &message, "keyspace message"),
+        (Space::Chain, &1u64.to_be_bytes(), "1-1"),
+        (Space::Meta, b"epoch", "keyspace meta"),
+        (Space::Meta, b"layout", "keyspace meta"),
+    ];
+    for engine in Engine::ALL {
+        for (space, key, named) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let epoch = with_records(dir.path(), engine).await;
+            spoil(dir.path(), engine, space, key);
+            let mut options = options(dir.path(), engine);
+            let said = lost(open(&options));
+            assert!(said.contains(named), "{said}");
+            options.accept_loss = true;
+            let embedded = open(&options).unwrap();
+            assert!(embedded.loss().is_some());
+            assert_ne!(embedded.store().epoch(), epoch);
+            assert!(embedded.verify().await.unwrap().is_empty());
+            let ports = ports(&embedded);
+            let want = if space == Space::Message {
+                sets::Found::Torn
+            } else {
+                sets::Found::Whole
+            };
+            assert_eq!(sets::find(&ports, 3).await, want);
+            assert_eq!(sets::find(&ports, 4).await, sets::Found::Whole);
+            drop((ports, embedded));
+            options.accept_loss = false;
+            assert!(open(&options).unwrap().loss().is_none());
+        }
+    }
+}
+
+/// A record that goes bad while the store runs is an error for who reads it, by name.
+#[tokio::test]
+async fn a_record_that_goes_bad_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = open(&options(dir.path(), Engine::Sqlite)).unwrap();
+    let ports = ports(&embedded);
+    sets::commit(&ports, 0..5, 10).await;
+    let message = [b"app\0".as_slice(), message_id(3).0.as_bytes()].concat();
+    spoil(dir.path(), Engine::Sqlite, Space::Message, &message);
+    let read = ports.inbox.message(&app(), message_id(3)).await;
+    let Err(hongyan_core::StoreError::Corrupt { entity, .. }) = read else {
+        panic!("{read:?}");
+    };
+    assert_eq!(entity, "message");
+    let named = embedded.verify().await.unwrap();
+    assert!(
+        named.len() == 1 && named[0].contains("message"),
+        "{named:?}"
+    );
+    let files = tempfile::tempdir().unwrap();
+    let backup = embedded.backup(files.path().join("b")).await;
+    assert!(backup.is_err(), "a backup is whole or it is none");
+}
+
 #[tokio::test]
 async fn an_emptied_store_is_not_taken_for_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -134,7 +212,7 @@ async fn the_other_engine_is_refused() {
 
 #[tokio::test]
 async fn a_deletion_that_was_interrupted_is_finished() {
-    use hongyan_embedded::store::{Admission, Space, Urgency};
+    use hongyan_embedded::store::{Admission, Urgency};
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path(), Engine::Fjall);
     let embedded = open(&options).unwrap();
@@ -190,7 +268,7 @@ async fn expired_messages_go_with_their_broadcasts() {
         ports.inbox.message(&app(), message_id(5)).await.unwrap(),
         None
     );
-    use hongyan_embedded::store::{Space, View};
+    use hongyan_embedded::store::View;
     for space in [Space::Broadcast, Space::BroadcastOf, Space::Message] {
         assert!(
             embedded.store().prefix(space, b"", 10).unwrap().is_empty(),
