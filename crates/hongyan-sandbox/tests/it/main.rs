@@ -14,5 +14,6 @@ mod faults;
 mod fcm;
 mod huawei;
 mod phones;
+mod receipts;
 mod stage;
 mod xiaomi;
