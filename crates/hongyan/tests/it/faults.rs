@@ -61,6 +61,8 @@ fn matrix(kind: &Kind) {
             // Held for longer than the deadline, a call is broken off.
             "unavailable" | "goaway" | "reset" | "malformed" | "slow" => "vendor_unavailable",
             "rate_limited" => "vendor_rate_limited",
+            // Apple and Google have no daily quota: the same answer asks to slow down.
+            "quota_exhausted" if ["apns", "fcm"].contains(&kind.channel) => "vendor_rate_limited",
             "quota_exhausted" => "quota_exhausted",
             "token_invalid" => "token_invalid",
             "auth_expired" if kind.brand == "huawei" => "vendor_unavailable",
