@@ -57,6 +57,7 @@ pub struct Args {
 /// # Errors
 /// What failed, why and what to do.
 pub fn run(args: &Args) -> anyhow::Result<Report> {
+    let engine = Engine::parse(&args.engine).context("--engine must be fjall or sqlite")?;
     let runtime = crate::runtime()?;
     let dir = tempfile::Builder::new()
         .prefix("hongyan-bench-")
@@ -81,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<Report> {
             }
             _ => {
                 let store = dir.path().join(format!("store-{callers}"));
-                let engine = runtime.block_on(embedded(args, callers, store))?;
+                let engine = runtime.block_on(embedded(args, callers, engine, store))?;
                 let name = format!("intake on {}, {callers} callers", args.engine);
                 add(&mut report, &name, &engine);
                 engine
@@ -149,9 +150,13 @@ async fn bare_log(args: &Args, callers: usize, path: &std::path::Path) -> anyhow
     .await
 }
 
-async fn embedded(args: &Args, callers: usize, dir: PathBuf) -> anyhow::Result<Measured> {
-    let mut options = hongyan_embedded::Options::new(dir);
-    options.engine = Engine::parse(&args.engine).context("--engine must be fjall or sqlite")?;
+async fn embedded(
+    args: &Args,
+    callers: usize,
+    engine: Engine,
+    dir: PathBuf,
+) -> anyhow::Result<Measured> {
+    let options = hongyan_embedded::Options::new(dir).engine(engine);
     let engine = Embedded::open(&options)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let registry: Arc<dyn Registry> = engine.registry();

@@ -1,0 +1,94 @@
+//! Runs the subjects for a moment each: they must work and say what they found. How fast it was is not looked at.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+fn bench(arguments: &[&str]) -> Value {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_hongyan-bench"))
+        .args(arguments)
+        .args(["--seconds", "1", "--json"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "nothing is left behind"
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Every figure of a row is a positive number; how many rows there are.
+fn check(report: &Value) -> usize {
+    let rows = report["rows"].as_array().unwrap();
+    for row in rows {
+        for (unit, figure) in row["figures"].as_object().unwrap() {
+            assert!(figure.as_f64().unwrap() >= 0.0, "{row}: {unit}");
+        }
+    }
+    rows.len()
+}
+
+#[test]
+fn intake_is_measured_beside_a_bare_log() {
+    for engine in ["fjall", "sqlite"] {
+        let report = bench(&["intake", "--callers", "4", "--engine", engine]);
+        assert_eq!(check(&report), 2, "{report}");
+        assert!(report["ratios"][0]["ratio"].as_f64().unwrap() > 0.0);
+        assert!(report["latency"][1]["count"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn every_message_of_the_gateway_arrives() {
+    let servers = "hongyan,tungstenite";
+    let report = bench(&[
+        "gateway",
+        "--connections",
+        "60",
+        "--fanout",
+        "40",
+        "--servers",
+        servers,
+    ]);
+    assert_eq!(check(&report), 2, "{report}");
+    let ours = &report["rows"][0]["figures"];
+    for name in [
+        "fan-out, one at a time: deliveries per second",
+        "unicast: deliveries per second",
+    ] {
+        assert!(ours[name].as_f64().unwrap() > 0.0, "{name}: {ours}");
+    }
+}
+
+#[test]
+fn the_channel_is_measured_beside_a_bare_client() {
+    let report = bench(&["channels", "--callers", "4"]);
+    assert_eq!(check(&report), 2, "{report}");
+}
+
+#[test]
+fn a_wrong_engine_is_named() {
+    let output = Command::new(env!("CARGO_BIN_EXE_hongyan-bench"))
+        .args([
+            "intake",
+            "--engine",
+            "papyrus",
+            "--seconds",
+            "1",
+            "--callers",
+            "1",
+        ])
+        .current_dir(tempfile::tempdir().unwrap().path())
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && errors.contains("--engine"),
+        "{errors}"
+    );
+}
