@@ -128,7 +128,6 @@ fn ws_7_lengths_in_both_directions() {
 fn ws_8_byte_by_byte_and_many_at_once() {
     let rig = Rig::new();
     let mut client = rig.connect();
-    client.stream.set_nodelay(true).unwrap();
     let hello = json!({"t": "hello", "v": 1, "auth": {"token": "token-d"}});
     for byte in client.message(&hello) {
         client.raw(&[byte]);
