@@ -8,6 +8,7 @@
 //! Start reading at [`intake`], the smallest subject; then [`gateway`] with [`swarm`] (many
 //! connections on one thread) and [`dialect`] (what they speak).
 
+pub mod bulkhead;
 pub mod channels;
 pub mod child;
 pub mod dialect;
@@ -43,6 +44,8 @@ enum What {
     Gateway(gateway::Args),
     /// Send to a vendor: the APNs channel beside a bare HTTP/2 client.
     Channels(channels::Args),
+    /// What a channel that hangs does to the messages of another one.
+    Bulkhead(bulkhead::Args),
     /// From an app server's request to a connected device, on a running server.
     E2e(e2e::Args),
     /// Import devices, kill, start again; memory of an idle server.
@@ -67,6 +70,7 @@ fn measure(args: Args, prefix: &[String]) -> anyhow::Result<()> {
         What::Intake(args) => intake::run(&args)?,
         What::Gateway(args) => gateway::run(&args, prefix)?,
         What::Channels(args) => channels::run(&args, prefix)?,
+        What::Bulkhead(args) => bulkhead::run(&args)?,
         What::E2e(args) => e2e::run(&args)?,
         What::Start(args) => start::run(&args, prefix)?,
         What::Child(args) => return child::run(&args),

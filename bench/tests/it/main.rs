@@ -1,5 +1,7 @@
 //! Runs the subjects for a moment each: they must work and say what they found. How fast it was is not looked at.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::process::Command;
 
 use serde_json::Value;
@@ -68,6 +70,12 @@ fn every_message_of_the_gateway_arrives() {
 #[test]
 fn the_channel_is_measured_beside_a_bare_client() {
     let report = bench(&["channels", "--callers", "4"]);
+    assert_eq!(check(&report), 2, "{report}");
+}
+
+#[test]
+fn messages_pass_a_hanging_channel() {
+    let report = bench(&["bulkhead", "--rate", "50"]);
     assert_eq!(check(&report), 2, "{report}");
 }
 
