@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use hongyan_core::StoreError;
 use ring::digest::{Context, SHA256};
 
-use super::open::{Engine, OpenError, Options, founding, fresh_epoch, open_backend};
+use super::inspect::{founding, fresh_epoch, open_backend};
 use super::record::{after, unseal};
 use super::watermark::Watermark;
-use super::{Backend, Change, Durability, Lock, Range, Space, Store};
+use super::{Backend, Change, Durability, Engine, Lock, OpenError, Options, Range, Space, Store};
 
 const MAGIC: &[u8; 8] = b"hongyanB";
 const FORMAT: u8 = 1;

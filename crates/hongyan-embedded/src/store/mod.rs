@@ -6,8 +6,11 @@
 pub mod backup;
 pub(crate) mod cache;
 mod fjall;
+mod inspect;
+mod keeper;
 mod lock;
-pub(crate) mod open;
+mod open;
+mod options;
 pub mod record;
 mod space;
 mod sqlite;
@@ -22,7 +25,8 @@ use hongyan_core::StoreError;
 
 pub use self::fjall::FjallBackend;
 pub use lock::{Lock, LockError};
-pub use open::{DiskProbe, Engine, OpenError, Options, Store, Wrap};
+pub use open::Store;
+pub use options::{DiskProbe, Engine, OpenError, Options, Wrap};
 pub use space::Space;
 pub use sqlite::SqliteBackend;
 pub use txn::{Txn, View};
