@@ -205,19 +205,30 @@ pub trait Services: Send + Sync + fmt::Debug {
     ) -> Result<CheckReport, ServiceError>;
 }
 
+/// A place at the gateway, taken before 101 is answered and carried along with the socket; only the gateway looks inside.
+pub struct Place(pub Box<dyn std::any::Any + Send>);
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
+
 /// An acceptable WebSocket request: answer 101 with these headers.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Upgrade {
     /// Headers of the 101 answer, `Upgrade` and `Connection` excepted.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The subprotocol that was chosen.
     pub subprotocol: &'static str,
+    /// The place that was taken for it.
+    pub place: Place,
 }
 
 /// An unacceptable WebSocket request: answer this before any upgrade.
 #[derive(Debug, Clone)]
 pub struct Refused {
-    /// 400, 403 or 426 …
+    /// 400, 403, 426, or 429 and 503 when there is no place.
     pub status: StatusCode,
     /// Headers that belong to the answer.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -238,6 +249,8 @@ pub struct Adopted {
     pub subprotocol: &'static str,
     /// The client's address.
     pub peer: SocketAddr,
+    /// The place that [`Connect::check`] took.
+    pub place: Place,
 }
 
 impl fmt::Debug for Adopted {
@@ -253,7 +266,7 @@ impl fmt::Debug for Adopted {
 
 /// The door to the gateway: it judges `GET /v1/connect` and takes the sockets over.
 pub trait Connect: Send + Sync + fmt::Debug {
-    /// Judges a request. `origins` are the origins that any app allows.
+    /// Judges a request and takes a place for it. `origins` are the origins that any app allows.
     ///
     /// # Errors
     /// [`Refused`] says what to answer instead of 101.
@@ -263,6 +276,7 @@ pub trait Connect: Send + Sync + fmt::Debug {
         version: Version,
         headers: &HeaderMap,
         origins: &[String],
+        peer: SocketAddr,
     ) -> Result<Upgrade, Refused>;
 
     /// Takes a socket over. Must not block; a socket that cannot be taken is closed.

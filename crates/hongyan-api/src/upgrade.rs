@@ -9,7 +9,7 @@ use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
 
 use crate::api::Api;
 use crate::serve::Socket;
-use crate::services::Adopted;
+use crate::services::{Adopted, Place};
 
 /// How long the 101 answer may take to go out.
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,6 +20,7 @@ pub(crate) fn hand_over(
     upgrade: OnUpgrade,
     subprotocol: &'static str,
     peer: SocketAddr,
+    place: Place,
 ) {
     let connect = std::sync::Arc::clone(&api.ports().connect);
     tokio::spawn(async move {
@@ -42,6 +43,7 @@ pub(crate) fn hand_over(
                 leftover: read_buf,
                 subprotocol,
                 peer,
+                place,
             }),
             Err(error) => {
                 tracing::debug!(%peer, error = %error, "an upgraded socket could not be handed over");

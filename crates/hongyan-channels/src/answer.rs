@@ -40,6 +40,7 @@ pub(crate) fn token_dead(words: &str) -> Verdict {
     Verdict::TokenDead {
         reason: Reason::TokenInvalid,
         detail: detail(words),
+        since: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Reason;
+use crate::{Reason, Timestamp};
 
 /// What a vendor said, in the words that all channels share. It reports; it does not decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Verdict {
         reason: Reason,
         /// The vendor's words.
         detail: String,
+        /// Since when, if the vendor says: a device that gave the token later has it anew, and it lives.
+        since: Option<Timestamp>,
     },
     /// This payload will never be taken; the token is fine.
     Refused {

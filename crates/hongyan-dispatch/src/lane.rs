@@ -47,6 +47,8 @@ pub(crate) struct Shipment {
     channel: ChannelId,
     credential: CredentialName,
     token: String,
+    /// When the device last gave the token.
+    registered_at: Timestamp,
     environment: Option<Environment>,
     package: Option<String>,
 }
@@ -68,6 +70,7 @@ impl Shipment {
             channel: channel.clone(),
             credential: credential.clone(),
             token: token.token.clone(),
+            registered_at: token.updated_at,
             environment: token.environment,
             package: device.package.clone(),
         })
@@ -412,6 +415,7 @@ impl Lane {
         let now = inner.ports.clock.now();
         self.learn(health, &verdicts, now);
         for (shipment, verdict) in fit.iter().zip(verdicts) {
+            let verdict = unless_given_since(shipment, verdict);
             metrics::counter!(
                 "hongyan_lane_verdicts_total",
                 "channel" => self.key.1.to_string(),
@@ -534,6 +538,23 @@ impl Lane {
         } else if failed {
             health.breaker.failed(now);
         }
+    }
+}
+
+/// A token that the device gave again after the vendor saw it die is alive: the vendor has not noticed yet.
+fn unless_given_since(shipment: &Shipment, verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::TokenDead {
+            detail,
+            since: Some(since),
+            ..
+        } if shipment.registered_at > since => Verdict::Retry {
+            reason: Reason::VendorUnavailable,
+            after: None,
+            detail: format!("{detail}, but the device gave it again later"),
+            certainty: Unsure::NotTaken,
+        },
+        verdict => verdict,
     }
 }
 

@@ -219,6 +219,27 @@ fn credential(error: CredentialError) -> ServiceError {
 #[derive(Debug)]
 pub(crate) struct Connect(pub(crate) hongyan_gateway::GatewayHandle);
 
+impl Connect {
+    /// A place for one more connection from this address, or the answer that there is none.
+    fn place(
+        &self,
+        peer: std::net::SocketAddr,
+    ) -> Result<hongyan_gateway::Permit, wanted::Refused> {
+        use hongyan_gateway::Busy;
+        self.0.admit(peer.ip()).map_err(|busy| wanted::Refused {
+            status: match busy {
+                Busy::Full => http::StatusCode::SERVICE_UNAVAILABLE,
+                Busy::Address => http::StatusCode::TOO_MANY_REQUESTS,
+            },
+            headers: vec![(
+                http::header::RETRY_AFTER,
+                http::HeaderValue::from_static("5"),
+            )],
+            detail: busy.to_string(),
+        })
+    }
+}
+
 impl wanted::Connect for Connect {
     fn check(
         &self,
@@ -226,6 +247,7 @@ impl wanted::Connect for Connect {
         version: http::Version,
         headers: &http::HeaderMap,
         origins: &[String],
+        peer: std::net::SocketAddr,
     ) -> Result<wanted::Upgrade, wanted::Refused> {
         use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
         match hongyan_gateway::handshake::check(method, version, headers, origins) {
@@ -245,6 +267,7 @@ impl wanted::Connect for Connect {
                         ),
                     ],
                     subprotocol: accepted.subprotocol,
+                    place: wanted::Place(Box::new(self.place(peer)?)),
                 })
             }
             Err(refused) => Err(wanted::Refused {
@@ -264,20 +287,15 @@ impl wanted::Connect for Connect {
         let Some(encoding) = Encoding::from_subprotocol(adopted.subprotocol) else {
             return;
         };
-        // A dropped socket is a closed one: the client comes back after its own wait.
-        let permit = match self.0.admit(adopted.peer.ip()) {
-            Ok(permit) => permit,
-            Err(busy) => {
-                tracing::debug!(?busy, "a connection was not taken");
-                metrics::counter!("hongyan_gateway_refused_total").increment(1);
-                return;
-            }
+        let Ok(permit) = adopted.place.0.downcast::<hongyan_gateway::Permit>() else {
+            tracing::error!("a socket came with somebody else's place");
+            return;
         };
         let socket = match adopted.tls {
             Some(tls) => Socket::Tls(adopted.stream, tls),
             None => Socket::Plain(adopted.stream),
         };
-        if let Err(error) = self.0.adopt(socket, adopted.leftover, encoding, permit) {
+        if let Err(error) = self.0.adopt(socket, adopted.leftover, encoding, *permit) {
             tracing::debug!(%error, "a connection was not taken");
         }
     }

@@ -119,14 +119,19 @@ fn calling<Q, B>(call: &Call<Q, B>) -> Result<&Device, Problem> {
 pub(crate) async fn connect(call: Call) -> Result<Raw, Problem> {
     let origins = call.api.origins().await?;
     let Call { api, parts, .. } = call;
-    let accepted =
-        api.ports()
-            .connect
-            .check(&parts.method, parts.version, &parts.headers, &origins);
+    let accepted = api.ports().connect.check(
+        &parts.method,
+        parts.version,
+        &parts.headers,
+        &origins,
+        parts.peer,
+    );
     let accepted = accepted.map_err(|refused| {
         let code = match refused.status {
             StatusCode::FORBIDDEN => Code::OriginForbidden,
             StatusCode::UPGRADE_REQUIRED => Code::UpgradeRequired,
+            StatusCode::TOO_MANY_REQUESTS => Code::RateLimited,
+            StatusCode::SERVICE_UNAVAILABLE => Code::Busy,
             _ => Code::InvalidRequest,
         };
         refused.headers.into_iter().fold(
@@ -140,7 +145,13 @@ pub(crate) async fn connect(call: Call) -> Result<Raw, Problem> {
             "the Upgrade header is missing",
         ));
     };
-    upgrade::hand_over(&api, on_upgrade, accepted.subprotocol, parts.peer);
+    upgrade::hand_over(
+        &api,
+        on_upgrade,
+        accepted.subprotocol,
+        parts.peer,
+        accepted.place,
+    );
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

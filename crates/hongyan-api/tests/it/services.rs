@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use hongyan_api::services::{
     Accepted, Adopted, Connect, DeviceExplanation, Explanation, IdempotencyKey, NewCredential,
-    RecallReport, Refused, ServiceError, Services, Upgrade, Would,
+    Place, RecallReport, Refused, ServiceError, Services, Upgrade, Would,
 };
 use hongyan_core::app::Credential;
 use hongyan_core::draft::Draft;
@@ -309,6 +309,7 @@ impl Connect for FakeConnect {
         version: Version,
         headers: &HeaderMap,
         origins: &[String],
+        _peer: std::net::SocketAddr,
     ) -> Result<Upgrade, Refused> {
         let refuse = |status, headers| {
             Err(Refused {
@@ -341,6 +342,7 @@ impl Connect for FakeConnect {
                 HeaderValue::from_static("echo"),
             )],
             subprotocol: "echo",
+            place: Place(Box::new(())),
         })
     }
 
@@ -351,6 +353,7 @@ impl Connect for FakeConnect {
             leftover,
             subprotocol,
             peer,
+            place: _,
         } = socket;
         assert!(peer.ip().is_loopback());
         std::thread::spawn(move || {

@@ -520,7 +520,7 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
                 .and_then(|id| id.to_str().ok()),
         ),
         (_, "BadDeviceToken" | "DeviceTokenNotForTopic") => token_dead(&words),
-        (410, _) | (_, "Unregistered" | "ExpiredToken") => token_dead(&since(answer, &words)),
+        (410, _) | (_, "Unregistered" | "ExpiredToken") => dead_since(answer, &words),
         (413, _) | (_, "PayloadTooLarge") => too_large(&words),
         (_, "TooManyRequests" | "TooManyProviderTokenUpdates") | (429, _) => {
             rate_limited(after.or(Some(DEVICE_PAUSE)), &words)
@@ -546,15 +546,20 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     }
 }
 
-/// Since when APNs knows the token to be dead, for whoever compares it with the token's registration.
-fn since(answer: &Answer, words: &str) -> String {
-    serde_json::from_slice::<Value>(&answer.body)
+/// The token is dead, since when APNs says (milliseconds).
+fn dead_since(answer: &Answer, words: &str) -> Verdict {
+    let known = serde_json::from_slice::<Value>(&answer.body)
         .ok()
         .and_then(|v| v.get("timestamp")?.as_i64())
-        .map_or_else(
-            || words.to_owned(),
-            |ms| format!("{words} since {}", Timestamp(ms).rfc3339()),
-        )
+        .map(Timestamp);
+    match (known, token_dead(words)) {
+        (Some(at), Verdict::TokenDead { reason, detail, .. }) => Verdict::TokenDead {
+            reason,
+            detail: format!("{detail} since {}", at.rfc3339()),
+            since: Some(at),
+        },
+        (_, verdict) => verdict,
+    }
 }
 
 /// Whether a death may in truth be a wrong environment.

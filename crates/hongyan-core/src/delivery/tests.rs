@@ -36,7 +36,8 @@ fn verdicts() -> impl Strategy<Value = Verdict> {
         Just(Verdict::Accepted { vendor_id: None }),
         Just(Verdict::TokenDead {
             reason: Reason::TokenInvalid,
-            detail: detail()
+            detail: detail(),
+            since: None
         }),
         Just(Verdict::Refused {
             reason: Reason::PayloadRejected,

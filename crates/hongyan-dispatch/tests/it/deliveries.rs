@@ -91,6 +91,7 @@ async fn a_dead_token_leaves_a_tombstone_and_the_next_channel_is_tried() {
     w.alpha.script([Verdict::TokenDead {
         reason: Reason::TokenInvalid,
         detail: "410".into(),
+        since: None,
     }]);
     let id = w.send(to_users(&["u1"])).await;
     assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
@@ -115,6 +116,31 @@ async fn a_dead_token_leaves_a_tombstone_and_the_next_channel_is_tried() {
     let id = w.send(to_users(&["u1"])).await;
     w.outcome(id).await;
     assert_eq!(w.alpha.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_was_given_again_after_its_death_lives() {
+    let w = world().await;
+    let d = w.device("d1", Some("u1"), &["alpha"]).await;
+    let before = hongyan_core::Timestamp(NOON.millis() - 1);
+    w.alpha.script([Verdict::TokenDead {
+        reason: Reason::TokenInvalid,
+        detail: "410".into(),
+        since: Some(before),
+    }]);
+    let id = w.send(to_users(&["u1"])).await;
+    w.sees(id, "retried").await;
+    w.pass(Duration::from_secs(60));
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    let found = w
+        .ports
+        .registry
+        .devices(&w.app, &[d])
+        .await
+        .unwrap()
+        .remove(0)
+        .unwrap();
+    assert!(found.token(&channel("alpha")).unwrap().is_active());
 }
 
 #[tokio::test]
