@@ -9,7 +9,7 @@ use hongyan_embedded::store::watermark::Watermark;
 use hongyan_embedded::{Engine, OpenError};
 
 use crate::sets::{self, Found};
-use crate::subject::{Local, open, options, ports};
+use crate::subject::{Local, open, options, ports, scratch};
 
 const SETS: u64 = 60;
 
@@ -24,11 +24,6 @@ fn copy_dir(from: &Path, to: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
-}
-
-/// A place for copies: in memory where there is one, for there are hundreds.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 /// Files that differ only in numbers are alike: the largest and two others stand for each kind.
@@ -152,9 +147,9 @@ async fn never_silently_short(
     let killed = scratch();
     copy_dir(local.dir.path(), killed.path());
     let whole = tokio::task::spawn_blocking(move || {
-        let scratch = self::scratch();
-        copy_dir(killed.path(), scratch.path());
-        let whole = look(scratch.path(), engine).unwrap();
+        let copy = scratch();
+        copy_dir(killed.path(), copy.path());
+        let whole = look(copy.path(), engine).unwrap();
         assert_eq!(whole, vec![Found::Whole; SETS as usize]);
         let (mut noticed, mut harmless) = (0, 0);
         for file in chosen(killed.path()) {
@@ -166,12 +161,12 @@ async fn never_silently_short(
             // Small files are all alike: one point is enough.
             let points = if bytes.len() < 4_096 { 1 } else { points };
             for damage in kinds(&bytes, points) {
-                let scratch = self::scratch();
-                copy_dir(killed.path(), scratch.path());
+                let copy = scratch();
+                copy_dir(killed.path(), copy.path());
                 let mut damaged = bytes.clone();
                 damage.apply(&mut damaged);
-                fs::write(scratch.path().join(name), damaged).unwrap();
-                match look(scratch.path(), engine) {
+                fs::write(copy.path().join(name), damaged).unwrap();
+                match look(copy.path(), engine) {
                     Err(said) => {
                         assert!(!said.is_empty());
                         noticed += 1;

@@ -15,6 +15,11 @@ pub(crate) struct Local {
     pub(crate) open: Option<Embedded>,
 }
 
+/// A directory, in memory where there is such a place: most tests are not about the disk.
+pub(crate) fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
 /// Options for tests: a failed commit fails the test, not the process.
 pub(crate) fn options(dir: &std::path::Path, engine: Engine) -> Options {
     let mut options = Options::new(dir).engine(engine);
@@ -37,7 +42,7 @@ pub(crate) fn open(options: &Options) -> Result<Embedded, OpenError> {
 
 impl Local {
     pub(crate) fn fresh(engine: Engine) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let open = open(&options(dir.path(), engine)).unwrap();
         Self {
             dir,
