@@ -56,6 +56,16 @@ group! {
         tls_cert: Option<PathBuf> = None,
         /// PEM file with the private key of the certificate.
         tls_key: Option<PathBuf> = None,
+        /// Open HTTP connections; further ones are answered 503. WebSockets do not count, they are the gateway's.
+        connections_max: usize = 20_000; 1..=1_000_000,
+        /// Time for the head of a request, milliseconds.
+        header_timeout_ms: u64 = 10_000; 100..=600_000,
+        /// Time for the body of a request, milliseconds.
+        body_timeout_ms: u64 = 30_000; 100..=600_000,
+        /// How long a connection may stay open between requests, milliseconds.
+        idle_timeout_ms: u64 = 75_000; 1_000..=3_600_000,
+        /// Requests in a second with one server or admin key, in the long run; twice as many at once. 0 means no limit.
+        key_rate: u32 = 20_000; 0..=1_000_000,
     }
 }
 
@@ -109,7 +119,27 @@ group! {
     /// Long connections.
     Gateway in "gateway" {
         /// Threads that serve connections; 0 takes one for each processor.
-        reactors: usize = 0; 0..=256,
+        reactors: usize = 0; 0..=64,
+        /// Connections at once; further ones are answered 503 before the upgrade.
+        sessions_max: usize = 1_000_000; 1..=16_000_000,
+        /// Connections that have not said who they are yet; further ones are answered 503.
+        half_open_max: usize = 10_000; 1..=1_000_000,
+        /// The same for one IP address; further ones are answered 429. Raise it behind a proxy.
+        half_open_per_ip_max: u32 = 2_000; 1..=1_000_000,
+        /// Time for the first message after the upgrade, milliseconds.
+        hello_timeout_ms: u64 = 10_000; 100..=600_000,
+        /// Silence after which a ping is sent, milliseconds; each connection's own by up to 10 % more or less.
+        heartbeat_ms: u64 = 45_000; 1_000..=3_600_000,
+        /// Further silence after which a connection is dead, milliseconds.
+        heartbeat_grace_ms: u64 = 20_000; 1_000..=3_600_000,
+        /// Time without progress after which a slow reader is closed, milliseconds.
+        slow_timeout_ms: u64 = 30_000; 1_000..=600_000,
+        /// Client messages of one connection in a second, in the long run.
+        messages_per_s: u16 = 50; 1..=10_000,
+        /// Client messages of one connection at once.
+        messages_burst: u16 = 200; 1..=10_000,
+        /// Unacknowledged messages of one connection when its client asks for no number.
+        inflight: u16 = 32; 1..=256,
     }
 }
 

@@ -87,6 +87,16 @@ impl Node {
         let gateway = Gateway::new(
             hongyan_gateway::Options {
                 reactors: config.gateway.reactors,
+                sessions_max: config.gateway.sessions_max,
+                half_open_max: config.gateway.half_open_max,
+                half_open_per_ip_max: config.gateway.half_open_per_ip_max,
+                hello_timeout_ms: config.gateway.hello_timeout_ms,
+                heartbeat_ms: config.gateway.heartbeat_ms,
+                heartbeat_grace_ms: config.gateway.heartbeat_grace_ms,
+                slow_timeout_ms: config.gateway.slow_timeout_ms,
+                messages_per_s: config.gateway.messages_per_s,
+                messages_burst: config.gateway.messages_burst,
+                inflight: config.gateway.inflight,
                 ..hongyan_gateway::Options::default()
             },
             hongyan_gateway::Ports {
@@ -123,7 +133,17 @@ impl Node {
         );
         let metrics = crate::metrics::handle()?;
         let api = Api::new(
-            hongyan_api::Options::default(),
+            hongyan_api::Options {
+                connections_max: config.http.connections_max,
+                header_timeout: Duration::from_millis(config.http.header_timeout_ms),
+                body_timeout: Duration::from_millis(config.http.body_timeout_ms),
+                idle_timeout: Duration::from_millis(config.http.idle_timeout_ms),
+                key_rate: hongyan_api::Rate {
+                    per_s: config.http.key_rate,
+                    burst: config.http.key_rate.saturating_mul(2),
+                },
+                ..hongyan_api::Options::default()
+            },
             hongyan_api::Ports {
                 registry: Arc::clone(&registry),
                 inbox,

@@ -133,7 +133,7 @@ macro_rules! number {
     )*};
 }
 
-number!(u32, u64, usize);
+number!(u16, u32, u64, usize);
 
 impl Value for String {
     fn kind(&self) -> String {

@@ -63,7 +63,7 @@ fn all_faults_are_reported_together_and_by_name() {
         "did you mean `data`?",
         "`http.listen` must be an address with a port, not integer",
         "`http.tls_key` is missing although http.tls_cert is set",
-        "`gateway.reactors` must be between 0 and 256, not 1000",
+        "`gateway.reactors` must be between 0 and 64, not 1000",
         "`store.engine` must be \"fjall\" or \"sqlite\", not `rocks`",
         "`shutdown.step_ms` must be a whole number, not `soon` (HONGYAN_SHUTDOWN_STEP_MS)",
         "`store.accept_loss` must be true or false, not `maybe` (--set store.accept_loss)",
