@@ -133,6 +133,8 @@ async fn identify(api: &Api, headers: &HeaderMap) -> Result<Option<Identity>, Pr
             .device_by_secret(&hash)
             .await?
             .map(|device| Identity::Device(Box::new(device))),
+        // A ticket opens a live connection, nothing else.
+        TokenKind::Ticket => None,
     })
 }
 

@@ -19,6 +19,8 @@ pub enum TokenKind {
     Key(KeyKind),
     /// `hy_dt_…`: acts as one device.
     Device,
+    /// `hy_tk_…`: opens one connection of one device.
+    Ticket,
 }
 
 impl TokenKind {
@@ -37,6 +39,7 @@ impl TokenKind {
             Self::Key(KeyKind::Server) => "hy_sk_",
             Self::Key(KeyKind::Client) => "hy_pk_",
             Self::Device => "hy_dt_",
+            Self::Ticket => "hy_tk_",
         }
     }
 }

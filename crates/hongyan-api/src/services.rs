@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +16,8 @@ use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::port::{CheckReport, ConfigError, Parcel};
 use hongyan_core::session::SessionEvent;
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, DeviceId, MessageId, Reason, StoreError, Timestamp, UserId,
+    AppId, ChannelId, CredentialName, Device, DeviceId, MessageId, Reason, Secret, StoreError,
+    Timestamp, UserId,
 };
 
 /// A caller's wish to be answered the same for the same key.
@@ -278,6 +280,10 @@ pub trait Connect: Send + Sync + fmt::Debug {
         origins: &[String],
         peer: SocketAddr,
     ) -> Result<Upgrade, Refused>;
+
+    /// Makes `text` a single-use ticket of the device for its next connection. Answers how long it is good, or nothing
+    /// when there are too many.
+    fn ticket(&self, text: &Secret, device: &Device, now: Timestamp) -> Option<Duration>;
 
     /// Takes a socket over. Must not block; a socket that cannot be taken is closed.
     fn adopt(&self, socket: Adopted);

@@ -308,14 +308,10 @@ impl Backend {
         token: &Secret,
         state: AppState,
     ) -> Result<Result<Greeted, Refusal>, StoreError> {
-        let digest = ring::digest::digest(&ring::digest::SHA256, token.expose());
-        let Ok(hash) = <[u8; 32]>::try_from(digest.as_ref()) else {
-            return Ok(Err(UNAUTHORIZED));
-        };
-        let Some(device) = self.registry.device_by_secret(&hash).await? else {
-            return Ok(Err(UNAUTHORIZED));
-        };
         let now = self.clock.now();
+        let Some(device) = self.authenticate(token, now).await? else {
+            return Ok(Err(UNAUTHORIZED));
+        };
         let reader = Arc::new(Reader {
             app: self.hub.share_app(&device.app),
             device: device.id.clone(),
@@ -329,6 +325,25 @@ impl Backend {
             self.hub.unregister(session, &reader, None);
         }
         greeted
+    }
+
+    /// The device of a device token or ticket. A ticket is used up by this, whatever comes of it; it is worth nothing
+    /// once the device has changed hands.
+    async fn authenticate(
+        &self,
+        proof: &Secret,
+        now: Timestamp,
+    ) -> Result<Option<Device>, StoreError> {
+        if let Some(holder) = self.hub.tickets().redeem(proof, now) {
+            let found = self.registry.devices(&holder.app, &[holder.device]).await?;
+            let device = found.into_iter().next().flatten();
+            return Ok(device.filter(|d| d.user == holder.user));
+        }
+        let digest = ring::digest::digest(&ring::digest::SHA256, proof.expose());
+        match <[u8; 32]>::try_from(digest.as_ref()) {
+            Ok(hash) => self.registry.device_by_secret(&hash).await,
+            Err(_) => Ok(None),
+        }
     }
 
     /// From here on the hub reaches the session. What changed between the first look at the

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
+use hongyan_core::{Device, Secret, Timestamp};
 use mio::{Poll, Waker};
 use rustls::ServerConnection;
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use crate::mailbox::{Adopted, Command, Mailbox};
 use crate::options::Options;
 use crate::protocol::Encoding;
 use crate::reactor::{Parts, Reactor, WAKER};
+use crate::tickets::Holder;
 
 /// Requests that wait for the store; when it is full, sessions try again.
 const JOBS_LEN_MAX: usize = 4096;
@@ -228,6 +230,18 @@ impl GatewayHandle {
         };
         mailbox.push(Command::Adopt(Box::new(adopted)));
         Ok(())
+    }
+
+    /// Makes a text, drawn at random by the caller, a ticket of this device as it is bound now: good once, for
+    /// [`crate::TICKET_TTL`]. Answers whether there was room for it.
+    #[must_use]
+    pub fn issue_ticket(&self, text: &Secret, device: &Device, now: Timestamp) -> bool {
+        let holder = Holder {
+            app: device.app.clone(),
+            device: device.id.clone(),
+            user: device.user.clone(),
+        };
+        self.hub.tickets().issue(text, holder, now)
     }
 
     /// The hub, for the rooms that reach sessions.

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::gate::Gate;
 use crate::mailbox::{Command, Mailbox};
 use crate::protocol::websocket::close;
+use crate::tickets::Tickets;
 
 /// Devices whose unfinished place is remembered for their next connection; the oldest is
 /// forgotten beyond it, which costs it only the `dup` mark.
@@ -130,6 +131,7 @@ struct Inner {
     mailboxes: Vec<Arc<Mailbox>>,
     sockets: AtomicUsize,
     gate: Arc<Gate>,
+    tickets: Tickets,
 }
 
 /// A device that was just registered.
@@ -146,7 +148,12 @@ impl Hub {
             mailboxes,
             sockets: AtomicUsize::new(0),
             gate,
+            tickets: Tickets::default(),
         }))
+    }
+
+    pub(crate) fn tickets(&self) -> &Tickets {
+        &self.0.tickets
     }
 
     /// Numbers for the operator.

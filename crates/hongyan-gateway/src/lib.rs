@@ -19,6 +19,7 @@ pub mod options;
 pub mod protocol;
 mod reactor;
 pub mod session;
+mod tickets;
 mod wheel;
 mod writer;
 
@@ -27,3 +28,4 @@ pub use gateway::{AdoptError, Gateway, GatewayHandle, Ports, Socket, StartError}
 pub use hub::{Hub, Stats};
 pub use options::Options;
 pub use protocol::Encoding;
+pub use tickets::TICKET_TTL;

@@ -282,6 +282,17 @@ impl wanted::Connect for Connect {
         }
     }
 
+    fn ticket(
+        &self,
+        text: &hongyan_core::Secret,
+        device: &hongyan_core::Device,
+        now: hongyan_core::Timestamp,
+    ) -> Option<std::time::Duration> {
+        self.0
+            .issue_ticket(text, device, now)
+            .then_some(hongyan_gateway::TICKET_TTL)
+    }
+
     fn adopt(&self, adopted: wanted::Adopted) {
         use hongyan_gateway::{Encoding, Socket};
         let Some(encoding) = Encoding::from_subprotocol(adopted.subprotocol) else {

@@ -7,16 +7,17 @@ use http::header::{CONNECTION, HeaderValue, UPGRADE};
 
 use hongyan_core::port::{Ack, Reader};
 use hongyan_core::session::{SessionEvent, SessionSaid};
-use hongyan_core::{Cursor, Device, MessageId, Stage};
+use hongyan_core::{Cursor, Device, MessageId, Secret, Stage};
 
 use crate::auth::same_device;
 use crate::body::Json;
+use crate::key;
 use crate::options::{ACKS_LEN_MAX, CLIENT_EVENTS_LEN_MAX};
 use crate::problem::{Code, Problem};
-use crate::reply::{Done, Raw};
+use crate::reply::{Done, Raw, Reply};
 use crate::route::Call;
 use crate::upgrade;
-use crate::wire::client::{Acks, ClientEvent};
+use crate::wire::client::{Acks, ClientEvent, Ticket};
 
 pub(crate) async fn acks(call: Call<(), Json<Acks>>) -> Result<Done, Problem> {
     let device = calling(&call)?.clone();
@@ -113,6 +114,26 @@ fn calling<Q, B>(call: &Call<Q, B>) -> Result<&Device, Problem> {
     call.caller
         .device()
         .ok_or_else(|| Problem::new(Code::Forbidden, "this address needs a device token"))
+}
+
+/// Gives the device a ticket for its next connection.
+pub(crate) async fn ticket(call: Call) -> Result<Reply<Ticket, 201>, Problem> {
+    let ports = call.api.ports();
+    let text = key::mint(key::TokenKind::Ticket, &*ports.dice).text;
+    let secret = Secret::new(text.as_bytes());
+    match ports
+        .connect
+        .ticket(&secret, calling(&call)?, call.api.now())
+    {
+        Some(good_for) => Ok(Reply::new(Ticket {
+            ticket: text,
+            expires_in: good_for.as_secs(),
+        })),
+        None => Err(Problem::new(
+            Code::Busy,
+            "too many tickets wait to be used; try again in a minute",
+        )),
+    }
 }
 
 /// Answers 101 and hands the socket to the gateway. Who it is, the client says in its first frame.

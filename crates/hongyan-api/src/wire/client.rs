@@ -1,11 +1,20 @@
 //! What devices say over HTTP.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use hongyan_core::{DeviceId, MessageId, Stage};
 
 use super::Moment;
+
+/// A way in for one connection.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Ticket {
+    /// Goes into `hello` as `auth.ticket`.
+    pub(crate) ticket: String,
+    /// How long it is good, seconds.
+    pub(crate) expires_in: u64,
+}
 
 /// Messages that a device has: everything up to a cursor, or these.
 #[derive(Debug, Deserialize, JsonSchema)]

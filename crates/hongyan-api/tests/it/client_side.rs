@@ -4,7 +4,7 @@ use hongyan_core::port::{Clock, Reader};
 use hongyan_core::session::SessionSaid;
 use hongyan_core::{MessageId, Stage};
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -132,6 +132,22 @@ async fn client_events_are_clamped_to_the_past() {
             .await
             .problem(400, "invalid_request");
     }
+}
+
+#[tokio::test]
+async fn a_device_gets_a_ticket_and_nobody_else_does() {
+    let w = world().await;
+    let token = w.register("d1").await;
+    let ticket = w.post("/v1/tickets", &token, Value::Null).await.expect(201);
+    let text = ticket["ticket"].as_str().unwrap().to_owned();
+    assert!(text.starts_with("hy_tk_"), "{text}");
+    assert_eq!(ticket["expires_in"], 60);
+    let by_server = w.post("/v1/tickets", &w.server, Value::Null).await;
+    by_server.problem(403, "forbidden");
+    // A ticket is no key.
+    w.get("/v1/devices/d1", &text)
+        .await
+        .problem(401, "unauthorized");
 }
 
 #[tokio::test]

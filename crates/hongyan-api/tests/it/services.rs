@@ -346,6 +346,15 @@ impl Connect for FakeConnect {
         })
     }
 
+    fn ticket(
+        &self,
+        _text: &hongyan_core::Secret,
+        _device: &hongyan_core::Device,
+        _now: hongyan_core::Timestamp,
+    ) -> Option<std::time::Duration> {
+        Some(std::time::Duration::from_secs(60))
+    }
+
     fn adopt(&self, socket: Adopted) {
         let Adopted {
             mut stream,

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::client::bodies;
 use crate::rig::{FAR, Rig};
 use crate::store::user;
+use hongyan_core::port::Registry as _;
 
 #[test]
 fn hw_1_hello_comes_first_and_in_time() {
@@ -44,6 +45,41 @@ fn hw_1_hello_comes_first_and_in_time() {
     client.say(json!({"t": "hello", "v": 1, "auth": {"token": "token-d"}}));
     assert_eq!(client.expect("error")["code"], "bad_order");
     assert_eq!(client.closed(), 4400);
+}
+
+#[test]
+fn a_ticket_opens_one_connection_of_its_device_as_it_was_bound() {
+    let rig = Rig::new();
+    let ticket = |text: &str| {
+        let record = rig
+            .runtime
+            .block_on(
+                rig.store
+                    .devices(&crate::store::app(), &[crate::store::device("d")]),
+            )
+            .unwrap()
+            .remove(0)
+            .unwrap();
+        let now = hongyan_core::Timestamp(1_000_000);
+        assert!(
+            rig.handle
+                .issue_ticket(&hongyan_core::Secret::new(text), &record, now)
+        );
+    };
+    let hello = |text: &str| json!({"t": "hello", "v": 1, "auth": {"ticket": text}});
+    ticket("one");
+    let mut client = rig.connect();
+    client.say(hello("one"));
+    assert_eq!(client.expect("welcome")["device"], "d");
+    let mut again = rig.connect();
+    again.say(hello("one"));
+    assert_eq!(again.closed(), 4401, "used up");
+    // The device changes hands before the ticket is used.
+    ticket("two");
+    rig.store.bind("d", Some("other"));
+    let mut late = rig.connect();
+    late.say(hello("two"));
+    assert_eq!(late.closed(), 4401);
 }
 
 #[test]

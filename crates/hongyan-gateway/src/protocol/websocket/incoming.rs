@@ -113,6 +113,7 @@ struct Wire {
 #[derive(Deserialize)]
 struct Auth {
     token: Option<String>,
+    ticket: Option<String>,
 }
 
 /// Milliseconds since the epoch, or RFC 3339.
@@ -179,10 +180,13 @@ fn hello(wire: Wire) -> Result<Hello, Misunderstood> {
     }
     let unauthorized = Misunderstood {
         code: "unauthorized",
-        detail: "hello needs auth with the device token in token",
+        detail: "hello needs auth with a device token in token, or a ticket in ticket",
         close: Some(super::close::UNAUTHORIZED),
     };
-    let token = wire.auth.and_then(|auth| auth.token).ok_or(unauthorized)?;
+    let token = wire
+        .auth
+        .and_then(|auth| auth.token.or(auth.ticket))
+        .ok_or(unauthorized)?;
     let inflight = match wire.inflight {
         None => None,
         Some(n) => Some(
@@ -387,10 +391,11 @@ mod tests {
         );
         check_error(r#"{"t":"hello","v":1}"#, "unauthorized", Some(4401));
         check_error(
-            r#"{"t":"hello","v":1,"auth":{"ticket":"x"}}"#,
+            r#"{"t":"hello","v":1,"auth":{"cookie":"x"}}"#,
             "unauthorized",
             Some(4401),
         );
+        assert!(json(r#"{"t":"hello","v":1,"auth":{"ticket":"x"}}"#).is_ok());
         check_error(
             r#"{"t":"hello","v":1,"auth":{"token":"x"},"inflight":0}"#,
             "bad_message",
