@@ -171,7 +171,7 @@ impl Draft {
         Message {
             id,
             app,
-            to: self.to,
+            to: self.to.each_once(),
             class: self.class,
             class_detail: self.class_detail,
             notification: self.notification,

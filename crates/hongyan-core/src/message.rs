@@ -69,6 +69,21 @@ pub enum Target {
 }
 
 impl Target {
+    /// The same target with nobody named twice, in the order of the first mention.
+    #[must_use]
+    pub fn each_once(mut self) -> Self {
+        fn once<T: Clone + Eq + std::hash::Hash>(all: &mut Vec<T>) {
+            let mut seen = std::collections::HashSet::with_capacity(all.len());
+            all.retain(|one| seen.insert(one.clone()));
+        }
+        match &mut self {
+            Self::Users(users) if users.len() > 1 => once(users),
+            Self::Devices(devices) if devices.len() > 1 => once(devices),
+            _ => {}
+        }
+        self
+    }
+
     /// The broadcast audience that this target is, if it is one.
     #[must_use]
     pub fn audience(&self) -> Option<Audience> {

@@ -1,5 +1,6 @@
 //! Who holds a device: login, logout, kick and forgetting, with nothing of the former user after them.
 
+use hongyan_core::error::Certainty;
 use hongyan_core::limits::{CONFLICT_RETRIES_MAX, DEVICES_PER_USER_MAX};
 use hongyan_core::{AppId, Device, DeviceId, Reason, StoreError, User, UserId};
 
@@ -46,9 +47,13 @@ impl Bindings {
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown device.
     pub async fn kick(&self, app: &AppId, device: &DeviceId) -> Result<Device, StoreError> {
-        let unbound = self.bind(app, device, None).await?;
-        self.ports.presence.disconnect(app, device).await;
-        Ok(unbound)
+        let (this, app, device) = (self.clone(), app.clone(), device.clone());
+        to_the_end(async move {
+            let unbound = this.bind_now(&app, &device, None).await?;
+            this.ports.presence.disconnect(&app, &device).await;
+            Ok(unbound)
+        })
+        .await
     }
 
     /// Forgets the device, its tokens, topics and inbox. Answers whether it was known.
@@ -56,8 +61,15 @@ impl Bindings {
     /// # Errors
     /// [`StoreError`].
     pub async fn forget(&self, app: &AppId, device: &DeviceId) -> Result<bool, StoreError> {
+        let (this, app, device) = (self.clone(), app.clone(), device.clone());
+        to_the_end(async move { this.forget_now(&app, &device).await }).await
+    }
+
+    async fn forget_now(&self, app: &AppId, device: &DeviceId) -> Result<bool, StoreError> {
+        let turn = self.gate.turn(app, device).await;
         let known = self.ports.registry.delete_device(app, device).await?;
         self.ports.presence.disconnect(app, device).await;
+        drop(turn);
         self.gate.wait_empty(app, device).await;
         feedback::end_open(
             &self.ports,
@@ -98,6 +110,43 @@ impl Bindings {
         id: &DeviceId,
         user: Option<&UserId>,
     ) -> Result<Device, StoreError> {
+        let (this, app, id, user) = (self.clone(), app.clone(), id.clone(), user.cloned());
+        to_the_end(async move { this.bind_now(&app, &id, user.as_ref()).await }).await
+    }
+
+    async fn bind_now(
+        &self,
+        app: &AppId,
+        id: &DeviceId,
+        user: Option<&UserId>,
+    ) -> Result<Device, StoreError> {
+        let turn = self.gate.turn(app, id).await;
+        let (bound, former) = self.write_binding(app, id, user).await?;
+        // Also when the device was bound so before: an earlier change may have been cut off, or be under way.
+        self.ports.presence.rebind(app, id, user.cloned()).await;
+        drop(turn);
+        self.gate.wait_before(app, id, bound.binding).await;
+        if let Some(former) = former {
+            feedback::end_open(
+                &self.ports,
+                &self.feedback,
+                app,
+                id,
+                Some(&former),
+                Reason::UserLoggedOut,
+            )
+            .await?;
+        }
+        Ok(bound)
+    }
+
+    /// Makes the binding durable; answers the device as it is bound now, and whom it was bound to before a change.
+    async fn write_binding(
+        &self,
+        app: &AppId,
+        id: &DeviceId,
+        user: Option<&UserId>,
+    ) -> Result<(Device, Option<UserId>), StoreError> {
         for _ in 0..CONFLICT_RETRIES_MAX {
             let device = self
                 .ports
@@ -108,7 +157,7 @@ impl Bindings {
                 .flatten()
                 .ok_or(StoreError::NotFound { entity: "device" })?;
             if device.user.as_ref() == user {
-                return Ok(device);
+                return Ok((device, None));
             }
             let former = device.user.clone();
             let version = device.version;
@@ -125,24 +174,10 @@ impl Bindings {
                 .put_device(changed.clone(), Some(version))
                 .await
             {
-                Ok(()) => {}
-                Err(StoreError::Conflict { .. }) => continue,
+                Ok(()) => return Ok((changed, former)),
+                Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
             }
-            self.ports.presence.rebind(app, id, user.cloned()).await;
-            if let Some(former) = former {
-                self.gate.wait_empty(app, id).await;
-                feedback::end_open(
-                    &self.ports,
-                    &self.feedback,
-                    app,
-                    id,
-                    Some(&former),
-                    Reason::UserLoggedOut,
-                )
-                .await?;
-            }
-            return Ok(changed);
         }
         Err(StoreError::Conflict { entity: "device" })
     }
@@ -192,4 +227,18 @@ impl Bindings {
         }
         Ok(())
     }
+}
+
+/// Runs a change in a task of its own: a caller who hangs up must not leave the registry, the session and the open
+/// deliveries with different ideas of who holds the device.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::spawn(change).await.unwrap_or_else(|ended| {
+        Err(StoreError::Unavailable {
+            engine: "dispatch",
+            certainty: Certainty::Unknown,
+            source: ended.into(),
+        })
+    })
 }

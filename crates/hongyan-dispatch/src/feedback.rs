@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hongyan_core::delivery::{Delivery, Happened, Input, Next};
+use hongyan_core::delivery::{Delivery, Happened, Input, Next, State};
 use hongyan_core::limits::CONFLICT_RETRIES_MAX;
-use hongyan_core::port::{CommitError, Job, SessionSink, WriteSet};
+use hongyan_core::port::{CommitError, Job, JobId, SessionSink, WriteSet};
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{AppId, DeviceId, MessageId, Reason, Stage, StoreError, Timestamp, UserId};
 use tokio::sync::mpsc;
@@ -156,20 +156,22 @@ async fn settle(
                 None => unrouted(ports, app, &group).await?.map(|d| (d, None)),
             };
             let Some((mut delivery, expected)) = found else {
-                in_flight.remove(&Job::deliver_id(app, group.key.0, &group.key.1));
+                in_flight.settled(&group.job(app), u32::MAX);
                 continue;
             };
-            let was_open = delivery.outcome().is_none();
+            let was_won = delivery.seen.has(Stage::Delivered);
             let steps: Vec<_> = group
                 .signals
                 .iter()
                 .map(|s| delivery.apply(s.input.clone(), now))
                 .collect();
-            if steps.iter().any(|s| s.next == Next::Done)
-                && was_open
-                && delivery.first_ack
-                && delivery.outcome() == Some(Reason::Delivered)
-            {
+            if steps.iter().all(|s| s.next == Next::Nothing) {
+                if !matches!(delivery.state, State::Pushing { .. }) {
+                    in_flight.settled(&group.job(app), delivery.version);
+                }
+                continue;
+            }
+            if delivery.first_ack && !was_won && delivery.seen.has(Stage::Delivered) {
                 follow.extend(cancel_others(ports, &delivery).await?);
             }
             count(&steps);
@@ -183,15 +185,15 @@ async fn settle(
             }
             situation::write(&mut set, &delivery, expected, steps, now);
             sets.push(set);
-            written.push(group);
+            written.push((group, expected.unwrap_or(u32::MAX)));
         }
         let results = ports.commit.commit(sets).await;
         let mut again = Vec::new();
         let mut failed = None;
-        for (group, result) in written.into_iter().zip(results) {
+        for ((group, version), result) in written.into_iter().zip(results) {
             match result {
                 Ok(_) | Err(CommitError::Known { .. }) => {
-                    in_flight.remove(&Job::deliver_id(app, group.key.0, &group.key.1));
+                    in_flight.settled(&group.job(app), version);
                 }
                 Err(CommitError::Stale) => again.extend(group.signals),
                 Err(CommitError::Store(error)) => {
@@ -216,6 +218,12 @@ async fn settle(
 struct Group {
     key: (MessageId, DeviceId),
     signals: Vec<Signal>,
+}
+
+impl Group {
+    fn job(&self, app: &AppId) -> JobId {
+        Job::deliver_id(app, self.key.0, &self.key.1)
+    }
 }
 
 /// Signals of one delivery together, in their order.
@@ -269,17 +277,32 @@ async fn unrouted(
         .pop()
         .flatten();
     let to_user = matches!(message.to, hongyan_core::message::Target::Users(_));
-    Ok(device.map(|device| Delivery::new(&message, &device, to_user)))
+    Ok(device.map(|device| Delivery {
+        // The device may have changed hands since: it is told of whoever said it.
+        user: signal.user.clone().filter(|_| to_user),
+        ..Delivery::new(&message, &device, to_user)
+    }))
 }
 
 /// Ends the deliveries to the user's other devices.
 async fn cancel_others(ports: &Ports, acked: &Delivery) -> Result<Vec<Signal>, StoreError> {
-    let all = ports
-        .ledger
-        .deliveries_of(&acked.app, acked.message, None, 1_000)
-        .await?;
-    Ok(all
+    let Some(user) = &acked.user else {
+        return Ok(Vec::new());
+    };
+    let keys: Vec<_> = ports
+        .registry
+        .devices_of(&acked.app, std::slice::from_ref(user))
+        .await?
         .into_iter()
+        .flatten()
+        .map(|device| (acked.message, device.id))
+        .collect();
+    Ok(ports
+        .ledger
+        .deliveries(&acked.app, &keys)
+        .await?
+        .into_iter()
+        .flatten()
         .filter(|d| d.user == acked.user && d.device != acked.device && d.outcome().is_none())
         .map(|d| Signal {
             app: d.app,

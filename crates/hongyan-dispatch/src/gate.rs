@@ -3,31 +3,58 @@
 //! A lane enters the gate for the devices of a batch, checks their bindings, calls the vendor and leaves. A
 //! logout first makes the new binding durable and then waits until nobody who entered earlier is left:
 //! either the lane saw the new binding, or the logout saw the lane. So nothing addressed to the former
-//! user leaves after a logout has returned.
+//! user leaves after a logout has returned. Changes of one device's binding take turns, so that its session is
+//! told of them in the order in which they became durable.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hongyan_core::{AppId, DeviceId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedMutexGuard};
 
-type Inside = HashMap<(AppId, DeviceId), u32>;
+/// The bindings that those inside were planned for, by device.
+type Inside = HashMap<(AppId, DeviceId), Vec<u64>>;
+
+/// Devices share turns by hash: few enough to hold, enough that strangers seldom meet.
+const TURNS: usize = 256;
 
 /// Who is being sent to right now. Bounded by the lanes' concurrency times their batch size.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Gate {
     inside: Arc<Mutex<Inside>>,
     left: Arc<Notify>,
+    turns: Arc<[Arc<tokio::sync::Mutex<()>>]>,
+    hasher: std::hash::RandomState,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            inside: Arc::default(),
+            left: Arc::default(),
+            turns: (0..TURNS).map(|_| Arc::default()).collect(),
+            hasher: std::hash::RandomState::new(),
+        }
+    }
 }
 
 impl Gate {
-    /// Enters for these devices until the pass is dropped.
+    /// The turn to change this device's binding and to tell its session, given back on drop.
+    pub async fn turn(&self, app: &AppId, device: &DeviceId) -> Option<OwnedMutexGuard<()>> {
+        let hash = self.hasher.hash_one((app, device));
+        let at = usize::try_from(hash % TURNS as u64).unwrap_or(0);
+        let turn = self.turns.get(at)?;
+        Some(Arc::clone(turn).lock_owned().await)
+    }
+
+    /// Enters for these devices, each with the binding that was planned for, until the pass is dropped.
     #[must_use]
-    pub fn enter(&self, app: &AppId, devices: impl Iterator<Item = DeviceId>) -> Pass {
-        let keys: Vec<_> = devices.map(|d| (app.clone(), d)).collect();
+    pub fn enter(&self, app: &AppId, devices: impl Iterator<Item = (DeviceId, u64)>) -> Pass {
+        let keys: Vec<_> = devices.map(|(d, b)| ((app.clone(), d), b)).collect();
         let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in &keys {
-            *inside.entry(key.clone()).or_default() += 1;
+        for (key, binding) in &keys {
+            inside.entry(key.clone()).or_default().push(*binding);
         }
         Pass {
             gate: self.clone(),
@@ -37,6 +64,11 @@ impl Gate {
 
     /// Resolves when nobody is inside for this device.
     pub async fn wait_empty(&self, app: &AppId, device: &DeviceId) {
+        self.wait_before(app, device, u64::MAX).await;
+    }
+
+    /// Resolves when nobody is inside who was planned for an earlier binding of this device.
+    pub async fn wait_before(&self, app: &AppId, device: &DeviceId, binding: u64) {
         let key = (app.clone(), device.clone());
         loop {
             let left = self.left.notified();
@@ -46,7 +78,8 @@ impl Gate {
                 .inside
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .contains_key(&key)
+                .get(&key)
+                .is_some_and(|inside| inside.iter().any(|b| *b < binding))
             {
                 return;
             }
@@ -59,7 +92,7 @@ impl Gate {
 #[derive(Debug)]
 pub struct Pass {
     gate: Gate,
-    keys: Vec<(AppId, DeviceId)>,
+    keys: Vec<((AppId, DeviceId), u64)>,
 }
 
 impl Drop for Pass {
@@ -69,10 +102,12 @@ impl Drop for Pass {
             .inside
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        for key in self.keys.drain(..) {
-            if let Some(count) = inside.get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
+        for (key, binding) in self.keys.drain(..) {
+            if let Some(bindings) = inside.get_mut(&key) {
+                if let Some(at) = bindings.iter().position(|b| *b == binding) {
+                    bindings.swap_remove(at);
+                }
+                if bindings.is_empty() {
                     inside.remove(&key);
                 }
             }
@@ -90,11 +125,15 @@ mod tests {
     async fn a_logout_waits_for_those_inside() {
         let gate = Gate::default();
         let (app, device) = (AppId::parse("a").unwrap(), DeviceId::parse("d").unwrap());
-        let first = gate.enter(&app, [device.clone()].into_iter());
-        let second = gate.enter(&app, [device.clone()].into_iter());
+        let first = gate.enter(&app, [(device.clone(), 1)].into_iter());
+        let second = gate.enter(&app, [(device.clone(), 2)].into_iter());
         let mut wait = Box::pin(gate.wait_empty(&app, &device));
         assert!(futures_poll(&mut wait).await.is_none());
+        // Those of the present binding are not in the way of a change that has already happened.
+        let mut former = Box::pin(gate.wait_before(&app, &device, 2));
+        assert!(futures_poll(&mut former).await.is_none());
         drop(first);
+        former.await;
         assert!(futures_poll(&mut wait).await.is_none());
         drop(second);
         wait.await;

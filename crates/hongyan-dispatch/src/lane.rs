@@ -3,17 +3,18 @@
 //! A slow or broken vendor fills its own lane only; what does not fit waits in the work store, not in memory.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hongyan_core::delivery::{Delivery, Input, State};
+use hongyan_core::delivery::{Delivery, Happened, Input, State};
 use hongyan_core::device::Environment;
 use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX, VENDOR_CALL_DEADLINE};
-use hongyan_core::port::{Batch, Job, JobId, Recipient};
+use hongyan_core::port::{Batch, Job, JobId, Outbound, Recipient, Truncation, WriteSet};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Device, Message, MessageId, Reason, Secret, Timestamp,
-    Verdict,
+    AppId, ChannelId, CredentialName, Device, Message, MessageId, Reason, Secret, Stage,
+    StoreError, Timestamp, Verdict,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -23,6 +24,7 @@ use crate::feedback::{self, Feedback, Signal};
 use crate::gate::Gate;
 use crate::rate::Bucket;
 use crate::render;
+use crate::router::InFlight;
 use crate::service::Ports;
 
 /// A lane without work for this long ends; the next shipment opens a new one.
@@ -34,14 +36,25 @@ const PAUSE_IN_LANE_MAX: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Longest pause of a lane: recovery is noticed within this.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// When a shipment that found the lane full may come again.
+/// Soonest time at which a shipment that found the lane full may come again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
+/// Shipments per second that a lane lets come back at most: what it could not take must not keep the router busy.
+const COME_BACK_PER_S_MAX: u32 = 2_000;
+/// Shipments taken out of the queue at once.
+const TAKE_LEN_MAX: usize = 1_000;
+/// Shipments that may wait in a lane while the process as a whole holds as many as it may: enough that lanes which
+/// move go on, whoever fills the rest.
+const CROWDED_QUEUE_LEN_MAX: usize = 256;
+/// Texts shorter than these, in characters, are within every vendor's limits.
+const SHORT_TITLE: usize = 15;
+const SHORT_BODY: usize = 50;
 /// Grace over the vendor's deadline before the call is given up from outside.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
 /// One delivery on its way to a vendor.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Shipment {
+    held: Option<Held>,
     delivery: Delivery,
     message: Arc<Message>,
     channel: ChannelId,
@@ -51,6 +64,24 @@ pub(crate) struct Shipment {
     registered_at: Timestamp,
     environment: Option<Environment>,
     package: Option<String>,
+}
+
+/// A shipment's place among those in flight. A shipment that is dropped without an answer, whatever the cause, gives
+/// it up, so that the end of its lease brings the delivery back.
+#[derive(Debug)]
+struct Held {
+    in_flight: InFlight,
+    job: JobId,
+    version: u32,
+    answered: bool,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.in_flight.settled(&self.job, self.version);
+        }
+    }
 }
 
 impl Shipment {
@@ -65,6 +96,7 @@ impl Shipment {
         };
         let token = device.token(channel)?;
         Some(Self {
+            held: None,
             delivery: delivery.clone(),
             message: Arc::clone(message),
             channel: channel.clone(),
@@ -84,12 +116,32 @@ impl Shipment {
         )
     }
 
-    fn signal(&self, input: Input) -> Signal {
+    /// The delivery's version when it was handed over.
+    pub(crate) const fn version(&self) -> u32 {
+        self.delivery.version
+    }
+
+    /// Ties it to its place among those in flight.
+    pub(crate) fn held_in(mut self, in_flight: &InFlight) -> Self {
+        self.held = Some(Held {
+            in_flight: in_flight.clone(),
+            job: self.job_id(),
+            version: self.version(),
+            answered: false,
+        });
+        self
+    }
+
+    /// The answer; its place in flight is given up when that is written.
+    fn signal(mut self, input: Input) -> Signal {
+        if let Some(held) = &mut self.held {
+            held.answered = true;
+        }
         Signal {
-            app: self.delivery.app.clone(),
+            app: self.delivery.app,
             message: self.delivery.message,
-            device: self.delivery.device.clone(),
-            user: self.delivery.user.clone(),
+            device: self.delivery.device,
+            user: self.delivery.user,
             input,
         }
     }
@@ -114,7 +166,48 @@ struct Inner {
     credentials: Credentials,
     feedback: Feedback,
     gate: Gate,
-    lanes: Mutex<HashMap<LaneKey, mpsc::Sender<Shipment>>>,
+    lanes: Mutex<HashMap<LaneKey, Queue>>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    sender: mpsc::Sender<Shipment>,
+    returns: Arc<Returns>,
+}
+
+/// When what a lane could not take may come back: one after the other, as fast as the lane could take it. Without it a
+/// backlog of any size would be planned anew and refused anew all the time.
+#[derive(Debug)]
+struct Returns {
+    per_s: AtomicU32,
+    /// Microseconds since the epoch of the last return that was given out.
+    last: Mutex<i64>,
+}
+
+impl Returns {
+    fn new() -> Self {
+        Self {
+            per_s: AtomicU32::new(COME_BACK_PER_S_MAX),
+            last: Mutex::new(0),
+        }
+    }
+
+    /// Sets how many a lane takes per second.
+    fn pace(&self, per_s: u64) {
+        let per_s = u32::try_from(per_s).unwrap_or(u32::MAX);
+        self.per_s
+            .store(per_s.clamp(1, COME_BACK_PER_S_MAX), Ordering::Relaxed);
+    }
+
+    /// The next time, not before `soonest`.
+    fn next(&self, soonest: Timestamp) -> Timestamp {
+        let gap = 1_000_000 / i64::from(self.per_s.load(Ordering::Relaxed).max(1));
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = last
+            .saturating_add(gap)
+            .max(soonest.millis().saturating_mul(1_000));
+        Timestamp(last.div_euclid(1_000))
+    }
 }
 
 impl Lanes {
@@ -135,8 +228,9 @@ impl Lanes {
         }
     }
 
-    /// Hands a shipment to its lane. Never waits for a vendor: what does not fit is sent back with a time.
-    pub(crate) async fn push(&self, shipment: Shipment) {
+    /// Hands a shipment to its lane. Never waits for a vendor: what does not fit is sent back with a time. `crowded` says
+    /// that the process holds as many as it may, so that only lanes with little waiting take more.
+    pub(crate) async fn push(&self, shipment: Shipment, crowded: bool) {
         let key = (
             shipment.delivery.app.clone(),
             shipment.channel.clone(),
@@ -151,37 +245,41 @@ impl Lanes {
             let queue = lanes
                 .entry(key.clone())
                 .or_insert_with(|| self.start(key.clone()));
-            match queue.try_send(shipment) {
-                Ok(()) => None,
-                Err(mpsc::error::TrySendError::Full(shipment)) => Some(shipment),
-                Err(mpsc::error::TrySendError::Closed(shipment)) => {
-                    // The lane ended for lack of work between two shipments.
-                    let queue = self.start(key.clone());
-                    let again = queue.try_send(shipment).err().map(|e| e.into_inner());
-                    lanes.insert(key, queue);
-                    again
-                }
+            if queue.sender.is_closed() {
+                // The lane ended for lack of work between two shipments.
+                *queue = self.start(key);
             }
+            let waiting = queue.sender.max_capacity() - queue.sender.capacity();
+            let refused = if crowded && waiting >= CROWDED_QUEUE_LEN_MAX {
+                Some(shipment)
+            } else {
+                queue
+                    .sender
+                    .try_send(shipment)
+                    .err()
+                    .map(|e| e.into_inner())
+            };
+            refused.map(|shipment| (shipment, Arc::clone(&queue.returns)))
         };
-        if let Some(shipment) = refused {
-            let now = self.inner.ports.clock.now();
-            let spread = Duration::from_millis(self.inner.ports.dice.below(500));
+        if let Some((shipment, returns)) = refused {
             let input = Input::NotSent {
                 reason: Reason::VendorRateLimited,
-                retry_at: now.plus(FULL_RETRY + spread),
+                retry_at: returns.next(self.inner.ports.clock.now().plus(FULL_RETRY)),
             };
             self.inner.feedback.send(shipment.signal(input)).await;
         }
     }
 
-    fn start(&self, key: LaneKey) -> mpsc::Sender<Shipment> {
-        let (queue, rest) = mpsc::channel(LANE_QUEUE_LEN_MAX);
+    fn start(&self, key: LaneKey) -> Queue {
+        let (sender, rest) = mpsc::channel(LANE_QUEUE_LEN_MAX);
+        let returns = Arc::new(Returns::new());
         let lane = Lane {
             inner: Arc::clone(&self.inner),
             key,
+            returns: Arc::clone(&returns),
         };
         tokio::spawn(lane.run(rest));
-        queue
+        Queue { sender, returns }
     }
 
     /// Lanes that exist now.
@@ -207,11 +305,11 @@ struct Health {
 struct Lane {
     inner: Arc<Inner>,
     key: LaneKey,
+    returns: Arc<Returns>,
 }
 
 impl Lane {
     async fn run(self, mut queue: mpsc::Receiver<Shipment>) {
-        let now = self.inner.ports.clock.now();
         let health = Arc::new(Mutex::new(Health {
             breaker: Breaker::default(),
             slowed: 0,
@@ -221,13 +319,13 @@ impl Lane {
         let mut batch = Vec::new();
         loop {
             batch.clear();
-            match tokio::time::timeout(IDLE_MAX, queue.recv_many(&mut batch, LANE_QUEUE_LEN_MAX))
-                .await
-            {
+            match tokio::time::timeout(IDLE_MAX, queue.recv_many(&mut batch, TAKE_LEN_MAX)).await {
                 Ok(0) | Err(_) => {
                     queue.close();
-                    // Whoever slipped in before the queue was closed is taken up again by their lease.
+                    self.leave();
+                    // Whoever slipped in before the queue was closed comes again.
                     while let Ok(late) = queue.try_recv() {
+                        let now = self.inner.ports.clock.now();
                         self.send_back(vec![late], Reason::VendorUnavailable, now)
                             .await;
                     }
@@ -249,6 +347,8 @@ impl Lane {
                 .is_none_or(|(version, ..)| *version != opened.version);
             if fresh {
                 let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
+                let batch_len = capability.batch_len_max.max(1) as u64;
+                self.returns.pace(batch_len.saturating_mul(rate.into()));
                 let slots = opened
                     .limits
                     .concurrency
@@ -264,9 +364,13 @@ impl Lane {
                 continue;
             };
             for group in grouped(std::mem::take(&mut batch), capability.batch_len_max.max(1)) {
-                if let Err((reason, at)) = self.may_send(&health) {
-                    self.send_back(group, reason, at).await;
-                    continue;
+                match self.may_send(&health) {
+                    Ok(pause) if pause.is_zero() => {}
+                    Ok(pause) => tokio::time::sleep(pause).await,
+                    Err((reason, at)) => {
+                        self.send_back(group, reason, at).await;
+                        continue;
+                    }
                 }
                 while let Err(wait) = bucket.take(self.inner.ports.clock.now()) {
                     tokio::time::sleep(wait).await;
@@ -283,25 +387,37 @@ impl Lane {
         }
     }
 
-    /// Whether the vendor may be called now; else why not and when to come again.
-    fn may_send(&self, health: &Mutex<Health>) -> Result<(), (Reason, Timestamp)> {
+    /// Takes its queue, which is closed, out of the map, unless another took its place.
+    fn leave(&self) {
+        let mut lanes = self
+            .inner
+            .lanes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if lanes.get(&self.key).is_some_and(|q| q.sender.is_closed()) {
+            lanes.remove(&self.key);
+        }
+    }
+
+    /// After which short pause the vendor may be called; else why not and when to come again.
+    fn may_send(&self, health: &Mutex<Health>) -> Result<Duration, (Reason, Timestamp)> {
         let now = self.inner.ports.clock.now();
         let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
-        if health.paused_until.since(now) > PAUSE_IN_LANE_MAX {
+        let pause = health.paused_until.since(now);
+        if pause > PAUSE_IN_LANE_MAX {
             return Err((Reason::VendorRateLimited, health.paused_until));
         }
-        health
-            .breaker
-            .ask(now)
-            .map_err(|at| (Reason::BreakerOpen, at))
+        match health.breaker.ask(now) {
+            Ok(()) => Ok(pause),
+            Err(at) => Err((Reason::BreakerOpen, at)),
+        }
     }
 
     async fn send_back(&self, group: Vec<Shipment>, reason: Reason, at: Timestamp) {
         for shipment in group {
-            let spread = Duration::from_millis(self.inner.ports.dice.below(250));
             let input = Input::NotSent {
                 reason,
-                retry_at: at.plus(spread),
+                retry_at: self.returns.next(at),
             };
             self.inner.feedback.send(shipment.signal(input)).await;
         }
@@ -359,9 +475,12 @@ impl Lane {
     /// One call to the vendor, from the gate to the feedback.
     async fn send(&self, opened: Opened, group: Vec<Shipment>, health: &Mutex<Health>) {
         let inner = &self.inner;
-        let pass = inner
-            .gate
-            .enter(&self.key.0, group.iter().map(|s| s.delivery.device.clone()));
+        let pass = inner.gate.enter(
+            &self.key.0,
+            group
+                .iter()
+                .map(|s| (s.delivery.device.clone(), s.delivery.binding)),
+        );
         let (fit, rest) = self.still_meant(group).await;
         for (shipment, input) in rest {
             inner.feedback.send(shipment.signal(input)).await;
@@ -376,6 +495,7 @@ impl Lane {
             return;
         };
         let now = inner.ports.clock.now();
+        let first_try = fit.iter().any(|s| s.delivery.attempt <= 1);
         let batch = Batch {
             outbound: render::outbound(&first.message, first.package.clone(), now),
             recipients: fit
@@ -389,11 +509,17 @@ impl Lane {
         };
         let channel = Arc::clone(&opened.channel);
         let called = tokio::spawn(async move {
-            tokio::time::timeout(
+            let cut = Some(&batch.outbound)
+                .filter(|o| first_try && may_be_cut(o))
+                .and_then(|o| channel.preview(o).ok())
+                .map(|parcel| parcel.truncated)
+                .unwrap_or_default();
+            let sent = tokio::time::timeout(
                 VENDOR_CALL_DEADLINE + DEADLINE_GRACE,
                 channel.send(&batch, VENDOR_CALL_DEADLINE),
             )
-            .await
+            .await;
+            (sent, cut)
         });
         let lost = |detail: &str| Verdict::Retry {
             reason: Reason::VendorUnavailable,
@@ -401,7 +527,11 @@ impl Lane {
             detail: detail.to_owned(),
             certainty: Unsure::MaybeTaken,
         };
-        let mut verdicts = match called.await {
+        let (sent, cut) = match called.await {
+            Ok((sent, cut)) => (Ok(sent), cut),
+            Err(panic) => (Err(panic), Vec::new()),
+        };
+        let mut verdicts = match sent {
             Ok(Ok(verdicts)) => verdicts,
             Ok(Err(_elapsed)) => vec![lost("no answer within the deadline"); fit.len()],
             Err(panic) => {
@@ -414,8 +544,11 @@ impl Lane {
         drop(pass);
         let now = inner.ports.clock.now();
         self.learn(health, &verdicts, now);
-        for (shipment, verdict) in fit.iter().zip(verdicts) {
-            let verdict = unless_given_since(shipment, verdict);
+        if !cut.is_empty() {
+            self.tell_cut(&fit, &cut, now).await;
+        }
+        for (shipment, verdict) in fit.into_iter().zip(verdicts) {
+            let verdict = unless_given_since(&shipment, verdict);
             metrics::counter!(
                 "hongyan_lane_verdicts_total",
                 "channel" => self.key.1.to_string(),
@@ -423,9 +556,9 @@ impl Lane {
             )
             .increment(1);
             if let Verdict::TokenDead { reason, .. } = &verdict {
-                self.kill_token(shipment, *reason, now).await;
+                self.kill_token(&shipment, *reason, now).await;
             }
-            let input = self.answer(shipment, verdict, opened.limits.attempts, now);
+            let input = self.answer(&shipment, verdict, opened.limits.attempts, now);
             inner.feedback.send(shipment.signal(input)).await;
         }
     }
@@ -439,26 +572,35 @@ impl Lane {
             reason: Reason::VendorUnavailable,
             retry_at: now.plus(Duration::from_millis(500)),
         };
-        let Ok(devices) = ports.registry.devices(&self.key.0, &ids).await else {
-            return (
-                vec![],
-                group.into_iter().map(|s| (s, again.clone())).collect(),
-            );
-        };
+        let keys: Vec<_> = group
+            .iter()
+            .map(|s| (s.delivery.message, s.delivery.device.clone()))
+            .collect();
         let message = group.first().map(|s| s.message.id);
-        let recalled = match message {
-            Some(id) => ports
-                .inbox
-                .recalled(&self.key.0, id)
-                .await
-                .ok()
-                .flatten()
-                .is_some(),
-            None => false,
+        let looked = async {
+            let devices = ports.registry.devices(&self.key.0, &ids).await?;
+            let recalled = match message {
+                Some(id) => ports.inbox.recalled(&self.key.0, id).await?.is_some(),
+                None => false,
+            };
+            let deliveries = ports.ledger.deliveries(&self.key.0, &keys).await?;
+            Ok::<_, StoreError>((devices, recalled, deliveries))
+        };
+        let (devices, recalled, deliveries) = match looked.await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "a lane could not look its devices up; its shipments come again");
+                let again = |s| (s, again.clone());
+                return (vec![], group.into_iter().map(again).collect());
+            }
         };
         let (mut fit, mut rest) = (Vec::with_capacity(group.len()), Vec::new());
-        for (shipment, device) in group.into_iter().zip(devices) {
+        for ((shipment, device), stored) in group.into_iter().zip(devices).zip(deliveries) {
             let d = &shipment.delivery;
+            // Acked, collapsed or cancelled while it waited here: there is nothing left to say.
+            if stored.is_none_or(|stored| stored.version != d.version) {
+                continue;
+            }
             let verdict = match &device {
                 None => Some(Input::End(Reason::DeviceDeleted)),
                 Some(device)
@@ -505,6 +647,35 @@ impl Lane {
         }
     }
 
+    /// Every text that was shortened for the vendor is told, once for each delivery.
+    async fn tell_cut(&self, sent: &[Shipment], cut: &[Truncation], now: Timestamp) {
+        let detail = cut
+            .iter()
+            .map(|c| format!("{} {} to {}", c.field, c.from, c.to))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let events = sent
+            .iter()
+            .filter(|s| s.delivery.attempt <= 1)
+            .map(|s| {
+                let cut = Happened {
+                    channel: Some(self.key.1.clone()),
+                    attempt: s.delivery.attempt,
+                    detail: Some(detail.clone()),
+                    ..Happened::new(Stage::Truncated, Some(Reason::Truncated))
+                };
+                s.delivery.event(cut, now)
+            })
+            .collect();
+        let set = WriteSet {
+            events,
+            ..WriteSet::default()
+        };
+        if let Some(Err(error)) = self.inner.ports.commit.commit(vec![set]).await.pop() {
+            tracing::warn!(%error, "a truncation could not be told");
+        }
+    }
+
     /// What the answers say about the vendor's health.
     fn learn(&self, health: &Mutex<Health>, verdicts: &[Verdict], now: Timestamp) {
         let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
@@ -539,6 +710,13 @@ impl Lane {
             health.breaker.failed(now);
         }
     }
+}
+
+/// Whether a vendor might shorten a text of it.
+fn may_be_cut(outbound: &Outbound) -> bool {
+    let longer =
+        |text: &Option<String>, len| text.as_ref().is_some_and(|t| t.chars().nth(len).is_some());
+    longer(&outbound.title, SHORT_TITLE) || longer(&outbound.body, SHORT_BODY)
 }
 
 /// A token that the device gave again after the vendor saw it die is alive: the vendor has not noticed yet.

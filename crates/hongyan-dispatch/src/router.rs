@@ -3,7 +3,7 @@
 //! One batched read opens a leg, one write closes it. What a lane gets stays leased, so that a crash brings it
 //! back; what a session gets waits with its ack timeout as the job's due time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use hongyan_core::delivery::{Delivery, Input, Next};
 use hongyan_core::limits::{BROADCAST_PAGE_LEN, IN_FLIGHT_MAX, LEASE, LEASE_LEN_MAX};
 use hongyan_core::message::{Audience, DeliveryMode, DeviceChoice};
 use hongyan_core::port::{CommitError, Hint, Job, JobId, JobKind, Owner, WriteSet};
-use hongyan_core::{AppId, Device, DeviceId, Message, Reason, Stage, StoreError, Timestamp};
+use hongyan_core::{AppId, Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp};
 
 use crate::credentials::Credentials;
 use crate::intake;
@@ -24,26 +24,30 @@ use crate::situation::{self, Read};
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long it waits after the store failed it.
 const AFTER_TROUBLE: Duration = Duration::from_millis(250);
+/// When jobs that could not be planned come again.
+const HAND_BACK: Duration = Duration::from_secs(1);
 
-/// Deliveries that this process has handed to a lane and not yet settled.
+/// Deliveries that this process has handed to a lane and not yet settled, each with the version that was handed over:
+/// what has moved on since is not with a lane any more, whoever has not noticed yet.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct InFlight(Arc<Mutex<HashSet<JobId>>>);
+pub(crate) struct InFlight(Arc<Mutex<HashMap<JobId, u32>>>);
 
 impl InFlight {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    pub(crate) fn remove(&self, id: &JobId) {
-        self.lock().remove(id);
+    /// The delivery is past this version.
+    pub(crate) fn settled(&self, id: &JobId, version: u32) {
+        let mut all = self.lock();
+        if all.get(id).is_some_and(|known| *known <= version) {
+            all.remove(id);
+        }
     }
-    fn add(&self, id: JobId) {
-        self.lock().insert(id);
+    fn add(&self, id: JobId, version: u32) {
+        self.lock().insert(id, version);
     }
-    fn has(&self, id: &JobId) -> bool {
-        self.lock().contains(id)
-    }
-    fn room(&self) -> usize {
-        IN_FLIGHT_MAX.saturating_sub(self.lock().len())
+    fn has(&self, id: &JobId, version: u32) -> bool {
+        self.lock().get(id) == Some(&version)
     }
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
@@ -75,23 +79,18 @@ impl Router {
             // Registered before the look, so that a commit in between is not missed.
             let changed = self.ports.work.changed();
             tokio::pin!(changed);
-            let room = self.in_flight.room().min(LEASE_LEN_MAX);
-            let wait = match self.turn(room).await {
-                Ok(taken) if taken > 0 && taken == room => continue,
-                Ok(taken) if taken > 0 => Duration::ZERO,
+            let wait = match self.turn().await {
+                Ok(taken) if taken > 0 => continue,
                 Ok(_) => self.until_next_due().await,
                 Err(error) => {
                     tracing::warn!(error = %error, "the router could not read or write its work");
                     AFTER_TROUBLE
                 }
             };
-            if wait.is_zero() {
-                continue;
-            }
             tokio::select! {
                 () = &mut changed => {}
                 () = tokio::time::sleep(wait) => {}
-                _ = stop.changed() => {}
+                told = stop.changed() => if told.is_err() { return },
             }
         }
     }
@@ -105,59 +104,116 @@ impl Router {
         }
     }
 
-    /// Leases and plans one batch; answers how many jobs it took.
-    async fn turn(&self, room: usize) -> Result<usize, StoreError> {
-        if room == 0 {
-            return Ok(0);
-        }
+    /// Leases and plans one batch; answers how many jobs it took. One app's trouble does not keep the others waiting.
+    async fn turn(&self) -> Result<usize, StoreError> {
         let now = self.ports.clock.now();
-        let jobs = self.ports.work.lease(now, now.plus(LEASE), room).await?;
+        let jobs = self
+            .ports
+            .work
+            .lease(now, now.plus(LEASE), LEASE_LEN_MAX)
+            .await?;
         let taken = jobs.len();
         let mut by_app: HashMap<AppId, Vec<Job>> = HashMap::new();
         for job in jobs {
-            if !self.in_flight.has(&job.id()) {
-                by_app.entry(job.app.clone()).or_default().push(job);
+            by_app.entry(job.app.clone()).or_default().push(job);
+        }
+        let mut trouble = None;
+        for (app, jobs) in by_app {
+            if let Err(error) = self.plan_jobs(&app, jobs).await {
+                tracing::warn!(%app, %error, "jobs could not be planned; they come again");
+                trouble = Some(error);
             }
         }
-        for (app, jobs) in by_app {
-            self.plan_jobs(&app, jobs).await?;
-        }
-        Ok(taken)
+        trouble.map_or(Ok(taken), Err)
     }
 
     async fn plan_jobs(&self, app: &AppId, jobs: Vec<Job>) -> Result<(), StoreError> {
         let mut again = jobs;
         // A stale set means that an ack or a logout came in between: read again and decide again.
         for _ in 0..hongyan_core::limits::CONFLICT_RETRIES_MAX {
-            let legs = self.read_and_plan(app, &again).await?;
-            let (jobs, legs): (Vec<Job>, Vec<Leg>) = legs.into_iter().unzip();
-            let mut legs = legs;
+            let legs = match self.read_and_plan(app, &again).await {
+                Ok(legs) => legs,
+                // Which record it is shows when each is read alone; the others go on.
+                Err(StoreError::Corrupt { .. }) if again.len() > 1 => {
+                    let mut trouble = None;
+                    for job in again {
+                        let alone = Box::pin(self.plan_jobs(app, vec![job]));
+                        trouble = alone.await.err().or(trouble);
+                    }
+                    return trouble.map_or(Ok(()), Err);
+                }
+                Err(error) => {
+                    self.hand_back(again, &error).await;
+                    return Err(error);
+                }
+            };
+            let (jobs, mut legs): (Vec<Job>, Vec<Leg>) = legs
+                .into_iter()
+                .filter(|(_, leg)| leg.set != WriteSet::default())
+                .unzip();
             let sets = legs
                 .iter_mut()
                 .map(|leg| std::mem::take(&mut leg.set))
                 .collect();
             let results = self.ports.commit.commit(sets).await;
             again = Vec::new();
+            let mut failed = Vec::new();
+            let mut trouble = None;
             for ((job, leg), result) in jobs.into_iter().zip(legs).zip(results) {
                 match result {
                     Ok(_) => self.hand_over(leg).await,
                     Err(CommitError::Stale) => again.push(job),
-                    Err(CommitError::Store(error)) => return Err(error),
+                    Err(CommitError::Store(error)) => {
+                        failed.push(job);
+                        trouble = Some(error);
+                    }
                     Err(CommitError::Known { .. }) => {}
                 }
+            }
+            if let Some(error) = trouble {
+                failed.append(&mut again);
+                self.hand_back(failed, &error).await;
+                return Err(error);
             }
             if again.is_empty() {
                 return Ok(());
             }
         }
-        Err(StoreError::Conflict { entity: "delivery" })
+        let error = StoreError::Conflict { entity: "delivery" };
+        self.hand_back(again, &error).await;
+        Err(error)
+    }
+
+    /// Gives leases back, so that the jobs need not wait for their end. What cannot be read waits for it all the same.
+    async fn hand_back(&self, jobs: Vec<Job>, why: &StoreError) {
+        if jobs.is_empty() || matches!(why, StoreError::Corrupt { .. }) {
+            return;
+        }
+        let due = self.ports.clock.now().plus(HAND_BACK);
+        let set = WriteSet {
+            jobs: jobs
+                .into_iter()
+                .map(|job| Job {
+                    due,
+                    leased: false,
+                    ..job
+                })
+                .collect(),
+            ..WriteSet::default()
+        };
+        if let Some(Err(error)) = self.ports.commit.commit(vec![set]).await.pop() {
+            tracing::debug!(%error, "leases could not be given back; they end by themselves");
+        }
     }
 
     async fn hand_over(&self, leg: Leg) {
         self.ports.presence.notify(leg.hints);
         for shipment in leg.shipments {
-            self.in_flight.add(shipment.job_id());
-            self.lanes.push(shipment).await;
+            self.in_flight.add(shipment.job_id(), shipment.version());
+            let shipment = shipment.held_in(&self.in_flight);
+            self.lanes
+                .push(shipment, self.in_flight.len() > IN_FLIGHT_MAX)
+                .await;
         }
     }
 
@@ -368,12 +424,22 @@ impl Router {
             }
         }
         let is_deliver = matches!(job.kind, JobKind::Deliver { .. });
+        // An ack may be faster than the router: then it has ended the deliveries that are planned only now.
+        let won = to_user
+            && message.options.devices == DeviceChoice::FirstAck
+            && found.ids.iter().any(|id| {
+                known
+                    .get(&(job.message, id.clone()))
+                    .is_some_and(|d| d.seen.has(Stage::Delivered))
+            });
         for id in &found.ids {
             let device = found.devices.get(id);
             let existing = known.get(&(job.message, id.clone()));
             match (existing, device) {
                 // Routed before, or acked before it was routed: its own job or end takes care of it.
                 (Some(_), _) if !is_deliver => {}
+                // A lane has it: the lease only had to be made longer.
+                (Some(delivery), _) if self.in_flight.has(&job.id(), delivery.version) => {}
                 (Some(delivery), device) => {
                     let mut delivery = delivery.clone();
                     let expected = Some(delivery.version);
@@ -393,6 +459,11 @@ impl Router {
                         hongyan_core::delivery::Happened::new(Stage::Targeted, None),
                         read.now,
                     ));
+                    if won {
+                        let step = delivery.apply(Input::End(Reason::Cancelled), read.now);
+                        situation::write(&mut leg.set, &delivery, None, vec![step], read.now);
+                        continue;
+                    }
                     self.collapse_older(&delivery, read.now, leg).await?;
                     self.plan_delivery(
                         &mut delivery,
@@ -554,11 +625,43 @@ fn forgotten(
     leg: &mut Leg,
 ) {
     leg.set.jobs_done.push(job.id());
-    if let JobKind::Deliver { device } = &job.kind
-        && let Some(delivery) = known.get_mut(&(job.message, device.clone()))
-    {
-        let expected = Some(delivery.version);
-        let step = delivery.apply(Input::End(Reason::Expired), now);
-        situation::write(&mut leg.set, delivery, expected, vec![step], now);
-    }
+    let (user, device) = match &job.kind {
+        JobKind::Deliver { device } => {
+            if let Some(delivery) = known.get_mut(&(job.message, device.clone())) {
+                let expected = Some(delivery.version);
+                let step = delivery.apply(Input::End(Reason::Expired), now);
+                situation::write(&mut leg.set, delivery, expected, vec![step], now);
+            }
+            return;
+        }
+        JobKind::Route {
+            owner: Owner::User(user),
+        } => (Some(user.clone()), None),
+        JobKind::Route {
+            owner: Owner::Device(device),
+        } => (None, Some(device.clone())),
+        JobKind::Route {
+            owner: Owner::Audience(_),
+        }
+        | JobKind::Broadcast { .. } => (None, None),
+    };
+    // Nobody was routed before it was gone: that is told too.
+    leg.set.events.push(Event {
+        seq: 0,
+        at: now,
+        app: job.app.clone(),
+        stage: Stage::Dropped,
+        reason: Some(Reason::Expired),
+        message: Some(job.message),
+        class: None,
+        user,
+        device,
+        platform: None,
+        channel: None,
+        attempt: 0,
+        until: None,
+        took_ms: None,
+        detail: None,
+        r#final: true,
+    });
 }
