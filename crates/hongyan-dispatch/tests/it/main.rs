@@ -9,4 +9,5 @@ mod deliveries;
 mod explain;
 mod hands;
 mod lanes;
+mod windows;
 mod world;

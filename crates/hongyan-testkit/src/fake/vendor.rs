@@ -7,10 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hongyan_core::port::{
     Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
-    Parcel, Recipient, Vendor,
+    Parcel, Recipient, Truncation, Vendor,
 };
 use hongyan_core::{ChannelId, DeviceId, Message, MessageId, Reason, Verdict};
 use tokio::sync::Semaphore;
+
+/// Longer titles are cut.
+const TITLE_CHARS_MAX: usize = 100;
 
 /// One recipient of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,12 +126,20 @@ impl Vendor for FakeVendor {
 #[async_trait]
 impl Channel for FakeVendor {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
+        let title = outbound.title.as_deref();
+        let from = title.map_or(0, |t| t.chars().count());
+        let cut = (from > TITLE_CHARS_MAX).then_some(Truncation {
+            field: "title",
+            from,
+            to: TITLE_CHARS_MAX,
+        });
+        let title = title.map(|t| t.chars().take(TITLE_CHARS_MAX).collect::<String>());
         Ok(Parcel {
             method: "POST",
             path: "/send".into(),
             headers: vec![],
-            body: serde_json::json!({ "title": outbound.title, "body": outbound.body }),
-            truncated: vec![],
+            body: serde_json::json!({ "title": title, "body": outbound.body }),
+            truncated: cut.into_iter().collect(),
         })
     }
 
