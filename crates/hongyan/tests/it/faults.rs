@@ -65,8 +65,9 @@ fn matrix(kind: &Kind) {
             "quota_exhausted" if ["apns", "fcm"].contains(&kind.channel) => "vendor_rate_limited",
             "quota_exhausted" => "quota_exhausted",
             "token_invalid" => "token_invalid",
-            "auth_expired" if kind.brand == "huawei" => "vendor_unavailable",
-            "auth_expired" => "credential_invalid",
+            // A fresh token that is refused as expired is a matter of clocks: it is tried again. Xiaomi's key does not expire.
+            "auth_expired" if kind.channel == "xiaomi" => "credential_invalid",
+            "auth_expired" => "vendor_unavailable",
             _ => "",
         };
         // A slow vendor, and a channel that mends a closed connection by itself, may just take it; Huawei takes what is
