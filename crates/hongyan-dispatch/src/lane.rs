@@ -3,29 +3,27 @@
 //! A slow or broken vendor fills its own lane only; what does not fit waits in the work store, not in memory.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hongyan_core::delivery::{Delivery, Happened, Input, State};
-use hongyan_core::device::Environment;
+use hongyan_core::delivery::{Happened, Input};
 use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX, VENDOR_CALL_DEADLINE};
-use hongyan_core::port::{Batch, Job, JobId, Outbound, Recipient, Truncation, WriteSet};
+use hongyan_core::port::{Batch, Outbound, Recipient, Truncation, WriteSet};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Device, Message, MessageId, Reason, Secret, Stage,
-    StoreError, Timestamp, Verdict,
+    AppId, ChannelId, CredentialName, Reason, Secret, Stage, StoreError, Timestamp, Verdict,
 };
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::breaker::Breaker;
 use crate::credentials::{Credentials, Opened};
-use crate::feedback::{self, Feedback, Signal};
+use crate::feedback::{self, Feedback};
 use crate::gate::Gate;
 use crate::rate::Bucket;
 use crate::render;
-use crate::router::InFlight;
+use crate::returns::Returns;
 use crate::service::Ports;
+use crate::shipment::{Shipment, grouped};
 
 /// A lane without work for this long ends; the next shipment opens a new one.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -38,8 +36,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Soonest time at which a shipment that found the lane full may come again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
-/// Shipments per second that a lane lets come back at most: what it could not take must not keep the router busy.
-const COME_BACK_PER_S_MAX: u32 = 2_000;
 /// Shipments taken out of the queue at once.
 const TAKE_LEN_MAX: usize = 1_000;
 /// Shipments that may wait in a lane while the process as a whole holds as many as it may: enough that lanes which
@@ -50,107 +46,6 @@ const SHORT_TITLE: usize = 15;
 const SHORT_BODY: usize = 50;
 /// Grace over the vendor's deadline before the call is given up from outside.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
-
-/// One delivery on its way to a vendor.
-#[derive(Debug)]
-pub(crate) struct Shipment {
-    held: Option<Held>,
-    delivery: Delivery,
-    message: Arc<Message>,
-    channel: ChannelId,
-    credential: CredentialName,
-    token: String,
-    /// When the device last gave the token.
-    registered_at: Timestamp,
-    environment: Option<Environment>,
-    package: Option<String>,
-}
-
-/// A shipment's place among those in flight. A shipment that is dropped without an answer, whatever the cause, gives
-/// it up, so that the end of its lease brings the delivery back.
-#[derive(Debug)]
-struct Held {
-    in_flight: InFlight,
-    job: JobId,
-    version: u32,
-    answered: bool,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.in_flight.settled(&self.job, self.version);
-        }
-    }
-}
-
-impl Shipment {
-    /// The shipment of a delivery that was just planned to be pushed.
-    pub(crate) fn of(delivery: &Delivery, message: &Arc<Message>, device: &Device) -> Option<Self> {
-        let State::Pushing {
-            channel,
-            credential,
-        } = &delivery.state
-        else {
-            return None;
-        };
-        let token = device.token(channel)?;
-        Some(Self {
-            held: None,
-            delivery: delivery.clone(),
-            message: Arc::clone(message),
-            channel: channel.clone(),
-            credential: credential.clone(),
-            token: token.token.clone(),
-            registered_at: token.updated_at,
-            environment: token.environment,
-            package: device.package.clone(),
-        })
-    }
-
-    pub(crate) fn job_id(&self) -> JobId {
-        Job::deliver_id(
-            &self.delivery.app,
-            self.delivery.message,
-            &self.delivery.device,
-        )
-    }
-
-    /// The delivery's version when it was handed over.
-    pub(crate) const fn version(&self) -> u32 {
-        self.delivery.version
-    }
-
-    /// Ties it to its place among those in flight.
-    pub(crate) fn held_in(mut self, in_flight: &InFlight) -> Self {
-        self.held = Some(Held {
-            in_flight: in_flight.clone(),
-            job: self.job_id(),
-            version: self.version(),
-            answered: false,
-        });
-        self
-    }
-
-    /// The answer; its place in flight is given up when that is written.
-    fn signal(mut self, input: Input) -> Signal {
-        if let Some(held) = &mut self.held {
-            held.answered = true;
-        }
-        Signal {
-            app: self.delivery.app,
-            message: self.delivery.message,
-            device: self.delivery.device,
-            user: self.delivery.user,
-            input,
-        }
-    }
-
-    /// Shipments with the same key have the same payload and may share a request.
-    fn batch_key(&self) -> (MessageId, Option<Environment>, Option<String>) {
-        (self.message.id, self.environment, self.package.clone())
-    }
-}
 
 type LaneKey = (AppId, ChannelId, CredentialName);
 
@@ -173,41 +68,6 @@ struct Inner {
 struct Queue {
     sender: mpsc::Sender<Shipment>,
     returns: Arc<Returns>,
-}
-
-/// When what a lane could not take may come back: one after the other, as fast as the lane could take it. Without it a
-/// backlog of any size would be planned anew and refused anew all the time.
-#[derive(Debug)]
-struct Returns {
-    per_s: AtomicU32,
-    /// Microseconds since the epoch of the last return that was given out.
-    last: Mutex<i64>,
-}
-
-impl Returns {
-    fn new() -> Self {
-        Self {
-            per_s: AtomicU32::new(COME_BACK_PER_S_MAX),
-            last: Mutex::new(0),
-        }
-    }
-
-    /// Sets how many a lane takes per second.
-    fn pace(&self, per_s: u64) {
-        let per_s = u32::try_from(per_s).unwrap_or(u32::MAX);
-        self.per_s
-            .store(per_s.clamp(1, COME_BACK_PER_S_MAX), Ordering::Relaxed);
-    }
-
-    /// The next time, not before `soonest`.
-    fn next(&self, soonest: Timestamp) -> Timestamp {
-        let gap = 1_000_000 / i64::from(self.per_s.load(Ordering::Relaxed).max(1));
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = last
-            .saturating_add(gap)
-            .max(soonest.millis().saturating_mul(1_000));
-        Timestamp(last.div_euclid(1_000))
-    }
 }
 
 impl Lanes {
@@ -734,21 +594,4 @@ fn unless_given_since(shipment: &Shipment, verdict: Verdict) -> Verdict {
         },
         verdict => verdict,
     }
-}
-
-/// Shipments that share a payload, in pieces of at most `max`, in the order of their first shipment.
-fn grouped(shipments: Vec<Shipment>, max: usize) -> Vec<Vec<Shipment>> {
-    let mut groups: Vec<Vec<Shipment>> = Vec::new();
-    let mut open: HashMap<(MessageId, Option<Environment>, Option<String>), usize> = HashMap::new();
-    for shipment in shipments {
-        let key = shipment.batch_key();
-        match open.get(&key).and_then(|i| groups.get_mut(*i)) {
-            Some(group) if group.len() < max => group.push(shipment),
-            _ => {
-                open.insert(key, groups.len());
-                groups.push(vec![shipment]);
-            }
-        }
-    }
-    groups
 }

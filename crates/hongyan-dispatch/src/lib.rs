@@ -20,8 +20,10 @@ pub mod policy;
 pub mod rate;
 pub mod recall;
 pub mod render;
+mod returns;
 pub mod router;
 mod service;
+mod shipment;
 mod situation;
 
 pub use service::{Dispatch, Options, Ports};

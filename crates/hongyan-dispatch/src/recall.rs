@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use hongyan_core::delivery::Input;
+use hongyan_core::delivery::{Input, State};
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
 use hongyan_core::port::{CommitError, Recipient, WriteSet};
 use hongyan_core::{
@@ -13,6 +13,7 @@ use hongyan_core::{
 
 use crate::credentials::Credentials;
 use crate::feedback::{Feedback, Signal};
+use crate::gate::Gate;
 use crate::intake;
 use crate::service::Ports;
 
@@ -31,6 +32,7 @@ pub struct Recall {
     pub(crate) ports: Ports,
     pub(crate) credentials: Credentials,
     pub(crate) feedback: Feedback,
+    pub(crate) gate: Gate,
 }
 
 const PAGE: usize = 500;
@@ -82,9 +84,16 @@ impl Recall {
             after = page.last().map(|d| d.device.clone());
             let full = page.len() == PAGE;
             let mut sent: HashMap<ChannelId, Vec<DeviceId>> = HashMap::new();
+            let mut under_way: HashMap<ChannelId, Vec<DeviceId>> = HashMap::new();
             for delivery in page {
                 if delivery.outcome().is_none() {
                     done.stopped += 1;
+                    if let State::Pushing { channel, .. } = &delivery.state
+                        && self.withdraws(channel)
+                    {
+                        let devices = under_way.entry(channel.clone()).or_default();
+                        devices.push(delivery.device.clone());
+                    }
                     self.feedback
                         .send(Signal {
                             app: delivery.app,
@@ -101,10 +110,32 @@ impl Recall {
             for (channel, devices) in sent {
                 done.withdrawn += self.withdraw(app, message, &channel, &devices).await?;
             }
+            for (channel, devices) in under_way {
+                // A call to the vendor may have begun before the recall was known: what it brought is withdrawn after it.
+                let left = async {
+                    for device in &devices {
+                        self.gate.wait_empty(app, device).await;
+                    }
+                };
+                if tokio::time::timeout(VENDOR_CALL_DEADLINE, left)
+                    .await
+                    .is_err()
+                {
+                    tracing::warn!(%app, message = %message.id, %channel, "a recall did not wait longer for calls to the vendor");
+                }
+                self.withdraw(app, message, &channel, &devices).await?;
+            }
             if !full {
                 return Ok(done);
             }
         }
+    }
+
+    /// Whether the channel's vendor can take messages back.
+    fn withdraws(&self, channel: &ChannelId) -> bool {
+        self.credentials
+            .vendor(channel)
+            .is_some_and(|v| v.capability().recalls)
     }
 
     /// Asks the vendor to take it back from these devices; a vendor that cannot is no error.
@@ -115,11 +146,7 @@ impl Recall {
         channel: &ChannelId,
         devices: &[DeviceId],
     ) -> Result<u64, StoreError> {
-        if !self
-            .credentials
-            .vendor(channel)
-            .is_some_and(|v| v.capability().recalls)
-        {
+        if !self.withdraws(channel) {
             return Ok(0);
         }
         let facts = crate::situation::app_facts(&self.ports, app).await?;

@@ -15,9 +15,10 @@ use hongyan_core::{AppId, Device, DeviceId, Event, Message, Reason, Stage, Store
 
 use crate::credentials::Credentials;
 use crate::intake;
-use crate::lane::{Lanes, Shipment};
+use crate::lane::Lanes;
 use crate::plan::plan;
 use crate::service::Ports;
+use crate::shipment::Shipment;
 use crate::situation::{self, Read};
 
 /// How long the router waits at most before it looks again by itself: a lost wake-up costs this much.

@@ -99,6 +99,7 @@ impl Dispatch {
             ports: self.ports.clone(),
             credentials: self.credentials.clone(),
             feedback: self.feedback.clone(),
+            gate: self.gate.clone(),
         }
     }
 

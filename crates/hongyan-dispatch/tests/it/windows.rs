@@ -250,3 +250,33 @@ async fn who_is_named_twice_is_meant_once() {
         .unwrap();
     assert_eq!(page.entries.len(), 1);
 }
+
+#[tokio::test]
+async fn a_recall_waits_for_the_call_under_way_and_stops_the_rest() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let gate = w.alpha.gate();
+    let all = u32::try_from(gate.available_permits()).unwrap();
+    let closed = gate.clone().acquire_many_owned(all).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        let id = w.send(to_users(&["u1"])).await;
+        w.sees(id, "sent_vendor").await;
+        ids.push(id);
+    }
+    let last = ids[11];
+    let recall = w.dispatch.recall();
+    let app = w.app.clone();
+    let recalled = tokio::spawn(async move { recall.recall(&app, last).await.unwrap() });
+    w.sees(last, "recalled").await;
+    drop(closed);
+    assert_eq!(recalled.await.unwrap().stopped, 1);
+    assert_eq!(w.outcome(last).await, Reason::Recalled);
+    for id in &ids[..11] {
+        assert_eq!(w.outcome(*id).await, Reason::AcceptedByVendor);
+    }
+    assert!(
+        w.alpha.sent().iter().all(|s| s.message != last),
+        "it waited behind eight calls and never left"
+    );
+}
