@@ -7,12 +7,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Query;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
+use crate::options::{DRAIN_BYTES_MAX, DRAIN_TIME};
 use crate::problem::{Code, Problem};
 
 /// A JSON body that was read.
@@ -144,6 +145,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         // Well-formed JSON that cannot be read all the same (a list for a word, a number out of range) has a place too.
         if inner.is_data() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
             let path = if path == "." { String::new() } else { path };
+            let path = with_missing(path, &inner.to_string());
             Problem::at(
                 Code::InvalidRequest,
                 path,
@@ -157,6 +159,18 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         .end()
         .map_err(|error| Problem::new(Code::BadJson, error.to_string()))?;
     Ok(value)
+}
+
+/// A field that is missing has a place too: where it should be.
+fn with_missing(path: String, text: &str) -> String {
+    let missing = text
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.split_once('`'));
+    match missing {
+        Some((field, _)) if path.is_empty() => field.to_owned(),
+        Some((field, _)) => format!("{path}.{field}"),
+        None => path,
+    }
 }
 
 /// The path says where better than line and column.
@@ -187,7 +201,7 @@ fn content_type(headers: &HeaderMap, taken: &[&'static str]) -> Result<(), Probl
 
 async fn collect(
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
     bytes_max: usize,
     time: Duration,
 ) -> Result<Bytes, Problem> {
@@ -202,15 +216,41 @@ async fn collect(
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.parse::<u64>().ok());
     if declared.is_some_and(|len| usize::try_from(len).is_ok_and(|len| len > bytes_max)) {
+        drain(headers, &mut body).await;
         return Err(too_large());
     }
-    match tokio::time::timeout(time, Limited::new(body, bytes_max).collect()).await {
+    let read = Limited::new(&mut body, bytes_max).collect();
+    match tokio::time::timeout(time, read).await {
         Err(_) => Err(Problem::new(
             Code::RequestTimeout,
             format!("the body did not arrive within {} s", time.as_secs()),
         )),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            drain(headers, &mut body).await;
+            Err(too_large())
+        }
         Ok(Err(_)) => Err(Problem::new(Code::BadJson, "the body ended early")),
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
     }
+}
+
+/// Reads and forgets what is still coming, within bounds. Many clients write all of a body before they read, and a
+/// connection that is closed under them shows them a broken pipe instead of the answer.
+async fn drain(headers: &HeaderMap, body: &mut Body) {
+    if headers.contains_key(EXPECT) {
+        // This client asks first, and the answer is no.
+        return;
+    }
+    let forget = async {
+        let mut left = DRAIN_BYTES_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(len) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // When the time is over, the answer goes out all the same.
+    let _ = tokio::time::timeout(DRAIN_TIME, forget).await;
 }

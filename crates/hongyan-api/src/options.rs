@@ -69,6 +69,10 @@ pub(crate) const APPS_CACHED_MAX: usize = 4_096;
 pub(crate) const BUCKETS_MAX: usize = 65_536;
 /// JSON bodies of small things, bytes.
 pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+/// How much of a body that is too large is still read and forgotten, bytes, so that its sender gets to read the answer.
+pub(crate) const DRAIN_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long that may take.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// One line of an import, bytes: the same as a registration.
 pub(crate) const LINE_BYTES_MAX: usize = BODY_BYTES_MAX;
 /// Lines of an import that are written at once.

@@ -103,7 +103,8 @@ struct Problem(StatusCode, String);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({"status": self.0.as_u16(), "title": self.1});
+        let title = self.0.canonical_reason().unwrap_or("Error");
+        let body = json!({"status": self.0.as_u16(), "title": title, "detail": self.1});
         let kind = [(header::CONTENT_TYPE, "application/problem+json")];
         (self.0, kind, body.to_string()).into_response()
     }
@@ -171,7 +172,7 @@ async fn clock(State(handle): State<Handle>, body: Body<Advance>) -> Answer<Stat
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// HTML for people, JSON for programs. Everyone who does not ask for HTML gets JSON.
+/// A page for people; JSON for programs that ask for it.
 async fn phones(State(handle): State<Handle>, headers: HeaderMap) -> Response {
     let accept = headers
         .get(header::ACCEPT)
@@ -182,12 +183,20 @@ async fn phones(State(handle): State<Handle>, headers: HeaderMap) -> Response {
         (header::CACHE_CONTROL, "no-store"),
         (header::CONTENT_SECURITY_POLICY, PAGE_POLICY),
     ];
-    if accept.contains("text/html") && !accept.starts_with("application/json") {
+    if wants_page(accept) {
         // The page comes with its first picture, so that nobody looks at an empty one.
         let now = picture(&handle).to_string().replace('<', "\\u003c");
         (vary, Html(PAGE.replacen(PAGE_PICTURE, &now, 1))).into_response()
     } else {
         (vary, Json(handle.phones())).into_response()
+    }
+}
+
+/// Whoever names JSON gets it, unless HTML is named before.
+fn wants_page(accept: &str) -> bool {
+    match (accept.find("text/html"), accept.find("application/json")) {
+        (_, None) => true,
+        (html, Some(json)) => html.is_some_and(|html| html < json),
     }
 }
 

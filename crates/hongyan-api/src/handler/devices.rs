@@ -199,12 +199,17 @@ fn bearer_of(caller: &Caller, headers: &http::HeaderMap) -> Option<String> {
 pub(crate) async fn read(call: Call) -> Result<Reply<Device>, Problem> {
     let (app, id) = (call.app()?, call.device_id()?);
     let device = call.api.device(&app, &id).await?;
-    let mut shown = show(&call.api, &app, vec![device])
+    Ok(Reply::new(whole(&call.api, &app, device).await?))
+}
+
+/// One device with all that is known of it.
+async fn whole(api: &Api, app: &AppId, device: device::Device) -> Result<Device, Problem> {
+    let topics = api.registry().topics_of(app, &device.id).await?;
+    let mut shown = show(api, app, vec![device])
         .pop()
         .ok_or_else(|| Problem::not_found("device"))?;
-    let topics = call.api.registry().topics_of(&app, &id).await?;
     shown.topics = Some(topics.into_iter().map(|s| s.topic).collect());
-    Ok(Reply::new(shown))
+    Ok(shown)
 }
 
 pub(crate) async fn list(call: Call<Page>) -> Result<Reply<List<Device>>, Problem> {
@@ -239,10 +244,7 @@ pub(crate) async fn change(call: Call<(), Json<DeviceChange>>) -> Result<Reply<D
         no_faults(check(device))
     })
     .await?;
-    show(&call.api, &app, vec![device])
-        .pop()
-        .map(Reply::new)
-        .ok_or_else(|| Problem::not_found("device"))
+    Ok(Reply::new(whole(&call.api, &app, device).await?))
 }
 
 /// Reads, changes and writes a device, as often as somebody else gets in between.

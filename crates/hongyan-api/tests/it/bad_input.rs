@@ -92,6 +92,48 @@ async fn bodies_that_are_no_json() {
 }
 
 #[tokio::test]
+async fn a_missing_field_is_named_by_its_path() {
+    let w = world().await;
+    let rows = [
+        (json!({"data": {}}), "to"),
+        (
+            json!({"to": {"user": "u"}, "notification": {"title": "t", "click": {}}}),
+            "notification.click.url",
+        ),
+    ];
+    for (body, path) in rows {
+        let answer = w.call(Method::POST, "/v1/messages", &w.server, body).await;
+        answer.fault(400, "invalid_request", path);
+    }
+}
+
+/// Plain clients write the whole body before they read: they get the answer, not a broken pipe.
+#[tokio::test]
+async fn who_sends_too_much_gets_to_read_the_answer() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let w = world().await;
+    let len = 4 * 1024 * 1024;
+    let declared = format!("Content-Length: {len}\r\n\r\n{}", " ".repeat(len));
+    let chunked = format!(
+        "Transfer-Encoding: chunked\r\n\r\n{len:x}\r\n{}\r\n0\r\n\r\n",
+        " ".repeat(len)
+    );
+    for body in [declared, chunked] {
+        let mut socket = tokio::net::TcpStream::connect(w.address).await.unwrap();
+        let head = format!(
+            "POST /v1/messages HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n",
+            w.server
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains("payload_too_large"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn requests_that_go_astray() {
     let w = world().await;
     let body = r#"{"to":{"user":"u"},"data":{}}"#;

@@ -156,7 +156,7 @@ async fn faults_have_their_path() {
         (
             json!({"notification": {"title": "t", "click": {}}}),
             400,
-            "notification.click",
+            "notification.click.url",
         ),
         (json!({"options": {"ttl": -1}}), 400, "options.ttl"),
         (json!({"options": {"ttl": 604801}}), 422, "options.ttl"),

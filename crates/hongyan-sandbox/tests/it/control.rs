@@ -35,7 +35,16 @@ async fn phones_over_http() {
         (phone["state"].clone(), phone["network"].clone()),
         (json!("foreground"), json!("on"))
     );
-    let page = control(h, "GET", "/phones", &[("accept", "text/html,*/*")], "").await;
+    for (accept, kind) in [
+        ("*/*", "text/html"),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+        ("application/json, text/plain, */*", "application/json"),
+    ] {
+        let answer = control(h, "GET", "/phones", &[("accept", accept)], "").await;
+        let given = answer.headers["content-type"].to_str().unwrap();
+        assert!(given.starts_with(kind), "{accept}: {given}");
+    }
+    let page = control(h, "GET", "/phones", &[], "").await;
     assert!(
         page.headers["content-type"]
             .to_str()

@@ -31,10 +31,10 @@ pub(crate) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// List the credentials of a channel
+    /// List the credentials, of a channel or all
     List {
         /// The channel, such as apns
-        channel: String,
+        channel: Option<String>,
     },
     /// Show a credential, without its secrets
     Show {
@@ -99,7 +99,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     block_on(async {
         match args.command {
             Command::List { channel } => {
-                let list = admin.credentials(&channel).await.map_err(told)?;
+                let list = match channel {
+                    Some(channel) => admin.credentials(&channel).await.map_err(told)?,
+                    None => admin
+                        .raw(http::Method::GET, "/v1/credentials", None)
+                        .await
+                        .map_err(told)?,
+                };
                 form.list(
                     &list,
                     COLUMNS,

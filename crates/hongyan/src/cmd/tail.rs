@@ -1,6 +1,7 @@
 //! `hongyan tail`: what happens, as it happens.
 
 use clap::Args as ClapArgs;
+use hongyan_core::event::Stage;
 use serde_json::Value;
 
 use super::output::{cell, harmless};
@@ -23,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long)]
     channel: Option<String>,
     /// Only this stage, such as delivered or dropped
-    #[arg(long)]
+    #[arg(long, value_parser = stages())]
     stage: Option<String>,
     /// End after so many events
     #[arg(long, short = 'n', value_name = "N")]
@@ -58,6 +59,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// A word that is no stage would wait for ever.
+fn stages() -> clap::builder::PossibleValuesParser {
+    Stage::ALL
+        .iter()
+        .map(|stage| stage.as_str())
+        .collect::<Vec<_>>()
+        .into()
 }
 
 impl Args {
