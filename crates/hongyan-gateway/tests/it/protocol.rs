@@ -393,36 +393,38 @@ fn unacked_messages_are_sent_again_while_connected() {
     let mut client = rig.live("d");
     assert_eq!(client.until_idle().len(), 2);
     rig.store.mark_recalled(gone);
-    for wait in [31, 61, 121] {
+    let mut again = 0;
+    let mut hear = |client: &mut crate::client::Client| {
+        let frame = client.frame().unwrap();
+        if frame.opcode == 1 {
+            let text = String::from_utf8(frame.payload).unwrap();
+            assert!(
+                text.contains("\"dup\":true") && text.contains("\"a\""),
+                "{text}"
+            );
+            again += 1;
+        }
+        (frame.opcode, again)
+    };
+    // The last wait is for nothing: three times are enough on one connection.
+    for (so_far, wait) in [(1, 31), (2, 61), (3, 121), (3, 600)] {
         // The gateway pings in between; an answer keeps the connection alive.
         for _ in 0..wait / 10 + 1 {
             rig.advance(Duration::from_secs(10));
             client.say(json!({"t": "state", "state": "foreground"}));
             client.raw(&crate::client::frame(0x89, b"p"));
             // The answer says that the gateway has seen this time.
-            loop {
-                let frame = client.frame().unwrap();
-                if frame.opcode == 10 {
-                    break;
-                }
-                if frame.opcode == 1 {
-                    let text = String::from_utf8(frame.payload).unwrap();
-                    assert!(
-                        text.contains("\"dup\":true") && text.contains("\"a\""),
-                        "{text}"
-                    );
-                    AGAIN.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                }
-            }
+            while hear(&mut client).0 != 10 {}
         }
+        // What became due is read from the store first, so it may come after the answer.
+        let mut heard = 0;
+        while heard < so_far {
+            client.raw(&crate::client::frame(0x89, b"q"));
+            heard = hear(&mut client).1;
+        }
+        assert_eq!(heard, so_far);
     }
-    assert_eq!(
-        AGAIN.load(std::sync::atomic::Ordering::SeqCst),
-        3,
-        "three times, then no more"
-    );
 }
-static AGAIN: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 #[test]
 fn silence_is_pinged_and_then_dead() {
