@@ -197,9 +197,13 @@ impl Origin {
             return Err(fault("", "it has no host; write https://host[:port]/path"));
         }
         let port = uri.port_u16().unwrap_or(443);
-        let path = uri
+        let mut path = uri
             .path_and_query()
             .map_or_else(|| "/".to_owned(), |p| p.as_str().to_owned());
+        // A query may follow the host at once; a request line needs the path between them.
+        if !path.starts_with('/') {
+            path.insert(0, '/');
+        }
         Ok((Self { host, port }, path))
     }
 
