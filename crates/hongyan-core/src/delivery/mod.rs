@@ -28,6 +28,9 @@ pub struct Delivery {
     /// The user it is meant for; none when the device itself was addressed.
     #[serde(default)]
     pub user: Option<UserId>,
+    /// Who held the device when it was planned: for the trace, also of what addresses everybody.
+    #[serde(default)]
+    pub holder: Option<UserId>,
     /// The device's binding when it was planned: another binding is another person.
     #[serde(default)]
     pub binding: u64,
@@ -277,6 +280,7 @@ impl Delivery {
             message: message.id,
             device: device.id.clone(),
             user: device.user.clone().filter(|_| to_user),
+            holder: device.user.clone(),
             binding: device.binding,
             class: message.class,
             platform: device.platform,
@@ -325,7 +329,7 @@ impl Delivery {
             reason: what.reason,
             message: Some(self.message),
             class: Some(self.class),
-            user: self.user.clone(),
+            user: self.user.clone().or_else(|| self.holder.clone()),
             device: Some(self.device.clone()),
             platform: Some(self.platform),
             channel: what.channel,
@@ -543,10 +547,18 @@ impl Delivery {
                 Next::Wait(retry_at)
             }
             failed => {
+                let died = matches!(failed, Verdict::TokenDead { .. });
                 let reason = match failed {
                     Verdict::Retry { .. } => Reason::RetriesExhausted,
                     other => other.reason(),
                 };
+                if died {
+                    out.push(Happened {
+                        channel: Some(channel.clone()),
+                        detail: detail.clone(),
+                        ..Happened::new(Stage::TokenDead, Some(reason))
+                    });
+                }
                 if !fallback {
                     return self.end(Stage::Dropped, reason, Some((channel, detail)), now, out);
                 }

@@ -9,6 +9,7 @@ fn delivery() -> Delivery {
         message: MessageId(uuid::Uuid::nil()),
         device: DeviceId::parse("d").unwrap(),
         user: None,
+        holder: None,
         binding: 0,
         class: Class::Im,
         platform: Platform::Ios,
