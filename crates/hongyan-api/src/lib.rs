@@ -30,3 +30,19 @@ pub use api::{Api, MetricsText, Ports};
 pub use limiter::Rate;
 pub use options::Options;
 pub use problem::{Code, Problem};
+
+/// Reads a request body as `POST /v1/messages` does. For those who feed it bytes.
+///
+/// # Errors
+/// The problem that the caller would be answered.
+pub fn read_message(body: &[u8]) -> Result<hongyan_core::draft::Draft, Problem> {
+    body::parse::<wire::message::Message>(body)?.into_draft()
+}
+
+/// Reads a request body as `POST /v1/devices` does. For those who feed it bytes.
+///
+/// # Errors
+/// The problem that the caller would be answered.
+pub fn read_registration(body: &[u8]) -> Result<(), Problem> {
+    body::parse::<wire::device::Registration>(body).map(drop)
+}

@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use hongyan_core::port::{Recipient, Vendor};
-use hongyan_core::{ChannelId, Reason, Verdict};
+use hongyan_core::{ChannelId, Reason, Timestamp, Verdict};
 
 use crate::Egress;
+use crate::http::Answer;
 
 /// Every vendor there is.
 #[must_use]
@@ -28,6 +29,19 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(harmony::Harmony::new(egress)),
         Arc::new(xiaomi::Xiaomi::new(egress)),
     ]
+}
+
+/// What a channel makes of an answer of its vendor to one recipient; nothing for a channel that there is not. For those who feed
+/// it bytes.
+#[must_use]
+pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> {
+    match channel {
+        "apns" => Some(apns::decode(answer, now)),
+        "fcm" => Some(fcm::decode(answer, now)),
+        "huawei" | "harmony" => Some(huawei::decode(answer, now).rest),
+        "xiaomi" => Some(xiaomi::decode(answer, now)),
+        _ => None,
+    }
 }
 
 /// Requests of one batch that are under way at once, where a vendor takes one token a request.

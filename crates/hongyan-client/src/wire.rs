@@ -246,6 +246,17 @@ pub(crate) fn encode(codec: Codec, message: &Outgoing<'_>) -> Option<tungstenite
     }
 }
 
+/// Whether the bytes are a message of the server that this SDK understands: text frames are JSON, binary ones CBOR. For those who
+/// feed it bytes.
+#[must_use]
+pub fn understands(frame: &[u8], binary: bool) -> bool {
+    match (binary, std::str::from_utf8(frame)) {
+        (true, _) => decode_binary(frame).is_ok(),
+        (false, Ok(text)) => decode_text(text).is_ok(),
+        (false, Err(_)) => false,
+    }
+}
+
 /// Decodes a text frame.
 pub(crate) fn decode_text(text: &str) -> Result<Incoming, String> {
     serde_json::from_str(text).map_err(|e| e.to_string())

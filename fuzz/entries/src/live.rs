@@ -111,9 +111,14 @@ pub(crate) const SERVER_MESSAGES: Entry = Entry {
         for message in json.into_iter().chain(cbor) {
             let _ = (message.title().map(str::len), message.body().map(str::len));
         }
+        let _ = hongyan_client::wire::understands(bytes, false);
+        let _ = hongyan_client::wire::understands(bytes, true);
     },
     seeds: || {
         both(&[
+            r#"{"t":"welcome","session":"1","device":"d","head":"c","hb":45,"inflight":32,"replay":"full","now":1}"#,
+            r#"{"t":"msg","cursor":"c","id":"1","at":1,"class":"im","notification":{"title":"a"},"dup":true}"#,
+            r#"{"t":"drain","after_ms":1000}"#,
             r#"{"id":"1","cursor":"c","at":1,"exp":2,"class":"im","notification":{"title":"a","body":"b"}}"#,
             r#"{"id":"1","cursor":"c","at":"2026-01-01T00:00:00Z","data":{"a":[1,2.5,null]},"b64":"AAEC","dup":true}"#,
         ])

@@ -133,3 +133,73 @@ pub(crate) const ADDRESSES: Entry = Entry {
         ])
     },
 };
+
+/// Bodies of `POST /v1/messages`. What is taken must pass the checks without a panic.
+pub(crate) const MESSAGES: Entry = Entry {
+    name: "messages",
+    run: |bytes| {
+        if let Ok(draft) = hongyan_api::read_message(bytes) {
+            let _ = draft.check(hongyan_core::Timestamp(1_772_366_400_000));
+        }
+    },
+    seeds: || {
+        [
+            r#"{"to":{"user":"u1"},"class":"im","notification":{"title":"a","body":"b","click":{"url":"app://x"}}}"#,
+            r#"{"to":{"devices":["a","b"]},"data":{"x":[1,{"y":null}]},"options":{"ttl":60,"collapse_key":"k","delivery":"both"}}"#,
+            r#"{"to":{"all":true},"notification":{"body":"b"},"options":{"send_at":"2026-01-01T09:00:00+08:00","vendor":{"apns":{"a":1}}}}"#,
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+    },
+};
+
+/// Bodies of `POST /v1/devices`.
+pub(crate) const REGISTRATIONS: Entry = Entry {
+    name: "registrations",
+    run: |bytes| {
+        let _ = hongyan_api::read_registration(bytes);
+    },
+    seeds: || {
+        [
+            r#"{"device_id":"d","platform":"ios","brand":"apple","permission":"granted","tags":["a"]}"#,
+            r#"{"platform":"android","tokens":[{"channel":"fcm","token":"t"}]}"#,
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .to_vec()
+    },
+};
+
+/// Answers of vendors: the first byte chooses the channel, the next two the status, the rest is the body.
+pub(crate) const ANSWERS: Entry = Entry {
+    name: "answers",
+    run: |bytes| {
+        let [which, high, low, body @ ..] = bytes else {
+            return;
+        };
+        let channels = ["apns", "fcm", "huawei", "harmony", "xiaomi"];
+        let answer = hongyan_channels::http::Answer {
+            status: 100 + u16::from_be_bytes([*high, *low]) % 500,
+            headers: http::HeaderMap::new(),
+            body: body.to_vec().into(),
+        };
+        let now = hongyan_core::Timestamp(1_772_366_400_000);
+        let channel = channels[usize::from(*which) % channels.len()];
+        let verdict = hongyan_channels::vendor::judge(channel, &answer, now);
+        assert!(verdict.is_some(), "{channel} has a word for every answer");
+    },
+    seeds: || {
+        [
+            (0u8, 310u16, r#"{"reason":"Unregistered","timestamp":1767229200123}"#),
+            (1, 304, r#"{"error":{"code":404,"status":"NOT_FOUND","details":[{"errorCode":"UNREGISTERED"}]}}"#),
+            (2, 100, r#"{"code":"80100000","msg":"{\"success\":1,\"failure\":1,\"illegal_tokens\":[\"t\"]}","requestId":"r"}"#),
+            (4, 100, r#"{"result":"error","code":20301,"reason":"No valid targets!"}"#),
+        ]
+        .map(|(which, status, body)| {
+            let mut seed = vec![which];
+            seed.extend_from_slice(&status.to_be_bytes());
+            seed.extend_from_slice(body.as_bytes());
+            seed
+        })
+        .to_vec()
+    },
+};
