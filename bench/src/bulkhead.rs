@@ -288,6 +288,7 @@ static CAPABILITY: Capability = Capability {
     ttl_max: Duration::from_secs(86_400),
     recalls: false,
     receipts: false,
+    poll_every: None,
     environments: false,
 };
 
@@ -315,6 +316,7 @@ impl Channel for Stub {
             headers: Vec::new(),
             body: Value::Null,
             truncated: Vec::new(),
+            downgraded: None,
         })
     }
     async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict> {

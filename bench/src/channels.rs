@@ -157,6 +157,7 @@ async fn apns(args: &Args, ports: &Ports) -> anyhow::Result<Measured> {
             name: CredentialName::parse("default")?,
             config: Secret::new(config.to_string()),
             endpoint: Some(format!("https://localhost:{}", ports.clients)),
+            callback: None,
         })?;
     let now = clock.now();
     let message = Message {

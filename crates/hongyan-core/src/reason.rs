@@ -99,6 +99,12 @@ reasons! {
     BreakerOpen = "breaker_open",
     /// A text was shortened to the vendor's limit.
     Truncated = "truncated",
+    /// The vendor did not grant the message's class, so that it went out as a lower one.
+    ClassDowngraded = "class_downgraded",
+    /// The vendor did not grant the message's class, and the app refuses to send it as a lower one.
+    ClassNotGranted = "class_not_granted",
+    /// The channel took it, but no receipt came within the time that the message allows.
+    ReceiptTimeout = "receipt_timeout",
 }
 
 impl std::fmt::Display for Reason {

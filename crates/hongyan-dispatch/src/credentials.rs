@@ -231,6 +231,7 @@ impl Credentials {
                 name: name.clone(),
                 config: Secret::new(config),
                 endpoint: stored.endpoint.clone(),
+                callback: None,
             })?,
             vendor: Arc::clone(vendor),
             limits: stored.limits,

@@ -34,6 +34,9 @@ pub struct Accounts {
     pub harmony: HarmonyAccount,
     /// Xiaomi app.
     pub xiaomi: XiaomiAccount,
+    /// The accounts of the other vendors, each as its simulator made it.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, serde_json::Value>,
 }
 
 /// What Apple's developer pages give for token and certificate authentication.
@@ -180,13 +183,37 @@ impl Accounts {
                 why: error.to_string(),
             });
         }
-        let accounts = Self::generate(authority, dice)?;
-        let text = serde_json::to_vec_pretty(&accounts).map_err(|error| SandboxError::Key {
+        Self::generate(authority, dice)
+    }
+
+    /// Writes the accounts into `directory`, if they are not there as they are.
+    pub(crate) fn keep(&self, directory: &Path) -> Result<(), SandboxError> {
+        let path = directory.join("accounts.json");
+        let text = serde_json::to_string_pretty(self).map_err(|error| SandboxError::Key {
             what: "the accounts file",
             why: error.to_string(),
         })?;
-        files::write_private(&path, &text)?;
-        Ok(accounts)
+        if files::read(&path)?.is_some_and(|kept| kept == text) {
+            return Ok(());
+        }
+        files::write_private(&path, text.as_bytes())
+    }
+
+    /// The account that a vendor of this name made before, else a new one, which is kept with the others.
+    pub(crate) fn of<T: Serialize + serde::de::DeserializeOwned>(
+        &mut self,
+        name: &str,
+        make: impl FnOnce() -> T,
+    ) -> T {
+        let kept = self.others.get(name).cloned();
+        if let Some(account) = kept.and_then(|value| serde_json::from_value(value).ok()) {
+            return account;
+        }
+        let account = make();
+        if let Ok(value) = serde_json::to_value(&account) {
+            self.others.insert(name.to_owned(), value);
+        }
+        account
     }
 
     fn generate(authority: &Authority, dice: &Dice) -> Result<Self, SandboxError> {
@@ -300,6 +327,7 @@ impl Accounts {
                     ),
                 ]),
             },
+            others: BTreeMap::new(),
         })
     }
 }

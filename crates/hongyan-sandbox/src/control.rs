@@ -80,10 +80,11 @@ fn router(handle: Handle, stop: watch::Receiver<bool>) -> Router {
             "/vendors/{channel}/faults",
             get(faults).post(inject).delete(clear_faults),
         )
+        .route("/vendors/{channel}/credential", get(credential))
         .route("/vendors/{channel}/tokens", post(issue_tokens))
         .route("/vendors/{channel}/tokens/{token}", put(set_token))
         .route(
-            "/vendors/huawei/receipts",
+            "/vendors/{channel}/receipts",
             put(set_receipts).delete(clear_receipts),
         )
         .route("/vendors/xiaomi/quotas/{id}", put(set_quota))
@@ -371,16 +372,33 @@ async fn set_token(
 
 async fn set_receipts(
     State(handle): State<Handle>,
+    Path(name): Path<String>,
     body: Body<ReceiptAddress>,
 ) -> Answer<StatusCode> {
     let Json(body) = body?;
-    handle.set_huawei_receipts(Some(body));
+    handle.set_receipts(channel(&name)?, Some(body));
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn clear_receipts(State(handle): State<Handle>) -> StatusCode {
-    handle.set_huawei_receipts(None);
-    StatusCode::NO_CONTENT
+async fn clear_receipts(
+    State(handle): State<Handle>,
+    Path(name): Path<String>,
+) -> Answer<StatusCode> {
+    handle.set_receipts(channel(&name)?, None);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The credential for hongyan, as a person would copy it from the vendor's console.
+async fn credential(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<Json<Value>> {
+    let channel = channel(&name)?;
+    let config = handle.credential(channel).ok_or_else(|| {
+        SandboxError::Invalid(format!(
+            "{channel} is reached through its providers' credentials"
+        ))
+    })?;
+    Ok(Json(
+        json!({"config": config, "endpoint": handle.vendors_url()}),
+    ))
 }
 
 #[derive(Deserialize)]

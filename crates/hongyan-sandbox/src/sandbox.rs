@@ -25,7 +25,7 @@ use crate::phone::{NewPhone, PatchPhone, PhoneView, Phones, TrayEntry};
 use crate::receipts::{ReceiptAddress, Receipts};
 use crate::requests::{Record, Requests};
 use crate::tokens::{TokenState, Tokens};
-use crate::vendor::xiaomi;
+use crate::vendor::{Simulators, xiaomi};
 use crate::world::{Keys, World};
 use crate::{control, server};
 
@@ -83,16 +83,17 @@ impl Sandbox {
         )
         .await?;
 
+        let vendors = local(&vendor_listener)?;
         let clock = Arc::new(Clock::default());
         let dice = Arc::new(Dice::new(options.seed));
-        let tokens = Arc::new(Tokens::default());
-        let receipts = Arc::new(Receipts::new(Arc::clone(&clock)));
-        let (authority, accounts) = {
+        let (authority, accounts, simulators) = {
             let (directory, dice) = (directory.clone(), Arc::clone(&dice));
             let open = move || {
                 let authority = Authority::open(&directory)?;
-                let accounts = Accounts::open(&directory, &authority, &dice)?;
-                Ok((authority, accounts))
+                let mut accounts = Accounts::open(&directory, &authority, &dice)?;
+                let simulators = Simulators::open(&mut accounts, vendors, &dice);
+                accounts.keep(&directory)?;
+                Ok((authority, accounts, simulators))
             };
             tokio::task::spawn_blocking(open)
                 .await
@@ -101,6 +102,9 @@ impl Sandbox {
                     why: error.to_string(),
                 })??
         };
+
+        let tokens = Arc::new(Tokens::new(simulators.clone()));
+        let receipts = Arc::new(Receipts::new(Arc::clone(&clock), simulators.clone()));
 
         let stop = watch::Sender::new(false);
         // Written once all phones of the first start are there: a kill before it starts over.
@@ -127,6 +131,7 @@ impl Sandbox {
             receipts,
             phones,
             accounts,
+            simulators,
             keys,
             faults: Faults::default(),
             requests: Requests::new(options.requests_kept_max),
@@ -139,7 +144,7 @@ impl Sandbox {
         let handle = Handle(Arc::new(Shared {
             ca_pem: authority.pem().to_owned(),
             control: local(&control_listener)?,
-            vendors: local(&vendor_listener)?,
+            vendors,
             world: Arc::clone(&world),
         }));
 
@@ -256,29 +261,44 @@ impl Handle {
     /// # Errors
     /// A rate outside 0 to 1, a delay over the limit, too many faults.
     pub fn inject(&self, channel: Channel, fault: Fault) -> Result<(), SandboxError> {
-        self.0.world.faults.inject(channel, fault)
+        for service in services(&channel) {
+            self.0.world.faults.inject(*service, fault.clone())?;
+        }
+        Ok(())
     }
 
     /// The active faults of a channel, in the order in which they are rolled for.
     #[must_use]
     pub fn faults(&self, channel: Channel) -> Vec<Fault> {
-        self.0.world.faults.list(channel)
+        let services = services(&channel).iter();
+        services
+            .flat_map(|service| self.0.world.faults.list(*service))
+            .collect()
     }
 
     /// Ends all faults of a channel.
     pub fn clear_faults(&self, channel: Channel) {
-        self.0.world.faults.clear(channel);
+        for service in services(&channel) {
+            self.0.world.faults.clear(*service);
+        }
     }
 
     /// What a simulator received, newest last.
     #[must_use]
     pub fn requests(&self, channel: Channel) -> Vec<Record> {
-        self.0.world.requests.list(channel)
+        let services = services(&channel).iter();
+        let mut records: Vec<Record> = services
+            .flat_map(|service| self.0.world.requests.list(*service))
+            .collect();
+        records.sort_by(|a, b| a.at.cmp(&b.at));
+        records
     }
 
     /// Forgets what a simulator received.
     pub fn clear_requests(&self, channel: Channel) {
-        self.0.world.requests.clear(channel);
+        for service in services(&channel) {
+            self.0.world.requests.clear(*service);
+        }
     }
 
     /// Gives out device tokens without phones, for load tests and for tests of token states.
@@ -345,8 +365,27 @@ impl Handle {
     }
 
     /// Sets where Huawei posts receipts, as in its console; `None` for nowhere.
-    pub fn set_huawei_receipts(&self, address: Option<ReceiptAddress>) {
-        self.0.world.receipts.set_huawei(address);
+    pub fn set_receipts(&self, channel: Channel, address: Option<ReceiptAddress>) {
+        self.0.world.receipts.set_console(channel, address);
+    }
+
+    /// The configuration of hongyan's credential for a simulated vendor, as a person would copy it from its console;
+    /// nothing for a channel that has no simulator of its own.
+    #[must_use]
+    pub fn credential(&self, channel: Channel) -> Option<serde_json::Value> {
+        let vendor = self.0.world.simulators.of(channel)?;
+        Some(vendor.credential(&self.0.world.accounts))
+    }
+
+    /// The channels that have a simulator.
+    #[must_use]
+    pub fn channels(&self) -> Vec<Channel> {
+        self.0
+            .world
+            .simulators
+            .iter()
+            .map(|v| v.channel())
+            .collect()
     }
 
     /// Makes the phones belong to the hongyan server at `api`: they register with the client key
@@ -446,6 +485,19 @@ impl Handle {
 }
 
 /// Removes what a first start left that did not come to its end.
+/// The services behind a channel's name: text messages go through any of several.
+const fn services(channel: &Channel) -> &[Channel] {
+    match channel {
+        Channel::Sms => &[
+            Channel::AliyunSms,
+            Channel::TencentSms,
+            Channel::Twilio,
+            Channel::Smpp,
+        ],
+        one => std::slice::from_ref(one),
+    }
+}
+
 fn forget_phones(directory: &std::path::Path) -> Result<(), SandboxError> {
     let path = directory.join("phones");
     match std::fs::remove_dir_all(&path) {

@@ -5,11 +5,12 @@ use std::sync::{PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::accounts::{OTHER_PACKAGE, PACKAGE, base64_text};
+use crate::accounts::{OTHER_PACKAGE, PACKAGE};
 use crate::channel::Channel;
-use crate::dice::{BASE64URL, Dice, HEX};
+use crate::dice::Dice;
 use crate::error::SandboxError;
 use crate::limits;
+use crate::vendor::Simulators;
 
 /// What a vendor thinks of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,10 +52,20 @@ impl Token {
 }
 
 /// Every token of every vendor.
-#[derive(Debug, Default)]
-pub(crate) struct Tokens(RwLock<HashMap<(Channel, String), Token>>);
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    vendors: Simulators,
+    given: RwLock<HashMap<(Channel, String), Token>>,
+}
 
 impl Tokens {
+    pub(crate) fn new(vendors: Simulators) -> Self {
+        Self {
+            vendors,
+            given: RwLock::default(),
+        }
+    }
+
     /// Makes a token of the vendor's shape.
     pub(crate) fn issue(
         &self,
@@ -63,7 +74,13 @@ impl Tokens {
         phone: Option<&str>,
         dice: &Dice,
     ) -> Result<String, SandboxError> {
-        let text = shape(channel, dice);
+        // The identity comes from the system's randomness, so that two runs with one seed do not
+        // hand out the same token; only the padding comes from the dice.
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        let text = match self.vendors.of(channel) {
+            Some(vendor) => vendor.new_token(&unique, dice),
+            None => unique,
+        };
         self.put(channel, &text, state, phone)?;
         Ok(text)
     }
@@ -76,7 +93,7 @@ impl Tokens {
         state: TokenState,
         phone: Option<&str>,
     ) -> Result<(), SandboxError> {
-        let mut tokens = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.given.write().unwrap_or_else(PoisonError::into_inner);
         if tokens.len() >= limits::TOKENS_MAX {
             return Err(SandboxError::Full {
                 what: "device tokens",
@@ -92,13 +109,13 @@ impl Tokens {
     }
 
     pub(crate) fn get(&self, channel: Channel, text: &str) -> Option<Token> {
-        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.given.read().unwrap_or_else(PoisonError::into_inner);
         tokens.get(&(channel, text.to_owned())).cloned()
     }
 
     /// Changes what the vendor thinks of a token; false when it never gave it out.
     pub(crate) fn set_state(&self, channel: Channel, text: &str, state: TokenState) -> bool {
-        let mut tokens = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.given.write().unwrap_or_else(PoisonError::into_inner);
         match tokens.get_mut(&(channel, text.to_owned())) {
             Some(token) => {
                 token.state = state;
@@ -109,32 +126,16 @@ impl Tokens {
     }
 
     pub(crate) fn forget(&self, channel: Channel, text: &str) {
-        let mut tokens = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.given.write().unwrap_or_else(PoisonError::into_inner);
         tokens.remove(&(channel, text.to_owned()));
     }
 
     /// Tokens of a channel that reach their app.
     pub(crate) fn valid_count(&self, channel: Channel) -> usize {
-        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let tokens = self.given.read().unwrap_or_else(PoisonError::into_inner);
         tokens
             .iter()
             .filter(|((of, _), token)| *of == channel && token.state == TokenState::Valid)
             .count()
-    }
-}
-
-fn shape(channel: Channel, dice: &Dice) -> String {
-    // The identity comes from the system's randomness, so that two runs with one seed do not
-    // hand out the same token; only the padding comes from the dice.
-    let unique = uuid::Uuid::new_v4().simple().to_string();
-    match channel {
-        Channel::Apns => format!("{unique}{}", dice.text(HEX, 32)),
-        Channel::Fcm => {
-            let head = dice.text(BASE64URL, 22);
-            format!("{head}:APA91b{unique}{}", dice.text(BASE64URL, 102))
-        }
-        Channel::Huawei => format!("IQAAAACy0{unique}{}", dice.text(BASE64URL, 85)),
-        Channel::Harmony => format!("MAMzLgIkEUiRKLB6{unique}{}", dice.text(BASE64URL, 64)),
-        Channel::Xiaomi => format!("{unique}{}", base64_text(dice, 32)),
     }
 }

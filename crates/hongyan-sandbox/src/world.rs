@@ -18,7 +18,7 @@ use crate::push::Push;
 use crate::receipts::Receipts;
 use crate::requests::Requests;
 use crate::tokens::Tokens;
-use crate::vendor::{apns, fcm, huawei, xiaomi};
+use crate::vendor::{Simulators, apns, fcm, huawei, xiaomi};
 
 /// The vendors' side of the world.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(crate) struct World {
     pub(crate) receipts: Arc<Receipts>,
     pub(crate) phones: Phones,
     pub(crate) accounts: Accounts,
+    pub(crate) simulators: Simulators,
     pub(crate) keys: Keys,
     pub(crate) faults: Faults,
     pub(crate) requests: Requests,
@@ -73,6 +74,7 @@ impl World {
 
     /// Hands an accepted push to the phone that holds the token, if a phone does.
     pub(crate) fn deliver(&self, channel: Channel, token: &str, push: Push) {
+        let channel = channel.reaches();
         let phone = self
             .tokens
             .get(channel, token)

@@ -169,6 +169,7 @@ impl Services for FakeServices {
             headers: vec![("apns-push-type".to_owned(), "alert".to_owned())],
             body: serde_json::json!({"aps": {}}),
             truncated: vec![],
+            downgraded: None,
         };
         let devices = devices
             .into_iter()

@@ -62,6 +62,7 @@ const CAPABILITY: Capability = Capability {
     ttl_max: Duration::from_secs(30 * 86_400),
     recalls: false,
     receipts: false,
+    poll_every: None,
     environments: true,
 };
 
@@ -772,6 +773,7 @@ impl Channel for Sender {
                 .collect(),
             body: encoded.body,
             truncated: Vec::new(),
+            downgraded: None,
         })
     }
 

@@ -48,6 +48,7 @@ const CAPABILITY: Capability = Capability {
     ttl_max: Duration::from_secs(28 * 86_400),
     recalls: false,
     receipts: false,
+    poll_every: None,
     environments: false,
 };
 
@@ -589,6 +590,7 @@ impl Channel for Sender {
             headers: Vec::new(),
             body: encoded.body,
             truncated: Vec::new(),
+            downgraded: None,
         })
     }
 

@@ -51,6 +51,7 @@ const CAPABILITY: Capability = Capability {
     ttl_max: Duration::from_secs(15 * 86_400),
     recalls: true,
     receipts: true,
+    poll_every: None,
     environments: false,
 };
 
@@ -380,6 +381,7 @@ impl Channel for Sender {
             headers: vec![("push-type".to_owned(), encoded.push_type)],
             body: Value::Object(encoded.body),
             truncated: Vec::new(),
+            downgraded: None,
         })
     }
 

@@ -58,6 +58,7 @@ const CAPABILITY: Capability = Capability {
     ttl_max: Duration::from_secs(15 * 86_400),
     recalls: false,
     receipts: true,
+    poll_every: None,
     environments: false,
 };
 
@@ -753,6 +754,7 @@ impl Channel for Sender {
             headers: Vec::new(),
             body: encoded.body,
             truncated: Vec::new(),
+            downgraded: None,
         })
     }
 

@@ -78,6 +78,7 @@ proptest! {
                     name: CredentialName::parse("default").unwrap(),
                     config: Secret::new(config(&name).to_string()),
                     endpoint: None,
+                    callback: None,
                 })
                 .unwrap();
             let outbound = fixture::with_vendor(&name, &Value::Object(fields.clone()));

@@ -53,6 +53,7 @@ const CAPABILITY: Capability = Capability {
     ttl_max: Duration::from_secs(10 * 86_400),
     recalls: false,
     receipts: true,
+    poll_every: None,
     environments: false,
 };
 
@@ -636,6 +637,7 @@ impl Channel for Sender {
             headers: Vec::new(),
             body: encoded.shown(),
             truncated: encoded.truncated,
+            downgraded: None,
         })
     }
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use hongyan_core::Class;
 use hongyan_core::port::{Batch, Channel};
 use hongyan_testkit::channel_suite::{Bench, Row, Script, Sent};
-use serde_json::json;
 
 use crate::message;
 use crate::paper::Paper;
@@ -31,8 +30,7 @@ impl Play {
     fn act(&self, seen: &Seen) -> Act {
         if self.paper.token_path == Some(seen.path.as_str()) {
             let n = self.tokens_handed_out.fetch_add(1, Ordering::SeqCst) + 1;
-            let body = json!({"access_token": format!("access-{n}"), "expires_in": 3600, "token_type": "Bearer"});
-            return Act::Answer(200, Vec::new(), body.to_string());
+            return Act::Answer(200, Vec::new(), (self.paper.token_answer)(n));
         }
         let (_, _, tokens) = (self.paper.take_apart)(seen);
         match *self.script.lock().unwrap() {

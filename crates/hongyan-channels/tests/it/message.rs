@@ -48,6 +48,7 @@ pub(crate) fn open(
             name: CredentialName::parse("default").unwrap(),
             config: Secret::new(config.to_string()),
             endpoint: Some(endpoint.to_owned()),
+            callback: None,
         })
         .unwrap()
 }

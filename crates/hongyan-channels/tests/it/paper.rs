@@ -11,6 +11,8 @@ pub(crate) struct Paper {
     pub(crate) config: fn() -> Value,
     /// The path of its token endpoint, if it has one.
     pub(crate) token_path: Option<&'static str>,
+    /// What the token endpoint answers to its `n`th request: an access token that says `n`, an hour long.
+    pub(crate) token_answer: fn(n: usize) -> String,
     pub(crate) tokens_expire: bool,
     pub(crate) names_tokens: bool,
     /// The token of the recipient with this number.
@@ -38,6 +40,11 @@ fn answer(status: u16, body: &Value) -> Act {
     )
 }
 
+fn oauth_token(n: usize) -> String {
+    json!({"access_token": format!("access-{n}"), "expires_in": 3600, "token_type": "Bearer"})
+        .to_string()
+}
+
 fn plain_token(n: usize) -> String {
     format!("token-{n}")
 }
@@ -60,6 +67,7 @@ const APNS: Paper = Paper {
                "private_key": rcgen::KeyPair::generate().unwrap().serialize_pem()})
     },
     token_path: None,
+    token_answer: oauth_token,
     tokens_expire: true,
     names_tokens: true,
     token: |n| format!("{n:064x}"),
@@ -157,6 +165,7 @@ const FCM: Paper = Paper {
                "token_uri": "https://oauth2.googleapis.com/token"})
     },
     token_path: Some("/token"),
+    token_answer: oauth_token,
     tokens_expire: true,
     names_tokens: true,
     token: plain_token,
@@ -245,6 +254,7 @@ const HUAWEI: Paper = Paper {
     name: "huawei",
     config: || json!({"app_id": "1001", "client_secret": "secret"}),
     token_path: Some("/oauth2/v3/token"),
+    token_answer: oauth_token,
     tokens_expire: true,
     names_tokens: true,
     token: plain_token,
@@ -336,6 +346,7 @@ const HARMONY: Paper = Paper {
                "token_uri": "https://oauth-login.cloud.huawei.com/oauth2/v3/token"})
     },
     token_path: None,
+    token_answer: oauth_token,
     tokens_expire: true,
     names_tokens: true,
     token: plain_token,
@@ -378,6 +389,7 @@ const XIAOMI: Paper = Paper {
                "channels": {"transaction": "100002", "marketing": "200001"}})
     },
     token_path: None,
+    token_answer: oauth_token,
     tokens_expire: false,
     names_tokens: false,
     token: plain_token,

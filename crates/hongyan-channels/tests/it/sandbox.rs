@@ -26,31 +26,17 @@ struct World {
 }
 
 fn config(handle: &Handle, vendor: Vendor) -> Value {
-    let accounts = handle.accounts();
-    match vendor {
-        Vendor::Apns => json!({
-            "key_id": accounts.apns.key_id, "team_id": accounts.apns.team_id,
-            "private_key": accounts.apns.private_key, "bundle_id": accounts.apns.bundle_id,
-        }),
-        Vendor::Fcm => json!(accounts.fcm.service_account),
-        Vendor::Huawei => json!({
-            "app_id": accounts.huawei.app_id, "client_id": accounts.huawei.client_id,
-            "client_secret": accounts.huawei.client_secret,
-        }),
-        Vendor::Harmony => json!({
-            "service_account": accounts.harmony.service_account, "client_id": accounts.harmony.client_id,
-        }),
-        Vendor::Xiaomi => json!({
-            "app_secret": accounts.xiaomi.app_secret, "package": accounts.xiaomi.package_name,
-            "channels": {
-                "im": {"channel_id": "100001", "template_id": "P10001", "template_param": {"text": "{body}"}},
-                "transaction": {"channel_id": "100002", "template_id": "P10002",
-                                "template_param": {"order": "{title}", "state": "{body}"}},
-                "subscription": {"channel_id": "200002", "public": true},
-                "marketing": "200001",
-            },
-        }),
+    let mut config = handle.credential(vendor).unwrap();
+    if vendor == Vendor::Xiaomi {
+        config["channels"] = json!({
+            "im": {"channel_id": "100001", "template_id": "P10001", "template_param": {"text": "{body}"}},
+            "transaction": {"channel_id": "100002", "template_id": "P10002",
+                            "template_param": {"order": "{title}", "state": "{body}"}},
+            "subscription": {"channel_id": "200002", "public": true},
+            "marketing": "200001",
+        });
     }
+    config
 }
 
 /// A data directory whose keys are there already: making them takes seconds, so it is done once.
@@ -543,7 +529,7 @@ async fn wrong_credentials_are_told() {
         (Vendor::Apns, "/key_id"),
         (Vendor::Fcm, "/client_email"),
         (Vendor::Huawei, "/client_secret"),
-        (Vendor::Harmony, "/service_account/key_id"),
+        (Vendor::Harmony, "/key_id"),
         (Vendor::Xiaomi, "/app_secret"),
     ];
     for (vendor, field) in wrong {

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use crate::device::Environment;
 use crate::error::BoxError;
 use crate::{
-    AppId, ChannelId, CredentialName, DeviceId, Message, Reason, Secret, Timestamp, Verdict,
+    AppId, ChannelId, CredentialName, DeviceId, Message, MessageId, Reason, Secret, Timestamp,
+    Verdict,
 };
 
 /// What a vendor can do; the lane and the policy read it, so nothing of it is coded elsewhere.
@@ -28,6 +29,8 @@ pub struct Capability {
     pub recalls: bool,
     /// Whether the vendor reports deliveries.
     pub receipts: bool,
+    /// How often to ask [`Channel::poll`]; `None` for vendors that have nothing to ask for.
+    pub poll_every: Option<Duration>,
     /// Whether tokens belong to one of two environments.
     pub environments: bool,
 }
@@ -68,6 +71,9 @@ pub struct OpenCredential {
     pub config: Secret,
     /// Where the vendor is, when not at its usual address: `https://host[:port]`.
     pub endpoint: Option<String>,
+    /// Where the vendor may post receipts to: a whole URL, with a secret of this credential in its query. `None` when the
+    /// server has no public address.
+    pub callback: Option<String>,
 }
 
 /// What is wrong in a credential's configuration.
@@ -165,6 +171,99 @@ pub struct Parcel {
     pub body: serde_json::Value,
     /// What was shortened.
     pub truncated: Vec<Truncation>,
+    /// Why it goes out as a lower class than the message has, when it does: a class that the vendor did not grant.
+    pub downgraded: Option<String>,
+}
+
+/// A request that a vendor made to the callback address.
+#[derive(Debug, Clone, Copy)]
+pub struct CallbackRequest<'a> {
+    /// HTTP method.
+    pub method: &'a str,
+    /// The URL as the vendor knows it, query included: some sign it.
+    pub url: &'a str,
+    /// Headers, names in lower case.
+    pub headers: &'a [(String, String)],
+    /// Body.
+    pub body: &'a [u8],
+    /// Now, to refuse what was signed long ago.
+    pub now: Timestamp,
+}
+
+impl CallbackRequest<'_> {
+    /// The first header of this name, which is in lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(n, _)| n == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// What a callback said, and what the vendor wants to hear.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Callback {
+    /// The news in it.
+    pub receipts: Vec<Receipt>,
+    /// Whether the vendor's own signature was there and right. A request without one must carry the secret of the
+    /// callback address.
+    pub signed: bool,
+    /// Content type of the answer, which has status 200.
+    pub content_type: &'static str,
+    /// Body of the answer.
+    pub body: String,
+}
+
+/// Why a callback is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallbackError {
+    /// The signature is wrong or too old.
+    #[error("the callback's signature does not hold: {0}")]
+    Signature(String),
+    /// The same signed request was taken before.
+    #[error("the callback was taken before")]
+    Replayed,
+    /// It is not what the vendor sends.
+    #[error("the callback cannot be read: {0}")]
+    Malformed(String),
+}
+
+/// What a vendor says about an earlier push. At least one of `message` and `vendor_id` names the push, unless the news is
+/// about the token alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    /// What happened.
+    pub kind: ReceiptKind,
+    /// Our message, when the vendor gives our parameter back.
+    pub message: Option<MessageId>,
+    /// The vendor's id of the push, as [`Verdict::Accepted`] had it.
+    pub vendor_id: Option<String>,
+    /// The device token.
+    pub token: Option<Secret>,
+    /// When, by the vendor's clock.
+    pub at: Option<Timestamp>,
+    /// The vendor's words.
+    pub detail: String,
+}
+
+/// What a receipt says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptKind {
+    /// It is on the device.
+    Delivered,
+    /// It was shown.
+    Displayed,
+    /// The person tapped it.
+    Clicked,
+    /// The person swiped it away.
+    Dismissed,
+    /// The token reaches nobody any more.
+    TokenInvalid,
+    /// Notifications are switched off on the device.
+    PermissionOff,
+    /// The vendor took it and did not deliver it after all, for this reason.
+    Failed(Reason),
+    /// News that changes nothing; counted.
+    Other,
 }
 
 /// What a check of a credential found.
@@ -206,4 +305,21 @@ pub trait Channel: Send + Sync + std::fmt::Debug {
         recipients: &[Recipient],
         deadline: Duration,
     ) -> Option<Vec<Verdict>>;
+
+    /// Reads what the vendor posted to the callback address. `None` when the vendor has no callbacks.
+    fn callback(&self, _request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
+        None
+    }
+
+    /// Asks for receipts that the vendor only gives when asked. What was answered once may not come again, so the caller
+    /// stores it. Called every [`Capability::poll_every`], and again at once while the answer is not empty.
+    async fn poll(&self, _deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {
+        Ok(Vec::new())
+    }
+
+    /// Asks which of these tokens still reach a device, without disturbing it: [`Verdict::Accepted`] for a living one.
+    /// `None` when the vendor cannot say.
+    async fn probe(&self, _tokens: &[Secret], _deadline: Duration) -> Option<Vec<Verdict>> {
+        None
+    }
 }

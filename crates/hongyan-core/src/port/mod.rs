@@ -14,8 +14,9 @@ mod registry;
 mod work;
 
 pub use channel::{
-    Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
-    Parcel, Recipient, Truncation, Vendor,
+    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
+    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
+    Truncation, Vendor,
 };
 pub use clock::{Clock, Dice};
 pub use commit::{

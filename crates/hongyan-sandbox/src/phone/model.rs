@@ -57,6 +57,14 @@ impl NewPhone {
         }
     }
 
+    /// An Android phone whose app is reached through a channel that does not follow from its maker.
+    fn through(channel: Channel, model: &str, user: &str) -> Self {
+        Self {
+            channels: Some(vec![channel.as_str().to_owned()]),
+            ..Self::of("android", "samsung", model, user)
+        }
+    }
+
     /// One phone for every simulated channel and one of every other platform.
     #[must_use]
     pub fn demo() -> Vec<Self> {
@@ -66,7 +74,17 @@ impl NewPhone {
             Self::of("android", "huawei", "Mate 50", "carol"),
             Self::of("harmony", "huawei", "Mate 80", "dave"),
             Self::of("android", "xiaomi", "Xiaomi 17", "erin"),
+            Self::of("android", "honor", "Magic 8", "frank"),
+            Self::of("android", "oppo", "Find X9", "grace"),
+            Self::of("android", "vivo", "X300", "heidi"),
+            Self::of("android", "meizu", "Meizu 22", "ivan"),
             Self::of("web", "firefox", "Firefox", "alice"),
+            Self::through(Channel::Jpush, "Galaxy A17", "judy"),
+            Self::through(Channel::Getui, "Galaxy A26", "judy"),
+            Self::through(Channel::Umeng, "Galaxy A36", "mallory"),
+            Self::through(Channel::Tpns, "Galaxy A56", "mallory"),
+            Self::through(Channel::Aliyun, "Galaxy S26", "mallory"),
+            Self::through(Channel::Sms, "Feature phone", "olivia"),
             Self::of("desktop", "linux", "Workstation", "bob"),
             Self::of("iot", "goose", "Doorbell", "carol"),
         ]
@@ -633,9 +651,14 @@ fn channels_of(platform: &str, brand: &str) -> Vec<Channel> {
     match platform {
         "ios" => vec![Channel::Apns],
         "harmony" => vec![Channel::Harmony],
+        "web" => vec![Channel::Webpush],
         "android" => match brand.as_str() {
             "huawei" => vec![Channel::Huawei],
             "xiaomi" | "redmi" | "poco" => vec![Channel::Xiaomi],
+            "honor" => vec![Channel::Honor],
+            "oppo" | "oneplus" | "realme" => vec![Channel::Oppo],
+            "vivo" | "iqoo" => vec![Channel::Vivo],
+            "meizu" => vec![Channel::Meizu],
             _ => vec![Channel::Fcm],
         },
         _ => Vec::new(),

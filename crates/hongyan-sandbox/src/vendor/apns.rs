@@ -15,10 +15,12 @@ use std::sync::{Mutex, PoisonError};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::accounts::{OTHER_PACKAGE, PACKAGE};
+use super::Simulator;
+use crate::accounts::{Accounts, OTHER_PACKAGE, PACKAGE};
 use crate::channel::Channel;
+use crate::dice::{Dice, HEX};
 use crate::exchange::{Call, Connection, ProviderToken, Reply};
-use crate::faults::FaultKind;
+use crate::faults::{Endpoint, FaultKind};
 use crate::jwt::Jwt;
 use crate::push::{self, Push};
 use crate::tokens::TokenState;
@@ -73,7 +75,46 @@ const fn refuse(status: u16, reason: &'static str) -> Refusal {
     }
 }
 
-pub(crate) fn handle(world: &World, connection: &Connection, call: &Call) -> Reply {
+/// The simulator.
+#[derive(Debug)]
+pub(crate) struct Apns;
+
+impl Simulator for Apns {
+    fn channel(&self) -> Channel {
+        Channel::Apns
+    }
+
+    fn claims(&self, call: &Call) -> Option<Endpoint> {
+        match super::segments(call).as_slice() {
+            ["3", "device", ..] | ["4", "broadcasts", ..] | ["1", "apps", ..] => {
+                Some(Endpoint::Send)
+            }
+            _ => None,
+        }
+    }
+
+    fn handle(&self, world: &World, connection: &Connection, call: &Call) -> Reply {
+        handle(world, connection, call)
+    }
+
+    fn fault(&self, world: &World, call: &Call, kind: FaultKind) -> Reply {
+        fault(world, call, kind)
+    }
+
+    fn new_token(&self, unique: &str, dice: &Dice) -> String {
+        format!("{unique}{}", dice.text(HEX, 32))
+    }
+
+    fn credential(&self, accounts: &Accounts) -> Value {
+        let apns = &accounts.apns;
+        json!({
+            "team_id": apns.team_id, "key_id": apns.key_id, "private_key": apns.private_key,
+            "bundle_id": apns.bundle_id, "environment": apns.environment,
+        })
+    }
+}
+
+fn handle(world: &World, connection: &Connection, call: &Call) -> Reply {
     match call.path.strip_prefix("/3/device") {
         Some(rest) => {
             let id = apns_id(call);
@@ -94,7 +135,7 @@ pub(crate) fn handle(world: &World, connection: &Connection, call: &Call) -> Rep
     }
 }
 
-pub(crate) fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
+fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
     let refusal = match kind {
         FaultKind::TokenInvalid => Refusal {
             status: 410,

@@ -11,11 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::Simulator;
 use super::oauth::{AccessTokens, Worth};
-use crate::accounts::{GOOGLE_TOKEN_URI, PACKAGE};
+use crate::accounts::{Accounts, GOOGLE_TOKEN_URI, PACKAGE};
 use crate::channel::Channel;
-use crate::exchange::{Call, Reply};
-use crate::faults::FaultKind;
+use crate::dice::{BASE64URL, Dice};
+use crate::exchange::{Call, Connection, Reply};
+use crate::faults::{Endpoint, FaultKind};
 use crate::jwt::Jwt;
 use crate::push::{self, Push};
 use crate::shape::{Names, Violation, check_object, duration_ms};
@@ -112,7 +114,44 @@ impl From<Violation> for Refusal {
     }
 }
 
-pub(crate) fn handle(world: &World, call: &Call) -> Reply {
+/// The simulator.
+#[derive(Debug)]
+pub(crate) struct Fcm;
+
+impl Simulator for Fcm {
+    fn channel(&self) -> Channel {
+        Channel::Fcm
+    }
+
+    fn claims(&self, call: &Call) -> Option<Endpoint> {
+        match super::segments(call).as_slice() {
+            ["token"] => Some(Endpoint::Auth),
+            ["v1", "projects", ..] | ["iid", ..] => Some(Endpoint::Send),
+            _ => None,
+        }
+    }
+
+    fn handle(&self, world: &World, _connection: &Connection, call: &Call) -> Reply {
+        handle(world, call)
+    }
+
+    fn fault(&self, world: &World, call: &Call, kind: FaultKind) -> Reply {
+        fault(world, call, kind)
+    }
+
+    fn new_token(&self, unique: &str, dice: &Dice) -> String {
+        {
+            let head = dice.text(BASE64URL, 22);
+            format!("{head}:APA91b{unique}{}", dice.text(BASE64URL, 102))
+        }
+    }
+
+    fn credential(&self, accounts: &Accounts) -> Value {
+        json!(accounts.fcm.service_account)
+    }
+}
+
+fn handle(world: &World, call: &Call) -> Reply {
     if call.path == "/token" {
         return exchange(world, call);
     }
@@ -122,7 +161,7 @@ pub(crate) fn handle(world: &World, call: &Call) -> Reply {
     }
 }
 
-pub(crate) fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
+fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
     if call.path == "/token" {
         return match kind {
             FaultKind::AuthExpired | FaultKind::TokenInvalid => grant_error(

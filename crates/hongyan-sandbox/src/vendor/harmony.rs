@@ -8,20 +8,86 @@ mod schema;
 use http::Method;
 use serde_json::{Value, json};
 
+use super::Simulator;
 use super::huawei::{
     Refusal, TOKENS_MAX, TTL_MS_DEFAULT, Way, accepted_and_dropped, answer, authenticate,
     check_size, count_test_v3, deliver, illegal, parse, receipt, texts,
 };
+use crate::accounts::Accounts;
 use crate::channel::Channel;
-use crate::exchange::{Call, Reply};
-use crate::faults::FaultKind;
-use crate::push::{self, Push};
+use crate::dice::{BASE64URL, Dice};
+use crate::exchange::{Call, Connection, Reply};
+use crate::faults::{Endpoint, FaultKind};
+use crate::push::{self, Fate, Push, Receipt};
+use crate::receipts::{Post, ReceiptAddress};
 use crate::shape::{Names, check_object};
 use crate::world::World;
 
 const TEST_TOKENS_MAX: usize = 10;
 
-pub(crate) fn handle(world: &World, call: &Call) -> Reply {
+/// The simulator.
+#[derive(Debug)]
+pub(crate) struct Harmony;
+
+impl Simulator for Harmony {
+    fn channel(&self) -> Channel {
+        Channel::Harmony
+    }
+
+    fn claims(&self, call: &Call) -> Option<Endpoint> {
+        match super::segments(call).as_slice() {
+            ["v3", _, "messages:send"] | ["v1", _, "messages:revoke"] => Some(Endpoint::Send),
+            _ => None,
+        }
+    }
+
+    fn handle(&self, world: &World, _connection: &Connection, call: &Call) -> Reply {
+        handle(world, call)
+    }
+
+    fn fault(&self, world: &World, call: &Call, kind: FaultKind) -> Reply {
+        fault(world, call, kind)
+    }
+
+    fn new_token(&self, unique: &str, dice: &Dice) -> String {
+        format!("MAMzLgIkEUiRKLB6{unique}{}", dice.text(BASE64URL, 64))
+    }
+
+    fn credential(&self, accounts: &Accounts) -> Value {
+        let mut config = json!(accounts.harmony.service_account);
+        if let Some(fields) = config.as_object_mut() {
+            fields.insert("client_id".to_owned(), json!(accounts.harmony.client_id));
+        }
+        config
+    }
+
+    fn receipt(
+        &self,
+        receipt: &Receipt,
+        fate: Fate,
+        now_ms: i64,
+        console: Option<&ReceiptAddress>,
+    ) -> Option<Post> {
+        let result = match fate {
+            Fate::Delivered => 0,
+            Fate::Clicked => return None,
+            Fate::TargetInvalid => 2,
+            Fate::NotShown => 6,
+            Fate::OverQuota => 256,
+        };
+        let entry = json!({
+            "biTag": receipt.param, "pushType": 0,
+            "appPackageName": crate::accounts::PACKAGE,
+            "token": receipt.token, "requestId": receipt.id,
+            "deliveryStatus": {"result": result, "timestamp": now_ms},
+        });
+        let console = console?;
+        let post = Post::json(&console.url, &json!({"statuses": [entry]}));
+        Some(post.signed_as_huawei(console, now_ms))
+    }
+}
+
+fn handle(world: &World, call: &Call) -> Reply {
     if call.method != Method::POST {
         return Reply::empty(404, "refused method");
     }
@@ -33,7 +99,7 @@ pub(crate) fn handle(world: &World, call: &Call) -> Reply {
     outcome.unwrap_or_else(|refusal| refusal.reply())
 }
 
-pub(crate) fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
+fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
     match kind {
         FaultKind::RateLimited => Reply::empty(503, "503 flow control"),
         FaultKind::QuotaExhausted => accepted_and_dropped(world, call, Channel::Harmony),

@@ -16,16 +16,19 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 pub(super) use self::schema::https;
+use super::Simulator;
 use super::fcm::is_own;
 use super::oauth::{AccessTokens, Worth};
-use crate::accounts::HUAWEI_TOKEN_URI;
+use crate::accounts::{Accounts, HUAWEI_TOKEN_URI};
 use crate::channel::Channel;
 use crate::clock::beijing_day;
-use crate::exchange::{Call, Reply};
-use crate::faults::FaultKind;
+use crate::dice::{BASE64URL, Dice};
+use crate::exchange::{Call, Connection, Reply};
+use crate::faults::{Endpoint, FaultKind};
 use crate::jwt::Jwt;
 use crate::limits;
 use crate::push::{self, Fate, Push, Receipt};
+use crate::receipts::{Post, ReceiptAddress};
 use crate::shape::{Names, Violation, check_object, duration_ms};
 use crate::tokens::TokenState;
 use crate::world::World;
@@ -121,7 +124,69 @@ pub(super) fn answer(status: u16, code: &str, msg: &str, verdict: &str) -> (Repl
     (Reply::json(status, &body, verdict), id)
 }
 
-pub(crate) fn handle(world: &World, call: &Call) -> Reply {
+/// The simulator.
+#[derive(Debug)]
+pub(crate) struct Huawei;
+
+impl Simulator for Huawei {
+    fn channel(&self) -> Channel {
+        Channel::Huawei
+    }
+
+    fn claims(&self, call: &Call) -> Option<Endpoint> {
+        match super::segments(call).as_slice() {
+            ["oauth2", "v3", "token"] => Some(Endpoint::Auth),
+            ["v1", "projects", ..] => None,
+            ["v1" | "v2", _, "messages:send"] => Some(Endpoint::Send),
+            ["v1", _, verb] if verb.starts_with("topic:") => Some(Endpoint::Send),
+            _ => None,
+        }
+    }
+
+    fn handle(&self, world: &World, _connection: &Connection, call: &Call) -> Reply {
+        handle(world, call)
+    }
+
+    fn fault(&self, world: &World, call: &Call, kind: FaultKind) -> Reply {
+        fault(world, call, kind)
+    }
+
+    fn new_token(&self, unique: &str, dice: &Dice) -> String {
+        format!("IQAAAACy0{unique}{}", dice.text(BASE64URL, 85))
+    }
+
+    fn credential(&self, accounts: &Accounts) -> Value {
+        let huawei = &accounts.huawei;
+        json!({
+            "app_id": huawei.app_id, "client_id": huawei.client_id, "client_secret": huawei.client_secret,
+        })
+    }
+
+    fn receipt(
+        &self,
+        receipt: &Receipt,
+        fate: Fate,
+        now_ms: i64,
+        console: Option<&ReceiptAddress>,
+    ) -> Option<Post> {
+        let status = match fate {
+            Fate::Delivered => 0,
+            Fate::Clicked => return None,
+            Fate::TargetInvalid => 2,
+            Fate::NotShown => 6,
+            Fate::OverQuota => 102,
+        };
+        let entry = json!({
+            "biTag": receipt.param, "appid": receipt.account, "token": receipt.token,
+            "status": status, "timestamp": now_ms, "requestId": receipt.id,
+        });
+        let console = console?;
+        let post = Post::json(&console.url, &json!({"statuses": [entry]}));
+        Some(post.signed_as_huawei(console, now_ms))
+    }
+}
+
+fn handle(world: &World, call: &Call) -> Reply {
     if call.path == "/oauth2/v3/token" {
         return token(world, call);
     }
@@ -135,7 +200,7 @@ pub(crate) fn handle(world: &World, call: &Call) -> Reply {
     outcome.unwrap_or_else(|refusal| refusal.reply())
 }
 
-pub(crate) fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
+fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
     if call.path == "/oauth2/v3/token" {
         return match kind {
             FaultKind::AuthExpired | FaultKind::TokenInvalid => bad_client(),

@@ -8,24 +8,100 @@ pub(crate) mod huawei;
 pub(crate) mod oauth;
 pub(crate) mod xiaomi;
 
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::accounts::Accounts;
 use crate::channel::Channel;
+use crate::dice::Dice;
 use crate::exchange::{Act, Call, Connection, Reply};
 use crate::faults::{Endpoint, Fault, FaultKind};
 use crate::limits;
+use crate::push::{Fate, Receipt};
+use crate::receipts::{Post, ReceiptAddress};
 use crate::world::World;
+
+/// One simulated vendor. It keeps its account and its state itself; what all of them share is in [`World`].
+pub(crate) trait Simulator: Send + Sync + fmt::Debug {
+    /// Which vendor it is.
+    fn channel(&self) -> Channel;
+
+    /// Whether a request is for this vendor, by its path or headers, and for which part of its service. All vendors share
+    /// one address; the first that claims a request has it.
+    fn claims(&self, call: &Call) -> Option<Endpoint>;
+
+    /// Answers a request as the vendor would.
+    fn handle(&self, world: &World, connection: &Connection, call: &Call) -> Reply;
+
+    /// The vendor's own answer on a bad day: `unavailable`, `rate_limited`, `quota_exhausted`, `token_invalid` or
+    /// `auth_expired`. The other faults happen below HTTP.
+    fn fault(&self, world: &World, call: &Call, kind: FaultKind) -> Reply;
+
+    /// A new device token in the vendor's shape. `unique` is 32 hex digits that no other token has.
+    fn new_token(&self, unique: &str, dice: &Dice) -> String;
+
+    /// The configuration of hongyan's credential, as a person would copy it from the vendor's console.
+    fn credential(&self, accounts: &Accounts) -> Value;
+
+    /// What the vendor posts to the sender about a push. `console` is the address that was entered in its console.
+    fn receipt(
+        &self,
+        _receipt: &Receipt,
+        _fate: Fate,
+        _now_ms: i64,
+        _console: Option<&ReceiptAddress>,
+    ) -> Option<Post> {
+        None
+    }
+}
+
+/// Every simulated vendor, shared by all who ask one of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Simulators(Arc<[Box<dyn Simulator>]>);
+
+impl Simulators {
+    /// All of them. A vendor whose account is not in `accounts` yet makes it there.
+    /// `address` is where all of them listen.
+    pub(crate) fn open(_accounts: &mut Accounts, _address: SocketAddr, _dice: &Dice) -> Self {
+        let all: Vec<Box<dyn Simulator>> = vec![
+            Box::new(apns::Apns),
+            Box::new(fcm::Fcm),
+            Box::new(huawei::Huawei),
+            Box::new(harmony::Harmony),
+            Box::new(xiaomi::Xiaomi),
+        ];
+        Self(all.into())
+    }
+
+    /// The vendor of a channel.
+    pub(crate) fn of(&self, channel: Channel) -> Option<&dyn Simulator> {
+        self.iter().find(|vendor| vendor.channel() == channel)
+    }
+
+    /// The vendors.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &dyn Simulator> {
+        self.0.iter().map(Box::as_ref)
+    }
+
+    fn owner(&self, call: &Call) -> Option<(&dyn Simulator, Endpoint)> {
+        self.iter()
+            .find_map(|vendor| Some((vendor, vendor.claims(call)?)))
+    }
+}
 
 /// Answers one request as the vendor whose path it uses would.
 pub(crate) async fn serve(world: &World, connection: &Connection, call: &Call) -> Act {
     let arrived_ms = world.clock.now_ms();
-    let Some((channel, endpoint)) = owner(&call.path) else {
+    let Some((vendor, endpoint)) = world.simulators.owner(call) else {
         let body = json!({"error": "no simulated vendor has this path", "path": call.path});
         return Act::Answer(Reply::json(404, &body, "refused no such path"));
     };
+    let channel = vendor.channel();
     let fault = world
         .faults
         .strike(channel, endpoint, &world.dice, |token| {
@@ -40,7 +116,7 @@ pub(crate) async fn serve(world: &World, connection: &Connection, call: &Call) -
             .min(limits::SLOW_MS_MAX);
         tokio::time::sleep(Duration::from_millis(delay)).await;
     }
-    let (act, verdict, status) = act(world, connection, call, channel, fault.as_ref());
+    let (act, verdict, status) = act(world, connection, call, vendor, fault.as_ref());
     world
         .requests
         .add(channel, arrived_ms, call, &verdict, status);
@@ -51,7 +127,7 @@ fn act(
     world: &World,
     connection: &Connection,
     call: &Call,
-    channel: Channel,
+    vendor: &dyn Simulator,
     fault: Option<&Fault>,
 ) -> (Act, String, u16) {
     let answer = |reply: Reply| {
@@ -60,24 +136,24 @@ fn act(
         (Act::Answer(reply), verdict, status)
     };
     let Some(fault) = fault else {
-        if channel == Channel::Apns && !connection.http2 {
+        if vendor.channel() == Channel::Apns && !connection.http2 {
             return (
                 Act::Reset,
                 "refused HTTP/1.1; APNs speaks HTTP/2 only".to_owned(),
                 0,
             );
         }
-        return answer(judge(world, connection, call, channel));
+        return answer(vendor.handle(world, connection, call));
     };
     match fault.kind {
         FaultKind::Goaway => (Act::GoAway, "fault goaway".to_owned(), 0),
         FaultKind::Slow => {
-            let mut reply = judge(world, connection, call, channel);
+            let mut reply = vendor.handle(world, connection, call);
             reply.verdict = format!("fault slow, then {}", reply.verdict);
             answer(reply)
         }
         FaultKind::Reset => {
-            let reply = judge(world, connection, call, channel);
+            let reply = vendor.handle(world, connection, call);
             (
                 Act::Reset,
                 format!("fault reset, after {}", reply.verdict),
@@ -85,7 +161,7 @@ fn act(
             )
         }
         FaultKind::Malformed => {
-            let mut reply = judge(world, connection, call, channel);
+            let mut reply = vendor.handle(world, connection, call);
             reply.body = Bytes::from_static(b"<html><body>upstream {\"res");
             reply.verdict = format!("fault malformed, after {}", reply.verdict);
             answer(reply)
@@ -95,53 +171,10 @@ fn act(
         | FaultKind::QuotaExhausted
         | FaultKind::TokenInvalid
         | FaultKind::AuthExpired => {
-            let mut reply = match channel {
-                Channel::Apns => apns::fault(world, call, fault.kind),
-                Channel::Fcm => fcm::fault(world, call, fault.kind),
-                Channel::Huawei => huawei::fault(world, call, fault.kind),
-                Channel::Harmony => harmony::fault(world, call, fault.kind),
-                Channel::Xiaomi => xiaomi::fault(world, call, fault.kind),
-            };
+            let mut reply = vendor.fault(world, call, fault.kind);
             reply.verdict = format!("fault {}", reply.verdict);
             answer(reply)
         }
-    }
-}
-
-fn judge(world: &World, connection: &Connection, call: &Call, channel: Channel) -> Reply {
-    match channel {
-        Channel::Apns => apns::handle(world, connection, call),
-        Channel::Fcm => fcm::handle(world, call),
-        Channel::Huawei => huawei::handle(world, call),
-        Channel::Harmony => harmony::handle(world, call),
-        Channel::Xiaomi => xiaomi::handle(world, call),
-    }
-}
-
-/// Which vendor a path belongs to; the vendors' paths do not collide.
-fn owner(path: &str) -> Option<(Channel, Endpoint)> {
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let send = |channel| Some((channel, Endpoint::Send));
-    match segments.as_slice() {
-        ["3", "device", ..] | ["4", "broadcasts", ..] | ["1", "apps", ..] => send(Channel::Apns),
-        ["token"] => Some((Channel::Fcm, Endpoint::Auth)),
-        ["v1", "projects", ..] | ["iid", ..] => send(Channel::Fcm),
-        ["oauth2", "v3", "token"] => Some((Channel::Huawei, Endpoint::Auth)),
-        ["v3", _, "messages:send"] | ["v1", _, "messages:revoke"] => send(Channel::Harmony),
-        ["v1" | "v2", _, "messages:send"] => send(Channel::Huawei),
-        ["v1", _, verb] if verb.starts_with("topic:") => send(Channel::Huawei),
-        [
-            "v2" | "v3",
-            "message" | "multi_messages" | "schedule_job" | "topic" | "regid",
-            ..,
-        ]
-        | [
-            "v1",
-            "trace" | "stats" | "feedback" | "validation" | "alias" | "topic" | "account" | "regid",
-            ..,
-        ]
-        | ["revoke", "message"] => send(Channel::Xiaomi),
-        _ => None,
     }
 }
 
@@ -151,14 +184,32 @@ fn names_token(call: &Call, token: &str) -> bool {
         || call.form().iter().any(|(_, value)| value.contains(token))
 }
 
+/// The parts of a path.
+fn segments(call: &Call) -> Vec<&str> {
+    call.path.trim_start_matches('/').split('/').collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn paths_belong_to_one_vendor() {
+        let vendors: [&dyn Simulator; 5] = [
+            &apns::Apns,
+            &fcm::Fcm,
+            &huawei::Huawei,
+            &harmony::Harmony,
+            &xiaomi::Xiaomi,
+        ];
         let check = |path: &str, want: Option<Channel>| {
-            assert_eq!(owner(path).map(|(channel, _)| channel), want, "{path}");
+            let call = Call {
+                path: path.to_owned(),
+                ..Call::default()
+            };
+            let claims = vendors.iter().filter(|v| v.claims(&call).is_some());
+            let got: Vec<Channel> = claims.map(|v| v.channel()).collect();
+            assert_eq!(got, Vec::from_iter(want), "{path}");
         };
         check("/3/device/abcd", Some(Channel::Apns));
         check("/4/broadcasts/apps/com.example", Some(Channel::Apns));

@@ -16,12 +16,16 @@ use http::Method;
 use serde_json::{Value, json};
 
 use self::message::Form;
+use super::Simulator;
+use crate::accounts::{Accounts, base64_text};
 use crate::channel::Channel;
 use crate::clock::beijing_day;
-use crate::exchange::{Call, Reply};
-use crate::faults::FaultKind;
+use crate::dice::Dice;
+use crate::exchange::{Call, Connection, Reply};
+use crate::faults::{Endpoint, FaultKind};
 use crate::limits;
 use crate::push::{Fate, Push, Receipt};
+use crate::receipts::{Post, ReceiptAddress};
 use crate::tokens::TokenState;
 use crate::world::World;
 
@@ -105,11 +109,90 @@ fn trace_id() -> String {
     format!("Xcm{}", uuid::Uuid::new_v4().simple())
 }
 
-pub(crate) fn handle(world: &World, call: &Call) -> Reply {
+/// The simulator.
+#[derive(Debug)]
+pub(crate) struct Xiaomi;
+
+impl Simulator for Xiaomi {
+    fn channel(&self) -> Channel {
+        Channel::Xiaomi
+    }
+
+    fn claims(&self, call: &Call) -> Option<Endpoint> {
+        match super::segments(call).as_slice() {
+            [
+                "v2" | "v3",
+                "message" | "multi_messages" | "schedule_job" | "topic" | "regid",
+                ..,
+            ]
+            | [
+                "v1",
+                "trace" | "stats" | "feedback" | "validation" | "alias" | "topic" | "account"
+                | "regid",
+                ..,
+            ]
+            | ["revoke", "message"] => Some(Endpoint::Send),
+            _ => None,
+        }
+    }
+
+    fn handle(&self, world: &World, _connection: &Connection, call: &Call) -> Reply {
+        handle(world, call)
+    }
+
+    fn fault(&self, world: &World, call: &Call, kind: FaultKind) -> Reply {
+        fault(world, call, kind)
+    }
+
+    fn new_token(&self, unique: &str, dice: &Dice) -> String {
+        format!("{unique}{}", base64_text(dice, 32))
+    }
+
+    fn credential(&self, accounts: &Accounts) -> Value {
+        let xiaomi = &accounts.xiaomi;
+        json!({
+            "app_secret": xiaomi.app_secret, "package": xiaomi.package_name,
+            "channels": {
+                "im": "100001", "transaction": "100002", "subscription": "100003", "marketing": "200001",
+            },
+        })
+    }
+
+    fn receipt(
+        &self,
+        receipt: &Receipt,
+        fate: Fate,
+        now_ms: i64,
+        _console: Option<&ReceiptAddress>,
+    ) -> Option<Post> {
+        let kind = match fate {
+            Fate::Delivered => 1,
+            Fate::Clicked => 2,
+            Fate::TargetInvalid => 16,
+            Fate::NotShown => 32,
+            Fate::OverQuota => 128,
+        };
+        if receipt.kinds & kind == 0 {
+            return None;
+        }
+        let mut entry = json!({
+            "param": receipt.param, "type": kind, "targets": receipt.token,
+            "jobkey": "", "timestamp": now_ms,
+            "barStatus": if fate == Fate::NotShown { "Disable" } else { "Enable" },
+        });
+        if fate == Fate::OverQuota {
+            entry["extra"] = json!({"ack": "0", "quota": "0"});
+        }
+        let data = json!({ receipt.id.as_str(): entry }).to_string();
+        Some(Post::form(&receipt.url, &[("data", &data)]))
+    }
+}
+
+fn handle(world: &World, call: &Call) -> Reply {
     decide(world, call).unwrap_or_else(Refusal::reply)
 }
 
-pub(crate) fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
+fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
     let refusal = match kind {
         FaultKind::RateLimited => Refusal::new(10027, "app calls the API too often"),
         FaultKind::QuotaExhausted => {

@@ -93,7 +93,7 @@ async fn huawei_signs_its_receipts() {
     let (username, key) = (Some("u".to_owned()), Some("secret".to_owned()));
     stage
         .handle
-        .set_huawei_receipts(Some(ReceiptAddress { url, username, key }));
+        .set_receipts(Channel::Huawei, Some(ReceiptAddress { url, username, key }));
     let phone = stage
         .handle
         .add_phone(NewPhone::of("android", "huawei", "", "u"))

@@ -62,6 +62,7 @@ impl FakeVendor {
                 ttl_max: Duration::from_secs(86_400),
                 recalls: true,
                 receipts: false,
+                poll_every: None,
                 environments: false,
             },
             state: Arc::default(),
@@ -140,6 +141,7 @@ impl Channel for FakeVendor {
             headers: vec![],
             body: serde_json::json!({ "title": title, "body": outbound.body }),
             truncated: cut.into_iter().collect(),
+            downgraded: None,
         })
     }
 

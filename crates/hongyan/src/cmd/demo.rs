@@ -8,9 +8,8 @@ use hongyan_api::key::{self, TokenKind};
 use hongyan_core::app::{App, AppPolicy, Key, KeyKind, LaneLimits, Scope};
 use hongyan_core::{AppId, ChannelId, CredentialName, KeyId, StoreError};
 use hongyan_dispatch::credentials::NewCredential;
-use hongyan_sandbox::{Accounts, Handle, Sandbox};
+use hongyan_sandbox::{Handle, Sandbox};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::cmd::serve;
 use crate::config::Sources;
@@ -143,13 +142,16 @@ async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Fa
     )
     .await?;
     let name = CredentialName::parse("default")?;
-    for (channel, config) in credentials(sandbox.accounts())? {
+    for service in sandbox.channels() {
+        let Some(config) = sandbox.credential(service) else {
+            continue;
+        };
         let new = NewCredential {
             config,
             endpoint: Some(sandbox.vendors_url()),
             limits: LaneLimits::default(),
         };
-        let channel = ChannelId::parse(channel)?;
+        let channel = ChannelId::parse(service.as_str())?;
         node.dispatch()
             .credentials()
             .put(&app, &channel, &name, new)
@@ -208,40 +210,6 @@ async fn keep_or_make(
     };
     node.registry.put_key(record).await?;
     Ok(minted.text)
-}
-
-/// The sandbox's accounts, as a person would copy them from the vendors' consoles.
-fn credentials(accounts: &Accounts) -> anyhow::Result<Vec<(&'static str, Value)>> {
-    let (apns, huawei, xiaomi) = (&accounts.apns, &accounts.huawei, &accounts.xiaomi);
-    let mut harmony = serde_json::to_value(&accounts.harmony.service_account)?;
-    harmony["client_id"] = json!(accounts.harmony.client_id);
-    Ok(vec![
-        (
-            "apns",
-            json!({
-                "team_id": apns.team_id, "key_id": apns.key_id, "private_key": apns.private_key,
-                "bundle_id": apns.bundle_id, "environment": apns.environment,
-            }),
-        ),
-        ("fcm", serde_json::to_value(&accounts.fcm.service_account)?),
-        (
-            "huawei",
-            json!({
-                "app_id": huawei.app_id, "client_id": huawei.client_id, "client_secret": huawei.client_secret,
-            }),
-        ),
-        ("harmony", harmony),
-        (
-            "xiaomi",
-            json!({
-                "app_secret": xiaomi.app_secret, "package": xiaomi.package_name,
-                "channels": {
-                    "im": "100001", "transaction": "100002",
-                    "subscription": "100003", "marketing": "200001",
-                },
-            }),
-        ),
-    ])
 }
 
 /// Writes a file that only its owner can read, whole or not at all.

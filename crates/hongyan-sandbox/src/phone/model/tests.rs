@@ -33,7 +33,9 @@ fn channels_follow_platform_and_brand() {
     check("android", "Huawei", &[Channel::Huawei]);
     check("android", "redmi", &[Channel::Xiaomi]);
     check("harmony", "huawei", &[Channel::Harmony]);
-    check("web", "firefox", &[]);
+    check("android", "OnePlus", &[Channel::Oppo]);
+    check("android", "iqoo", &[Channel::Vivo]);
+    check("web", "firefox", &[Channel::Webpush]);
     check("desktop", "linux", &[]);
     check("iot", "goose", &[]);
 }
