@@ -92,6 +92,7 @@ async fn measure(args: &Args, store: PathBuf) -> anyhow::Result<Report> {
             vendors: vec![vendor("quick", false)?, vendor("hanging", true)?],
             sealer: Arc::new(Unsealed),
             feedback: feedback.clone(),
+            public_url: None,
         },
         Ports {
             registry: Arc::clone(&registry),
@@ -99,6 +100,7 @@ async fn measure(args: &Args, store: PathBuf) -> anyhow::Result<Report> {
             work: engine.work(),
             ledger: engine.ledger(),
             commit: engine.commit(),
+            quota: engine.quota(),
             presence: Arc::new(Nobody),
             clock,
             dice: Arc::new(SystemDice::default()),
@@ -350,6 +352,12 @@ impl Channel for Stub {
 struct Unsealed;
 
 impl Sealer for Unsealed {
+    fn proof(&self, bound_to: &str) -> String {
+        format!("proof-of-{}", bound_to.len())
+    }
+    fn proves(&self, bound_to: &str, proof: &str) -> bool {
+        self.proof(bound_to) == proof
+    }
     fn seal(&self, _: &str, secret: &[u8]) -> Result<Vec<u8>, BoxError> {
         Ok(secret.to_vec())
     }

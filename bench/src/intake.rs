@@ -166,6 +166,7 @@ async fn embedded(
             vendors: Vec::new(),
             sealer: Arc::new(NoSecrets),
             feedback,
+            public_url: None,
         },
         Ports {
             registry,
@@ -173,6 +174,7 @@ async fn embedded(
             work: engine.work(),
             ledger: engine.ledger(),
             commit: engine.commit(),
+            quota: engine.quota(),
             presence: Arc::new(Nobody),
             clock,
             dice: Arc::new(SystemDice::default()),

@@ -95,6 +95,21 @@ impl FromBody for Ndjson {
     }
 }
 
+impl FromBody for Bytes {
+    async fn read(
+        headers: &HeaderMap,
+        body: Body,
+        bytes_max: usize,
+        time: Duration,
+    ) -> Result<Self, Problem> {
+        collect(headers, body, bytes_max, time).await
+    }
+
+    fn document(_: &mut SchemaGenerator) -> Option<(&'static str, Schema)> {
+        Some(("*/*", schemars::json_schema!({"type": "string"})))
+    }
+}
+
 /// How a query is read and documented.
 pub(crate) trait FromQuery: Sized + Send + 'static {
     /// Reads it.

@@ -340,6 +340,9 @@ impl From<ServiceError> for Problem {
                     .collect(),
             ),
             ServiceError::Credential(detail) => Self::new(Code::CredentialUnusable, detail),
+            ServiceError::Forbidden(detail) => Self::new(Code::Forbidden, detail),
+            ServiceError::Repeated(detail) => Self::new(Code::Conflict, detail),
+            ServiceError::Malformed(detail) => Self::new(Code::InvalidRequest, detail),
             ServiceError::Store(error) => error.into(),
         }
     }

@@ -50,6 +50,7 @@ pub(crate) struct Call<Q = (), B = ()> {
 pub(crate) struct Parts {
     pub(crate) method: Method,
     pub(crate) version: Version,
+    pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) peer: SocketAddr,
     pub(crate) body_bytes_max: usize,
@@ -260,6 +261,7 @@ async fn serve(api: Api, route: Route, mut request: Request) -> Response {
     let head = Parts {
         method: parts.method,
         version: parts.version,
+        uri: parts.uri.clone(),
         headers: parts.headers,
         peer,
         body_bytes_max: route.body_bytes_max,

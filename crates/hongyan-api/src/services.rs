@@ -16,8 +16,8 @@ use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::port::{CheckReport, ConfigError, Parcel};
 use hongyan_core::session::SessionEvent;
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Device, DeviceId, MessageId, Reason, Secret, StoreError,
-    Timestamp, UserId,
+    AppId, ChannelId, Class, CredentialName, Device, DeviceId, MessageId, Reason, Secret,
+    StoreError, Timestamp, UserId,
 };
 
 /// A caller's wish to be answered the same for the same key.
@@ -62,9 +62,71 @@ pub enum ServiceError {
     /// A credential cannot be used; the text is for people and holds no secret.
     #[error("{0}")]
     Credential(String),
+    /// The caller did not prove that it may do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// It was done before, and must not be done again.
+    #[error("{0}")]
+    Repeated(String),
+    /// It cannot be read.
+    #[error("{0}")]
+    Malformed(String),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What a vendor posted to a callback address.
+#[derive(Debug)]
+pub struct CallbackCall {
+    /// The credential that the address names.
+    pub credential: Option<CredentialName>,
+    /// The secret of the address.
+    pub secret: Option<String>,
+    /// HTTP method.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// Headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Bytes,
+}
+
+/// What the vendor wants to hear, with status 200.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallbackReply {
+    /// Content type.
+    pub content_type: &'static str,
+    /// Body.
+    pub body: String,
+}
+
+/// How a credential's quota stands in its vendor's day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuotaStanding {
+    /// The channel.
+    pub channel: ChannelId,
+    /// The credential.
+    pub credential: CredentialName,
+    /// Begin of the vendor's day.
+    pub day_start: Timestamp,
+    /// Its end: all counters begin anew.
+    pub resets_at: Timestamp,
+    /// Taken by the vendor, by class.
+    pub used: Vec<(Class, u64)>,
+    /// Limit of all classes.
+    pub per_day: Option<u64>,
+    /// Limit of `marketing` and `subscription` together.
+    pub marketing_per_day: Option<u64>,
+    /// What is kept for `im` and `transaction`, and not used yet.
+    pub reserved: u64,
+    /// When the limit of all classes will be reached, should the day go on as it began.
+    pub runs_out_at: Option<Timestamp>,
+    /// When that of `marketing` and `subscription` will be.
+    pub marketing_runs_out_at: Option<Timestamp>,
+    /// Until when the vendor takes no more `marketing` and `subscription`, by its own word.
+    pub closed_until: Option<Timestamp>,
 }
 
 /// What would happen to a message.
@@ -205,6 +267,25 @@ pub trait Services: Send + Sync + fmt::Debug {
         channel: &ChannelId,
         name: &CredentialName,
     ) -> Result<CheckReport, ServiceError>;
+
+    /// Where the vendor of a credential may post receipts to; nothing when the server was given no public address.
+    fn callback_url(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Option<String>;
+
+    /// Takes what a vendor posted.
+    async fn callback(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        call: CallbackCall,
+    ) -> Result<CallbackReply, ServiceError>;
+
+    /// How the quotas of all credentials of an app stand that have limits, or whose vendors said something today.
+    async fn quotas(&self, app: &AppId) -> Result<Vec<QuotaStanding>, ServiceError>;
 }
 
 /// A place at the gateway, taken before 101 is answered and carried along with the socket; only the gateway looks inside.

@@ -3,11 +3,12 @@
 use http::Method;
 
 use hongyan_core::app::Scope;
-use hongyan_core::limits::{BATCH_BODY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX};
+use hongyan_core::limits::{BATCH_BODY_BYTES_MAX, CALLBACK_BODY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX};
 
 use crate::auth::Who;
 use crate::handler::{
-    apps, client, credentials, devices, events, messages, ops, reports, topics, transfer, users,
+    apps, callbacks, client, credentials, devices, events, messages, ops, reports, topics,
+    transfer, users,
 };
 use crate::route::Route;
 
@@ -195,12 +196,19 @@ fn reports() -> Vec<Route> {
             .more("Server-sent events: `id` is the place in the ledger, `data` an event. A client that comes back with `Last-Event-ID` misses nothing.")
             .streams("text/event-stream"),
         Route::new(GET, "/v1/reports/funnel", READ, "Count events by stage and outcome", reports::funnel),
+        Route::new(GET, "/v1/reports/quota", READ, "Say what is left of each credential's daily quota", reports::quota)
+            .more("By the vendor's own day. `runs_out_at` is when the limit will be reached if the day goes on as it began."),
         Route::new(GET, "/v1/reports/channels", READ, "Count how each channel did", reports::channels),
     ]
 }
 
 fn credentials() -> Vec<Route> {
     vec![
+        Route::new(POST, "/v1/callbacks/{app}/{channel}", Who::Anyone, "Take receipts that a vendor posts", callbacks::take)
+            .more("The whole address, with its secret, is `callback_url` of the credential. It is taken with the vendor's signature or with that secret; \
+                   the answer is what the vendor wants to hear.")
+            .body_bytes_max(CALLBACK_BODY_BYTES_MAX)
+            .streams("*/*"),
         Route::new(GET, "/v1/credentials", MANAGE, "List all credentials", credentials::list_all),
         Route::new(GET, "/v1/channels/{channel}/credentials", MANAGE, "List a channel's credentials", credentials::list),
         Route::new(PUT, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Store a credential", credentials::put)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppId, ChannelId, CredentialName, KeyId, Timestamp};
+use crate::{AppId, ChannelId, Class, CredentialName, KeyId, Timestamp};
 
 /// A tenant: owns keys, credentials, policies and everything below.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,8 +26,17 @@ pub struct App {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AppPolicy {
-    /// Channels in the order in which they are tried; empty means the built-in order.
+    /// Channels in the order in which they are tried; what it does not name follows, best first: the maker's own channel,
+    /// others as they were measured to deliver, `fcm`, then `sms`. Empty leaves all to that.
     pub channel_order: Vec<ChannelId>,
+    /// Whether `fcm` comes first where nothing else is named: for users abroad.
+    pub fcm_first: bool,
+    /// Classes for which `sms` may be used without being named by the message: it costs money for each.
+    pub sms_fallback: Vec<Class>,
+    /// What becomes of a push that finds its channel's daily quota used up.
+    pub quota_overflow: QuotaOverflow,
+    /// Whether a text that is too long for a vendor is refused instead of shortened.
+    pub strict_payload: bool,
     /// Quiet hours for the classes named in it, for users who set none themselves.
     pub quiet_hours: Option<crate::user::QuietHours>,
     /// IANA time zone for users and devices that name none.
@@ -42,12 +51,28 @@ impl Default for AppPolicy {
     fn default() -> Self {
         Self {
             channel_order: Vec::new(),
+            fcm_first: false,
+            sms_fallback: Vec::new(),
+            quota_overflow: QuotaOverflow::default(),
+            strict_payload: false,
             quiet_hours: None,
             timezone: "UTC".to_owned(),
             origins: Vec::new(),
             require_user_token: false,
         }
     }
+}
+
+/// What becomes of a push that finds its channel's daily quota used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuotaOverflow {
+    /// `marketing` and `subscription` wait for the next day, as long as they live; the other classes go through another
+    /// channel of the device, if it has one.
+    #[default]
+    Hold,
+    /// All go through another channel of the device, and wait only when there is none.
+    Spill,
 }
 
 /// What a key may do.
@@ -134,4 +159,30 @@ pub struct LaneLimits {
     pub concurrency: Option<u32>,
     /// Tries of one delivery before `retries_exhausted`.
     pub attempts: Option<u16>,
+    /// What may be sent in one of the vendor's days.
+    pub quota: DailyQuota,
+}
+
+/// What a credential may send in one of its vendor's days. `None` is no limit of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct DailyQuota {
+    /// Pushes of all classes.
+    pub per_day: Option<u64>,
+    /// Of these, how many are kept for `im` and `transaction`; a fifth when absent.
+    pub reserved: Option<u64>,
+    /// Pushes of `marketing` and `subscription` together.
+    pub marketing_per_day: Option<u64>,
+    /// Pushes of `marketing` to one device.
+    pub marketing_per_device: Option<u32>,
+}
+
+impl DailyQuota {
+    /// Whether there is no limit.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.per_day.is_none()
+            && self.marketing_per_day.is_none()
+            && self.marketing_per_device.is_none()
+    }
 }

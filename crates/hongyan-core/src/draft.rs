@@ -1,8 +1,9 @@
 //! A message as the app server asks for it, before it is accepted.
 
 use crate::limits::{
-    ACK_TIMEOUT_MS_RANGE, BODY_CHARS_MAX, COLLAPSE_KEY_BYTES_MAX, DATA_BYTES_MAX, SEND_AHEAD_MAX,
-    TARGETS_LEN_MAX, TITLE_CHARS_MAX, TTL_DEFAULT, TTL_MAX, URL_BYTES_MAX,
+    ACK_TIMEOUT_MS_RANGE, BODY_CHARS_MAX, COLLAPSE_KEY_BYTES_MAX, DATA_BYTES_MAX,
+    FALLBACK_AFTER_MS_RANGE, SEND_AHEAD_MAX, TARGETS_LEN_MAX, TITLE_CHARS_MAX, TTL_DEFAULT,
+    TTL_MAX, URL_BYTES_MAX,
 };
 use crate::message::{DeliveryMode, DeviceChoice, Notification, Options, Target};
 use crate::{AppId, Class, ClassDetail, Message, MessageId, Timestamp};
@@ -134,6 +135,15 @@ impl Draft {
             && !(low..=high).contains(&ms)
         {
             fault("options.ack_timeout_ms", format!("must be {low} to {high}"));
+        }
+        let (low, high) = FALLBACK_AFTER_MS_RANGE;
+        if let Some(ms) = o.channels.fallback_after_ms
+            && !(low..=high).contains(&ms)
+        {
+            fault(
+                "options.channels.fallback_after_ms",
+                format!("must be {low} to {high}"),
+            );
         }
         if let Some(at) = o.send_at
             && at > now.plus(SEND_AHEAD_MAX)

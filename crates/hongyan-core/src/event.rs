@@ -52,6 +52,10 @@ stages! {
     Dismissed = "dismissed",
     /// A text was shortened for the vendor.
     Truncated = "truncated",
+    /// The vendor goes out with it as a lower class; the detail says why.
+    ClassDowngraded = "class_downgraded",
+    /// A vendor that had taken it did not deliver it after all, or said nothing in time; the reason says why.
+    Undelivered = "undelivered",
     /// The delivery ended without reaching the person; the reason says why.
     Dropped = "dropped",
     /// The message was recalled.

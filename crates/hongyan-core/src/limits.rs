@@ -56,6 +56,10 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const ATTEMPTS_MAX: u16 = 8;
 /// First wait between tries; doubles, with full jitter.
 pub const RETRY_BASE: Duration = Duration::from_millis(500);
+/// Body of a vendor's callback, bytes: a thousand receipts with long tokens.
+pub const CALLBACK_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Shortest and longest `fallback_after_ms`.
+pub const FALLBACK_AFTER_MS_RANGE: (u32, u32) = (1_000, 86_400_000);
 /// Longest wait between tries, unless the vendor asks for more.
 pub const RETRY_MAX: Duration = Duration::from_secs(300);
 /// Parcels waiting in one lane; beyond it they wait in the work store.

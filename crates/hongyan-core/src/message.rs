@@ -235,6 +235,9 @@ pub struct ChannelOptions {
     pub order: Vec<ChannelId>,
     /// Whether the next channel is tried when one fails for good.
     pub fallback: bool,
+    /// Milliseconds to wait for the receipt of a vendor that gives receipts, before the next channel is tried. Absent: the
+    /// vendor's word is enough.
+    pub fallback_after_ms: Option<u32>,
 }
 
 impl Default for ChannelOptions {
@@ -242,6 +245,7 @@ impl Default for ChannelOptions {
         Self {
             order: Vec::new(),
             fallback: true,
+            fallback_after_ms: None,
         }
     }
 }

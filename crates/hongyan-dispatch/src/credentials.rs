@@ -24,6 +24,10 @@ pub trait Sealer: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When it was sealed by another key, for another place, or was changed.
     fn open(&self, bound_to: &str, sealed: &[u8]) -> Result<Vec<u8>, BoxError>;
+    /// A short text for URLs that only the holder of the master key can make for this place.
+    fn proof(&self, bound_to: &str) -> String;
+    /// Whether a text is such a proof, by any key that still opens. Takes the same time for all wrong ones.
+    fn proves(&self, bound_to: &str, proof: &str) -> bool;
 }
 
 /// A credential could not be stored or opened.
@@ -84,6 +88,7 @@ pub struct Credentials {
     sealer: Arc<dyn Sealer>,
     clock: Arc<dyn Clock>,
     open: Arc<Mutex<HashMap<Key, Opened>>>,
+    public_url: Option<Arc<str>>,
 }
 
 /// A channel, and which version of its credential it was opened from.
@@ -97,6 +102,9 @@ pub struct Opened {
     pub limits: LaneLimits,
     /// The credential's version.
     pub version: u64,
+    /// Whether the vendor granted only some classes (its credential shows `granted`), so that a message may go out as a
+    /// lower one.
+    pub limited: bool,
 }
 
 impl Credentials {
@@ -107,6 +115,7 @@ impl Credentials {
         registry: Arc<dyn Registry>,
         sealer: Arc<dyn Sealer>,
         clock: Arc<dyn Clock>,
+        public_url: Option<&str>,
     ) -> Self {
         let order = vendors.iter().map(|v| v.id()).collect();
         let vendors = vendors.into_iter().map(|v| (v.id(), v)).collect();
@@ -117,7 +126,44 @@ impl Credentials {
             sealer,
             clock,
             open: Arc::default(),
+            public_url: public_url.map(|url| url.trim_end_matches('/').into()),
         }
+    }
+
+    /// A path of this server as vendors know it.
+    #[must_use]
+    pub fn public(&self, path: &str) -> String {
+        format!("{}{path}", self.public_url.as_deref().unwrap_or_default())
+    }
+
+    /// Where the vendor of a credential may post receipts to, with the credential's own secret; `None` when the server was
+    /// given no public address.
+    #[must_use]
+    pub fn callback_url(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Option<String> {
+        let base = self.public_url.as_deref()?;
+        let proof = self.sealer.proof(&callback_of(app, channel, name));
+        let which = match name.as_str() {
+            "default" => String::new(),
+            other => format!("c={other}&"),
+        };
+        Some(format!(
+            "{base}/v1/callbacks/{app}/{channel}?{which}k={proof}"
+        ))
+    }
+
+    pub(crate) fn is_callback_secret(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        secret: &str,
+    ) -> bool {
+        self.sealer.proves(&callback_of(app, channel, name), secret)
     }
 
     /// Channels in the order in which they are tried when nobody says another.
@@ -231,11 +277,12 @@ impl Credentials {
                 name: name.clone(),
                 config: Secret::new(config),
                 endpoint: stored.endpoint.clone(),
-                callback: None,
+                callback: self.callback_url(app, channel, name),
             })?,
             vendor: Arc::clone(vendor),
             limits: stored.limits,
             version: stored.version,
+            limited: stored.shown.contains_key("granted"),
         };
         let mut open = self.lock();
         // Two callers may have opened at once: all share the one that is kept.
@@ -278,6 +325,11 @@ impl Credentials {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Opened>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the secret of a callback address is made for.
+fn callback_of(app: &AppId, channel: &ChannelId, name: &CredentialName) -> String {
+    format!("callback/{app}/{channel}/{name}")
 }
 
 /// What a credential's secrets are sealed for: its place.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hongyan_core::app::QuotaOverflow;
 use hongyan_core::delivery::{Decision, Delivery};
 use hongyan_core::device::Platform;
 use hongyan_core::draft::{Draft, Fault};
@@ -12,8 +13,10 @@ use hongyan_core::{
     Timestamp, UserId,
 };
 
+use crate::choice::{Learned, has_other};
 use crate::credentials::Credentials;
 use crate::plan::plan;
+use crate::quota::{Account, Day, Quotas, is_bulk};
 use crate::render;
 use crate::router::latest;
 use crate::service::Ports;
@@ -92,6 +95,8 @@ pub enum ExplainError {
 pub struct Explainer {
     pub(crate) ports: Ports,
     pub(crate) credentials: Credentials,
+    pub(crate) learned: Learned,
+    pub(crate) quotas: Quotas,
 }
 
 impl Explainer {
@@ -106,7 +111,7 @@ impl Explainer {
             return Err(ExplainError::Invalid(faults));
         }
         let message = Arc::new(draft.into_message(app.clone(), MessageId(uuid::Uuid::nil()), now));
-        let facts = situation::app_facts(&self.ports, app).await?;
+        let facts = situation::app_facts(&self.ports, &self.learned, app).await?;
         let (targets, more) = self.targets(app, &message).await?;
         let read = Read {
             users: situation::users_of(
@@ -131,7 +136,7 @@ impl Explainer {
                 None => Would::End(Reason::NoDevice),
                 Some(device) => {
                     let delivery = Delivery::new(&message, device, to_user);
-                    self.decide(&message, &read, &delivery, device).await
+                    self.decide(&message, &read, &delivery, device).await?
                 }
             };
             devices.push(DeviceExplanation {
@@ -154,56 +159,104 @@ impl Explainer {
         read: &Read<'_>,
         delivery: &Delivery,
         device: &Device,
-    ) -> Would {
+    ) -> Result<Would, StoreError> {
         let decision = plan(&read.situation(message, delivery, Some(device), None));
         if let Decision::Online { until } = decision {
             let silent = Delivery {
                 online_tried: true,
                 ..delivery.clone()
             };
-            let mut later = read.situation(message, &silent, Some(device), None);
-            later.now = until;
-            let next = plan(&later);
-            let otherwise = Box::new(self.would(message, device, next, read.now).await);
-            return Would::Online { until, otherwise };
+            let otherwise = self.would(message, read, &silent, device, until).await?;
+            let otherwise = Box::new(otherwise);
+            return Ok(Would::Online { until, otherwise });
         }
-        self.would(message, device, decision, read.now).await
+        self.would(message, read, delivery, device, read.now).await
     }
 
+    /// What would happen beside the session, as planned at a time.
     async fn would(
         &self,
         message: &Arc<Message>,
+        read: &Read<'_>,
+        delivery: &Delivery,
         device: &Device,
-        decision: Decision,
-        now: Timestamp,
-    ) -> Would {
-        match decision {
-            Decision::Online { until } => Would::Online {
-                until,
-                otherwise: Box::new(Would::End(Reason::Expired)),
-            },
-            Decision::Hold { until, reason } => Would::Hold { until, reason },
-            Decision::End(reason) => Would::End(reason),
-            Decision::Push {
-                channel,
-                credential,
-            } => {
-                let outbound = render::outbound(message, device.package.clone(), now);
-                let parcel = match self
-                    .credentials
-                    .open(&message.app, &channel, &credential)
-                    .await
-                {
-                    Ok(opened) => opened.channel.preview(&outbound),
-                    Err(error) => Err((Reason::CredentialInvalid, error.to_string())),
+        at: Timestamp,
+    ) -> Result<Would, StoreError> {
+        let mut delivery = delivery.clone();
+        // Each round gives one of the device's channels up.
+        for _ in 0..=device.tokens.len() {
+            let mut situation = read.situation(message, &delivery, Some(device), None);
+            situation.now = at;
+            let (channel, credential) = match plan(&situation) {
+                Decision::Online { until } => {
+                    let otherwise = Box::new(Would::End(Reason::Expired));
+                    return Ok(Would::Online { until, otherwise });
+                }
+                Decision::Hold { until, reason } => return Ok(Would::Hold { until, reason }),
+                Decision::End(reason) => return Ok(Would::End(reason)),
+                Decision::Push {
+                    channel,
+                    credential,
+                } => (channel, credential),
+            };
+            let outbound = render::outbound(message, device.package.clone(), read.now);
+            let opened = match self
+                .credentials
+                .open(&message.app, &channel, &credential)
+                .await
+            {
+                Ok(opened) => opened,
+                Err(error) => {
+                    return Ok(Would::Push {
+                        channel,
+                        credential,
+                        parcel: Err((Reason::CredentialInvalid, error.to_string())),
+                    });
+                }
+            };
+            let account = Account {
+                app: message.app.clone(),
+                channel: channel.clone(),
+                credential: credential.clone(),
+            };
+            let day = Day::at(read.now, opened.vendor.day_offset_s());
+            let limits = &opened.limits.quota;
+            let granted = self
+                .quotas
+                .would_grant(&account, limits, day, message.class, &device.id)
+                .await?;
+            if granted {
+                let strict = read.facts.policy.strict_payload;
+                let parcel = match opened.channel.preview(&outbound) {
+                    Ok(parcel) if strict && !parcel.truncated.is_empty() => {
+                        Err(render::too_long(&parcel.truncated))
+                    }
+                    parcel => parcel,
                 };
-                Would::Push {
+                return Ok(Would::Push {
                     channel,
                     credential,
                     parcel,
-                }
+                });
             }
+            let other = message.options.channels.fallback
+                && has_other(&delivery, message, device, &channel);
+            let spills =
+                !is_bulk(message.class) || read.facts.policy.quota_overflow == QuotaOverflow::Spill;
+            if !(spills && other) {
+                return Ok(if day.end >= message.expires_at {
+                    Would::End(Reason::QuotaExhausted)
+                } else {
+                    Would::Hold {
+                        until: day.end,
+                        reason: Reason::QuotaExhausted,
+                    }
+                });
+            }
+            delivery.tried.push(channel);
+            delivery.last_failure = Some(Reason::QuotaExhausted);
         }
+        Ok(Would::End(Reason::QuotaExhausted))
     }
 
     async fn targets(

@@ -2,24 +2,29 @@
 //!
 //! A slow or broken vendor fills its own lane only; what does not fit waits in the work store, not in memory.
 
+mod quota;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hongyan_core::delivery::{Happened, Input};
 use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX, VENDOR_CALL_DEADLINE};
-use hongyan_core::port::{Batch, Outbound, Recipient, Truncation, WriteSet};
+use hongyan_core::port::{Batch, Outbound, Parcel, Recipient, Truncation, WriteSet};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{
     AppId, ChannelId, CredentialName, Reason, Secret, Stage, StoreError, Timestamp, Verdict,
 };
 use tokio::sync::{Semaphore, mpsc};
 
+use self::quota::Ready;
 use crate::breaker::Breaker;
+use crate::choice::Learned;
 use crate::credentials::{Credentials, Opened};
 use crate::feedback::{self, Feedback};
 use crate::gate::Gate;
-use crate::rate::Bucket;
+use crate::quota::{Day, Quotas, is_bulk};
+use crate::rate::{Bucket, Pace};
 use crate::render;
 use crate::returns::Returns;
 use crate::service::Ports;
@@ -47,6 +52,9 @@ const SHORT_BODY: usize = 50;
 /// Grace over the vendor's deadline before the call is given up from outside.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 
+/// Tokens that may be called dead one after another, without one that lives between them.
+const DEATHS_MAX: usize = 100;
+
 type LaneKey = (AppId, ChannelId, CredentialName);
 
 /// All lanes of this process.
@@ -61,6 +69,8 @@ struct Inner {
     credentials: Credentials,
     feedback: Feedback,
     gate: Gate,
+    learned: Learned,
+    quotas: Quotas,
     lanes: Mutex<HashMap<LaneKey, Queue>>,
 }
 
@@ -76,6 +86,8 @@ impl Lanes {
         credentials: Credentials,
         feedback: Feedback,
         gate: Gate,
+        learned: Learned,
+        quotas: Quotas,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -83,6 +95,8 @@ impl Lanes {
                 credentials,
                 feedback,
                 gate,
+                learned,
+                quotas,
                 lanes: Mutex::default(),
             }),
         }
@@ -159,6 +173,9 @@ struct Health {
     /// Answers in a row that asked to slow down.
     slowed: u32,
     paused_until: Timestamp,
+    pace: Pace,
+    /// Tokens called dead in a row, over calls.
+    deaths: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -174,6 +191,8 @@ impl Lane {
             breaker: Breaker::default(),
             slowed: 0,
             paused_until: Timestamp(0),
+            pace: Pace::default(),
+            deaths: 0,
         }));
         let mut pace: Option<(u64, Bucket, Arc<Semaphore>)> = None;
         let mut batch = Vec::new();
@@ -232,6 +251,9 @@ impl Lane {
                         continue;
                     }
                 }
+                let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
+                let now = self.inner.ports.clock.now();
+                bucket.set_rate(lock(&health).pace.of(rate, now));
                 while let Err(wait) = bucket.take(self.inner.ports.clock.now()) {
                     tokio::time::sleep(wait).await;
                 }
@@ -262,7 +284,7 @@ impl Lane {
     /// After which short pause the vendor may be called; else why not and when to come again.
     fn may_send(&self, health: &Mutex<Health>) -> Result<Duration, (Reason, Timestamp)> {
         let now = self.inner.ports.clock.now();
-        let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut health = lock(health);
         let pause = health.paused_until.since(now);
         if pause > PAUSE_IN_LANE_MAX {
             return Err((Reason::VendorRateLimited, health.paused_until));
@@ -311,9 +333,12 @@ impl Lane {
         &self,
         shipment: &Shipment,
         verdict: Verdict,
-        attempts: Option<u16>,
+        opened: Option<&Opened>,
         now: Timestamp,
     ) -> Input {
+        let channels = &shipment.message.options.channels;
+        let attempts = opened.and_then(|o| o.limits.attempts);
+        let receipts = opened.is_some_and(|o| o.vendor.capability().receipts);
         let after = match &verdict {
             Verdict::Retry { after, .. } => *after,
             _ => None,
@@ -327,7 +352,11 @@ impl Lane {
                 self.inner.ports.dice.as_ref(),
             ),
             attempts_max: attempts.unwrap_or(ATTEMPTS_MAX),
-            fallback: shipment.message.options.channels.fallback,
+            fallback: channels.fallback,
+            receipt_by: channels
+                .fallback_after_ms
+                .filter(|_| receipts)
+                .map(|ms| now.plus(Duration::from_millis(ms.into()))),
             verdict,
         }
     }
@@ -341,26 +370,24 @@ impl Lane {
                 .iter()
                 .map(|s| (s.delivery.device.clone(), s.delivery.binding)),
         );
-        let (fit, rest) = self.still_meant(group).await;
+        let (fit, mut rest) = self.still_meant(group).await;
+        let (fit, over, share) = self.within_quota(&opened, fit).await;
+        rest.extend(over);
         for (shipment, input) in rest {
             inner.feedback.send(shipment.signal(input)).await;
         }
-        let Some(first) = fit.first() else {
+        let Some((first, _)) = fit.first() else {
             // Nothing was asked of the vendor, so a probe of the breaker must not stay open.
-            health
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .breaker
-                .not_made();
+            lock(health).breaker.not_made();
             return;
         };
         let now = inner.ports.clock.now();
-        let first_try = fit.iter().any(|s| s.delivery.attempt <= 1);
+        let first_try = fit.iter().any(|(s, _)| s.delivery.attempt <= 1);
         let batch = Batch {
             outbound: render::outbound(&first.message, first.package.clone(), now),
             recipients: fit
                 .iter()
-                .map(|s| Recipient {
+                .map(|(s, _)| Recipient {
                     device: s.delivery.device.clone(),
                     token: Secret::new(s.token.as_bytes()),
                     environment: s.environment,
@@ -368,18 +395,26 @@ impl Lane {
                 .collect(),
         };
         let channel = Arc::clone(&opened.channel);
+        let looks = first_try && (opened.limited || may_be_cut(&batch.outbound));
+        let strict = looks && self.is_strict().await;
         let called = tokio::spawn(async move {
-            let cut = Some(&batch.outbound)
-                .filter(|o| first_try && may_be_cut(o))
-                .and_then(|o| channel.preview(o).ok())
-                .map(|parcel| parcel.truncated)
+            let parcel = looks.then(|| channel.preview(&batch.outbound));
+            let changed = parcel
+                .and_then(Result::ok)
+                .map(Changed::of)
                 .unwrap_or_default();
+            if strict && !changed.cut.is_empty() {
+                let (reason, detail) = render::too_long(&changed.cut);
+                let refused = Verdict::Refused { reason, detail };
+                let refused = vec![refused; batch.recipients.len()];
+                return (Ok(refused), Changed::default());
+            }
             let sent = tokio::time::timeout(
                 VENDOR_CALL_DEADLINE + DEADLINE_GRACE,
                 channel.send(&batch, VENDOR_CALL_DEADLINE),
             )
             .await;
-            (sent, cut)
+            (sent, changed)
         });
         let lost = |detail: &str| Verdict::Retry {
             reason: Reason::VendorUnavailable,
@@ -387,9 +422,9 @@ impl Lane {
             detail: detail.to_owned(),
             certainty: Unsure::MaybeTaken,
         };
-        let (sent, cut) = match called.await {
-            Ok((sent, cut)) => (Ok(sent), cut),
-            Err(panic) => (Err(panic), Vec::new()),
+        let (sent, changed) = match called.await {
+            Ok((sent, changed)) => (Ok(sent), changed),
+            Err(panic) => (Err(panic), Changed::default()),
         };
         let mut verdicts = match sent {
             Ok(Ok(verdicts)) => verdicts,
@@ -403,11 +438,17 @@ impl Lane {
         verdicts.resize(fit.len(), lost("the channel gave no verdict"));
         drop(pass);
         let now = inner.ports.clock.now();
-        self.learn(health, &verdicts, now);
-        if !cut.is_empty() {
-            self.tell_cut(&fit, &cut, now).await;
+        let verdicts = self.learn(health, verdicts, now);
+        self.tell_changed(&fit, &changed, now).await;
+        if let Some(share) = &share {
+            let results: Vec<_> = fit
+                .iter()
+                .map(|(_, device)| device.id.clone())
+                .zip(verdicts.iter().cloned())
+                .collect();
+            self.settle_quota(&opened, share, &results).await;
         }
-        for (shipment, verdict) in fit.into_iter().zip(verdicts) {
+        for ((shipment, device), verdict) in fit.into_iter().zip(verdicts) {
             let verdict = unless_given_since(&shipment, verdict);
             metrics::counter!(
                 "hongyan_lane_verdicts_total",
@@ -415,16 +456,32 @@ impl Lane {
                 "reason" => verdict.reason().as_str(),
             )
             .increment(1);
-            if let Verdict::TokenDead { reason, .. } = &verdict {
-                self.kill_token(&shipment, *reason, now).await;
-            }
-            let input = self.answer(&shipment, verdict, opened.limits.attempts, now);
+            let input = match verdict {
+                Verdict::QuotaExhausted { until, detail } if is_bulk(shipment.message.class) => {
+                    let day = Day::at(now, opened.vendor.day_offset_s());
+                    let opens_at = until.map_or(day.end, |after| now.plus(after));
+                    self.over_quota(&shipment, &device, opens_at, Some(detail))
+                        .await
+                }
+                verdict => {
+                    match &verdict {
+                        Verdict::TokenDead { reason, .. } => {
+                            self.kill_token(&shipment, *reason, now).await;
+                        }
+                        Verdict::Accepted { .. } => {
+                            inner.learned.accepted(&self.key.1, &device);
+                        }
+                        _ => {}
+                    }
+                    self.answer(&shipment, verdict, Some(&opened), now)
+                }
+            };
             inner.feedback.send(shipment.signal(input)).await;
         }
     }
 
     /// Looks each device up once more, inside the gate: what is no longer meant for who holds it stays here.
-    async fn still_meant(&self, group: Vec<Shipment>) -> (Vec<Shipment>, Vec<(Shipment, Input)>) {
+    async fn still_meant(&self, group: Vec<Shipment>) -> (Vec<Ready>, Vec<(Shipment, Input)>) {
         let ports = &self.inner.ports;
         let now = ports.clock.now();
         let ids: Vec<_> = group.iter().map(|s| s.delivery.device.clone()).collect();
@@ -480,9 +537,10 @@ impl Lane {
                     }),
                 },
             };
-            match verdict {
-                None => fit.push(shipment),
-                Some(input) => rest.push((shipment, input)),
+            match (verdict, device) {
+                (None, Some(device)) => fit.push((shipment, device)),
+                (None, None) => rest.push((shipment, Input::End(Reason::DeviceDeleted))),
+                (Some(input), _) => rest.push((shipment, input)),
             }
         }
         (fit, rest)
@@ -507,42 +565,86 @@ impl Lane {
         }
     }
 
-    /// Every text that was shortened for the vendor is told, once for each delivery.
-    async fn tell_cut(&self, sent: &[Shipment], cut: &[Truncation], now: Timestamp) {
-        let detail = cut
-            .iter()
-            .map(|c| format!("{} {} to {}", c.field, c.from, c.to))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let events = sent
-            .iter()
-            .filter(|s| s.delivery.attempt <= 1)
-            .map(|s| {
-                let cut = Happened {
+    /// Whether the app wants texts refused that are too long.
+    async fn is_strict(&self) -> bool {
+        match self.inner.ports.registry.app(&self.key.0).await {
+            Ok(app) => app.is_some_and(|a| a.policy.strict_payload),
+            Err(error) => {
+                tracing::debug!(%error, "an app's policy could not be read; texts are shortened");
+                false
+            }
+        }
+    }
+
+    /// What was changed for the vendor is told, once for each delivery.
+    async fn tell_changed(&self, sent: &[Ready], changed: &Changed, now: Timestamp) {
+        let mut told = Vec::new();
+        if !changed.cut.is_empty() {
+            told.push((
+                Stage::Truncated,
+                Reason::Truncated,
+                render::cut_words(&changed.cut),
+            ));
+        }
+        if let Some(why) = &changed.downgraded {
+            told.push((Stage::ClassDowngraded, Reason::ClassDowngraded, why.clone()));
+        }
+        if told.is_empty() {
+            return;
+        }
+        let mut events = Vec::with_capacity(sent.len());
+        for (shipment, _) in sent.iter().filter(|(s, _)| s.delivery.attempt <= 1) {
+            for (stage, reason, detail) in &told {
+                let happened = Happened {
                     channel: Some(self.key.1.clone()),
-                    attempt: s.delivery.attempt,
+                    attempt: shipment.delivery.attempt,
                     detail: Some(detail.clone()),
-                    ..Happened::new(Stage::Truncated, Some(Reason::Truncated))
+                    ..Happened::new(*stage, Some(*reason))
                 };
-                s.delivery.event(cut, now)
-            })
-            .collect();
+                events.push(shipment.delivery.event(happened, now));
+            }
+        }
         let set = WriteSet {
             events,
             ..WriteSet::default()
         };
         if let Some(Err(error)) = self.inner.ports.commit.commit(vec![set]).await.pop() {
-            tracing::warn!(%error, "a truncation could not be told");
+            tracing::warn!(%error, "what was changed for a vendor could not be told");
         }
     }
 
     /// What the answers say about the vendor's health.
-    fn learn(&self, health: &Mutex<Health>, verdicts: &[Verdict], now: Timestamp) {
-        let mut health = health.lock().unwrap_or_else(PoisonError::into_inner);
+    ///
+    /// A vendor that calls token after token dead, over calls, speaks of a wrong credential: then no more tokens die.
+    fn learn(
+        &self,
+        health: &Mutex<Health>,
+        mut verdicts: Vec<Verdict>,
+        now: Timestamp,
+    ) -> Vec<Verdict> {
+        let mut health = lock(health);
+        for verdict in &mut verdicts {
+            match verdict {
+                Verdict::TokenDead { detail, .. } => {
+                    health.deaths += 1;
+                    if health.deaths > DEATHS_MAX {
+                        *verdict = Verdict::Refused {
+                            reason: Reason::TokenEnvironment,
+                            detail: format!(
+                                "{} tokens in a row were called dead ({detail}), so they are kept: check the credential, its environment and where the tokens come from",
+                                health.deaths
+                            ),
+                        };
+                    }
+                }
+                Verdict::Accepted { .. } => health.deaths = 0,
+                _ => {}
+            }
+        }
         let mut answered = false;
         let mut failed = false;
         let mut slowed = None;
-        for verdict in verdicts {
+        for verdict in &verdicts {
             match verdict {
                 Verdict::Retry {
                     reason: Reason::VendorRateLimited,
@@ -559,6 +661,7 @@ impl Lane {
                 .min(PAUSE_MAX)
                 .min(asked);
             health.slowed = health.slowed.saturating_add(1);
+            health.pace.slow_down(now);
             health.paused_until = health.paused_until.max(now.plus(pause));
             answered = true;
         } else if answered {
@@ -569,7 +672,28 @@ impl Lane {
         } else if failed {
             health.breaker.failed(now);
         }
+        verdicts
     }
+}
+
+/// What a channel changed of a message, to be told.
+#[derive(Debug, Default)]
+struct Changed {
+    cut: Vec<Truncation>,
+    downgraded: Option<String>,
+}
+
+impl Changed {
+    fn of(parcel: Parcel) -> Self {
+        Self {
+            cut: parcel.truncated,
+            downgraded: parcel.downgraded,
+        }
+    }
+}
+
+fn lock(health: &Mutex<Health>) -> std::sync::MutexGuard<'_, Health> {
+    health.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a vendor might shorten a text of it.

@@ -9,6 +9,7 @@
 
 pub mod binding;
 pub mod breaker;
+pub mod choice;
 pub mod credentials;
 pub mod explain;
 pub mod feedback;
@@ -17,8 +18,10 @@ pub mod intake;
 pub mod lane;
 pub mod plan;
 pub mod policy;
+pub mod quota;
 pub mod rate;
 pub mod recall;
+pub mod receipts;
 pub mod render;
 mod returns;
 pub mod router;

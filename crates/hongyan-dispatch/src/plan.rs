@@ -11,6 +11,7 @@ use hongyan_core::message::DeliveryMode;
 use hongyan_core::port::SessionInfo;
 use hongyan_core::{ChannelId, CredentialName, Device, Message, Reason, Timestamp, User};
 
+use crate::choice::{self, Scores};
 use crate::policy;
 
 /// The credentials that an app has, by channel. Whether one can be used is the vendor's word, later.
@@ -61,8 +62,10 @@ pub struct Situation<'a> {
     pub policy: &'a AppPolicy,
     /// The app's credentials.
     pub credentials: &'a CredentialIndex,
-    /// The order of channels when nobody says another.
+    /// The channels that are built in, in their order.
     pub built_in_order: &'a [ChannelId],
+    /// What was measured of them.
+    pub scores: &'a Scores,
     /// The device's session.
     pub session: Option<&'a SessionInfo>,
     /// When the message was recalled.
@@ -170,7 +173,8 @@ fn push_way(s: &Situation<'_>, device: &Device) -> Decision {
 /// The first channel in order that has a live token and a credential and has not failed yet; else why there is none.
 fn choose(s: &Situation<'_>, device: &Device) -> Result<Decision, Reason> {
     let mut why = s.delivery.last_failure;
-    for channel in order(s, device) {
+    let order = choice::order(s.message, device, s.policy, s.built_in_order, s.scores);
+    for channel in order {
         let Some(token) = device.token(&channel) else {
             continue;
         };
@@ -192,31 +196,6 @@ fn choose(s: &Situation<'_>, device: &Device) -> Result<Decision, Reason> {
         }
     }
     Err(why.unwrap_or(Reason::NoChannel))
-}
-
-/// The message's channels alone if it names any, else the app's, else the built-in order; channels that an app's or the
-/// built-in order does not name come last, in the order of the device's tokens.
-fn order(s: &Situation<'_>, device: &Device) -> Vec<ChannelId> {
-    let wanted = &s.message.options.channels.order;
-    if !wanted.is_empty() {
-        return wanted.clone();
-    }
-    let first: &[ChannelId] = if s.policy.channel_order.is_empty() {
-        s.built_in_order
-    } else {
-        &s.policy.channel_order
-    };
-    let mut order: Vec<ChannelId> = first
-        .iter()
-        .filter(|c| device.token(c).is_some())
-        .cloned()
-        .collect();
-    for token in &device.tokens {
-        if !order.contains(&token.channel) {
-            order.push(token.channel.clone());
-        }
-    }
-    order
 }
 
 #[cfg(test)]

@@ -27,6 +27,13 @@ impl Bucket {
         }
     }
 
+    /// Changes the rate; what has been saved up stays, as far as the new burst allows.
+    pub fn set_rate(&mut self, per_s: u32) {
+        self.per_s = per_s.max(1);
+        self.burst = (f64::from(self.per_s) / 10.0).max(1.0);
+        self.level = self.level.min(self.burst);
+    }
+
     /// Takes one, or says how long to wait before asking again.
     ///
     /// # Errors
@@ -44,10 +51,82 @@ impl Bucket {
     }
 }
 
+/// How much of its rate a lane uses: halved whenever the vendor asks to slow down, back to all of it within a minute in
+/// which it does not.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    share: f64,
+    at: Timestamp,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            share: 1.0,
+            at: Timestamp(0),
+        }
+    }
+}
+
+impl Pace {
+    /// The least that is used.
+    const LEAST: f64 = 1.0 / 64.0;
+    /// What is added each second.
+    const BACK_PER_S: f64 = 1.0 / 60.0;
+    /// Answers to calls that were under way together count once.
+    const TOGETHER: Duration = Duration::from_millis(500);
+
+    /// The vendor asked to slow down.
+    pub fn slow_down(&mut self, now: Timestamp) {
+        if self.share < 1.0 && now.since(self.at) < Self::TOGETHER {
+            return;
+        }
+        self.share = (self.share(now) / 2.0).max(Self::LEAST);
+        self.at = now;
+    }
+
+    /// The share to use now.
+    #[must_use]
+    pub fn share(&self, now: Timestamp) -> f64 {
+        let passed = now.since(self.at).as_secs_f64();
+        (self.share + passed * Self::BACK_PER_S).min(1.0)
+    }
+
+    /// A rate as it is to be used now, at least 1.
+    #[must_use]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and the rate"
+    )]
+    pub fn of(&self, per_s: u32, now: Timestamp) -> u32 {
+        ((f64::from(per_s) * self.share(now)) as u32).max(1)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_lane_slows_down_at_once_and_comes_back_slowly() {
+        let at = |s: i64| Timestamp(1_000_000 + s * 1000);
+        let mut pace = Pace::default();
+        assert_eq!(pace.of(400, at(0)), 400);
+        pace.slow_down(at(0));
+        pace.slow_down(Timestamp(at(0).millis() + 100));
+        assert_eq!(pace.of(400, at(0)), 200, "one answer of several at once");
+        pace.slow_down(at(1));
+        assert_eq!(pace.of(400, at(1)), 103);
+        assert!((190..=310).contains(&pace.of(400, at(20))));
+        assert_eq!(pace.of(400, at(60)), 400);
+        for second in 100..200 {
+            pace.slow_down(at(second));
+        }
+        assert!((6..=20).contains(&pace.of(400, at(199))), "never stops");
+        assert_eq!(pace.of(2, at(199)), 1);
+    }
 
     proptest! {
         #[test]

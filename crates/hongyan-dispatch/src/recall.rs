@@ -11,6 +11,7 @@ use hongyan_core::{
     StoreError, Verdict,
 };
 
+use crate::choice::Learned;
 use crate::credentials::Credentials;
 use crate::feedback::{Feedback, Signal};
 use crate::gate::Gate;
@@ -33,6 +34,7 @@ pub struct Recall {
     pub(crate) credentials: Credentials,
     pub(crate) feedback: Feedback,
     pub(crate) gate: Gate,
+    pub(crate) learned: Learned,
 }
 
 const PAGE: usize = 500;
@@ -149,7 +151,7 @@ impl Recall {
         if !self.withdraws(channel) {
             return Ok(0);
         }
-        let facts = crate::situation::app_facts(&self.ports, app).await?;
+        let facts = crate::situation::app_facts(&self.ports, &self.learned, app).await?;
         let mut by_credential: HashMap<CredentialName, Vec<Recipient>> = HashMap::new();
         for device in self
             .ports

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use hongyan_core::port::Outbound;
-use hongyan_core::{Message, Timestamp};
+use hongyan_core::port::{Outbound, Truncation};
+use hongyan_core::{Message, Reason, Timestamp};
 
 /// The outbound form of a message for devices of one package. The same over all tries, but for `now`.
 #[must_use]
@@ -36,4 +36,24 @@ pub fn outbound(message: &Arc<Message>, package: Option<String>, now: Timestamp)
         now,
         dedup_key,
     }
+}
+
+/// Which texts were shortened, in words.
+#[must_use]
+pub fn cut_words(cut: &[Truncation]) -> String {
+    let words = cut.iter();
+    words
+        .map(|c| format!("{} {} to {}", c.field, c.from, c.to))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// The refusal of a message whose texts are too long, for an app that wants none shortened.
+#[must_use]
+pub fn too_long(cut: &[Truncation]) -> (Reason, String) {
+    let detail = format!(
+        "strict_payload is on and the vendor takes less: {}",
+        cut_words(cut)
+    );
+    (Reason::PayloadTooLarge, detail)
 }

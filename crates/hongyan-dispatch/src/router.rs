@@ -13,6 +13,7 @@ use hongyan_core::message::{Audience, DeliveryMode, DeviceChoice};
 use hongyan_core::port::{CommitError, Hint, Job, JobId, JobKind, Owner, WriteSet};
 use hongyan_core::{AppId, Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp};
 
+use crate::choice::Learned;
 use crate::credentials::Credentials;
 use crate::intake;
 use crate::lane::Lanes;
@@ -59,6 +60,7 @@ impl InFlight {
 /// Plans what is due.
 #[derive(Debug, Clone)]
 pub(crate) struct Router {
+    pub(crate) learned: Learned,
     pub(crate) ports: Ports,
     pub(crate) credentials: Credentials,
     pub(crate) lanes: Lanes,
@@ -226,7 +228,7 @@ impl Router {
     ) -> Result<Vec<(Job, Leg)>, StoreError> {
         let ports = &self.ports;
         let now = ports.clock.now();
-        let facts = situation::app_facts(ports, app).await?;
+        let facts = situation::app_facts(ports, &self.learned, app).await?;
         let messages =
             situation::messages(ports, app, jobs.iter().map(|j| j.message).collect()).await?;
         let candidates = self.candidates(app, jobs, &messages).await?;

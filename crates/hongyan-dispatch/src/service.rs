@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use hongyan_core::port::{Clock, Commit, Dice, Inbox, Ledger, Presence, Registry, Vendor, Work};
+use hongyan_core::port::{
+    Clock, Commit, Dice, Inbox, Ledger, Presence, Quota, Registry, Vendor, Work,
+};
 
 use crate::binding::Bindings;
+use crate::choice::Learned;
 use crate::credentials::{Credentials, Sealer};
 use crate::explain::Explainer;
 use crate::feedback::{self, Feedback, Signals};
 use crate::gate::Gate;
 use crate::intake::Intake;
 use crate::lane::Lanes;
+use crate::quota::Quotas;
 use crate::recall::Recall;
+use crate::receipts::Receipts;
 use crate::router::{InFlight, Router};
 
 /// Everything that dispatch does I/O through.
@@ -24,6 +29,7 @@ pub struct Ports {
     pub ledger: Arc<dyn Ledger>,
     pub commit: Arc<dyn Commit>,
     pub presence: Arc<dyn Presence>,
+    pub quota: Arc<dyn Quota>,
     pub clock: Arc<dyn Clock>,
     pub dice: Arc<dyn Dice>,
 }
@@ -37,6 +43,8 @@ pub struct Options {
     pub sealer: Arc<dyn Sealer>,
     /// The reporting handle given to the gateway before.
     pub feedback: Feedback,
+    /// Where vendors reach this server, for their receipts: `https://host[:port]`.
+    pub public_url: Option<String>,
 }
 
 /// From accepted messages to settled deliveries. Cheap to clone.
@@ -48,6 +56,8 @@ pub struct Dispatch {
     gate: Gate,
     lanes: Lanes,
     in_flight: InFlight,
+    learned: Learned,
+    quotas: Quotas,
 }
 
 impl Dispatch {
@@ -60,12 +70,17 @@ impl Dispatch {
             Arc::clone(&ports.registry),
             options.sealer,
             Arc::clone(&ports.clock),
+            options.public_url.as_deref(),
         );
+        let learned = Learned::default();
+        let quotas = Quotas::new(Arc::clone(&ports.quota), Arc::clone(&ports.clock));
         let lanes = Lanes::new(
             ports.clone(),
             credentials.clone(),
             options.feedback.clone(),
             gate.clone(),
+            learned.clone(),
+            quotas.clone(),
         );
         Self {
             ports,
@@ -74,6 +89,8 @@ impl Dispatch {
             gate,
             lanes,
             in_flight: InFlight::default(),
+            learned,
+            quotas,
         }
     }
 
@@ -89,6 +106,8 @@ impl Dispatch {
         Explainer {
             ports: self.ports.clone(),
             credentials: self.credentials.clone(),
+            learned: self.learned.clone(),
+            quotas: self.quotas.clone(),
         }
     }
 
@@ -100,6 +119,7 @@ impl Dispatch {
             credentials: self.credentials.clone(),
             feedback: self.feedback.clone(),
             gate: self.gate.clone(),
+            learned: self.learned.clone(),
         }
     }
 
@@ -111,6 +131,23 @@ impl Dispatch {
             feedback: self.feedback.clone(),
             gate: self.gate.clone(),
         }
+    }
+
+    /// Takes what vendors say after they took a push.
+    #[must_use]
+    pub fn receipts(&self) -> Receipts {
+        Receipts {
+            ports: self.ports.clone(),
+            credentials: self.credentials.clone(),
+            feedback: self.feedback.clone(),
+            learned: self.learned.clone(),
+        }
+    }
+
+    /// The daily quotas of credentials.
+    #[must_use]
+    pub const fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// Stores and checks credentials.
@@ -128,6 +165,7 @@ impl Dispatch {
     /// Routes due work until told to stop.
     pub async fn run_router(&self, stop: tokio::sync::watch::Receiver<bool>) {
         let router = Router {
+            learned: self.learned.clone(),
             ports: self.ports.clone(),
             credentials: self.credentials.clone(),
             lanes: self.lanes.clone(),

@@ -9,6 +9,7 @@ use hongyan_core::limits::LEASE;
 use hongyan_core::port::{DeliveryWrite, Job, JobKind, SessionInfo, WriteSet};
 use hongyan_core::{AppId, Device, DeviceId, Message, StoreError, Timestamp, User, UserId};
 
+use crate::choice::{Learned, Scores};
 use crate::plan::{CredentialIndex, Situation};
 use crate::service::Ports;
 
@@ -17,9 +18,14 @@ use crate::service::Ports;
 pub(crate) struct AppFacts {
     pub(crate) policy: AppPolicy,
     pub(crate) credentials: CredentialIndex,
+    pub(crate) scores: Arc<Scores>,
 }
 
-pub(crate) async fn app_facts(ports: &Ports, app: &AppId) -> Result<AppFacts, StoreError> {
+pub(crate) async fn app_facts(
+    ports: &Ports,
+    learned: &Learned,
+    app: &AppId,
+) -> Result<AppFacts, StoreError> {
     let policy = ports
         .registry
         .app(app)
@@ -33,6 +39,7 @@ pub(crate) async fn app_facts(ports: &Ports, app: &AppId) -> Result<AppFacts, St
     Ok(AppFacts {
         policy,
         credentials,
+        scores: learned.scores(app),
     })
 }
 
@@ -97,6 +104,7 @@ impl Read<'_> {
             policy: &self.facts.policy,
             credentials: &self.facts.credentials,
             built_in_order: self.built_in_order,
+            scores: &self.facts.scores,
             session: self.sessions.get(&delivery.device),
             recalled,
             now: self.now,

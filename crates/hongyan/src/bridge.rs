@@ -4,13 +4,15 @@ use async_trait::async_trait;
 use hongyan_api::services as wanted;
 use hongyan_core::draft::Draft;
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
-use hongyan_core::port::{CheckReport, SessionSink};
+use hongyan_core::port::{CallbackRequest, CheckReport, SessionSink};
 use hongyan_core::session::SessionEvent;
 use hongyan_core::{AppId, ChannelId, CredentialName, DeviceId, MessageId, StoreError, UserId};
 use hongyan_dispatch::Dispatch;
 use hongyan_dispatch::credentials::{CredentialError, NewCredential};
 use hongyan_dispatch::explain::{ExplainError, Would};
 use hongyan_dispatch::intake::{AcceptError, IdempotencyKey};
+use hongyan_dispatch::quota::Account;
+use hongyan_dispatch::receipts::CallbackRefused;
 use wanted::ServiceError;
 
 /// Dispatch, as the API wants it.
@@ -18,6 +20,7 @@ use wanted::ServiceError;
 pub(crate) struct Services {
     pub(crate) dispatch: Dispatch,
     pub(crate) registry: std::sync::Arc<dyn hongyan_core::port::Registry>,
+    pub(crate) clock: std::sync::Arc<dyn hongyan_core::port::Clock>,
 }
 
 #[async_trait]
@@ -171,6 +174,99 @@ impl wanted::Services for Services {
             .check(app, channel, name, VENDOR_CALL_DEADLINE)
             .await
             .map_err(credential)
+    }
+
+    fn callback_url(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Option<String> {
+        self.dispatch.credentials().callback_url(app, channel, name)
+    }
+
+    async fn callback(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        call: wanted::CallbackCall,
+    ) -> Result<wanted::CallbackReply, ServiceError> {
+        let url = self.dispatch.credentials().public(&call.target);
+        let request = CallbackRequest {
+            method: &call.method,
+            url: &url,
+            headers: &call.headers,
+            body: &call.body,
+            now: self.clock.now(),
+        };
+        let taken = self
+            .dispatch
+            .receipts()
+            .callback(
+                app,
+                channel,
+                call.credential.as_ref(),
+                call.secret.as_deref(),
+                &request,
+            )
+            .await
+            .map_err(callback)?;
+        Ok(wanted::CallbackReply {
+            content_type: taken.content_type,
+            body: taken.body,
+        })
+    }
+
+    async fn quotas(&self, app: &AppId) -> Result<Vec<wanted::QuotaStanding>, ServiceError> {
+        let mut standings = Vec::new();
+        for c in self.registry.credentials(app).await? {
+            let Some(vendor) = self.dispatch.credentials().vendor(&c.channel) else {
+                continue;
+            };
+            let account = Account {
+                app: c.app,
+                channel: c.channel,
+                credential: c.name,
+            };
+            let now = self
+                .dispatch
+                .quotas()
+                .standing(&account, &c.limits.quota, vendor.day_offset_s())
+                .await?;
+            if c.limits.quota.is_empty() && now.closed_until.is_none() {
+                continue;
+            }
+            standings.push(wanted::QuotaStanding {
+                channel: account.channel,
+                credential: account.credential,
+                day_start: now.day.start,
+                resets_at: now.day.end,
+                used: now.used,
+                per_day: now.per_day,
+                marketing_per_day: now.bulk_per_day,
+                reserved: now.reserved,
+                runs_out_at: now.runs_out_at,
+                marketing_runs_out_at: now.bulk_runs_out_at,
+                closed_until: now.closed_until,
+            });
+        }
+        Ok(standings)
+    }
+}
+
+fn callback(refused: CallbackRefused) -> ServiceError {
+    match refused {
+        CallbackRefused::Unknown => ServiceError::NotFound {
+            entity: "callback address",
+        },
+        CallbackRefused::Unproved(_) => ServiceError::Forbidden(refused.to_string()),
+        CallbackRefused::Replayed => ServiceError::Repeated(refused.to_string()),
+        CallbackRefused::Malformed(why) => ServiceError::Malformed(why),
+        CallbackRefused::Credential(source) => {
+            tracing::warn!(error = %source, "a callback came for a credential that does not open");
+            ServiceError::Credential("the credential of this address cannot be used".to_owned())
+        }
+        CallbackRefused::Store(error) => error.into(),
     }
 }
 

@@ -58,6 +58,8 @@ group! {
         tls_key: Option<PathBuf> = None,
         /// Open HTTP connections; further ones are answered 503. WebSockets do not count, they are the gateway's.
         connections_max: usize = 20_000; 1..=1_000_000,
+        /// Where vendors and apps reach this server from outside, `https://host[:port]`. Vendors post their receipts there.
+        public_url: Option<String> = None,
         /// Time for the head of a request, milliseconds.
         header_timeout_ms: u64 = 10_000; 100..=600_000,
         /// Time for the body of a request, milliseconds.
@@ -215,6 +217,14 @@ impl Config {
             faults.push((
                 "seal.key",
                 "cannot be set together with seal.key_file: keep one of them".to_owned(),
+            ));
+        }
+        if let Some(url) = &self.http.public_url
+            && !(url.starts_with("https://") || url.starts_with("http://"))
+        {
+            faults.push((
+                "http.public_url",
+                "must be https://host[:port], as vendors see this server".to_owned(),
             ));
         }
         let listeners = [

@@ -21,7 +21,7 @@ use hongyan_core::error::BoxError;
 use hongyan_core::port::Dice;
 use hongyan_dispatch::credentials::Sealer;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::digest;
+use ring::{digest, hmac};
 
 use crate::config;
 pub(crate) use crate::data::DataDir;
@@ -120,6 +120,8 @@ pub(crate) struct MasterSeal {
 struct MasterKey {
     id: [u8; KEY_ID_BYTES],
     key: LessSafeKey,
+    /// Made from the same secret, for proofs only.
+    proofs: hmac::Key,
 }
 
 impl std::fmt::Debug for MasterSeal {
@@ -217,6 +219,25 @@ impl Sealer for MasterSeal {
     fn open(&self, bound_to: &str, sealed: &[u8]) -> Result<Vec<u8>, BoxError> {
         Ok(self.open_for(bound_to, sealed)?)
     }
+
+    fn proof(&self, bound_to: &str) -> String {
+        self.keys
+            .first()
+            .map_or_else(String::new, |key| key.proof(bound_to))
+    }
+
+    fn proves(&self, bound_to: &str, proof: &str) -> bool {
+        self.keys.iter().any(|key| {
+            let right = key.proof(bound_to);
+            // Equal tags of two secrets say that the secrets are equal, in a time that says nothing else.
+            hmac::verify(
+                &key.proofs,
+                proof.as_bytes(),
+                hmac::sign(&key.proofs, right.as_bytes()).as_ref(),
+            )
+            .is_ok()
+        })
+    }
 }
 
 /// Version and key id, then the place: both are authenticated.
@@ -242,7 +263,21 @@ impl MasterKey {
         Ok(Self {
             id,
             key: LessSafeKey::new(key),
+            proofs: hmac::Key::new(
+                hmac::HMAC_SHA256,
+                hmac::sign(
+                    &hmac::Key::new(hmac::HMAC_SHA256, secret.expose()),
+                    b"hongyan proofs",
+                )
+                .as_ref(),
+            ),
         })
+    }
+
+    /// 128 bits that only this key makes for this place, in base64url.
+    fn proof(&self, bound_to: &str) -> String {
+        let tag = hmac::sign(&self.proofs, bound_to.as_bytes());
+        URL_SAFE_NO_PAD.encode(tag.as_ref().get(..16).unwrap_or_default())
     }
 }
 

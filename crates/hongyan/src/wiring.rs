@@ -114,11 +114,17 @@ impl Node {
             },
             Arc::clone(&clock),
         )?;
+        let (listener, tls) = listen(&config).await?;
+        let address = listener.local_addr()?;
+        // Simulated vendors are on this machine, so they reach the listener itself.
+        let local = (sandboxed.allow_loopback || config.egress.allow_loopback)
+            .then(|| url_of(&config, address));
         let dispatch = Dispatch::new(
             hongyan_dispatch::Options {
                 vendors: hongyan_channels::vendor::all(&egress),
                 sealer: Arc::new(sealer),
                 feedback: feedback.clone(),
+                public_url: config.http.public_url.clone().or(local),
             },
             Ports {
                 registry: Arc::clone(&registry),
@@ -127,6 +133,7 @@ impl Node {
                 ledger: engine.ledger(),
                 commit: engine.commit(),
                 presence: Arc::new(hub.clone()),
+                quota: engine.quota(),
                 clock: Arc::clone(&clock),
                 dice: Arc::clone(&dice),
             },
@@ -154,13 +161,12 @@ impl Node {
                 services: Arc::new(bridge::Services {
                     dispatch: dispatch.clone(),
                     registry: Arc::clone(&registry),
+                    clock: Arc::clone(&clock),
                 }),
                 connect: Arc::new(bridge::Connect(gateway.handle())),
                 metrics: Arc::new(move || metrics.render()),
             },
         );
-        let (listener, tls) = listen(&config).await?;
-        let address = listener.local_addr()?;
         first_admin_key(&data, registry.as_ref(), dice.as_ref(), clock.now()).await?;
 
         let tasks = Tasks::default();
@@ -172,6 +178,10 @@ impl Node {
         let room = dispatch.clone();
         tasks.spawn_essential("feedback", sweeper_stop.clone(), async move {
             room.run_feedback(signals).await;
+        });
+        let (receipts, polls_stop) = (dispatch.receipts(), router_stop.clone());
+        tasks.spawn("receipts", async move {
+            receipts.run_polls(polls_stop.into_receiver()).await;
         });
         let (room, stop) = (dispatch.clone(), router_stop.clone());
         tasks.spawn_essential("router", router_stop, async move {
@@ -233,12 +243,7 @@ impl Node {
 
     /// `http://…` or `https://…` of this node, as seen from this machine.
     pub(crate) fn url(&self) -> String {
-        let scheme = if self.config.http.tls_cert.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        format!("{scheme}://{}", self.address())
+        url_of(&self.config, self.address())
     }
 
     /// The tasks, to notice one that falls.
@@ -283,6 +288,15 @@ impl Node {
             .run()
             .await;
     }
+}
+
+fn url_of(config: &Config, address: SocketAddr) -> String {
+    let scheme = if config.http.tls_cert.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{address}")
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Embedded> {

@@ -1,6 +1,6 @@
 //! Vendor credentials: sealed at rest, never shown.
 
-use hongyan_core::app::LaneLimits;
+use hongyan_core::app::{self, LaneLimits};
 use hongyan_core::limits::URL_BYTES_MAX;
 use hongyan_core::{ChannelId, CredentialName};
 
@@ -17,7 +17,7 @@ pub(crate) async fn put(
     call: Call<(), Json<CredentialState>>,
 ) -> Result<Reply<Credential>, Problem> {
     let (app, channel, name) = place(&call)?;
-    let state = call.body.value;
+    let state = &call.body.value;
     let mut faults = Vec::new();
     if let Some(endpoint) = &state.endpoint
         && !is_base_url(endpoint)
@@ -31,6 +31,7 @@ pub(crate) async fn put(
         rate_per_s,
         concurrency,
         attempts,
+        quota,
     } = state.limits;
     for (path, zero) in [
         ("limits.rate_per_s", rate_per_s == Some(0)),
@@ -44,10 +45,18 @@ pub(crate) async fn put(
             ));
         }
     }
+    if let (Some(all), Some(reserved)) = (quota.per_day, quota.reserved)
+        && reserved > all
+    {
+        faults.push(fault(
+            "limits.quota.reserved",
+            "must not be more than per_day",
+        ));
+    }
     no_faults(faults)?;
     let new = NewCredential {
-        config: serde_json::Value::Object(state.config),
-        endpoint: state.endpoint,
+        config: serde_json::Value::Object(state.config.clone()),
+        endpoint: state.endpoint.clone(),
         limits: LaneLimits::from(state.limits),
     };
     call.api
@@ -60,7 +69,7 @@ pub(crate) async fn put(
         .credential(&app, &channel, &name)
         .await?;
     stored
-        .map(|c| Reply::new(c.into()))
+        .map(|c| Reply::new(shown(&call, c)))
         .ok_or_else(|| Problem::not_found("credential"))
 }
 
@@ -73,7 +82,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply<List<Credential>>, Problem>
         .await?
         .into_iter()
         .filter(|c| c.channel == channel)
-        .map(Credential::from)
+        .map(|c| shown(&call, c))
         .collect();
     Ok(Reply::new(List { items, next: None }))
 }
@@ -81,7 +90,7 @@ pub(crate) async fn list(call: Call) -> Result<Reply<List<Credential>>, Problem>
 pub(crate) async fn list_all(call: Call) -> Result<Reply<List<Credential>>, Problem> {
     let all = call.api.registry().credentials(&call.app()?).await?;
     Ok(Reply::new(List {
-        items: all.into_iter().map(Credential::from).collect(),
+        items: all.into_iter().map(|c| shown(&call, c)).collect(),
         next: None,
     }))
 }
@@ -94,7 +103,7 @@ pub(crate) async fn read(call: Call) -> Result<Reply<Credential>, Problem> {
         .credential(&app, &channel, &name)
         .await?;
     stored
-        .map(|c| Reply::new(c.into()))
+        .map(|c| Reply::new(shown(&call, c)))
         .ok_or_else(|| Problem::not_found("credential"))
 }
 
@@ -121,6 +130,12 @@ pub(crate) async fn check(call: Call) -> Result<Reply<Checked>, Problem> {
             .await?
             .into(),
     ))
+}
+
+fn shown<Q, B>(call: &Call<Q, B>, credential: app::Credential) -> Credential {
+    let services = call.api.services();
+    let url = services.callback_url(&credential.app, &credential.channel, &credential.name);
+    Credential::of(credential, url)
 }
 
 fn place<Q, B>(

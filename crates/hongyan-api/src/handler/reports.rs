@@ -11,7 +11,8 @@ use crate::problem::{Code, Problem};
 use crate::reply::Reply;
 use crate::route::Call;
 use crate::wire::report::{
-    By, ChannelRow, Channels, ChannelsQuery, Counts, Funnel, FunnelQuery, FunnelRow, StageCount,
+    By, ChannelRow, Channels, ChannelsQuery, Counts, Funnel, FunnelQuery, FunnelRow, QuotaRow,
+    Quotas, StageCount,
 };
 
 /// The long connection in reports, where vendors have their channel's name.
@@ -176,6 +177,13 @@ fn day_text(day: i64) -> String {
         .chars()
         .take(10)
         .collect()
+}
+
+pub(crate) async fn quota(call: Call) -> Result<Reply<Quotas>, Problem> {
+    let standings = call.api.services().quotas(&call.app()?).await?;
+    Ok(Reply::new(Quotas {
+        credentials: standings.into_iter().map(QuotaRow::from).collect(),
+    }))
 }
 
 #[cfg(test)]

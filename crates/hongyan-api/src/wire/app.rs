@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use hongyan_core::app::{self, KeyKind, Scope};
-use hongyan_core::{AppId, ChannelId, KeyId};
+use hongyan_core::app::{self, KeyKind, QuotaOverflow, Scope};
+use hongyan_core::{AppId, ChannelId, Class, KeyId};
 
 use super::user::QuietHours;
 use super::{Moment, Patch, schema};
@@ -27,9 +27,21 @@ pub(crate) struct App {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Policy {
-    /// Channels in the order in which they are tried; empty means the built-in order.
+    /// Channels in the order in which they are tried. What it does not name follows: the maker's own channel, then others
+    /// as they were measured to deliver, `fcm`, and `sms`.
     #[schemars(with = "Vec<String>")]
     pub(crate) channel_order: Vec<ChannelId>,
+    /// Whether `fcm` comes first where nothing else is named: for users abroad.
+    pub(crate) fcm_first: bool,
+    /// Classes for which `sms` may be used without being named by the message: each text costs money.
+    #[schemars(schema_with = "schema::classes")]
+    pub(crate) sms_fallback: Vec<Class>,
+    /// What becomes of a push that finds its channel's daily quota used up. `hold`: `marketing` and `subscription` wait for the
+    /// next day, the others go through another channel. `spill`: all go through another channel, if the device has one.
+    #[schemars(schema_with = "schema::quota_overflow")]
+    pub(crate) quota_overflow: QuotaOverflow,
+    /// Whether a text that is too long for a vendor is refused instead of shortened.
+    pub(crate) strict_payload: bool,
     /// Quiet hours for users who set none themselves.
     pub(crate) quiet_hours: Option<QuietHours>,
     /// IANA time zone for users and devices that name none.
@@ -50,6 +62,10 @@ impl From<app::AppPolicy> for Policy {
     fn from(policy: app::AppPolicy) -> Self {
         Self {
             channel_order: policy.channel_order,
+            fcm_first: policy.fcm_first,
+            sms_fallback: policy.sms_fallback,
+            quota_overflow: policy.quota_overflow,
+            strict_payload: policy.strict_payload,
             quiet_hours: policy.quiet_hours.map(QuietHours::from),
             timezone: policy.timezone,
             origins: policy.origins,
@@ -62,6 +78,10 @@ impl From<Policy> for app::AppPolicy {
     fn from(policy: Policy) -> Self {
         Self {
             channel_order: policy.channel_order,
+            fcm_first: policy.fcm_first,
+            sms_fallback: policy.sms_fallback,
+            quota_overflow: policy.quota_overflow,
+            strict_payload: policy.strict_payload,
             quiet_hours: policy.quiet_hours.map(Into::into),
             timezone: policy.timezone,
             origins: policy.origins,
@@ -116,6 +136,16 @@ pub(crate) struct PolicyChange {
     /// Channels in the order in which they are tried.
     #[schemars(with = "Option<Vec<String>>")]
     pub(crate) channel_order: Patch<Vec<ChannelId>>,
+    /// Whether `fcm` comes first where nothing else is named.
+    pub(crate) fcm_first: Patch<bool>,
+    /// Classes for which `sms` may be used without being named.
+    #[schemars(schema_with = "schema::classes")]
+    pub(crate) sms_fallback: Patch<Vec<Class>>,
+    /// What becomes of a push that finds its channel's daily quota used up.
+    #[schemars(schema_with = "schema::quota_overflow")]
+    pub(crate) quota_overflow: Patch<QuotaOverflow>,
+    /// Whether a text that is too long for a vendor is refused.
+    pub(crate) strict_payload: Patch<bool>,
     /// Quiet hours for users who set none themselves.
     pub(crate) quiet_hours: Patch<QuietHours>,
     /// IANA time zone.
@@ -130,6 +160,12 @@ impl PolicyChange {
     pub(crate) fn apply(self, policy: &mut Policy) {
         self.channel_order
             .apply_or_default(&mut policy.channel_order);
+        self.fcm_first.apply_or_default(&mut policy.fcm_first);
+        self.sms_fallback.apply_or_default(&mut policy.sms_fallback);
+        self.quota_overflow
+            .apply_or_default(&mut policy.quota_overflow);
+        self.strict_payload
+            .apply_or_default(&mut policy.strict_payload);
         self.quiet_hours.apply(&mut policy.quiet_hours);
         match self.timezone {
             Patch::Leave => {}

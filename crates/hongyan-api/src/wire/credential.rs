@@ -46,6 +46,44 @@ pub(crate) struct Limits {
     /// Tries of one delivery before `retries_exhausted`.
     #[schemars(range(min = 1))]
     pub(crate) attempts: Option<u16>,
+    /// What may be sent in one of the vendor's days.
+    pub(crate) quota: Quota,
+}
+
+/// What may be sent in one of the vendor's days; absent ones are no limits.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Quota {
+    /// Pushes of all classes.
+    pub(crate) per_day: Option<u64>,
+    /// Of these, how many are kept for `im` and `transaction`; a fifth when left out.
+    pub(crate) reserved: Option<u64>,
+    /// Pushes of `marketing` and `subscription` together.
+    pub(crate) marketing_per_day: Option<u64>,
+    /// Pushes of `marketing` to one device.
+    pub(crate) marketing_per_device: Option<u32>,
+}
+
+impl From<Quota> for app::DailyQuota {
+    fn from(q: Quota) -> Self {
+        Self {
+            per_day: q.per_day,
+            reserved: q.reserved,
+            marketing_per_day: q.marketing_per_day,
+            marketing_per_device: q.marketing_per_device,
+        }
+    }
+}
+
+impl From<app::DailyQuota> for Quota {
+    fn from(q: app::DailyQuota) -> Self {
+        Self {
+            per_day: q.per_day,
+            reserved: q.reserved,
+            marketing_per_day: q.marketing_per_day,
+            marketing_per_device: q.marketing_per_device,
+        }
+    }
 }
 
 impl From<Limits> for app::LaneLimits {
@@ -54,6 +92,7 @@ impl From<Limits> for app::LaneLimits {
             rate_per_s: l.rate_per_s,
             concurrency: l.concurrency,
             attempts: l.attempts,
+            quota: l.quota.into(),
         }
     }
 }
@@ -64,6 +103,7 @@ impl From<app::LaneLimits> for Limits {
             rate_per_s: l.rate_per_s,
             concurrency: l.concurrency,
             attempts: l.attempts,
+            quota: l.quota.into(),
         }
     }
 }
@@ -84,15 +124,20 @@ pub(crate) struct Credential {
     pub(crate) endpoint: Option<String>,
     /// Limits of the lane.
     pub(crate) limits: Limits,
+    /// Where its vendor may post receipts to, for the vendor's console; it holds a secret. Absent when the server has no
+    /// public address (`http.public_url`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) callback_url: Option<String>,
     /// When it was made.
     pub(crate) created_at: Moment,
     /// When it was last changed.
     pub(crate) updated_at: Moment,
 }
 
-impl From<app::Credential> for Credential {
-    fn from(c: app::Credential) -> Self {
+impl Credential {
+    pub(crate) fn of(c: app::Credential, callback_url: Option<String>) -> Self {
         Self {
+            callback_url,
             channel: c.channel,
             name: c.name,
             config: c.shown,

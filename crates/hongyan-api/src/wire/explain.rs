@@ -87,6 +87,9 @@ pub(crate) struct VendorRequest {
     pub(crate) body: Value,
     /// Texts that were shortened to the vendor's limit.
     pub(crate) truncated: Vec<Truncated>,
+    /// Why it goes out as a lower class than the message has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) downgraded: Option<String>,
 }
 
 /// A text that was shortened.
@@ -191,6 +194,7 @@ impl From<Parcel> for VendorRequest {
                     to: t.to,
                 })
                 .collect(),
+            downgraded: parcel.downgraded,
         }
     }
 }

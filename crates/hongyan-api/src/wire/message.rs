@@ -181,6 +181,10 @@ pub(crate) struct Channels {
     pub(crate) order: Vec<ChannelId>,
     /// Whether the next channel is tried when one fails for good.
     pub(crate) fallback: bool,
+    /// Milliseconds to wait for the receipt of a vendor that gives receipts, before the next channel is tried. Left out: the
+    /// vendor's word is enough.
+    #[schemars(range(min = 1_000, max = 86_400_000))]
+    pub(crate) fallback_after_ms: Option<u32>,
 }
 
 impl Default for Channels {
@@ -188,6 +192,7 @@ impl Default for Channels {
         Self {
             order: Vec::new(),
             fallback: true,
+            fallback_after_ms: None,
         }
     }
 }
@@ -254,6 +259,7 @@ impl Message {
                 channels: message::ChannelOptions {
                     order: o.channels.order,
                     fallback: o.channels.fallback,
+                    fallback_after_ms: o.channels.fallback_after_ms,
                 },
                 click_guard: o.click_guard,
                 skip_splash: o.skip_splash,
@@ -459,6 +465,9 @@ impl From<Delivery> for DeliveryItem {
             State::Pushing { channel, .. } => ("pushing", None, Some(channel), None),
             State::Retrying { channel, until, .. } => {
                 ("retrying", d.last_failure, Some(channel), Some(until))
+            }
+            State::AwaitingReceipt { channel, until } => {
+                ("awaiting_receipt", None, Some(channel), Some(until))
             }
             State::Done { reason, .. } => ("done", Some(reason), None, None),
         };

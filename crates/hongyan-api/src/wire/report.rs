@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use hongyan_core::{ChannelId, CredentialName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::Moment;
+use crate::services::QuotaStanding;
 
 /// What to count.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -134,4 +138,59 @@ pub(crate) struct ChannelRow {
     pub(crate) tokens_dead: u64,
     /// Why tries and deliveries failed.
     pub(crate) reasons: BTreeMap<&'static str, u64>,
+}
+
+/// How the daily quotas stand.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "QuotaReport")]
+pub(crate) struct Quotas {
+    /// Each credential that has a limit, or whose vendor closed today.
+    pub(crate) credentials: Vec<QuotaRow>,
+}
+
+/// How one credential's quota stands in its vendor's day.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct QuotaRow {
+    /// The channel.
+    #[schemars(with = "String")]
+    pub(crate) channel: ChannelId,
+    /// The credential.
+    #[schemars(with = "String")]
+    pub(crate) credential: CredentialName,
+    /// When the vendor's day began.
+    pub(crate) day_start: Moment,
+    /// When the next begins.
+    pub(crate) resets_at: Moment,
+    /// Taken by the vendor today, by class.
+    pub(crate) used: BTreeMap<&'static str, u64>,
+    /// Limit of all classes together.
+    pub(crate) per_day: Option<u64>,
+    /// Limit of `marketing` and `subscription` together, what is reserved for the others already taken off.
+    pub(crate) marketing_per_day: Option<u64>,
+    /// What is kept for `im` and `transaction`, and not used yet.
+    pub(crate) reserved: u64,
+    /// When the limit of all classes will be reached if the day goes on as it began; absent when not today.
+    pub(crate) runs_out_at: Option<Moment>,
+    /// When that of `marketing` and `subscription` will be.
+    pub(crate) marketing_runs_out_at: Option<Moment>,
+    /// Until when the vendor takes no more `marketing` and `subscription`, by its own word.
+    pub(crate) closed_until: Option<Moment>,
+}
+
+impl From<QuotaStanding> for QuotaRow {
+    fn from(q: QuotaStanding) -> Self {
+        Self {
+            channel: q.channel,
+            credential: q.credential,
+            day_start: q.day_start.into(),
+            resets_at: q.resets_at.into(),
+            used: q.used.into_iter().map(|(c, n)| (c.as_str(), n)).collect(),
+            per_day: q.per_day,
+            marketing_per_day: q.marketing_per_day,
+            reserved: q.reserved,
+            runs_out_at: q.runs_out_at.map(Into::into),
+            marketing_runs_out_at: q.marketing_runs_out_at.map(Into::into),
+            closed_until: q.closed_until.map(Into::into),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
-use hongyan_core::app::{KeyKind, Scope};
+use hongyan_core::app::{KeyKind, QuotaOverflow, Scope};
 use hongyan_core::device::{Environment, Permission, Platform};
 use hongyan_core::message::{ClickGuard, DeliveryMode, DeviceChoice, Priority};
 use hongyan_core::session::AppState;
@@ -76,6 +76,7 @@ word_schemas! {
     device_choice: [DeviceChoice::All, DeviceChoice::Latest, DeviceChoice::FirstAck];
     click_guard: [ClickGuard::Owner, ClickGuard::Anyone];
     stage: Stage::ALL;
+    quota_overflow: [QuotaOverflow::Hold, QuotaOverflow::Spill];
     key_kind: [KeyKind::Admin, KeyKind::Server, KeyKind::Client];
 }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use hongyan_api::services::{
-    Accepted, Adopted, Connect, DeviceExplanation, Explanation, IdempotencyKey, NewCredential,
-    Place, RecallReport, Refused, ServiceError, Services, Upgrade, Would,
+    Accepted, Adopted, CallbackCall, CallbackReply, Connect, DeviceExplanation, Explanation,
+    IdempotencyKey, NewCredential, Place, QuotaStanding, RecallReport, Refused, ServiceError,
+    Services, Upgrade, Would,
 };
 use hongyan_core::app::Credential;
 use hongyan_core::draft::Draft;
@@ -17,7 +18,8 @@ use hongyan_core::port::{
 };
 use hongyan_core::session::SessionEvent;
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, DeviceId, Event, MessageId, Reason, Stage, StoreError, UserId,
+    AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Stage, StoreError,
+    Timestamp, UserId,
 };
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -296,6 +298,50 @@ impl Services for FakeServices {
                 entity: "credential",
             }),
         }
+    }
+
+    fn callback_url(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        _name: &CredentialName,
+    ) -> Option<String> {
+        Some(format!(
+            "https://push.example/v1/callbacks/{app}/{channel}?k=secret"
+        ))
+    }
+
+    async fn callback(
+        &self,
+        _app: &AppId,
+        channel: &ChannelId,
+        call: CallbackCall,
+    ) -> Result<CallbackReply, ServiceError> {
+        if call.secret.as_deref() != Some("secret") {
+            return Err(ServiceError::Forbidden("no proof".to_owned()));
+        }
+        // Answers what it saw, for the test.
+        let body = String::from_utf8_lossy(&call.body);
+        Ok(CallbackReply {
+            content_type: "text/plain",
+            body: format!("{channel} {} {} {body}", call.method, call.target),
+        })
+    }
+
+    async fn quotas(&self, _app: &AppId) -> Result<Vec<QuotaStanding>, ServiceError> {
+        Ok(vec![QuotaStanding {
+            channel: ChannelId::parse("vivo").unwrap(),
+            credential: CredentialName::parse("default").unwrap(),
+            day_start: Timestamp(0),
+            resets_at: Timestamp(86_400_000),
+            used: vec![(Class::Im, 3), (Class::Marketing, 60)],
+            per_day: Some(100),
+            marketing_per_day: Some(80),
+            reserved: 17,
+            runs_out_at: None,
+            marketing_runs_out_at: Some(Timestamp(40_000_000)),
+            closed_until: None,
+        }])
     }
 }
 

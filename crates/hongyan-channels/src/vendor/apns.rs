@@ -589,6 +589,10 @@ impl Vendor for Apns {
         vendor::id(NAME)
     }
 
+    fn day_offset_s(&self) -> i32 {
+        0
+    }
+
     fn capability(&self) -> &Capability {
         &CAPABILITY
     }

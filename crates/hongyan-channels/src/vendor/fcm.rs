@@ -451,6 +451,10 @@ impl Vendor for Fcm {
         vendor::id(NAME)
     }
 
+    fn day_offset_s(&self) -> i32 {
+        0
+    }
+
     fn capability(&self) -> &Capability {
         &CAPABILITY
     }

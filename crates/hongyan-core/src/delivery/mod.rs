@@ -105,6 +105,13 @@ pub enum State {
         /// When.
         until: Timestamp,
     },
+    /// A vendor took it; another channel is tried if no receipt comes in time.
+    AwaitingReceipt {
+        /// The vendor's channel.
+        channel: ChannelId,
+        /// End of the wait.
+        until: Timestamp,
+    },
     /// The final outcome.
     Done {
         /// Which.
@@ -127,6 +134,7 @@ impl Seen {
             Stage::Clicked => 4,
             Stage::Opened => 8,
             Stage::Dismissed => 16,
+            Stage::Undelivered => 32,
             _ => 0,
         }
     }
@@ -137,7 +145,12 @@ impl Seen {
         self.0 & Self::bit(stage) != 0
     }
 
-    /// Adds a stage; answers whether it is new and one that devices report.
+    /// Whether devices report this stage.
+    fn is_client(stage: Stage) -> bool {
+        stage != Stage::Undelivered && Self::bit(stage) != 0
+    }
+
+    /// Adds a stage; answers whether it is new and one that is kept here.
     fn add(&mut self, stage: Stage) -> bool {
         let bit = Self::bit(stage);
         let new = bit != 0 && self.0 & bit == 0;
@@ -197,6 +210,18 @@ pub enum Input {
         attempts_max: u16,
         /// Whether another channel may follow.
         fallback: bool,
+        /// Should the vendor take it: how long to wait for its receipt before another channel follows. `None` ends the
+        /// delivery with the vendor's word.
+        receipt_by: Option<Timestamp>,
+    },
+    /// A vendor that had taken it says that it did not deliver it after all.
+    Undelivered {
+        /// Which channel.
+        channel: ChannelId,
+        /// Why.
+        reason: Reason,
+        /// The vendor's words.
+        detail: Option<String>,
     },
     /// The lane could not take it now; nothing was sent.
     NotSent {
@@ -354,7 +379,7 @@ impl Delivery {
             }
             Input::Rejected => self.end(Stage::Dropped, Reason::ClientRejected, None, now, out),
             Input::Client(stage) => {
-                if Seen::bit(stage) == 0 {
+                if !Seen::is_client(stage) {
                     return Next::Nothing;
                 }
                 self.seen.add(Stage::Delivered);
@@ -370,7 +395,19 @@ impl Delivery {
                 retry_at,
                 attempts_max,
                 fallback,
-            } => self.answered(channel, verdict, retry_at, attempts_max, fallback, now, out),
+                receipt_by,
+            } => {
+                let receipt_by = receipt_by.filter(|_| fallback);
+                if let (Verdict::Accepted { vendor_id }, Some(until)) = (&verdict, receipt_by) {
+                    return self.accepted_for_now(channel, vendor_id.clone(), until, out);
+                }
+                self.answered(channel, verdict, retry_at, attempts_max, fallback, now, out)
+            }
+            Input::Undelivered {
+                channel,
+                reason,
+                detail,
+            } => self.undelivered(channel, reason, detail, out),
             Input::NotSent { reason, retry_at } => {
                 let State::Pushing {
                     channel,
@@ -392,7 +429,7 @@ impl Delivery {
                 };
                 Next::Wait(retry_at)
             }
-            Input::End(reason) => self.end(Stage::Dropped, reason, None, now, out),
+            Input::End(reason) => self.give_up(reason, now, out),
         }
     }
 
@@ -405,10 +442,15 @@ impl Delivery {
         };
         match input {
             Input::Acked => record(Stage::Delivered),
-            Input::Client(stage) if Seen::bit(stage) != 0 => {
+            Input::Client(stage) if Seen::is_client(stage) => {
                 record(Stage::Delivered);
                 record(stage);
             }
+            Input::Undelivered {
+                channel,
+                reason,
+                detail,
+            } => return self.undelivered(channel, reason, detail, out),
             Input::Verdict {
                 channel,
                 verdict: Verdict::Accepted { vendor_id },
@@ -463,8 +505,94 @@ impl Delivery {
                 self.state = State::Held { until, reason };
                 Next::Wait(until)
             }
-            Decision::End(reason) => self.end(Stage::Dropped, reason, None, now, out),
+            Decision::End(reason) => self.give_up(reason, now, out),
         }
+    }
+
+    /// It ends for this reason; but what a vendor has taken stays the best that is known of it.
+    fn give_up(&mut self, reason: Reason, now: Timestamp, out: &mut Vec<Happened>) -> Next {
+        let Some(via) = self.via.clone() else {
+            return self.end(Stage::Dropped, reason, None, now, out);
+        };
+        self.seen.add(Stage::Undelivered);
+        let detail = format!("no receipt, and no other channel followed: {reason}");
+        self.end(
+            Stage::Undelivered,
+            Reason::AcceptedByVendor,
+            Some((via, Some(detail))),
+            now,
+            out,
+        )
+    }
+
+    /// The vendor took it, and the message wants to see a receipt.
+    fn accepted_for_now(
+        &mut self,
+        channel: ChannelId,
+        vendor_id: Option<String>,
+        until: Timestamp,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        if !matches!(&self.state, State::Pushing { channel: current, .. } if *current == channel) {
+            return Next::Nothing;
+        }
+        self.via = Some(channel.clone());
+        out.push(Happened {
+            channel: Some(channel.clone()),
+            attempt: self.attempt,
+            until: Some(until),
+            detail: vendor_id,
+            ..Happened::new(Stage::AcceptedByVendor, None)
+        });
+        self.state = State::AwaitingReceipt { channel, until };
+        Next::Wait(until)
+    }
+
+    /// Bad news from a vendor that had taken it: told once, and another channel follows if one was to.
+    fn undelivered(
+        &mut self,
+        channel: ChannelId,
+        reason: Reason,
+        detail: Option<String>,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        if self.seen.has(Stage::Delivered) {
+            return Next::Nothing;
+        }
+        if matches!(&self.state, State::AwaitingReceipt { channel: current, .. } if *current == channel)
+        {
+            return self.other_channel(channel, reason, detail, out);
+        }
+        if !self.seen.add(Stage::Undelivered) {
+            return Next::Nothing;
+        }
+        out.push(Happened {
+            channel: Some(channel),
+            detail,
+            ..Happened::new(Stage::Undelivered, Some(reason))
+        });
+        Next::Recorded
+    }
+
+    /// Gives a channel up and asks the planner for another.
+    fn other_channel(
+        &mut self,
+        channel: ChannelId,
+        reason: Reason,
+        detail: Option<String>,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        out.push(Happened {
+            channel: Some(channel.clone()),
+            attempt: self.attempt,
+            detail,
+            ..Happened::new(Stage::Fallback, Some(reason))
+        });
+        self.tried.push(channel);
+        self.attempt = 0;
+        self.last_failure = Some(reason);
+        self.state = State::Planning;
+        Next::Plan
     }
 
     fn due(&mut self, out: &mut Vec<Happened>) -> Next {
@@ -480,6 +608,10 @@ impl Delivery {
                 again.channel = Some(channel.clone());
                 again.attempt = self.attempt;
                 out.push(again);
+            }
+            State::AwaitingReceipt { channel, .. } => {
+                let channel = channel.clone();
+                return self.other_channel(channel, Reason::ReceiptTimeout, None, out);
             }
             State::Done { .. } => return Next::Nothing,
         }
@@ -562,17 +694,7 @@ impl Delivery {
                 if !fallback {
                     return self.end(Stage::Dropped, reason, Some((channel, detail)), now, out);
                 }
-                out.push(Happened {
-                    channel: Some(channel.clone()),
-                    attempt: self.attempt,
-                    detail,
-                    ..Happened::new(Stage::Fallback, Some(reason))
-                });
-                self.tried.push(channel);
-                self.attempt = 0;
-                self.last_failure = Some(reason);
-                self.state = State::Planning;
-                Next::Plan
+                self.other_channel(channel, reason, detail, out)
             }
         }
     }

@@ -81,14 +81,22 @@ fn inputs() -> impl Strategy<Value = Input> {
             Stage::Accepted
         ])
         .prop_map(Input::Client),
-        (verdicts(), time(), any::<bool>()).prop_map(|(verdict, retry_at, fallback)| {
-            Input::Verdict {
-                channel: apns(),
-                verdict,
-                retry_at,
-                attempts_max: 3,
-                fallback,
+        (verdicts(), time(), any::<bool>(), prop::option::of(time())).prop_map(
+            |(verdict, retry_at, fallback, receipt_by)| {
+                Input::Verdict {
+                    channel: apns(),
+                    verdict,
+                    retry_at,
+                    attempts_max: 3,
+                    fallback,
+                    receipt_by,
+                }
             }
+        ),
+        Just(Input::Undelivered {
+            channel: apns(),
+            reason: Reason::PermissionOff,
+            detail: None
         }),
         time().prop_map(|retry_at| Input::NotSent {
             reason: Reason::BreakerOpen,
@@ -133,7 +141,7 @@ proptest! {
                 prop_assert!(told, "a wait is told to the ledger");
             }
             finals.extend(step.happened.iter().filter(|h| h.r#final).map(|h| h.reason));
-            reported.extend(step.happened.iter().map(|h| h.stage).filter(|s| Seen::bit(*s) != 0));
+            reported.extend(step.happened.iter().map(|h| h.stage).filter(|s| Seen::is_client(*s)));
         }
         prop_assert_eq!(finals, vec![d.outcome()]);
         let mut once = reported.clone();
@@ -173,6 +181,7 @@ fn retries_end_after_the_last_try() {
         retry_at: Timestamp(5),
         attempts_max: 2,
         fallback: false,
+        receipt_by: None,
     };
     assert_eq!(d.apply(push(), Timestamp(1)).next, Next::Push);
     assert_eq!(d.apply(busy(), Timestamp(2)).next, Next::Wait(Timestamp(5)));
@@ -180,6 +189,83 @@ fn retries_end_after_the_last_try() {
     assert_eq!(d.apply(push(), Timestamp(5)).next, Next::Push);
     assert_eq!(d.apply(busy(), Timestamp(6)).next, Next::Done);
     assert_eq!(d.outcome(), Some(Reason::RetriesExhausted));
+}
+
+fn pushed(channel: &str, d: &mut Delivery) {
+    let push = Decision::Push {
+        channel: ChannelId::parse(channel).unwrap(),
+        credential: CredentialName::parse("default").unwrap(),
+    };
+    assert_eq!(d.apply(Input::Plan(push), Timestamp(1)).next, Next::Push);
+}
+
+fn taken(channel: &str, receipt_by: Option<i64>) -> Input {
+    Input::Verdict {
+        channel: ChannelId::parse(channel).unwrap(),
+        verdict: Verdict::Accepted {
+            vendor_id: Some("v1".to_owned()),
+        },
+        retry_at: Timestamp(5),
+        attempts_max: 2,
+        fallback: true,
+        receipt_by: receipt_by.map(Timestamp),
+    }
+}
+
+#[test]
+fn without_a_receipt_another_channel_follows() {
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    let step = d.apply(taken("apns", Some(60)), Timestamp(2));
+    assert_eq!(step.next, Next::Wait(Timestamp(60)));
+    assert_eq!(step.happened[0].stage, Stage::AcceptedByVendor);
+    assert!(!step.happened[0].r#final);
+    let step = d.apply(Input::Due, Timestamp(60));
+    assert_eq!(step.next, Next::Plan);
+    assert_eq!(step.happened[0].reason, Some(Reason::ReceiptTimeout));
+    assert_eq!(d.tried, [apns()]);
+    pushed("sms", &mut d);
+    assert_eq!(d.apply(taken("sms", None), Timestamp(61)).next, Next::Done);
+    assert_eq!(d.outcome(), Some(Reason::AcceptedByVendor));
+    // The first channel's receipt comes after all: a stage, not another outcome.
+    assert_eq!(d.apply(Input::Acked, Timestamp(62)).next, Next::Recorded);
+}
+
+#[test]
+fn a_receipt_ends_the_wait_and_bad_news_shortens_it() {
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    d.apply(taken("apns", Some(60)), Timestamp(2));
+    let mut good = d.clone();
+    assert_eq!(good.apply(Input::Acked, Timestamp(3)).next, Next::Done);
+    assert_eq!(good.outcome(), Some(Reason::Delivered));
+    let bad = Input::Undelivered {
+        channel: apns(),
+        reason: Reason::PermissionOff,
+        detail: Some("6".to_owned()),
+    };
+    assert_eq!(d.apply(bad.clone(), Timestamp(3)).next, Next::Plan);
+    // No other channel: the vendor's word stays the outcome.
+    let step = d.apply(Input::Plan(Decision::End(Reason::NoChannel)), Timestamp(4));
+    assert_eq!(step.next, Next::Done);
+    assert_eq!(d.outcome(), Some(Reason::AcceptedByVendor));
+    assert_eq!(d.apply(bad, Timestamp(5)).next, Next::Nothing, "told once");
+}
+
+#[test]
+fn bad_news_after_the_end_is_told_and_changes_nothing() {
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    d.apply(taken("apns", None), Timestamp(2));
+    let bad = Input::Undelivered {
+        channel: apns(),
+        reason: Reason::QuotaExhausted,
+        detail: None,
+    };
+    let step = d.apply(bad, Timestamp(3));
+    assert_eq!(step.next, Next::Recorded);
+    assert_eq!(step.happened[0].stage, Stage::Undelivered);
+    assert_eq!(d.outcome(), Some(Reason::AcceptedByVendor));
 }
 
 #[test]

@@ -43,6 +43,11 @@ pub trait Vendor: Send + Sync + std::fmt::Debug {
     /// What it can do.
     fn capability(&self) -> &Capability;
 
+    /// How many seconds the clocks by which the vendor counts its days are ahead of UTC; Beijing's, unless it says otherwise.
+    fn day_offset_s(&self) -> i32 {
+        8 * 3600
+    }
+
     /// Checks a credential's configuration (a JSON object as the vendor hands it out, see the channel's page) without
     /// calling the vendor, and answers the part of it that may be shown to people.
     ///

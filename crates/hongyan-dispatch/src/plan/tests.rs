@@ -142,6 +142,8 @@ impl World {
             policy: &self.policy,
             credentials: &self.credentials,
             built_in_order: &order,
+
+            scores: &Scores::default(),
             session: self.session.as_ref(),
             recalled: self.recalled,
             now: self.now,
@@ -324,7 +326,7 @@ proptest! {
         w.message.options.delivery = [
             DeliveryMode::OnlineFirst, DeliveryMode::OnlineOnly, DeliveryMode::OfflineOnly, DeliveryMode::Both,
         ][mode_no];
-        w.message.options.channels = ChannelOptions { order: vec![], fallback };
+        w.message.options.channels = ChannelOptions { order: vec![], fallback, fallback_after_ms: None };
         w.now = Timestamp(NOON.millis() + late);
         let device = w.device();
         device.user = match holder { 0 => None, 1 => Some(user("u1")), _ => Some(user("u2")) };

@@ -9,5 +9,8 @@ mod deliveries;
 mod explain;
 mod hands;
 mod lanes;
+mod lint;
+mod quotas;
+mod receipts;
 mod windows;
 mod world;

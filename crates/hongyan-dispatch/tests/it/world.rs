@@ -28,6 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Plain;
 
 impl Sealer for Plain {
+    fn proof(&self, bound_to: &str) -> String {
+        format!("proof-of-{}", bound_to.len())
+    }
+    fn proves(&self, bound_to: &str, proof: &str) -> bool {
+        self.proof(bound_to) == proof
+    }
     fn seal(&self, _: &str, secret: &[u8]) -> Result<Vec<u8>, BoxError> {
         Ok(secret.to_vec())
     }
@@ -77,6 +83,7 @@ pub(crate) async fn world() -> World {
         work: engine.work(),
         ledger: engine.ledger(),
         commit: engine.commit(),
+        quota: engine.quota(),
         presence: presence.clone(),
         clock: clock.clone(),
         dice: Arc::new(SeededDice::new(7)),
@@ -88,6 +95,7 @@ pub(crate) async fn world() -> World {
             vendors,
             sealer: Arc::new(Plain),
             feedback,
+            public_url: Some("https://push.example".to_owned()),
         },
         ports.clone(),
     );

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hongyan_core::port::{
-    Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
-    Parcel, Recipient, Truncation, Vendor,
+    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
+    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
+    Truncation, Vendor,
 };
-use hongyan_core::{ChannelId, DeviceId, Message, MessageId, Reason, Verdict};
+use hongyan_core::{ChannelId, DeviceId, Message, MessageId, Reason, Secret, Verdict};
 use tokio::sync::Semaphore;
 
 /// Longer titles are cut.
@@ -42,6 +43,8 @@ struct State {
     always: Option<Verdict>,
     sent: Vec<Sent>,
     calls: usize,
+    news: Vec<Receipt>,
+    downgrades: Option<String>,
 }
 
 impl FakeVendor {
@@ -61,7 +64,7 @@ impl FakeVendor {
                 concurrency: 8,
                 ttl_max: Duration::from_secs(86_400),
                 recalls: true,
-                receipts: false,
+                receipts: true,
                 poll_every: None,
                 environments: false,
             },
@@ -90,6 +93,16 @@ impl FakeVendor {
         self.lock().sent.clone()
     }
 
+    /// What it answers to the next poll.
+    pub fn news(&self, receipts: impl IntoIterator<Item = Receipt>) {
+        self.lock().news.extend(receipts);
+    }
+
+    /// Why it lets messages go out as a lower class, from now on: credentials stored later say that classes are limited.
+    pub fn downgrades(&self, why: &str) {
+        self.lock().downgrades = Some(why.to_owned());
+    }
+
     /// Where calls wait.
     #[must_use]
     pub fn gate(&self) -> Arc<Semaphore> {
@@ -111,6 +124,10 @@ impl Vendor for FakeVendor {
         config: &serde_json::Value,
     ) -> Result<serde_json::Map<String, serde_json::Value>, Vec<ConfigError>> {
         match config.get("secret") {
+            Some(_) if self.lock().downgrades.is_some() => {
+                let granted = ("granted".to_owned(), serde_json::json!([]));
+                Ok(serde_json::Map::from_iter([granted]))
+            }
             Some(_) => Ok(serde_json::Map::new()),
             None => Err(vec![ConfigError {
                 path: "secret".into(),
@@ -141,7 +158,7 @@ impl Channel for FakeVendor {
             headers: vec![],
             body: serde_json::json!({ "title": title, "body": outbound.body }),
             truncated: cut.into_iter().collect(),
-            downgraded: None,
+            downgraded: self.lock().downgrades.clone(),
         })
     }
 
@@ -184,5 +201,42 @@ impl Channel for FakeVendor {
             Verdict::Accepted { vendor_id: None };
             recipients.len()
         ])
+    }
+
+    /// `{"token", "message"?, "vendor_id"?, "kind": "delivered" | "token_invalid" | "permission_off" | "over_quota"}`; the
+    /// header `x-signed` is its signature, and `yes` the right one.
+    fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
+        let signed = match request.header("x-signed") {
+            None => false,
+            Some("yes") => true,
+            Some(_) => return Some(Err(CallbackError::Signature("x-signed".to_owned()))),
+        };
+        let Ok(said) = serde_json::from_slice::<serde_json::Value>(request.body) else {
+            return Some(Err(CallbackError::Malformed("not JSON".to_owned())));
+        };
+        let text = |name: &str| said.get(name).and_then(serde_json::Value::as_str);
+        let receipt = Receipt {
+            kind: match text("kind") {
+                Some("token_invalid") => ReceiptKind::TokenInvalid,
+                Some("permission_off") => ReceiptKind::PermissionOff,
+                Some("over_quota") => ReceiptKind::Failed(Reason::QuotaExhausted),
+                _ => ReceiptKind::Delivered,
+            },
+            message: text("message").and_then(|id| MessageId::parse(id).ok()),
+            vendor_id: text("vendor_id").map(str::to_owned),
+            token: text("token").map(Secret::new),
+            at: None,
+            detail: String::new(),
+        };
+        Some(Ok(Callback {
+            receipts: vec![receipt],
+            signed,
+            content_type: "application/json",
+            body: r#"{"code":"0"}"#.to_owned(),
+        }))
+    }
+
+    async fn poll(&self, _deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {
+        Ok(std::mem::take(&mut self.lock().news))
     }
 }

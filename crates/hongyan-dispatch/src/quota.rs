@@ -1,0 +1,399 @@
+//! Daily quotas of credentials: what may be sent today, what is kept for whom, what a vendor said about it.
+//!
+//! A day is the vendor's. `im` and `transaction` may use all of it, `subscription` and `marketing` only what is not
+//! reserved. What is taken before a call and not accepted by the vendor is given back, so that the counters are those of the
+//! accepted pushes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hongyan_core::app::DailyQuota;
+use hongyan_core::port::{self, Clock};
+use hongyan_core::{AppId, ChannelId, Class, CredentialName, DeviceId, StoreError, Timestamp};
+
+/// A vendor that says "quota reached" this many times in a row is believed for the rest of its day.
+const BELIEVED_AFTER: u32 = 5;
+/// Accounts whose vendors said something today.
+const SAID_MAX: usize = 10_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// Whose quota.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Account {
+    /// The app.
+    pub app: AppId,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The credential.
+    pub credential: CredentialName,
+}
+
+impl Account {
+    fn key(&self, what: &str) -> String {
+        format!("{}/{}/{}/{what}", self.app, self.channel, self.credential)
+    }
+}
+
+/// A vendor's day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Day {
+    /// Its first moment.
+    pub start: Timestamp,
+    /// The first moment of the next.
+    pub end: Timestamp,
+}
+
+impl Day {
+    /// The day that `now` is in, where clocks are `offset_s` seconds ahead of UTC.
+    #[must_use]
+    pub const fn at(now: Timestamp, offset_s: i32) -> Self {
+        let offset = offset_s as i64 * 1000;
+        let start = (now.millis() + offset).div_euclid(DAY_MS) * DAY_MS - offset;
+        Self {
+            start: Timestamp(start),
+            end: Timestamp(start + DAY_MS),
+        }
+    }
+}
+
+/// Whether a class comes after what is reserved for the others.
+pub(crate) const fn is_bulk(class: Class) -> bool {
+    matches!(class, Class::Marketing | Class::Subscription)
+}
+
+/// What the bulk classes may use in all.
+fn bulk_limit(quota: &DailyQuota) -> Option<u64> {
+    let rest = quota
+        .per_day
+        .map(|all| all.saturating_sub(quota.reserved.unwrap_or(all / 5)));
+    match (rest, quota.marketing_per_day) {
+        (Some(rest), Some(marketing)) => Some(rest.min(marketing)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What was taken for a call, one for each recipient in order.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) granted: Vec<bool>,
+    day: Day,
+}
+
+/// How an account stands today.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The day.
+    pub day: Day,
+    /// Accepted by the vendor, by class.
+    pub used: Vec<(Class, u64)>,
+    /// The limit of all classes.
+    pub per_day: Option<u64>,
+    /// The limit of `marketing` and `subscription` together.
+    pub bulk_per_day: Option<u64>,
+    /// What of the limit is kept for `im` and `transaction`, and not used yet.
+    pub reserved: u64,
+    /// When the limit of all classes will be reached if the day goes on as it began.
+    pub runs_out_at: Option<Timestamp>,
+    /// When that of `marketing` and `subscription` will be.
+    pub bulk_runs_out_at: Option<Timestamp>,
+    /// Until when the vendor takes no more of `marketing` and `subscription`, by its own word.
+    pub closed_until: Option<Timestamp>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    in_a_row: u32,
+    closed_until: Option<Timestamp>,
+}
+
+/// The quotas of all credentials. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Quotas {
+    port: Arc<dyn port::Quota>,
+    clock: Arc<dyn Clock>,
+    said: Arc<Mutex<HashMap<Account, Said>>>,
+}
+
+impl Quotas {
+    pub(crate) fn new(port: Arc<dyn port::Quota>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            port,
+            clock,
+            said: Arc::default(),
+        }
+    }
+
+    /// Takes quota for these devices, as far as there is any. Nothing is read or written for a credential without limits,
+    /// unless its vendor said that it takes no more.
+    pub(crate) async fn take(
+        &self,
+        account: &Account,
+        quota: &DailyQuota,
+        day: Day,
+        class: Class,
+        devices: &[DeviceId],
+    ) -> Result<Taken, StoreError> {
+        let none = Taken {
+            granted: vec![false; devices.len()],
+            day,
+        };
+        if is_bulk(class) && self.closed(account, day).await?.is_some() {
+            return Ok(none);
+        }
+        let mut granted = vec![true; devices.len()];
+        if class == Class::Marketing
+            && let Some(limit) = quota.marketing_per_device
+        {
+            for (place, device) in granted.iter_mut().zip(devices) {
+                let key = account.key(&format!("device/{device}"));
+                let grant = self.one(&key, day, limit.into(), 1).await?;
+                *place = grant == 1;
+            }
+        }
+        let want = granted.iter().filter(|g| **g).count() as u64;
+        let mut have = want;
+        if is_bulk(class)
+            && let Some(limit) = bulk_limit(quota)
+        {
+            have = self.one(&account.key("bulk"), day, limit, have).await?;
+        }
+        if let Some(limit) = quota.per_day {
+            let got = self.one(&account.key("all"), day, limit, have).await?;
+            if is_bulk(class) && bulk_limit(quota).is_some() {
+                self.back(&account.key("bulk"), day, have - got).await?;
+            }
+            have = got;
+        }
+        // Those that come last go without.
+        let mut excess = want - have;
+        for (place, device) in granted.iter_mut().zip(devices).rev() {
+            if excess == 0 {
+                break;
+            }
+            if *place {
+                *place = false;
+                excess -= 1;
+                self.device_back(account, quota, day, class, device).await?;
+            }
+        }
+        Ok(Taken { granted, day })
+    }
+
+    /// Whether one more push of this class to this device would be let go now; takes nothing.
+    pub(crate) async fn would_grant(
+        &self,
+        account: &Account,
+        quota: &DailyQuota,
+        day: Day,
+        class: Class,
+        device: &DeviceId,
+    ) -> Result<bool, StoreError> {
+        if is_bulk(class) && self.closed(account, day).await?.is_some() {
+            return Ok(false);
+        }
+        let device = format!("device/{device}");
+        let limits = [
+            ("all", quota.per_day),
+            ("bulk", bulk_limit(quota).filter(|_| is_bulk(class))),
+            (
+                device.as_str(),
+                quota
+                    .marketing_per_device
+                    .filter(|_| class == Class::Marketing)
+                    .map(u64::from),
+            ),
+        ];
+        for (what, limit) in limits {
+            if let Some(limit) = limit
+                && self.port.used(&account.key(what), day.start).await? >= limit
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Settles what was taken: each granted place with whether the vendor accepted it.
+    pub(crate) async fn settle(
+        &self,
+        account: &Account,
+        quota: &DailyQuota,
+        class: Class,
+        taken: &Taken,
+        results: &[(DeviceId, bool)],
+    ) -> Result<(), StoreError> {
+        if quota.is_empty() {
+            return Ok(());
+        }
+        let day = taken.day;
+        let accepted = results.iter().filter(|(_, ok)| *ok).count() as u64;
+        let unused = results.len() as u64 - accepted;
+        if accepted > 0 {
+            let key = account.key(&format!("used/{}", class.as_str()));
+            self.one(&key, day, u64::MAX, accepted).await?;
+        }
+        if unused > 0 {
+            if is_bulk(class) && bulk_limit(quota).is_some() {
+                self.back(&account.key("bulk"), day, unused).await?;
+            }
+            if quota.per_day.is_some() {
+                self.back(&account.key("all"), day, unused).await?;
+            }
+            for (device, _) in results.iter().filter(|(_, ok)| !*ok) {
+                self.device_back(account, quota, day, class, device).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn device_back(
+        &self,
+        account: &Account,
+        quota: &DailyQuota,
+        day: Day,
+        class: Class,
+        device: &DeviceId,
+    ) -> Result<(), StoreError> {
+        if class == Class::Marketing && quota.marketing_per_device.is_some() {
+            let key = account.key(&format!("device/{device}"));
+            self.back(&key, day, 1).await?;
+        }
+        Ok(())
+    }
+
+    /// The vendor answered a call of this class: it said that its quota is used up, or it did not. Once it has said so
+    /// often enough, the bulk classes are closed until `until` or the end of its day; the others are asked each time.
+    pub(crate) async fn heard(
+        &self,
+        account: &Account,
+        day: Day,
+        class: Class,
+        exhausted: Option<Option<Duration>>,
+    ) -> Result<(), StoreError> {
+        if !is_bulk(class) {
+            return Ok(());
+        }
+        let Some(until) = exhausted else {
+            if let Some(said) = self.lock().get_mut(account) {
+                said.in_a_row = 0;
+            }
+            return Ok(());
+        };
+        let until = until.map_or(day.end, |after| self.clock.now().plus(after));
+        let believed = {
+            let mut all = self.lock();
+            if all.len() >= SAID_MAX && !all.contains_key(account) {
+                return Ok(());
+            }
+            let said = all.entry(account.clone()).or_default();
+            said.in_a_row += 1;
+            let believed = said.in_a_row >= BELIEVED_AFTER;
+            if believed {
+                said.closed_until = Some(until);
+            }
+            believed
+        };
+        if believed {
+            // Kept over a restart: some vendors punish those who go on asking.
+            self.one(&account.key("closed"), day, 1, 1).await?;
+        }
+        Ok(())
+    }
+
+    /// Until when the bulk classes are closed.
+    async fn closed(&self, account: &Account, day: Day) -> Result<Option<Timestamp>, StoreError> {
+        let now = self.clock.now();
+        let known = self
+            .lock()
+            .get(account)
+            .map(|said| said.closed_until.filter(|until| *until > now));
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // Not asked since the start of the process, or for the first time.
+        let closed = self.port.used(&account.key("closed"), day.start).await? > 0;
+        let until = closed.then_some(day.end);
+        let mut all = self.lock();
+        if all.len() < SAID_MAX {
+            all.entry(account.clone()).or_default().closed_until = until;
+        }
+        Ok(until)
+    }
+
+    /// How an account stands.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn standing(
+        &self,
+        account: &Account,
+        quota: &DailyQuota,
+        offset_s: i32,
+    ) -> Result<Standing, StoreError> {
+        let now = self.clock.now();
+        let day = Day::at(now, offset_s);
+        let mut used = Vec::with_capacity(Class::ALL.len());
+        for class in Class::ALL {
+            let key = account.key(&format!("used/{}", class.as_str()));
+            used.push((class, self.port.used(&key, day.start).await?));
+        }
+        let sum = |bulk_only: bool| -> u64 {
+            let counted = used.iter().filter(|(c, _)| !bulk_only || is_bulk(*c));
+            counted.map(|(_, n)| n).sum()
+        };
+        let bulk_per_day = bulk_limit(quota);
+        let reserved = quota
+            .per_day
+            .map_or(0, |all| quota.reserved.unwrap_or(all / 5))
+            .saturating_sub(sum(false) - sum(true));
+        Ok(Standing {
+            runs_out_at: quota
+                .per_day
+                .and_then(|limit| runs_out_at(sum(false), limit, day, now)),
+            bulk_runs_out_at: bulk_per_day
+                .and_then(|limit| runs_out_at(sum(true), limit, day, now)),
+            closed_until: self.closed(account, day).await?,
+            day,
+            used,
+            per_day: quota.per_day,
+            bulk_per_day,
+            reserved,
+        })
+    }
+
+    async fn one(&self, key: &str, day: Day, limit: u64, want: u64) -> Result<u64, StoreError> {
+        if want == 0 {
+            return Ok(0);
+        }
+        let grant = self.port.take(key, day.start, day.end, limit, want).await?;
+        Ok(grant.granted)
+    }
+
+    async fn back(&self, key: &str, day: Day, count: u64) -> Result<(), StoreError> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.port.give_back(key, day.start, count).await
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Account, Said>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When `limit` will be reached if the rest of the day goes as it went so far; `None` when that is not today.
+fn runs_out_at(used: u64, limit: u64, day: Day, now: Timestamp) -> Option<Timestamp> {
+    if used >= limit {
+        return Some(now);
+    }
+    let passed = u128::from(now.since(day.start).as_millis() as u64).max(1);
+    let needed = u128::from(limit) * passed / u128::from(used.max(1));
+    let at = i64::try_from(needed)
+        .ok()
+        .and_then(|ms| day.start.millis().checked_add(ms))?;
+    (used > 0 && at < day.end.millis()).then_some(Timestamp(at))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! What a channel changes of a message is told, or refused where the app wants it so.
+
+use hongyan_core::{CredentialName, Reason};
+use hongyan_dispatch::credentials::NewCredential;
+use hongyan_dispatch::explain::Would;
+
+use crate::world::{World, channel, to_users, world};
+
+async fn strict(w: &World) {
+    let mut app = w.ports.registry.app(&w.app).await.unwrap().unwrap();
+    let version = app.version;
+    app.policy.strict_payload = true;
+    app.version += 1;
+    w.ports.registry.put_app(app, Some(version)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_long_title_is_shortened_and_told_or_refused() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let mut draft = to_users(&["u1"]);
+    draft.notification.as_mut().unwrap().title = "长".repeat(120);
+    let id = w.send(draft.clone()).await;
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    w.sees(id, "truncated(truncated)@alpha").await;
+
+    strict(&w).await;
+    let explainer = w.dispatch.explainer();
+    let explained = explainer.explain(&w.app, draft.clone()).await.unwrap();
+    let Would::Push {
+        parcel: Err((reason, words)),
+        ..
+    } = &explained.devices[0].would
+    else {
+        unreachable!("{explained:?}")
+    };
+    assert_eq!(*reason, Reason::PayloadTooLarge);
+    assert!(words.contains("title 120 to 100"), "{words}");
+    let before = w.alpha.sent().len();
+    let id = w.send(draft).await;
+    assert_eq!(w.outcome(id).await, Reason::PayloadTooLarge);
+    assert_eq!(w.alpha.sent().len(), before, "nothing left the house");
+    let short = w.send(to_users(&["u1"])).await;
+    assert_eq!(w.outcome(short).await, Reason::AcceptedByVendor);
+}
+
+#[tokio::test]
+async fn a_class_that_is_not_granted_is_told() {
+    let w = world().await;
+    w.alpha.downgrades("im is not granted: sent as marketing");
+    let default = CredentialName::parse("default").unwrap();
+    let new = NewCredential {
+        config: serde_json::json!({"secret": "s"}),
+        endpoint: None,
+        limits: Default::default(),
+    };
+    let credentials = w.dispatch.credentials();
+    credentials
+        .put(&w.app, &channel("alpha"), &default, new)
+        .await
+        .unwrap();
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let id = w.send(to_users(&["u1"])).await;
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    w.sees(id, "class_downgraded(class_downgraded)@alpha").await;
+}

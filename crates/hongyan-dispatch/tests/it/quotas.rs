@@ -1,0 +1,262 @@
+//! A vendor's day: nothing urgent waits behind marketing, nothing goes out over the limit, and the books are right.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hongyan_core::app::{DailyQuota, LaneLimits, QuotaOverflow};
+use hongyan_core::draft::Draft;
+use hongyan_core::{Class, CredentialName, MessageId, Reason, Stage, Verdict};
+use hongyan_dispatch::credentials::NewCredential;
+use hongyan_dispatch::quota::{Account, Standing};
+
+use crate::world::{World, channel, to_users, world};
+
+const BEIJING: i32 = 8 * 3600;
+
+impl World {
+    async fn limit(&self, name: &str, quota: DailyQuota) {
+        let new = NewCredential {
+            config: serde_json::json!({"secret": "s"}),
+            endpoint: None,
+            limits: LaneLimits {
+                quota,
+                ..LaneLimits::default()
+            },
+        };
+        let default = CredentialName::parse("default").unwrap();
+        let credentials = self.dispatch.credentials();
+        let channel = channel(name);
+        let put = credentials.put(&self.app, &channel, &default, new);
+        put.await.unwrap();
+    }
+
+    async fn standing(&self, name: &str, quota: DailyQuota) -> Standing {
+        let account = Account {
+            app: self.app.clone(),
+            channel: channel(name),
+            credential: CredentialName::parse("default").unwrap(),
+        };
+        let standing = self.dispatch.quotas().standing(&account, &quota, BEIJING);
+        standing.await.unwrap()
+    }
+
+    async fn overflow(&self, overflow: QuotaOverflow) {
+        let mut app = self.ports.registry.app(&self.app).await.unwrap().unwrap();
+        let version = app.version;
+        app.policy.quota_overflow = overflow;
+        app.version += 1;
+        let put = self.ports.registry.put_app(app, Some(version));
+        put.await.unwrap();
+    }
+}
+
+fn of_class(class: Class, user: &str) -> Draft {
+    Draft {
+        class,
+        ..to_users(&[user])
+    }
+}
+
+async fn settled(w: &World, id: MessageId) -> &'static str {
+    let found = w.until(|| async {
+        let events = w.events(id).await;
+        let held = events
+            .iter()
+            .any(|e| e.stage == Stage::Held && e.reason == Some(Reason::QuotaExhausted));
+        let done = events.iter().any(|e| e.r#final);
+        match (done, held) {
+            (true, false) => Some("sent"),
+            (true, true) => Some("sent later"),
+            (false, true) => Some("held"),
+            (false, false) => None,
+        }
+    });
+    found.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_day_of_mixed_traffic_with_marketing_far_over_the_limit() {
+    let w = world().await;
+    let quota = DailyQuota {
+        per_day: Some(60),
+        reserved: Some(40),
+        ..DailyQuota::default()
+    };
+    w.limit("alpha", quota).await;
+    for n in 0..10 {
+        w.device(&format!("d{n}"), Some(&format!("u{n}")), &["alpha"])
+            .await;
+    }
+    // Noon in UTC is 20:00 in Beijing: four hours are left of the day. Ten rounds, each with more marketing than fits.
+    let mut sent: BTreeMap<Class, Vec<MessageId>> = BTreeMap::new();
+    for round in 0..10 {
+        for n in 0..10 {
+            let user = format!("u{n}");
+            let mut classes = vec![Class::Marketing];
+            match (n + round) % 5 {
+                0 => classes.push(Class::Im),
+                1 if round < 9 => classes.push(Class::Transaction),
+                _ => {}
+            }
+            for class in classes {
+                let mut draft = of_class(class, &user);
+                draft.options.ttl_s = Some(86_400);
+                sent.entry(class).or_default().push(w.send(draft).await);
+            }
+        }
+        w.pass(Duration::from_secs(600));
+    }
+    let mut went: BTreeMap<Class, BTreeMap<&str, u64>> = BTreeMap::new();
+    for (class, ids) in &sent {
+        for id in ids {
+            let how = settled(&w, *id).await;
+            *went.entry(*class).or_default().entry(how).or_default() += 1;
+        }
+    }
+    // The urgent classes: none waited, none was lost, though marketing took all that it could.
+    assert_eq!(went[&Class::Im], BTreeMap::from([("sent", 20)]));
+    assert_eq!(went[&Class::Transaction], BTreeMap::from([("sent", 18)]));
+    // Marketing got what was not reserved and not used by the others, and the rest waits.
+    let today = 20;
+    assert_eq!(
+        went[&Class::Marketing],
+        BTreeMap::from([("sent", today), ("held", 100 - today)])
+    );
+    // The books say what the ledger says.
+    let standing = w.standing("alpha", quota).await;
+    assert_eq!(
+        standing.used,
+        [
+            (Class::Im, 20),
+            (Class::Transaction, 18),
+            (Class::Subscription, 0),
+            (Class::Marketing, today),
+        ]
+    );
+    assert_eq!(standing.bulk_per_day, Some(20));
+    assert_eq!(standing.reserved, 2);
+    assert_eq!(w.alpha.sent().len() as u64, today + 38);
+
+    // Beijing's midnight: the next day takes as many again.
+    w.pass(Duration::from_secs(3 * 3600));
+    let next_day = w.until(|| async {
+        let used = w.standing("alpha", quota).await.used;
+        (used.last() == Some(&(Class::Marketing, 20))).then_some(())
+    });
+    assert!(
+        next_day.await.is_some(),
+        "what waited goes out on the next day"
+    );
+    assert_eq!(w.alpha.sent().len() as u64, today + 38 + 20);
+}
+
+#[tokio::test]
+async fn over_the_limit_goes_where_the_policy_says() {
+    let w = world().await;
+    let quota = DailyQuota {
+        marketing_per_day: Some(1),
+        ..DailyQuota::default()
+    };
+    w.limit("alpha", quota).await;
+    w.device("d1", Some("u1"), &["alpha", "beta"]).await;
+    let first = w.send(of_class(Class::Marketing, "u1")).await;
+    assert_eq!(w.outcome(first).await, Reason::AcceptedByVendor);
+    let held = w.send(of_class(Class::Marketing, "u1")).await;
+    assert_eq!(settled(&w, held).await, "held");
+    assert!(w.beta.sent().is_empty());
+
+    w.overflow(QuotaOverflow::Spill).await;
+    let spilled = w.send(of_class(Class::Marketing, "u1")).await;
+    w.sees(spilled, "fallback(quota_exhausted)@alpha").await;
+    w.sees(spilled, "accepted_by_vendor(accepted_by_vendor)@beta")
+        .await;
+
+    // With one channel only there is nowhere to go but tomorrow.
+    w.device("d2", Some("u2"), &["alpha"]).await;
+    let alone = w.send(of_class(Class::Marketing, "u2")).await;
+    assert_eq!(settled(&w, alone).await, "held");
+    // And who would not live to see tomorrow ends now, with the reason.
+    let mut short = of_class(Class::Marketing, "u2");
+    short.options.ttl_s = Some(3600);
+    let short = w.send(short).await;
+    assert_eq!(w.outcome(short).await, Reason::QuotaExhausted);
+}
+
+#[tokio::test]
+async fn one_device_gets_so_much_marketing_a_day() {
+    let w = world().await;
+    let quota = DailyQuota {
+        marketing_per_device: Some(2),
+        ..DailyQuota::default()
+    };
+    w.limit("alpha", quota).await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.device("d2", Some("u2"), &["alpha"]).await;
+    let mut how = Vec::new();
+    for user in ["u1", "u1", "u1", "u2"] {
+        let id = w.send(of_class(Class::Marketing, user)).await;
+        how.push(settled(&w, id).await);
+    }
+    assert_eq!(how, ["sent", "sent", "held", "sent"]);
+    let im = w.send(of_class(Class::Im, "u1")).await;
+    assert_eq!(settled(&w, im).await, "sent");
+}
+
+#[tokio::test]
+async fn what_the_vendor_does_not_take_is_given_back() {
+    let w = world().await;
+    let quota = DailyQuota {
+        per_day: Some(2),
+        reserved: Some(0),
+        ..DailyQuota::default()
+    };
+    w.limit("alpha", quota).await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let refused = Verdict::Refused {
+        reason: Reason::PayloadRejected,
+        detail: "no".to_owned(),
+    };
+    w.alpha.script(vec![refused; 5]);
+    for _ in 0..5 {
+        let id = w.send(of_class(Class::Marketing, "u1")).await;
+        assert_eq!(w.outcome(id).await, Reason::PayloadRejected);
+    }
+    for _ in 0..2 {
+        let id = w.send(of_class(Class::Marketing, "u1")).await;
+        assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    }
+    let third = w.send(of_class(Class::Marketing, "u1")).await;
+    assert_eq!(settled(&w, third).await, "held");
+    assert_eq!(
+        w.standing("alpha", quota).await.used[3],
+        (Class::Marketing, 2)
+    );
+}
+
+#[tokio::test]
+async fn a_vendor_that_says_it_is_used_up_is_believed_until_its_midnight() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let exhausted = Verdict::QuotaExhausted {
+        until: None,
+        detail: "over".to_owned(),
+    };
+    w.alpha.always(Some(exhausted));
+    for _ in 0..6 {
+        let id = w.send(of_class(Class::Marketing, "u1")).await;
+        assert_eq!(settled(&w, id).await, "held");
+    }
+    assert_eq!(w.alpha.sent().len(), 5, "asked five times, then believed");
+    let standing = w.standing("alpha", DailyQuota::default()).await;
+    assert_eq!(standing.closed_until, Some(standing.day.end));
+    // The urgent classes are asked each time, and end at once: tomorrow is too late for them.
+    let im = w.send(of_class(Class::Im, "u1")).await;
+    assert_eq!(w.outcome(im).await, Reason::QuotaExhausted);
+    w.alpha.always(None);
+    let im = w.send(of_class(Class::Im, "u1")).await;
+    assert_eq!(w.outcome(im).await, Reason::AcceptedByVendor);
+    let marketing = w.send(of_class(Class::Marketing, "u1")).await;
+    assert_eq!(settled(&w, marketing).await, "held");
+    w.pass(Duration::from_secs(4 * 3600 + 60));
+    assert_eq!(w.outcome(marketing).await, Reason::AcceptedByVendor);
+}
