@@ -213,6 +213,9 @@ pub struct PushOptions {
     pub show_sender: bool,
     /// Whether the push counts on the icon.
     pub badge: bool,
+    /// Whether it is pushed although the person muted its class or it is their quiet time: for a mention or a call. The
+    /// permission of the system is never overridden.
+    pub force: bool,
 }
 
 impl Default for PushOptions {
@@ -223,6 +226,7 @@ impl Default for PushOptions {
             body: None,
             show_sender: true,
             badge: true,
+            force: false,
         }
     }
 }

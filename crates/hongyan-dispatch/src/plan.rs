@@ -152,6 +152,9 @@ fn push_way(s: &Situation<'_>, device: &Device) -> Decision {
     if m.notification.is_some() && !device.permission.shows() {
         return Decision::End(Reason::PermissionOff);
     }
+    if m.options.push.force {
+        return choose(s, device).unwrap_or_else(Decision::End);
+    }
     if s.user
         .is_some_and(|u| u.preferences.muted_classes.contains(&m.class))
     {

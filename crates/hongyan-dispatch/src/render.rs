@@ -57,3 +57,57 @@ pub fn too_long(cut: &[Truncation]) -> (Reason, String) {
     );
     (Reason::PayloadTooLarge, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use hongyan_core::draft::Draft;
+    use hongyan_core::message::{Notification, Options, Target};
+    use hongyan_core::{AppId, Class, MessageId, UserId};
+
+    use super::*;
+
+    fn shown(change: impl FnOnce(&mut Options)) -> (Option<String>, Option<String>, Option<u32>) {
+        let mut options = Options::default();
+        change(&mut options);
+        let draft = Draft {
+            to: Target::Users(vec![UserId::parse("u").unwrap()]),
+            class: Class::Im,
+            class_detail: None,
+            notification: Some(Notification {
+                title: "Li Lei".to_owned(),
+                body: "see you at eight".to_owned(),
+                badge: Some(3),
+                ..Notification::default()
+            }),
+            data: None,
+            options,
+        };
+        let app = AppId::parse("a").unwrap();
+        let message = draft.into_message(app, MessageId(uuid::Uuid::nil()), Timestamp(0));
+        let out = outbound(&Arc::new(message), None, Timestamp(0));
+        (out.title, out.body, out.badge)
+    }
+
+    #[test]
+    fn the_push_shows_what_its_switches_say() {
+        let text = |t: &str| Some(t.to_owned());
+        let body = || text("see you at eight");
+        assert_eq!(shown(|_| {}), (text("Li Lei"), body(), Some(3)));
+        assert_eq!(
+            shown(|o| o.push.show_sender = false),
+            (None, body(), Some(3))
+        );
+        assert_eq!(
+            shown(|o| o.push.badge = false),
+            (text("Li Lei"), body(), None)
+        );
+        let hidden = shown(|o| {
+            o.push.title = text("Chat");
+            o.push.body = text("You have a new message");
+        });
+        assert_eq!(
+            hidden,
+            (text("Chat"), text("You have a new message"), Some(3))
+        );
+    }
+}

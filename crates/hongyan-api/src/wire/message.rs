@@ -158,6 +158,9 @@ pub(crate) struct Push {
     pub(crate) show_sender: bool,
     /// Whether the push counts on the icon.
     pub(crate) badge: bool,
+    /// Whether it is pushed although the person muted its class or it is their quiet time: for a mention or a call. The
+    /// permission of the system is never overridden.
+    pub(crate) force: bool,
 }
 
 impl Default for Push {
@@ -168,6 +171,7 @@ impl Default for Push {
             body: None,
             show_sender: true,
             badge: true,
+            force: false,
         }
     }
 }
@@ -255,6 +259,7 @@ impl Message {
                     body: o.push.body,
                     show_sender: o.push.show_sender,
                     badge: o.push.badge,
+                    force: o.push.force,
                 },
                 channels: message::ChannelOptions {
                     order: o.channels.order,

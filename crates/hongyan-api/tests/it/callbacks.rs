@@ -26,7 +26,7 @@ async fn a_callback_needs_a_proof_and_is_answered_as_the_vendor_wants() {
 #[tokio::test]
 async fn quotas_are_set_with_a_credential_and_reported() {
     let w = world().await;
-    let path = "/v1/channels/fcm/credentials/default";
+    let path = "/v1/channels/apns/credentials/default";
     let limits = |quota: Value| json!({"config": {"key": "k"}, "limits": {"quota": quota}});
     let wrong = limits(json!({"per_day": 5, "reserved": 6}));
     w.call(Method::PUT, path, &w.server, wrong)

@@ -298,6 +298,18 @@ fn what_the_person_wants_is_kept() {
         w.online();
         w.preferences(noon_rest(Class::ALL.to_vec()));
     });
+    // A mention or a call comes through what the person set for this class, never through the system's switch.
+    check("push huawei", |w| {
+        w.message.options.push.force = true;
+        w.preferences(Preferences {
+            muted_classes: vec![Class::Marketing],
+            ..noon_rest(Class::ALL.to_vec())
+        });
+    });
+    check("end permission_off", |w| {
+        w.message.options.push.force = true;
+        w.device().permission = Permission::Denied;
+    });
 }
 
 #[test]

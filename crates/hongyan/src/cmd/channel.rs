@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
+use hongyan_client::Admin;
 use serde_json::{Value, json};
 
-use super::output::{Column, cell, harmless};
+use super::output::{Column, Form, cell, harmless};
 use super::remote::{Reach, Remote, Usage, block_on, put, put_pairs, read_json, told};
 
 const COLUMNS: &[Column] = &[
@@ -16,6 +17,12 @@ const COLUMNS: &[Column] = &[
     ("RATE/S", "limits.rate_per_s"),
     ("CONFIG", "config"),
     ("UPDATED", "updated_at"),
+];
+const CHECK_COLUMNS: &[Column] = &[
+    ("CHANNEL", "channel"),
+    ("NAME", "name"),
+    ("RESULT", "result"),
+    ("DETAIL", "detail"),
 ];
 /// Longest file that a credential's field is read from, in bytes: keys and certificates are far shorter.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
@@ -75,11 +82,23 @@ enum Command {
         /// Tries of one delivery
         #[arg(long, value_name = "N")]
         attempts: Option<u16>,
+        /// Pushes in one of the vendor's days
+        #[arg(long, value_name = "N")]
+        per_day: Option<u32>,
+        /// Of these, how many are kept for im and transaction
+        #[arg(long, value_name = "N")]
+        reserved: Option<u32>,
+        /// Pushes of marketing and subscription in a day
+        #[arg(long, value_name = "N")]
+        marketing_per_day: Option<u32>,
+        /// Pushes of marketing to one device in a day
+        #[arg(long, value_name = "N")]
+        marketing_per_device: Option<u32>,
     },
-    /// Prove a credential with its vendor
+    /// Prove a credential with its vendor, or all of them
     Check {
-        /// The channel
-        channel: String,
+        /// The channel; all credentials of all channels when left out
+        channel: Option<String>,
         /// The credential
         #[arg(default_value = "default")]
         name: String,
@@ -125,6 +144,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 rate,
                 concurrency,
                 attempts,
+                per_day,
+                reserved,
+                marketing_per_day,
+                marketing_per_device,
             } => {
                 let mut body = json!({ "config": config(file, &set, &secret_file)? });
                 if let Some(endpoint) = endpoint {
@@ -134,6 +157,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                     ("limits.rate_per_s", rate),
                     ("limits.concurrency", concurrency),
                     ("limits.attempts", attempts.map(u32::from)),
+                    ("limits.quota.per_day", per_day),
+                    ("limits.quota.reserved", reserved),
+                    ("limits.quota.marketing_per_day", marketing_per_day),
+                    ("limits.quota.marketing_per_device", marketing_per_device),
                 ];
                 for (path, value) in limits {
                     if let Some(value) = value {
@@ -150,7 +177,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 );
                 form.done(&answer, &words)?;
             }
-            Command::Check { channel, name } => {
+            Command::Check { channel: None, .. } => check_all(&admin, form).await?,
+            Command::Check {
+                channel: Some(channel),
+                name,
+            } => {
                 let answer = admin
                     .check_credential(&channel, &name)
                     .await
@@ -173,6 +204,42 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// Proves every credential, one line for each; fails when one does not hold.
+async fn check_all(admin: &Admin, form: Form) -> anyhow::Result<()> {
+    let list = admin
+        .raw(http::Method::GET, "/v1/credentials", None)
+        .await
+        .map_err(told)?;
+    let items = list.get("items").and_then(Value::as_array);
+    let mut rows = Vec::new();
+    for item in items.into_iter().flatten() {
+        let (channel, name) = (cell(item, "channel"), cell(item, "name"));
+        let answer = match admin.check_credential(&channel, &name).await {
+            Ok(answer) => answer,
+            Err(error) => json!({"ok": false, "detail": told(error).to_string()}),
+        };
+        let ok = answer.get("ok") == Some(&Value::Bool(true));
+        rows.push(json!({
+            "channel": channel, "name": name, "ok": ok, "result": if ok { "ok" } else { "FAILS" },
+            "detail": cell(&answer, "detail"),
+        }));
+    }
+    let failed = rows.iter().filter(|r| r["ok"] == false).count();
+    let count = rows.len();
+    let list = json!({ "items": rows });
+    form.list(
+        &list,
+        CHECK_COLUMNS,
+        "no credentials; set one with `hongyan channel set`",
+    )?;
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} of {} credentials do not hold; the lines above say why",
+        count
+    );
+    Ok(())
 }
 
 fn config(file: Option<PathBuf>, set: &[String], files: &[String]) -> anyhow::Result<Value> {

@@ -43,6 +43,8 @@ enum Kind {
     Funnel,
     /// How the channels fare
     Channels,
+    /// What is left of the credentials' daily quotas
+    Quota,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -61,14 +63,51 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let report = match args.report {
             Kind::Funnel => admin.funnel(&filters).await,
             Kind::Channels => admin.channels_report(&filters).await,
+            Kind::Quota => admin.quota_report(&[]).await,
         }
         .map_err(told)?;
         match form {
+            Form::Text if matches!(args.report, Kind::Quota) => show_quotas(&report)?,
             Form::Text => show(&report)?,
             Form::Json => form.thing(&report)?,
         }
         Ok(())
     })
+}
+
+/// One row for each credential.
+fn show_quotas(report: &Value) -> std::io::Result<()> {
+    let rows = report.get("credentials").and_then(Value::as_array);
+    let rows: Vec<Value> = rows
+        .into_iter()
+        .flatten()
+        .map(|row| {
+            let used = row.get("used").and_then(Value::as_object);
+            let sum: u64 = used
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, n)| n.as_u64())
+                .sum();
+            let mut row = row.clone();
+            row["sum"] = sum.into();
+            row
+        })
+        .collect();
+    if rows.is_empty() {
+        return output::line("no credential has a daily quota; set one in its limits");
+    }
+    let columns = [
+        ("CHANNEL", "channel"),
+        ("CREDENTIAL", "credential"),
+        ("USED", "sum"),
+        ("OF", "per_day"),
+        ("MARKETING", "marketing_per_day"),
+        ("RESERVED", "reserved"),
+        ("RUNS OUT", "runs_out_at"),
+        ("CLOSED UNTIL", "closed_until"),
+        ("RESETS", "resets_at"),
+    ];
+    output::print(&output::table(&rows, &columns))
 }
 
 /// The days, the parts as one row each, then the sums.
