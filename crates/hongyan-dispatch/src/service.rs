@@ -12,6 +12,7 @@ use crate::credentials::{Credentials, Sealer};
 use crate::explain::Explainer;
 use crate::feedback::{self, Feedback, Signals};
 use crate::gate::Gate;
+use crate::hygiene::Hygiene;
 use crate::intake::Intake;
 use crate::lane::Lanes;
 use crate::quota::Quotas;
@@ -141,6 +142,15 @@ impl Dispatch {
             credentials: self.credentials.clone(),
             feedback: self.feedback.clone(),
             learned: self.learned.clone(),
+        }
+    }
+
+    /// Asks vendors about tokens that nobody heard of for long.
+    #[must_use]
+    pub fn hygiene(&self) -> Hygiene {
+        Hygiene {
+            ports: self.ports.clone(),
+            credentials: self.credentials.clone(),
         }
     }
 

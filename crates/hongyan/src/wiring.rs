@@ -183,6 +183,10 @@ impl Node {
         tasks.spawn("receipts", async move {
             receipts.run_polls(polls_stop.into_receiver()).await;
         });
+        let (hygiene, sweep_stop) = (dispatch.hygiene(), router_stop.clone());
+        tasks.spawn("token hygiene", async move {
+            hygiene.run(sweep_stop.into_receiver()).await;
+        });
         let (room, stop) = (dispatch.clone(), router_stop.clone());
         tasks.spawn_essential("router", router_stop, async move {
             room.run_router(stop.into_receiver()).await;

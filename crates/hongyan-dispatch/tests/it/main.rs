@@ -8,6 +8,7 @@
 mod deliveries;
 mod explain;
 mod hands;
+mod hygiene;
 mod lanes;
 mod lint;
 mod quotas;

@@ -236,6 +236,19 @@ impl Channel for FakeVendor {
         }))
     }
 
+    /// Tokens with `stale` in them are dead.
+    async fn probe(&self, tokens: &[Secret], _deadline: Duration) -> Option<Vec<Verdict>> {
+        let verdict = |token: &Secret| match token.expose_str() {
+            Some(text) if text.contains("stale") => Verdict::TokenDead {
+                reason: Reason::TokenInvalid,
+                detail: "unknown".to_owned(),
+                since: None,
+            },
+            _ => Verdict::Accepted { vendor_id: None },
+        };
+        Some(tokens.iter().map(verdict).collect())
+    }
+
     async fn poll(&self, _deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {
         Ok(std::mem::take(&mut self.lock().news))
     }
