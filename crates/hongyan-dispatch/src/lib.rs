@@ -14,6 +14,7 @@ pub mod credentials;
 pub mod explain;
 pub mod feedback;
 pub mod gate;
+mod ids;
 pub mod intake;
 pub mod lane;
 pub mod plan;

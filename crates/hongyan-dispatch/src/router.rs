@@ -11,7 +11,9 @@ use hongyan_core::delivery::{Delivery, Input, Next};
 use hongyan_core::limits::{BROADCAST_PAGE_LEN, IN_FLIGHT_MAX, LEASE, LEASE_LEN_MAX};
 use hongyan_core::message::{Audience, DeliveryMode, DeviceChoice};
 use hongyan_core::port::{CommitError, Hint, Job, JobId, JobKind, Owner, WriteSet};
-use hongyan_core::{AppId, Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp};
+use hongyan_core::{
+    AppId, Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp, UserId,
+};
 
 use crate::choice::Learned;
 use crate::credentials::Credentials;
@@ -231,7 +233,7 @@ impl Router {
         let facts = situation::app_facts(ports, &self.learned, app).await?;
         let messages =
             situation::messages(ports, app, jobs.iter().map(|j| j.message).collect()).await?;
-        let candidates = self.candidates(app, jobs, &messages).await?;
+        let mut candidates = self.candidates(app, jobs, &messages).await?;
         let keys: Vec<_> = jobs
             .iter()
             .zip(&candidates)
@@ -262,13 +264,24 @@ impl Router {
             built_in_order: self.credentials.built_in_order(),
             now,
         };
+        for (job, found) in jobs.iter().zip(&mut candidates) {
+            if let Some((message, _)) = messages.get(&job.message)
+                && message.options.devices == DeviceChoice::Latest
+                && job.is_to_user()
+            {
+                found.keep_latest(&read);
+            }
+        }
+        let newest = Newest::of(jobs, &messages, &candidates);
         let mut legs = Vec::with_capacity(jobs.len());
         for (job, found) in jobs.iter().zip(candidates) {
             let mut leg = Leg::default();
             match messages.get(&job.message) {
                 Some((message, recalled)) => {
-                    self.plan_job(job, message, *recalled, found, &mut known, &read, &mut leg)
-                        .await?;
+                    let plan = self.plan_job(
+                        job, message, *recalled, found, &mut known, &newest, &read, &mut leg,
+                    );
+                    plan.await?;
                 }
                 // The body has left the store: its time is over.
                 None => forgotten(job, &mut known, now, &mut leg),
@@ -374,24 +387,17 @@ impl Router {
         job: &Job,
         message: &Arc<Message>,
         recalled: Option<Timestamp>,
-        mut found: Found,
+        found: Found,
         known: &mut HashMap<(hongyan_core::MessageId, DeviceId), Delivery>,
+        newest: &Newest,
         read: &Read<'_>,
         leg: &mut Leg,
     ) -> Result<(), StoreError> {
-        let to_user = matches!(
-            job.kind,
-            JobKind::Route {
-                owner: Owner::User(_)
-            }
-        );
+        let to_user = job.is_to_user();
         match &job.kind {
             JobKind::Deliver { .. } => {}
             JobKind::Route { owner } => {
                 leg.set.jobs_done.push(job.id());
-                if to_user && message.options.devices == DeviceChoice::Latest {
-                    found.keep_latest(read);
-                }
                 if intake::appended_by_router(message) && recalled.is_none() {
                     append(message, owner, &found, leg);
                 }
@@ -467,7 +473,13 @@ impl Router {
                         situation::write(&mut leg.set, &delivery, None, vec![step], read.now);
                         continue;
                     }
-                    self.collapse_older(&delivery, read.now, leg).await?;
+                    let newer = newest.is_after(&delivery, message)
+                        || self.collapse(&delivery, message, read.now, leg).await?;
+                    if newer {
+                        let step = delivery.apply(Input::End(Reason::Collapsed), read.now);
+                        situation::write(&mut leg.set, &delivery, None, vec![step], read.now);
+                        continue;
+                    }
                     self.plan_delivery(
                         &mut delivery,
                         None,
@@ -531,40 +543,86 @@ impl Router {
         situation::write(&mut leg.set, delivery, expected, steps, read.now);
     }
 
-    /// Ends the undelivered older deliveries to this device with the same collapse key.
-    async fn collapse_older(
+    /// Ends the undelivered older deliveries to this device with the same collapse key. Answers whether there is a newer
+    /// one already, to which this delivery has to give way.
+    async fn collapse(
         &self,
-        newer: &Delivery,
+        planned: &Delivery,
+        message: &Message,
         now: Timestamp,
         leg: &mut Leg,
-    ) -> Result<(), StoreError> {
-        let Some(key) = &newer.collapse_key else {
-            return Ok(());
+    ) -> Result<bool, StoreError> {
+        let Some(key) = &planned.collapse_key else {
+            return Ok(false);
         };
         let ledger = &self.ports.ledger;
-        let mut older = ledger
-            .open_with_collapse_key(&newer.app, &newer.device, key)
+        let mut others = ledger
+            .open_with_collapse_key(&planned.app, &planned.device, key)
             .await?;
-        older.retain(|id| *id < newer.message);
-        let keys: Vec<_> = older
+        others.retain(|id| *id != planned.message);
+        if others.is_empty() {
+            return Ok(false);
+        }
+        let bodies: Vec<_> = others.iter().map(|m| (planned.app.clone(), *m)).collect();
+        let bodies = self.ports.inbox.messages(&bodies).await?;
+        let keys: Vec<_> = others
             .into_iter()
-            .map(|m| (m, newer.device.clone()))
+            .map(|m| (m, planned.device.clone()))
             .collect();
-        for mut delivery in ledger
-            .deliveries(&newer.app, &keys)
-            .await?
-            .into_iter()
-            .flatten()
-        {
+        let deliveries = ledger.deliveries(&planned.app, &keys).await?;
+        for (delivery, body) in deliveries.into_iter().zip(bodies) {
             // Only what is meant for the same person is replaced.
-            if delivery.user != newer.user {
+            let Some(mut delivery) = delivery.filter(|d| d.user == planned.user) else {
                 continue;
+            };
+            // What has no body any more is older than anything.
+            if body.is_some_and(|body| body.rank() > message.rank()) {
+                return Ok(true);
             }
             let expected = Some(delivery.version);
             let step = delivery.apply(Input::End(Reason::Collapsed), now);
             situation::write(&mut leg.set, &delivery, expected, vec![step], now);
         }
-        Ok(())
+        Ok(false)
+    }
+}
+
+/// The newest message of each device and collapse key among those that are planned together: the others give way to it
+/// without ever having been with anybody.
+#[derive(Debug, Default)]
+struct Newest(HashMap<(DeviceId, Option<UserId>, String), (Timestamp, hongyan_core::MessageId)>);
+
+impl Newest {
+    fn of(jobs: &[Job], messages: &situation::Known, candidates: &[Found]) -> Self {
+        let mut newest = HashMap::new();
+        for (job, found) in jobs.iter().zip(candidates) {
+            let Some((message, _)) = messages.get(&job.message) else {
+                continue;
+            };
+            let Some(key) = &message.options.collapse_key else {
+                continue;
+            };
+            if matches!(job.kind, JobKind::Deliver { .. }) {
+                continue;
+            }
+            for device in found.devices.values() {
+                let user = device.user.clone().filter(|_| job.is_to_user());
+                let rank = message.rank();
+                let at = newest
+                    .entry((device.id.clone(), user, key.clone()))
+                    .or_insert(rank);
+                *at = rank.max(*at);
+            }
+        }
+        Self(newest)
+    }
+
+    fn is_after(&self, delivery: &Delivery, message: &Message) -> bool {
+        let Some(key) = &delivery.collapse_key else {
+            return false;
+        };
+        let of = (delivery.device.clone(), delivery.user.clone(), key.clone());
+        self.0.get(&of).is_some_and(|rank| *rank > message.rank())
     }
 }
 

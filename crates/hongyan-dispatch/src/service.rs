@@ -12,6 +12,7 @@ use crate::credentials::{Credentials, Sealer};
 use crate::explain::Explainer;
 use crate::feedback::{self, Feedback, Signals};
 use crate::gate::Gate;
+use crate::ids::Ids;
 use crate::intake::Intake;
 use crate::lane::Lanes;
 use crate::quota::Quotas;
@@ -58,6 +59,7 @@ pub struct Dispatch {
     in_flight: InFlight,
     learned: Learned,
     quotas: Quotas,
+    ids: Ids,
 }
 
 impl Dispatch {
@@ -91,13 +93,14 @@ impl Dispatch {
             in_flight: InFlight::default(),
             learned,
             quotas,
+            ids: Ids::default(),
         }
     }
 
     /// Takes messages in.
     #[must_use]
     pub fn intake(&self) -> Intake {
-        Intake::new(self.ports.clone())
+        Intake::new(self.ports.clone(), self.ids.clone())
     }
 
     /// Explains messages.

@@ -75,6 +75,17 @@ impl Job {
         })
     }
 
+    /// Whether it plans a message to a user, so that its deliveries are for that user alone.
+    #[must_use]
+    pub const fn is_to_user(&self) -> bool {
+        matches!(
+            self.kind,
+            JobKind::Route {
+                owner: Owner::User(_)
+            }
+        )
+    }
+
     /// The id of the job that every open delivery has.
     #[must_use]
     pub fn deliver_id(app: &AppId, message: MessageId, device: &DeviceId) -> JobId {

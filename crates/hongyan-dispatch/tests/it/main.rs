@@ -5,6 +5,7 @@
     reason = "a test that meets the unexpected has failed"
 )]
 
+mod collapse;
 mod deliveries;
 mod explain;
 mod hands;
