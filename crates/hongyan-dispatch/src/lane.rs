@@ -223,7 +223,7 @@ impl Lane {
             let capability = opened.vendor.capability();
             let fresh = pace
                 .as_ref()
-                .is_none_or(|(version, ..)| *version != opened.version);
+                .is_none_or(|(generation, ..)| *generation != opened.generation);
             if fresh {
                 let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
                 let batch_len = capability.batch_len_max.max(1) as u64;
@@ -234,7 +234,7 @@ impl Lane {
                     .unwrap_or(capability.concurrency)
                     .max(1);
                 pace = Some((
-                    opened.version,
+                    opened.generation,
                     Bucket::new(rate, self.inner.ports.clock.now()),
                     Arc::new(Semaphore::new(slots as usize)),
                 ));

@@ -29,5 +29,6 @@ pub mod router;
 mod service;
 mod shipment;
 mod situation;
+mod unreadable;
 
 pub use service::{Dispatch, Options, Ports};

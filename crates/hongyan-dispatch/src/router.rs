@@ -23,6 +23,7 @@ use crate::plan::plan;
 use crate::service::Ports;
 use crate::shipment::Shipment;
 use crate::situation::{self, Read};
+use crate::unreadable::{self, Lost};
 
 /// How long the router waits at most before it looks again by itself: a lost wake-up costs this much.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -147,6 +148,12 @@ impl Router {
                     }
                     return trouble.map_or(Ok(()), Err);
                 }
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    return match again.first() {
+                        Some(job) => self.unreadable(job, error).await,
+                        None => Ok(()),
+                    };
+                }
                 Err(error) => {
                     self.hand_back(again, &error).await;
                     return Err(error);
@@ -168,6 +175,11 @@ impl Router {
                 match result {
                     Ok(_) => self.hand_over(leg).await,
                     Err(CommitError::Stale) => again.push(job),
+                    Err(CommitError::Store(error @ StoreError::Corrupt { .. })) => {
+                        if let Err(error) = self.unreadable(&job, error).await {
+                            trouble = Some(error);
+                        }
+                    }
                     Err(CommitError::Store(error)) => {
                         failed.push(job);
                         trouble = Some(error);
@@ -189,11 +201,27 @@ impl Router {
         Err(error)
     }
 
-    /// Gives leases back, so that the jobs need not wait for their end. What cannot be read waits for it all the same.
+    /// A job that meets a damaged record: it ends, or comes again with the end of its lease while the damage may still be
+    /// repaired.
+    async fn unreadable(&self, job: &Job, why: StoreError) -> Result<(), StoreError> {
+        let lost = Lost::of(job);
+        let device = match &job.kind {
+            JobKind::Deliver { device } => Some(device),
+            JobKind::Route { .. } | JobKind::Broadcast { .. } => None,
+        };
+        if unreadable::is_lost(&self.ports, &job.app, job.message, device).await {
+            return lost.bury(&self.ports, job.id(), &why).await;
+        }
+        tracing::error!(app = %job.app, message = %job.message, error = %why, "a damaged record holds a message up; it is tried again until the message expires");
+        Ok(())
+    }
+
+    /// Gives leases back, so that the jobs need not wait for their end.
     async fn hand_back(&self, jobs: Vec<Job>, why: &StoreError) {
-        if jobs.is_empty() || matches!(why, StoreError::Corrupt { .. }) {
+        if jobs.is_empty() {
             return;
         }
+        tracing::debug!(jobs = jobs.len(), error = %why, "jobs are given back");
         let due = self.ports.clock.now().plus(HAND_BACK);
         let set = WriteSet {
             jobs: jobs

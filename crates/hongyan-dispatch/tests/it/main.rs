@@ -13,5 +13,7 @@ mod lanes;
 mod lint;
 mod quotas;
 mod receipts;
+mod store_trouble;
+mod troubled;
 mod windows;
 mod world;

@@ -19,6 +19,8 @@ use hongyan_dispatch::{Dispatch, Ports};
 use hongyan_embedded::Embedded;
 use hongyan_testkit::fake::{FakePresence, FakeVendor, ManualClock, SeededDice};
 
+use crate::troubled::Trouble;
+
 /// 2026-03-01 12:00 UTC.
 pub(crate) const NOON: Timestamp = Timestamp(1_772_366_400_000);
 /// How long anything may take before a test gives up.
@@ -50,6 +52,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) alpha: FakeVendor,
     pub(crate) beta: FakeVendor,
+    /// What goes wrong between dispatch and its engine.
+    pub(crate) trouble: Arc<Trouble>,
     stop: tokio::sync::watch::Sender<bool>,
     _engine: Embedded,
     _dir: tempfile::TempDir,
@@ -88,7 +92,9 @@ pub(crate) async fn world() -> World {
         clock: clock.clone(),
         dice: Arc::new(SeededDice::new(7)),
     };
-    let (feedback, signals) = Feedback::new(ports.registry.clone(), ports.clock.clone());
+    let trouble = Arc::new(Trouble::default());
+    let troubled = trouble.in_front_of(ports.clone());
+    let (feedback, signals) = Feedback::new(troubled.registry.clone(), ports.clock.clone());
     let vendors: Vec<Arc<dyn Vendor>> = vec![Arc::new(alpha.clone()), Arc::new(beta.clone())];
     let dispatch = Dispatch::new(
         hongyan_dispatch::Options {
@@ -97,7 +103,7 @@ pub(crate) async fn world() -> World {
             feedback,
             public_url: Some("https://push.example".to_owned()),
         },
-        ports.clone(),
+        troubled,
     );
     let app = AppId::parse("demo").unwrap();
     let record = App {
@@ -133,6 +139,7 @@ pub(crate) async fn world() -> World {
         clock,
         alpha,
         beta,
+        trouble,
         stop,
         _engine: engine,
         _dir: dir,
