@@ -68,6 +68,8 @@ pub(crate) struct Router {
     pub(crate) credentials: Credentials,
     pub(crate) lanes: Lanes,
     pub(crate) in_flight: InFlight,
+    /// Leased jobs that could not be planned and not be given back: at most one batch.
+    pub(crate) owed: Arc<Mutex<Vec<Job>>>,
 }
 
 /// What a planned job leads to once it is committed.
@@ -112,6 +114,7 @@ impl Router {
 
     /// Leases and plans one batch; answers how many jobs it took. One app's trouble does not keep the others waiting.
     async fn turn(&self) -> Result<usize, StoreError> {
+        self.pay_back().await?;
         let now = self.ports.clock.now();
         let jobs = self
             .ports
@@ -216,27 +219,44 @@ impl Router {
         Ok(())
     }
 
-    /// Gives leases back, so that the jobs need not wait for their end.
+    /// Gives leases back, so that the jobs need not wait for their end. While the store does not even take that, they are
+    /// owed, and nothing more is leased.
     async fn hand_back(&self, jobs: Vec<Job>, why: &StoreError) {
-        if jobs.is_empty() {
-            return;
-        }
         tracing::debug!(jobs = jobs.len(), error = %why, "jobs are given back");
+        self.owed().extend(jobs);
+        if let Err(error) = self.pay_back().await {
+            tracing::debug!(%error, "leases could not be given back yet");
+        }
+    }
+
+    async fn pay_back(&self) -> Result<(), StoreError> {
+        let jobs = self.owed().clone();
+        if jobs.is_empty() {
+            return Ok(());
+        }
         let due = self.ports.clock.now().plus(HAND_BACK);
+        let back = |job| Job {
+            due,
+            leased: false,
+            ..job
+        };
         let set = WriteSet {
-            jobs: jobs
-                .into_iter()
-                .map(|job| Job {
-                    due,
-                    leased: false,
-                    ..job
-                })
-                .collect(),
+            jobs: jobs.into_iter().map(back).collect(),
             ..WriteSet::default()
         };
-        if let Some(Err(error)) = self.ports.commit.commit(vec![set]).await.pop() {
-            tracing::debug!(%error, "leases could not be given back; they end by themselves");
+        match self.ports.commit.commit(vec![set]).await.pop() {
+            // A damaged record among them: their leases end by themselves.
+            Some(Ok(_) | Err(CommitError::Store(StoreError::Corrupt { .. }))) => {
+                self.owed().clear();
+                Ok(())
+            }
+            Some(Err(CommitError::Store(error))) => Err(error),
+            _ => Err(StoreError::Conflict { entity: "job" }),
         }
+    }
+
+    fn owed(&self) -> std::sync::MutexGuard<'_, Vec<Job>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn hand_over(&self, leg: Leg) {

@@ -173,6 +173,7 @@ impl Dispatch {
             credentials: self.credentials.clone(),
             lanes: self.lanes.clone(),
             in_flight: self.in_flight.clone(),
+            owed: Arc::default(),
         };
         router.run(stop).await;
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hongyan_core::message::Target;
+use hongyan_core::port::Clock;
 use hongyan_core::{Reason, Stage};
 
 use crate::world::{channel, to, to_users, user, world};
@@ -95,7 +96,7 @@ async fn what_the_store_refused_is_planned_when_it_is_back() {
         w.device(&id, Some(&holder), &["alpha"]).await;
     }
     for call in ["devices_of", "deliveries", "commit", "lease"] {
-        let begin = w.trouble.calls(call);
+        let (begin, noted) = (w.trouble.calls(call), w.clock.now());
         let mut ids = Vec::new();
         // Intake shares the commit with the router: what it has accepted is what counts.
         for i in 0..20 {
@@ -108,10 +109,12 @@ async fn what_the_store_refused_is_planned_when_it_is_back() {
             }
         }
         let settled = |id| {
-            let w = &w;
+            let (w, noted) = (&w, noted);
             async move {
-                // What was handed back comes again after a second of the clock.
-                w.pass(Duration::from_millis(100));
+                // What was handed back comes again after a second of the clock. Its lease would end after a minute.
+                if w.clock.now().since(noted) < Duration::from_secs(30) {
+                    w.pass(Duration::from_millis(50));
+                }
                 let events = w.events(id).await;
                 events.iter().find(|e| e.r#final).and_then(|e| e.reason)
             }

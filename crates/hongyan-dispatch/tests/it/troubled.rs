@@ -42,7 +42,7 @@ impl Held {
     /// Resolves when somebody made the call.
     pub(crate) async fn reached(&self) {
         let wait = tokio::time::timeout(std::time::Duration::from_secs(20), self.reached.acquire());
-        wait.await.expect("the call is made").unwrap().forget();
+        wait.await.unwrap().unwrap().forget();
     }
     /// Lets it and all later ones go on.
     pub(crate) fn go_on(&self) {

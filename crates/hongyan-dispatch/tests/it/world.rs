@@ -173,6 +173,25 @@ impl World {
         holder: Option<&str>,
         channels: &[&str],
     ) -> DeviceId {
+        let record = self.record(id, channels);
+        self.ports.registry.put_device(record, None).await.unwrap();
+        if let Some(holder) = holder {
+            self.dispatch
+                .bindings()
+                .login(&self.app, &device(id), &user(holder))
+                .await
+                .unwrap();
+        }
+        device(id)
+    }
+
+    /// Many devices that nobody holds.
+    pub(crate) async fn import(&self, ids: &[String], channels: &[&str]) {
+        let records = ids.iter().map(|id| self.record(id, channels)).collect();
+        self.ports.registry.import_devices(records).await.unwrap();
+    }
+
+    fn record(&self, id: &str, channels: &[&str]) -> Device {
         let token = |name: &&str| Token {
             channel: channel(name),
             token: format!("{name}-{id}"),
@@ -185,7 +204,7 @@ impl World {
         for (slot, byte) in secret_hash.iter_mut().zip(id.bytes()) {
             *slot = byte;
         }
-        let record = Device {
+        Device {
             app: self.app.clone(),
             id: device(id),
             package: None,
@@ -204,16 +223,7 @@ impl World {
             created_at: self.clock.now(),
             last_seen: self.clock.now(),
             version: 1,
-        };
-        self.ports.registry.put_device(record, None).await.unwrap();
-        if let Some(holder) = holder {
-            self.dispatch
-                .bindings()
-                .login(&self.app, &device(id), &user(holder))
-                .await
-                .unwrap();
         }
-        device(id)
     }
 
     pub(crate) async fn send(&self, draft: Draft) -> MessageId {

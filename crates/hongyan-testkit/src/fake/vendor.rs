@@ -45,6 +45,7 @@ struct State {
     calls: usize,
     news: Vec<Receipt>,
     downgrades: Option<String>,
+    panics: usize,
 }
 
 impl FakeVendor {
@@ -85,6 +86,11 @@ impl FakeVendor {
     /// Every recipient gets this verdict until told otherwise.
     pub fn always(&self, verdict: Option<Verdict>) {
         self.lock().always = verdict;
+    }
+
+    /// The next calls panic, as a channel with a fault would.
+    pub fn panic_next(&self, calls: usize) {
+        self.lock().panics = calls;
     }
 
     /// Everything that was sent, in order.
@@ -162,11 +168,17 @@ impl Channel for FakeVendor {
         })
     }
 
+    #[allow(clippy::panic, reason = "a test asked for it")]
     async fn send(&self, batch: &Batch, _deadline: Duration) -> Vec<Verdict> {
         let _permit = self.gate.acquire().await;
         let mut state = self.lock();
         let call = state.calls;
         state.calls += 1;
+        if state.panics > 0 {
+            state.panics -= 1;
+            drop(state);
+            panic!("as the test said");
+        }
         batch
             .recipients
             .iter()
