@@ -46,6 +46,8 @@ struct State {
     news: Vec<Receipt>,
     downgrades: Option<String>,
     panics: usize,
+    begun: usize,
+    withdrawn: Vec<(MessageId, DeviceId)>,
 }
 
 impl FakeVendor {
@@ -109,6 +111,18 @@ impl FakeVendor {
         self.lock().downgrades = Some(why.to_owned());
     }
 
+    /// Calls that have begun, whether or not they wait at the gate.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.lock().begun
+    }
+
+    /// Everything that was taken back, in order.
+    #[must_use]
+    pub fn withdrawn(&self) -> Vec<(MessageId, DeviceId)> {
+        self.lock().withdrawn.clone()
+    }
+
     /// Where calls wait.
     #[must_use]
     pub fn gate(&self) -> Arc<Semaphore> {
@@ -170,6 +184,7 @@ impl Channel for FakeVendor {
 
     #[allow(clippy::panic, reason = "a test asked for it")]
     async fn send(&self, batch: &Batch, _deadline: Duration) -> Vec<Verdict> {
+        self.lock().begun += 1;
         let _permit = self.gate.acquire().await;
         let mut state = self.lock();
         let call = state.calls;
@@ -205,10 +220,12 @@ impl Channel for FakeVendor {
 
     async fn recall(
         &self,
-        _message: &Message,
+        message: &Message,
         recipients: &[Recipient],
         _deadline: Duration,
     ) -> Option<Vec<Verdict>> {
+        let devices = recipients.iter().map(|r| (message.id, r.device.clone()));
+        self.lock().withdrawn.extend(devices);
         Some(vec![
             Verdict::Accepted { vendor_id: None };
             recipients.len()
