@@ -145,7 +145,8 @@ pub trait Work: Send + Sync + std::fmt::Debug {
     /// When the next job is due, if there is one (leased ones count with the end of their lease).
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Open jobs of a message, at most `limit`: for recall and status.
+    /// Open jobs of a message, at most `limit`, those that still look for devices before those that deliver: for recall
+    /// and status.
     async fn of_message(
         &self,
         app: &AppId,
