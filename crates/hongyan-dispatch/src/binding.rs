@@ -117,19 +117,26 @@ impl Bindings {
             .pop()
             .unwrap_or_default();
         let mut unbound = Vec::with_capacity(devices.len());
+        let mut trouble = None;
         for device in devices {
             match self.rebind(app, &device.id, Change::Leave(user)).await {
                 Ok(bound) => unbound.push(bound),
                 Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => trouble = Some(error),
             }
         }
-        let known = registry.delete_user(app, user).await?;
+        let known = match trouble {
+            Some(error) => Err(error),
+            None => registry.delete_user(app, user).await,
+        };
         drop(turn);
+        // Those that were unbound are, whatever became of the rest.
+        let mut ended = Ok(());
         for bound in unbound {
-            self.end_former(app, bound).await?;
+            ended = ended.and(self.end_former(app, bound).await);
         }
-        Ok(known)
+        let known = known?;
+        ended.map(|()| known)
     }
 
     async fn bind(
@@ -148,19 +155,20 @@ impl Bindings {
         id: &DeviceId,
         user: Option<&UserId>,
     ) -> Result<Device, StoreError> {
-        let bound = match user {
+        let (bound, remembered) = match user {
             Some(user) => {
                 let turn = self.gate.user_turn(app, user).await;
                 let bound = self.rebind(app, id, Change::To(Some(user))).await?;
-                self.remember_user(app, user).await?;
+                let remembered = self.remember_user(app, user).await;
                 drop(turn);
-                bound
+                (bound, remembered)
             }
-            None => self.rebind(app, id, Change::To(None)).await?,
+            None => (self.rebind(app, id, Change::To(None)).await?, Ok(())),
         };
         let device = bound.device.clone();
+        // The binding stands, whatever became of the user's record.
         self.end_former(app, bound).await?;
-        Ok(device)
+        remembered.map(|()| device)
     }
 
     /// Makes a binding durable and tells the session, in the device's turn.

@@ -407,7 +407,7 @@ impl Router {
                 let ids = registry
                     .subscribers(&message.app, &topic, after, BROADCAST_PAGE_LEN)
                     .await?;
-                let devices = registry.devices(&message.app, &ids).await?;
+                let devices = self.sound_devices(&message.app, &ids).await?;
                 Ok(Found {
                     devices: devices
                         .into_iter()
@@ -424,6 +424,32 @@ impl Router {
             )),
             None => Ok(Found::default()),
         }
+    }
+
+    /// Devices in the order of the ids; one whose record is damaged counts as none, so that the rest of a page is served.
+    async fn sound_devices(
+        &self,
+        app: &AppId,
+        ids: &[DeviceId],
+    ) -> Result<Vec<Option<Device>>, StoreError> {
+        let registry = &self.ports.registry;
+        match registry.devices(app, ids).await {
+            Err(StoreError::Corrupt { .. }) => {}
+            read => return read,
+        }
+        let mut sound = Vec::with_capacity(ids.len());
+        for id in ids {
+            match registry.devices(app, std::slice::from_ref(id)).await {
+                Ok(mut one) => sound.push(one.pop().flatten()),
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%app, device = %id, %error, "a subscriber's record is damaged; it gets nothing");
+                    metrics::counter!("hongyan_dispatch_unreadable_total").increment(1);
+                    sound.push(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sound)
     }
 
     #[allow(

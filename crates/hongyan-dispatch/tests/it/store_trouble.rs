@@ -258,3 +258,40 @@ async fn a_credential_that_is_written_again_is_not_the_one_from_before() {
     let again = credentials.open(&w.app, &alpha, &name).await.unwrap();
     assert_eq!(again.generation, second.generation, "opened once");
 }
+
+#[tokio::test]
+async fn a_damaged_subscriber_does_not_keep_a_topic_from_the_others() {
+    let w = world().await;
+    let news = hongyan_core::Topic::parse("news").unwrap();
+    let mut subscribers = Vec::new();
+    for i in 0..5 {
+        subscribers.push(w.device(&format!("d{i}"), None, &["alpha"]).await);
+    }
+    let registry = &w.ports.registry;
+    registry
+        .subscribe(&w.app, &news, &subscribers)
+        .await
+        .unwrap();
+    w.trouble.damage_device(&subscribers[2]);
+    let id = w.send(to(Target::Topic(news))).await;
+    let outcomes = w.outcomes(id, 5).await;
+    let reached = |(_, reason): &&(String, Reason)| *reason == Reason::AcceptedByVendor;
+    assert_eq!(outcomes.iter().filter(reached).count(), 4, "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn a_login_ends_what_its_former_user_waited_for_though_the_user_is_not_remembered() {
+    let w = world().await;
+    let d = w.device("d1", Some("a"), &["alpha"]).await;
+    w.presence.connect(&w.app, &d);
+    let id = w.send(to_users(&["a"])).await;
+    w.sees(id, "sent_online").await;
+    w.trouble.fail("put_user", 1);
+    let bindings = w.dispatch.bindings();
+    let refused = bindings.login(&w.app, &d, &user("b")).await;
+    assert!(refused.is_err(), "the caller tries again");
+    assert_eq!(w.outcome(id).await, Reason::UserLoggedOut);
+    bindings.login(&w.app, &d, &user("b")).await.unwrap();
+    let known = w.ports.registry.users(&w.app, &[user("b")]).await.unwrap();
+    assert!(known[0].is_some());
+}

@@ -29,6 +29,7 @@ struct State {
     failing: HashMap<&'static str, usize>,
     calls: HashMap<&'static str, usize>,
     damaged: HashSet<MessageId>,
+    damaged_devices: HashSet<DeviceId>,
 }
 
 /// A call that waits.
@@ -78,6 +79,11 @@ impl Trouble {
     /// The deliveries of this message cannot be read.
     pub(crate) fn damage(&self, message: MessageId) {
         self.lock().damaged.insert(message);
+    }
+
+    /// The record of this device cannot be read.
+    pub(crate) fn damage_device(&self, device: &DeviceId) {
+        self.lock().damaged_devices.insert(device.clone());
     }
 
     /// How often the method was called.
@@ -246,6 +252,15 @@ impl Registry for Troubled<dyn Registry> {
         ids: &[DeviceId],
     ) -> Result<Vec<Option<Device>>, StoreError> {
         self.1.at("devices").await?;
+        if ids
+            .iter()
+            .any(|id| self.1.lock().damaged_devices.contains(id))
+        {
+            return Err(StoreError::Corrupt {
+                entity: "device",
+                source: "as the test said".into(),
+            });
+        }
         self.0.devices(app, ids).await
     }
     async fn devices_of(
