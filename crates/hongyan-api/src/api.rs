@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 use hongyan_core::app::{App, Key};
-use hongyan_core::port::{Clock, Dice, Inbox, Ledger, Presence, Registry};
-use hongyan_core::{AppId, Device, DeviceId, Timestamp};
+use hongyan_core::port::{Clock, Dice, Inbox, Ledger, Presence, Registry, Work};
+use hongyan_core::{AppId, ChannelId, Device, DeviceId, Timestamp};
 
 use crate::limiter::Limiter;
 use crate::options::{
@@ -36,6 +36,7 @@ impl<F: Fn() -> String + Send + Sync> MetricsText for F {
 pub struct Ports {
     pub registry: Arc<dyn Registry>,
     pub inbox: Arc<dyn Inbox>,
+    pub work: Arc<dyn Work>,
     pub ledger: Arc<dyn Ledger>,
     pub presence: Arc<dyn Presence>,
     pub clock: Arc<dyn Clock>,
@@ -43,6 +44,8 @@ pub struct Ports {
     pub services: Arc<dyn Services>,
     pub connect: Arc<dyn Connect>,
     pub metrics: Arc<dyn MetricsText>,
+    /// The channels that are built in, in their usual order.
+    pub channels: Vec<ChannelId>,
 }
 
 impl std::fmt::Debug for Ports {

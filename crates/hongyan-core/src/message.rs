@@ -52,6 +52,22 @@ impl Message {
     pub fn is_scheduled(&self) -> bool {
         self.options.send_at.is_some_and(|at| at > self.accepted_at)
     }
+
+    /// Where it stands among messages: of those with the same collapse key the highest is the newest. A scheduled
+    /// message is as new as its time.
+    #[must_use]
+    pub fn rank(&self) -> (Timestamp, MessageId) {
+        let due = self.options.send_at.unwrap_or(self.accepted_at);
+        (due.max(self.accepted_at), self.id)
+    }
+
+    /// What messages must share to take each other's place: the collapse key, and whether they are for a person or for
+    /// whoever holds the device. `None` when it stands for itself.
+    #[must_use]
+    pub fn collapses_with(&self) -> Option<(&str, bool)> {
+        let key = self.options.collapse_key.as_deref()?;
+        Some((key, matches!(self.to, Target::Users(_))))
+    }
 }
 
 /// For whom a message is.

@@ -105,6 +105,8 @@ reasons! {
     ClassNotGranted = "class_not_granted",
     /// The channel took it, but no receipt came within the time that the message allows.
     ReceiptTimeout = "receipt_timeout",
+    /// What was stored of it is damaged and cannot be read.
+    RecordUnreadable = "record_unreadable",
 }
 
 impl std::fmt::Display for Reason {

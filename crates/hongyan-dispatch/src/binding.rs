@@ -8,6 +8,22 @@ use crate::feedback::{self, Feedback};
 use crate::gate::Gate;
 use crate::service::Ports;
 
+/// What is to become of a binding.
+#[derive(Debug, Clone, Copy)]
+enum Change<'a> {
+    /// The device is bound to this user, or to nobody.
+    To(Option<&'a UserId>),
+    /// The device is bound to nobody, if this user still holds it.
+    Leave(&'a UserId),
+}
+
+/// A device as it is bound now, and whom it was bound to before a change.
+#[derive(Debug)]
+struct Bound {
+    device: Device,
+    former: Option<UserId>,
+}
+
 /// Changes bindings.
 #[derive(Debug, Clone)]
 pub struct Bindings {
@@ -29,7 +45,6 @@ impl Bindings {
         user: &UserId,
     ) -> Result<Device, StoreError> {
         let changed = self.bind(app, device, Some(user)).await?;
-        self.remember_user(app, user).await?;
         self.unbind_beyond_limit(app, device, user).await?;
         Ok(changed)
     }
@@ -83,25 +98,45 @@ impl Bindings {
         Ok(known)
     }
 
-    /// Forgets a user: their devices are unbound first.
+    /// Forgets a user: their devices are unbound first. A login of this user at the same moment comes before it, and is
+    /// undone, or after it, and begins anew.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn forget_user(&self, app: &AppId, user: &UserId) -> Result<bool, StoreError> {
-        let devices = self
-            .ports
-            .registry
+        let (this, app, user) = (self.clone(), app.clone(), user.clone());
+        to_the_end(async move { this.forget_user_now(&app, &user).await }).await
+    }
+
+    async fn forget_user_now(&self, app: &AppId, user: &UserId) -> Result<bool, StoreError> {
+        let registry = &self.ports.registry;
+        let turn = self.gate.user_turn(app, user).await;
+        let devices = registry
             .devices_of(app, std::slice::from_ref(user))
             .await?
             .pop()
             .unwrap_or_default();
+        let mut unbound = Vec::with_capacity(devices.len());
+        let mut trouble = None;
         for device in devices {
-            match self.logout(app, &device.id).await {
-                Ok(_) | Err(StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
+            match self.rebind(app, &device.id, Change::Leave(user)).await {
+                Ok(bound) => unbound.push(bound),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => trouble = Some(error),
             }
         }
-        self.ports.registry.delete_user(app, user).await
+        let known = match trouble {
+            Some(error) => Err(error),
+            None => registry.delete_user(app, user).await,
+        };
+        drop(turn);
+        // Those that were unbound are, whatever became of the rest.
+        let mut ended = Ok(());
+        for bound in unbound {
+            ended = ended.and(self.end_former(app, bound).await);
+        }
+        let known = known?;
+        ended.map(|()| known)
     }
 
     async fn bind(
@@ -120,33 +155,65 @@ impl Bindings {
         id: &DeviceId,
         user: Option<&UserId>,
     ) -> Result<Device, StoreError> {
+        let (bound, remembered) = match user {
+            Some(user) => {
+                let turn = self.gate.user_turn(app, user).await;
+                let bound = self.rebind(app, id, Change::To(Some(user))).await?;
+                let remembered = self.remember_user(app, user).await;
+                drop(turn);
+                (bound, remembered)
+            }
+            None => (self.rebind(app, id, Change::To(None)).await?, Ok(())),
+        };
+        let device = bound.device.clone();
+        // The binding stands, whatever became of the user's record.
+        self.end_former(app, bound).await?;
+        remembered.map(|()| device)
+    }
+
+    /// Makes a binding durable and tells the session, in the device's turn.
+    async fn rebind(
+        &self,
+        app: &AppId,
+        id: &DeviceId,
+        change: Change<'_>,
+    ) -> Result<Bound, StoreError> {
         let turn = self.gate.turn(app, id).await;
-        let (bound, former) = self.write_binding(app, id, user).await?;
+        let bound = self.write_binding(app, id, change).await?;
         // Also when the device was bound so before: an earlier change may have been cut off, or be under way.
-        self.ports.presence.rebind(app, id, user.cloned()).await;
+        self.ports
+            .presence
+            .rebind(app, id, bound.device.user.clone())
+            .await;
         drop(turn);
-        self.gate.wait_before(app, id, bound.binding).await;
-        if let Some(former) = former {
-            feedback::end_open(
-                &self.ports,
-                &self.feedback,
-                app,
-                id,
-                Some(&former),
-                Reason::UserLoggedOut,
-            )
-            .await?;
-        }
         Ok(bound)
     }
 
-    /// Makes the binding durable; answers the device as it is bound now, and whom it was bound to before a change.
+    /// Waits for what is under way to the former user, and ends what is open for them.
+    async fn end_former(&self, app: &AppId, bound: Bound) -> Result<(), StoreError> {
+        let (id, binding) = (&bound.device.id, bound.device.binding);
+        self.gate.wait_before(app, id, binding).await;
+        let Some(former) = &bound.former else {
+            return Ok(());
+        };
+        feedback::end_open(
+            &self.ports,
+            &self.feedback,
+            app,
+            id,
+            Some(former),
+            Reason::UserLoggedOut,
+        )
+        .await
+    }
+
+    /// Makes the binding durable.
     async fn write_binding(
         &self,
         app: &AppId,
         id: &DeviceId,
-        user: Option<&UserId>,
-    ) -> Result<(Device, Option<UserId>), StoreError> {
+        change: Change<'_>,
+    ) -> Result<Bound, StoreError> {
         for _ in 0..CONFLICT_RETRIES_MAX {
             let device = self
                 .ports
@@ -156,8 +223,16 @@ impl Bindings {
                 .pop()
                 .flatten()
                 .ok_or(StoreError::NotFound { entity: "device" })?;
+            let user = match change {
+                Change::To(user) => user,
+                Change::Leave(user) if device.user.as_ref() == Some(user) => None,
+                Change::Leave(_) => device.user.as_ref(),
+            };
             if device.user.as_ref() == user {
-                return Ok((device, None));
+                return Ok(Bound {
+                    device,
+                    former: None,
+                });
             }
             let former = device.user.clone();
             let version = device.version;
@@ -174,7 +249,12 @@ impl Bindings {
                 .put_device(changed.clone(), Some(version))
                 .await
             {
-                Ok(()) => return Ok((changed, former)),
+                Ok(()) => {
+                    return Ok(Bound {
+                        device: changed,
+                        former,
+                    });
+                }
                 Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -223,7 +303,14 @@ impl Bindings {
             .unwrap_or_default();
         devices.sort_by_key(|d| (d.id != *keep, std::cmp::Reverse(d.last_seen)));
         for device in devices.into_iter().skip(DEVICES_PER_USER_MAX) {
-            self.bind(app, &device.id, None).await?;
+            let (this, app, user) = (self.clone(), app.clone(), user.clone());
+            to_the_end(async move {
+                // Whoever took it over meanwhile keeps it.
+                let leave = Change::Leave(&user);
+                let bound = this.rebind(&app, &device.id, leave).await?;
+                this.end_former(&app, bound).await
+            })
+            .await?;
         }
         Ok(())
     }

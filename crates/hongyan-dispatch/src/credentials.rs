@@ -1,6 +1,7 @@
 //! Vendor credentials: sealed at rest, opened into channels.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -87,11 +88,20 @@ pub struct Credentials {
     registry: Arc<dyn Registry>,
     sealer: Arc<dyn Sealer>,
     clock: Arc<dyn Clock>,
-    open: Arc<Mutex<HashMap<Key, Opened>>>,
     public_url: Option<Arc<str>>,
+    open: Arc<Mutex<HashMap<Key, Kept>>>,
+    generations: Arc<AtomicU64>,
 }
 
-/// A channel, and which version of its credential it was opened from.
+/// A channel that is open, and the record it was opened from. The version alone does not tell a record from one that was
+/// deleted and written again.
+#[derive(Debug, Clone)]
+struct Kept {
+    opened: Opened,
+    from: Credential,
+}
+
+/// An opened channel.
 #[derive(Debug, Clone)]
 pub struct Opened {
     /// The channel.
@@ -100,11 +110,11 @@ pub struct Opened {
     pub vendor: Arc<dyn Vendor>,
     /// The lane's limits.
     pub limits: LaneLimits,
-    /// The credential's version.
-    pub version: u64,
     /// Whether the vendor granted only some classes (its credential shows `granted`), so that a message may go out as a
     /// lower one.
     pub limited: bool,
+    /// Grows with every opening in this process: another number is another credential, or a changed one.
+    pub generation: u64,
 }
 
 impl Credentials {
@@ -127,6 +137,7 @@ impl Credentials {
             clock,
             open: Arc::default(),
             public_url: public_url.map(|url| url.trim_end_matches('/').into()),
+            generations: Arc::default(),
         }
     }
 
@@ -249,16 +260,15 @@ impl Credentials {
             channel: channel.clone(),
             name: name.clone(),
         };
-        let stored = self
-            .registry
-            .credential(app, channel, name)
-            .await?
-            .ok_or_else(missing)?;
+        let Some(stored) = self.registry.credential(app, channel, name).await? else {
+            self.forget(app, channel, name);
+            return Err(missing());
+        };
         let key = (app.clone(), channel.clone(), name.clone());
-        if let Some(opened) = self.lock().get(&key)
-            && opened.version == stored.version
+        if let Some(kept) = self.lock().get(&key)
+            && kept.from == stored
         {
-            return Ok(opened.clone());
+            return Ok(kept.opened.clone());
         }
         let vendor = self
             .vendor(channel)
@@ -281,16 +291,20 @@ impl Credentials {
             })?,
             vendor: Arc::clone(vendor),
             limits: stored.limits,
-            version: stored.version,
             limited: stored.shown.contains_key("granted"),
+            generation: self.generations.fetch_add(1, Ordering::Relaxed),
+        };
+        let new = Kept {
+            opened,
+            from: stored,
         };
         let mut open = self.lock();
         // Two callers may have opened at once: all share the one that is kept.
-        let kept = open.entry(key).or_insert_with(|| opened.clone());
-        if kept.version != opened.version {
-            *kept = opened;
+        let kept = open.entry(key).or_insert_with(|| new.clone());
+        if kept.from != new.from {
+            *kept = new;
         }
-        Ok(kept.clone())
+        Ok(kept.opened.clone())
     }
 
     /// Forgets the channels of a deleted credential.
@@ -322,7 +336,7 @@ impl Credentials {
         )
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Opened>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Kept>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

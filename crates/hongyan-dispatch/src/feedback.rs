@@ -6,19 +6,25 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hongyan_core::delivery::{Delivery, Happened, Input, Next, State};
 use hongyan_core::limits::CONFLICT_RETRIES_MAX;
+use hongyan_core::message::Target;
 use hongyan_core::port::{CommitError, Job, JobId, SessionSink, WriteSet};
 use hongyan_core::session::{SessionEvent, SessionSaid};
-use hongyan_core::{AppId, DeviceId, MessageId, Reason, Stage, StoreError, Timestamp, UserId};
+use hongyan_core::{
+    AppId, Device, DeviceId, Message, MessageId, Reason, Stage, StoreError, Timestamp, UserId,
+};
 use tokio::sync::mpsc;
 
 use crate::router::InFlight;
 use crate::service::Ports;
 use crate::situation;
+use crate::unreadable::{self, Lost};
 
 /// Signals that may wait: sessions and lanes wait when it is full, which slows them and nobody else.
 const QUEUE_LEN_MAX: usize = 16_384;
 /// Signals applied in one write.
 const BATCH_LEN_MAX: usize = 1_024;
+/// Open deliveries of a device that are ended in one step.
+const END_PAGE_LEN: usize = 500;
 /// How long to wait after the store failed, before the same signals are tried again.
 const AFTER_TROUBLE: Duration = Duration::from_millis(200);
 
@@ -30,6 +36,24 @@ pub(crate) struct Signal {
     pub(crate) device: DeviceId,
     pub(crate) user: Option<UserId>,
     pub(crate) input: Input,
+}
+
+impl Signal {
+    /// Whether the device said it, rather than a vendor or we.
+    const fn is_from_client(&self) -> bool {
+        matches!(
+            self.input,
+            Input::Acked | Input::Rejected | Input::Client(_)
+        )
+    }
+
+    /// Whether somebody else than the person it is meant for says it: such news do not end an open delivery.
+    fn is_foreign_to(&self, delivery: &Delivery) -> bool {
+        self.is_from_client()
+            && delivery.user.is_some()
+            && delivery.user != self.user
+            && delivery.outcome().is_none()
+    }
 }
 
 /// Takes signals; cheap to clone.
@@ -119,17 +143,72 @@ pub(crate) async fn run(ports: Ports, mut signals: Signals, in_flight: InFlight)
             by_app.entry(signal.app.clone()).or_default().push(signal);
         }
         for (app, mut waiting) in by_app {
-            while !waiting.is_empty() {
-                match settle(&ports, &app, &mut waiting, &in_flight).await {
-                    Ok(()) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, "answers could not be written; trying again");
-                        tokio::time::sleep(AFTER_TROUBLE).await;
-                    }
-                }
+            settle_all(&ports, &app, &mut waiting, &in_flight).await;
+        }
+    }
+}
+
+/// Applies signals of one app, as often as the store fails. What is damaged is passed over, so that the rest goes on.
+async fn settle_all(ports: &Ports, app: &AppId, waiting: &mut Vec<Signal>, in_flight: &InFlight) {
+    while !waiting.is_empty() {
+        match settle(ports, app, waiting, in_flight).await {
+            Ok(()) => {}
+            Err(StoreError::Corrupt { .. }) => settle_each(ports, app, waiting, in_flight).await,
+            Err(error) => {
+                tracing::warn!(%error, "answers could not be written; trying again");
+                tokio::time::sleep(AFTER_TROUBLE).await;
             }
         }
     }
+}
+
+/// Applies the signals of each delivery alone: which record is damaged shows, and ends there. Those that the store
+/// failed otherwise are left in `waiting`.
+async fn settle_each(ports: &Ports, app: &AppId, waiting: &mut Vec<Signal>, in_flight: &InFlight) {
+    let groups = group(waiting);
+    waiting.clear();
+    for mut one in groups {
+        let Err(error) = settle(ports, app, &mut one.signals, in_flight).await else {
+            continue;
+        };
+        let told = match &error {
+            StoreError::Corrupt { .. } => give_up(ports, app, &one, &error).await,
+            _ => Err(error),
+        };
+        match told {
+            Ok(()) => in_flight.settled(&one.job(app), u32::MAX),
+            Err(error) => {
+                tracing::warn!(%error, "answers could not be written; trying again");
+                waiting.append(&mut one.signals);
+            }
+        }
+    }
+    if !waiting.is_empty() {
+        tokio::time::sleep(AFTER_TROUBLE).await;
+    }
+}
+
+/// The answer to a delivery cannot be applied, because something of it is damaged.
+async fn give_up(
+    ports: &Ports,
+    app: &AppId,
+    one: &Group,
+    why: &StoreError,
+) -> Result<(), StoreError> {
+    let (message, device) = &one.key;
+    if unreadable::is_lost(ports, app, *message, Some(device)).await {
+        let lost = Lost {
+            app,
+            message: *message,
+            device: Some(device),
+            user: one.signals.iter().find_map(|s| s.user.as_ref()),
+        };
+        return lost.bury(ports, one.job(app), why).await;
+    }
+    // The delivery itself is sound, or there is none: it comes due again by itself.
+    tracing::error!(%app, %message, %device, error = %why, "a damaged record keeps an answer from being applied; it is passed over");
+    metrics::counter!("hongyan_dispatch_unreadable_total").increment(1);
+    Ok(())
 }
 
 /// Applies signals of one app; those that must be tried again are left in `waiting`.
@@ -160,10 +239,14 @@ async fn settle(
                 continue;
             };
             let was_won = delivery.seen.has(Stage::Delivered);
-            let steps: Vec<_> = group
-                .signals
-                .iter()
-                .map(|s| delivery.apply(s.input.clone(), now))
+            let signals = group.signals.iter();
+            let meant: Vec<Signal> = signals
+                .filter(|s| !s.is_foreign_to(&delivery))
+                .cloned()
+                .collect();
+            let steps: Vec<_> = meant
+                .into_iter()
+                .map(|s| delivery.apply(s.input, now))
                 .collect();
             if steps.iter().all(|s| s.next == Next::Nothing) {
                 if !matches!(delivery.state, State::Pushing { .. }) {
@@ -172,7 +255,14 @@ async fn settle(
                 continue;
             }
             if delivery.first_ack && !was_won && delivery.seen.has(Stage::Delivered) {
-                follow.extend(cancel_others(ports, &delivery).await?);
+                match cancel_others(ports, &delivery).await {
+                    Ok(others) => follow.extend(others),
+                    // One that cannot be read does not keep the others from being told.
+                    Err(error @ StoreError::Corrupt { .. }) => {
+                        tracing::error!(%app, message = %delivery.message, %error, "the user's other deliveries cannot be read");
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             count(&steps);
             let mut set = WriteSet::default();
@@ -253,9 +343,7 @@ async fn unrouted(
     group: &Group,
 ) -> Result<Option<Delivery>, StoreError> {
     let (message_id, device_id) = &group.key;
-    let from_client =
-        |s: &Signal| matches!(s.input, Input::Acked | Input::Rejected | Input::Client(_));
-    let Some(signal) = group.signals.iter().find(|s| from_client(s)) else {
+    let Some(signal) = group.signals.iter().find(|s| s.is_from_client()) else {
         return Ok(None);
     };
     let Some(message) = ports.inbox.message(app, *message_id).await? else {
@@ -265,23 +353,38 @@ async fn unrouted(
     if !message.may_be_given_to(signal.user.as_ref()) {
         return Ok(None);
     }
-    if let hongyan_core::message::Target::Devices(devices) = &message.to
-        && !devices.contains(device_id)
-    {
-        return Ok(None);
-    }
     let device = ports
         .registry
         .devices(app, std::slice::from_ref(device_id))
         .await?
         .pop()
         .flatten();
-    let to_user = matches!(message.to, hongyan_core::message::Target::Users(_));
-    Ok(device.map(|device| Delivery {
+    let Some(device) = device else {
+        return Ok(None);
+    };
+    if !addresses(ports, &message, &device).await? {
+        return Ok(None);
+    }
+    let to_user = matches!(message.to, Target::Users(_));
+    Ok(Some(Delivery {
         // The device may have changed hands since: it is told of whoever said it.
         user: signal.user.clone().filter(|_| to_user),
         ..Delivery::new(&message, &device, to_user)
     }))
+}
+
+/// Whether a device is among those that a message is for; users are told apart by who speaks.
+async fn addresses(ports: &Ports, message: &Message, device: &Device) -> Result<bool, StoreError> {
+    Ok(match &message.to {
+        Target::Users(_) => true,
+        Target::Devices(devices) => devices.contains(&device.id),
+        Target::Topic(topic) => {
+            let topics = ports.registry.topics_of(&message.app, &device.id).await?;
+            topics.iter().any(|of| of.topic == *topic)
+        }
+        // A device that registered later has never been given it.
+        Target::All => device.created_at <= message.rank().0,
+    })
 }
 
 /// Ends the deliveries to the user's other devices.
@@ -332,29 +435,59 @@ pub(crate) async fn end_open(
     user: Option<&UserId>,
     reason: Reason,
 ) -> Result<(), StoreError> {
-    const PAGE: usize = 1_000;
-    let keys = ports.ledger.open_of_device(app, device, PAGE).await?;
-    for delivery in ports
-        .ledger
-        .deliveries(app, &keys)
-        .await?
-        .into_iter()
-        .flatten()
-    {
-        // Without a user given, everything ends: the device is gone.
-        if user.is_none() || delivery.user.as_ref() == user {
-            feedback
-                .send(Signal {
-                    app: delivery.app,
-                    message: delivery.message,
-                    device: delivery.device,
-                    user: delivery.user,
-                    input: Input::End(reason),
-                })
-                .await;
+    let mut after = None;
+    loop {
+        let keys = ports
+            .ledger
+            .open_of_device(app, device, after, END_PAGE_LEN)
+            .await?;
+        after = keys.last().map(|(message, _)| *message);
+        for delivery in readable(ports, app, &keys).await? {
+            // Without a user given, everything ends: the device is gone.
+            if user.is_none() || delivery.user.as_ref() == user {
+                feedback
+                    .send(Signal {
+                        app: delivery.app,
+                        message: delivery.message,
+                        device: delivery.device,
+                        user: delivery.user,
+                        input: Input::End(reason),
+                    })
+                    .await;
+            }
+        }
+        if keys.len() < END_PAGE_LEN {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// The deliveries of these keys that can be read; a damaged one ends when it is due.
+async fn readable(
+    ports: &Ports,
+    app: &AppId,
+    keys: &[(MessageId, DeviceId)],
+) -> Result<Vec<Delivery>, StoreError> {
+    match ports.ledger.deliveries(app, keys).await {
+        Ok(all) => return Ok(all.into_iter().flatten().collect()),
+        Err(StoreError::Corrupt { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let mut sound = Vec::with_capacity(keys.len());
+    for key in keys {
+        match ports
+            .ledger
+            .deliveries(app, std::slice::from_ref(key))
+            .await
+        {
+            Ok(one) => sound.extend(one.into_iter().flatten()),
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%app, message = %key.0, device = %key.1, %error, "an open delivery cannot be read");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sound)
 }
 
 /// When the next try may be made: full jitter over an exponential wait, never sooner than the vendor asks.

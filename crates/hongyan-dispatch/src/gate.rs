@@ -4,13 +4,13 @@
 //! logout first makes the new binding durable and then waits until nobody who entered earlier is left:
 //! either the lane saw the new binding, or the logout saw the lane. So nothing addressed to the former
 //! user leaves after a logout has returned. Changes of one device's binding take turns, so that its session is
-//! told of them in the order in which they became durable.
+//! told of them in the order in which they became durable; so do logins of one user and the end of that user.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hongyan_core::{AppId, DeviceId};
+use hongyan_core::{AppId, DeviceId, UserId};
 use tokio::sync::{Notify, OwnedMutexGuard};
 
 /// The bindings that those inside were planned for, by device.
@@ -19,12 +19,15 @@ type Inside = HashMap<(AppId, DeviceId), Vec<u64>>;
 /// Devices share turns by hash: few enough to hold, enough that strangers seldom meet.
 const TURNS: usize = 256;
 
+type Turns = Arc<[Arc<tokio::sync::Mutex<()>>]>;
+
 /// Who is being sent to right now. Bounded by the lanes' concurrency times their batch size.
 #[derive(Debug, Clone)]
 pub struct Gate {
     inside: Arc<Mutex<Inside>>,
     left: Arc<Notify>,
-    turns: Arc<[Arc<tokio::sync::Mutex<()>>]>,
+    turns: Turns,
+    user_turns: Turns,
     hasher: std::hash::RandomState,
 }
 
@@ -34,6 +37,7 @@ impl Default for Gate {
             inside: Arc::default(),
             left: Arc::default(),
             turns: (0..TURNS).map(|_| Arc::default()).collect(),
+            user_turns: (0..TURNS).map(|_| Arc::default()).collect(),
             hasher: std::hash::RandomState::new(),
         }
     }
@@ -42,10 +46,13 @@ impl Default for Gate {
 impl Gate {
     /// The turn to change this device's binding and to tell its session, given back on drop.
     pub async fn turn(&self, app: &AppId, device: &DeviceId) -> Option<OwnedMutexGuard<()>> {
-        let hash = self.hasher.hash_one((app, device));
-        let at = usize::try_from(hash % TURNS as u64).unwrap_or(0);
-        let turn = self.turns.get(at)?;
-        Some(Arc::clone(turn).lock_owned().await)
+        turn_of(&self.turns, self.hasher.hash_one((app, device))).await
+    }
+
+    /// The turn to bind devices to this user or to forget the user, given back on drop. Whoever takes a device's turn too
+    /// takes this one first, and nobody waits for a vendor while holding it.
+    pub async fn user_turn(&self, app: &AppId, user: &UserId) -> Option<OwnedMutexGuard<()>> {
+        turn_of(&self.user_turns, self.hasher.hash_one((app, user))).await
     }
 
     /// Enters for these devices, each with the binding that was planned for, until the pass is dropped.
@@ -86,6 +93,12 @@ impl Gate {
             left.await;
         }
     }
+}
+
+async fn turn_of(turns: &Turns, hash: u64) -> Option<OwnedMutexGuard<()>> {
+    let at = usize::try_from(hash % TURNS as u64).unwrap_or(0);
+    let turn = turns.get(at)?;
+    Some(Arc::clone(turn).lock_owned().await)
 }
 
 /// The right to send, given back on drop.

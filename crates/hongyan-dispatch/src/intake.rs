@@ -10,6 +10,7 @@ use hongyan_core::port::{
 };
 use hongyan_core::{AppId, Event, Message, MessageId, Stage, StoreError, Timestamp};
 
+use crate::ids::Ids;
 use crate::service::Ports;
 
 /// A caller's wish to be answered the same for the same key.
@@ -48,11 +49,12 @@ pub enum AcceptError {
 #[derive(Debug, Clone)]
 pub struct Intake {
     ports: Ports,
+    ids: Ids,
 }
 
 impl Intake {
-    pub(crate) const fn new(ports: Ports) -> Self {
-        Self { ports }
+    pub(crate) const fn new(ports: Ports, ids: Ids) -> Self {
+        Self { ports, ids }
     }
 
     /// Accepts all drafts or none. When this returns `Ok` they are durable.
@@ -81,7 +83,10 @@ impl Intake {
         if !faults.is_empty() {
             return Err(AcceptError::Invalid(faults));
         }
-        let ids: Vec<MessageId> = drafts.iter().map(|_| self.message_id(now)).collect();
+        let ids: Vec<MessageId> = drafts
+            .iter()
+            .map(|_| self.ids.next(now, self.ports.dice.as_ref()))
+            .collect();
         let mut set = WriteSet {
             idempotency: idempotency.as_ref().map(|wanted| Idempotency {
                 app: app.clone(),
@@ -117,14 +122,6 @@ impl Intake {
             ids,
             replayed: false,
         })
-    }
-
-    /// A UUIDv7 of the given time with random tail.
-    fn message_id(&self, now: Timestamp) -> MessageId {
-        let mut random = [0u8; 10];
-        self.ports.dice.fill(&mut random);
-        let millis = u64::try_from(now.millis()).unwrap_or(0);
-        MessageId(uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid())
     }
 }
 

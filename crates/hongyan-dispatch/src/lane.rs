@@ -152,7 +152,16 @@ impl Lanes {
             key,
             returns: Arc::clone(&returns),
         };
-        tokio::spawn(lane.run(rest));
+        tokio::spawn(async move {
+            let channel = lane.key.1.clone();
+            if let Err(ended) = tokio::spawn(lane.run(rest)).await
+                && ended.is_panic()
+            {
+                // What waited here comes back with the end of its lease; the next shipment opens a new lane.
+                tracing::error!(%channel, error = %ended, "a lane panicked");
+                metrics::counter!("hongyan_lane_panics_total").increment(1);
+            }
+        });
         Queue { sender, returns }
     }
 
@@ -176,6 +185,25 @@ struct Health {
     pace: Pace,
     /// Tokens called dead in a row, over calls.
     deaths: usize,
+}
+
+/// A call that may be the probe of an open breaker. When nothing was asked of the vendor in the end, whatever the cause,
+/// the probe must not stay open: the next call may be one.
+struct Probe<'a> {
+    health: &'a Mutex<Health>,
+    answered: bool,
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.health
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .breaker
+                .not_made();
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -223,7 +251,7 @@ impl Lane {
             let capability = opened.vendor.capability();
             let fresh = pace
                 .as_ref()
-                .is_none_or(|(version, ..)| *version != opened.version);
+                .is_none_or(|(generation, ..)| *generation != opened.generation);
             if fresh {
                 let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
                 let batch_len = capability.batch_len_max.max(1) as u64;
@@ -234,7 +262,7 @@ impl Lane {
                     .unwrap_or(capability.concurrency)
                     .max(1);
                 pace = Some((
-                    opened.version,
+                    opened.generation,
                     Bucket::new(rate, self.inner.ports.clock.now()),
                     Arc::new(Semaphore::new(slots as usize)),
                 ));
@@ -364,6 +392,10 @@ impl Lane {
     /// One call to the vendor, from the gate to the feedback.
     async fn send(&self, opened: Opened, group: Vec<Shipment>, health: &Mutex<Health>) {
         let inner = &self.inner;
+        let mut probe = Probe {
+            health,
+            answered: false,
+        };
         let pass = inner.gate.enter(
             &self.key.0,
             group
@@ -377,8 +409,6 @@ impl Lane {
             inner.feedback.send(shipment.signal(input)).await;
         }
         let Some((first, _)) = fit.first() else {
-            // Nothing was asked of the vendor, so a probe of the breaker must not stay open.
-            lock(health).breaker.not_made();
             return;
         };
         let now = inner.ports.clock.now();
@@ -439,6 +469,7 @@ impl Lane {
         drop(pass);
         let now = inner.ports.clock.now();
         let verdicts = self.learn(health, verdicts, now);
+        probe.answered = true;
         self.tell_changed(&fit, &changed, now).await;
         if let Some(share) = &share {
             let results: Vec<_> = fit

@@ -15,6 +15,7 @@ pub mod explain;
 pub mod feedback;
 pub mod gate;
 pub mod hygiene;
+mod ids;
 pub mod intake;
 pub mod lane;
 pub mod plan;
@@ -29,5 +30,6 @@ pub mod router;
 mod service;
 mod shipment;
 mod situation;
+mod unreadable;
 
 pub use service::{Dispatch, Options, Ports};

@@ -11,7 +11,9 @@ use hongyan_core::delivery::{Delivery, Input, Next};
 use hongyan_core::limits::{BROADCAST_PAGE_LEN, IN_FLIGHT_MAX, LEASE, LEASE_LEN_MAX};
 use hongyan_core::message::{Audience, DeliveryMode, DeviceChoice};
 use hongyan_core::port::{CommitError, Hint, Job, JobId, JobKind, Owner, WriteSet};
-use hongyan_core::{AppId, Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp};
+use hongyan_core::{
+    AppId, Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp, UserId,
+};
 
 use crate::choice::Learned;
 use crate::credentials::Credentials;
@@ -21,6 +23,7 @@ use crate::plan::plan;
 use crate::service::Ports;
 use crate::shipment::Shipment;
 use crate::situation::{self, Read};
+use crate::unreadable::{self, Lost};
 
 /// How long the router waits at most before it looks again by itself: a lost wake-up costs this much.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -65,6 +68,8 @@ pub(crate) struct Router {
     pub(crate) credentials: Credentials,
     pub(crate) lanes: Lanes,
     pub(crate) in_flight: InFlight,
+    /// Leased jobs that could not be planned and not be given back: at most one batch.
+    pub(crate) owed: Arc<Mutex<Vec<Job>>>,
 }
 
 /// What a planned job leads to once it is committed.
@@ -109,6 +114,7 @@ impl Router {
 
     /// Leases and plans one batch; answers how many jobs it took. One app's trouble does not keep the others waiting.
     async fn turn(&self) -> Result<usize, StoreError> {
+        self.pay_back().await?;
         let now = self.ports.clock.now();
         let jobs = self
             .ports
@@ -145,6 +151,12 @@ impl Router {
                     }
                     return trouble.map_or(Ok(()), Err);
                 }
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    return match again.first() {
+                        Some(job) => self.unreadable(job, error).await,
+                        None => Ok(()),
+                    };
+                }
                 Err(error) => {
                     self.hand_back(again, &error).await;
                     return Err(error);
@@ -166,6 +178,11 @@ impl Router {
                 match result {
                     Ok(_) => self.hand_over(leg).await,
                     Err(CommitError::Stale) => again.push(job),
+                    Err(CommitError::Store(error @ StoreError::Corrupt { .. })) => {
+                        if let Err(error) = self.unreadable(&job, error).await {
+                            trouble = Some(error);
+                        }
+                    }
                     Err(CommitError::Store(error)) => {
                         failed.push(job);
                         trouble = Some(error);
@@ -187,26 +204,59 @@ impl Router {
         Err(error)
     }
 
-    /// Gives leases back, so that the jobs need not wait for their end. What cannot be read waits for it all the same.
+    /// A job that meets a damaged record: it ends, or comes again with the end of its lease while the damage may still be
+    /// repaired.
+    async fn unreadable(&self, job: &Job, why: StoreError) -> Result<(), StoreError> {
+        let lost = Lost::of(job);
+        let device = match &job.kind {
+            JobKind::Deliver { device } => Some(device),
+            JobKind::Route { .. } | JobKind::Broadcast { .. } => None,
+        };
+        if unreadable::is_lost(&self.ports, &job.app, job.message, device).await {
+            return lost.bury(&self.ports, job.id(), &why).await;
+        }
+        tracing::error!(app = %job.app, message = %job.message, error = %why, "a damaged record holds a message up; it is tried again until the message expires");
+        Ok(())
+    }
+
+    /// Gives leases back, so that the jobs need not wait for their end. While the store does not even take that, they are
+    /// owed, and nothing more is leased.
     async fn hand_back(&self, jobs: Vec<Job>, why: &StoreError) {
-        if jobs.is_empty() || matches!(why, StoreError::Corrupt { .. }) {
-            return;
+        tracing::debug!(jobs = jobs.len(), error = %why, "jobs are given back");
+        self.owed().extend(jobs);
+        if let Err(error) = self.pay_back().await {
+            tracing::debug!(%error, "leases could not be given back yet");
+        }
+    }
+
+    async fn pay_back(&self) -> Result<(), StoreError> {
+        let jobs = self.owed().clone();
+        if jobs.is_empty() {
+            return Ok(());
         }
         let due = self.ports.clock.now().plus(HAND_BACK);
+        let back = |job| Job {
+            due,
+            leased: false,
+            ..job
+        };
         let set = WriteSet {
-            jobs: jobs
-                .into_iter()
-                .map(|job| Job {
-                    due,
-                    leased: false,
-                    ..job
-                })
-                .collect(),
+            jobs: jobs.into_iter().map(back).collect(),
             ..WriteSet::default()
         };
-        if let Some(Err(error)) = self.ports.commit.commit(vec![set]).await.pop() {
-            tracing::debug!(%error, "leases could not be given back; they end by themselves");
+        match self.ports.commit.commit(vec![set]).await.pop() {
+            // A damaged record among them: their leases end by themselves.
+            Some(Ok(_) | Err(CommitError::Store(StoreError::Corrupt { .. }))) => {
+                self.owed().clear();
+                Ok(())
+            }
+            Some(Err(CommitError::Store(error))) => Err(error),
+            _ => Err(StoreError::Conflict { entity: "job" }),
         }
+    }
+
+    fn owed(&self) -> std::sync::MutexGuard<'_, Vec<Job>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn hand_over(&self, leg: Leg) {
@@ -231,7 +281,7 @@ impl Router {
         let facts = situation::app_facts(ports, &self.learned, app).await?;
         let messages =
             situation::messages(ports, app, jobs.iter().map(|j| j.message).collect()).await?;
-        let candidates = self.candidates(app, jobs, &messages).await?;
+        let mut candidates = self.candidates(app, jobs, &messages).await?;
         let keys: Vec<_> = jobs
             .iter()
             .zip(&candidates)
@@ -262,13 +312,24 @@ impl Router {
             built_in_order: self.credentials.built_in_order(),
             now,
         };
+        for (job, found) in jobs.iter().zip(&mut candidates) {
+            if let Some((message, _)) = messages.get(&job.message)
+                && message.options.devices == DeviceChoice::Latest
+                && job.is_to_user()
+            {
+                found.keep_latest(&read);
+            }
+        }
+        let newest = Newest::of(jobs, &messages, &candidates);
         let mut legs = Vec::with_capacity(jobs.len());
         for (job, found) in jobs.iter().zip(candidates) {
             let mut leg = Leg::default();
             match messages.get(&job.message) {
                 Some((message, recalled)) => {
-                    self.plan_job(job, message, *recalled, found, &mut known, &read, &mut leg)
-                        .await?;
+                    let plan = self.plan_job(
+                        job, message, *recalled, found, &mut known, &newest, &read, &mut leg,
+                    );
+                    plan.await?;
                 }
                 // The body has left the store: its time is over.
                 None => forgotten(job, &mut known, now, &mut leg),
@@ -346,7 +407,7 @@ impl Router {
                 let ids = registry
                     .subscribers(&message.app, &topic, after, BROADCAST_PAGE_LEN)
                     .await?;
-                let devices = registry.devices(&message.app, &ids).await?;
+                let devices = self.sound_devices(&message.app, &ids).await?;
                 Ok(Found {
                     devices: devices
                         .into_iter()
@@ -365,6 +426,32 @@ impl Router {
         }
     }
 
+    /// Devices in the order of the ids; one whose record is damaged counts as none, so that the rest of a page is served.
+    async fn sound_devices(
+        &self,
+        app: &AppId,
+        ids: &[DeviceId],
+    ) -> Result<Vec<Option<Device>>, StoreError> {
+        let registry = &self.ports.registry;
+        match registry.devices(app, ids).await {
+            Err(StoreError::Corrupt { .. }) => {}
+            read => return read,
+        }
+        let mut sound = Vec::with_capacity(ids.len());
+        for id in ids {
+            match registry.devices(app, std::slice::from_ref(id)).await {
+                Ok(mut one) => sound.push(one.pop().flatten()),
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%app, device = %id, %error, "a subscriber's record is damaged; it gets nothing");
+                    metrics::counter!("hongyan_dispatch_unreadable_total").increment(1);
+                    sound.push(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sound)
+    }
+
     #[allow(
         clippy::too_many_arguments,
         reason = "the rows of one read, used in one place"
@@ -374,24 +461,17 @@ impl Router {
         job: &Job,
         message: &Arc<Message>,
         recalled: Option<Timestamp>,
-        mut found: Found,
+        found: Found,
         known: &mut HashMap<(hongyan_core::MessageId, DeviceId), Delivery>,
+        newest: &Newest,
         read: &Read<'_>,
         leg: &mut Leg,
     ) -> Result<(), StoreError> {
-        let to_user = matches!(
-            job.kind,
-            JobKind::Route {
-                owner: Owner::User(_)
-            }
-        );
+        let to_user = job.is_to_user();
         match &job.kind {
             JobKind::Deliver { .. } => {}
             JobKind::Route { owner } => {
                 leg.set.jobs_done.push(job.id());
-                if to_user && message.options.devices == DeviceChoice::Latest {
-                    found.keep_latest(read);
-                }
                 if intake::appended_by_router(message) && recalled.is_none() {
                     append(message, owner, &found, leg);
                 }
@@ -467,7 +547,13 @@ impl Router {
                         situation::write(&mut leg.set, &delivery, None, vec![step], read.now);
                         continue;
                     }
-                    self.collapse_older(&delivery, read.now, leg).await?;
+                    let newer = newest.is_after(&delivery, message)
+                        || self.collapse(&delivery, message, read.now, leg).await?;
+                    if newer {
+                        let step = delivery.apply(Input::End(Reason::Collapsed), read.now);
+                        situation::write(&mut leg.set, &delivery, None, vec![step], read.now);
+                        continue;
+                    }
                     self.plan_delivery(
                         &mut delivery,
                         None,
@@ -531,40 +617,86 @@ impl Router {
         situation::write(&mut leg.set, delivery, expected, steps, read.now);
     }
 
-    /// Ends the undelivered older deliveries to this device with the same collapse key.
-    async fn collapse_older(
+    /// Ends the undelivered older deliveries to this device with the same collapse key. Answers whether there is a newer
+    /// one already, to which this delivery has to give way.
+    async fn collapse(
         &self,
-        newer: &Delivery,
+        planned: &Delivery,
+        message: &Message,
         now: Timestamp,
         leg: &mut Leg,
-    ) -> Result<(), StoreError> {
-        let Some(key) = &newer.collapse_key else {
-            return Ok(());
+    ) -> Result<bool, StoreError> {
+        let Some(key) = &planned.collapse_key else {
+            return Ok(false);
         };
         let ledger = &self.ports.ledger;
-        let mut older = ledger
-            .open_with_collapse_key(&newer.app, &newer.device, key)
+        let mut others = ledger
+            .open_with_collapse_key(&planned.app, &planned.device, key)
             .await?;
-        older.retain(|id| *id < newer.message);
-        let keys: Vec<_> = older
+        others.retain(|id| *id != planned.message);
+        if others.is_empty() {
+            return Ok(false);
+        }
+        let bodies: Vec<_> = others.iter().map(|m| (planned.app.clone(), *m)).collect();
+        let bodies = self.ports.inbox.messages(&bodies).await?;
+        let keys: Vec<_> = others
             .into_iter()
-            .map(|m| (m, newer.device.clone()))
+            .map(|m| (m, planned.device.clone()))
             .collect();
-        for mut delivery in ledger
-            .deliveries(&newer.app, &keys)
-            .await?
-            .into_iter()
-            .flatten()
-        {
+        let deliveries = ledger.deliveries(&planned.app, &keys).await?;
+        for (delivery, body) in deliveries.into_iter().zip(bodies) {
             // Only what is meant for the same person is replaced.
-            if delivery.user != newer.user {
+            let Some(mut delivery) = delivery.filter(|d| d.user == planned.user) else {
                 continue;
+            };
+            // What has no body any more is older than anything.
+            if body.is_some_and(|body| body.rank() > message.rank()) {
+                return Ok(true);
             }
             let expected = Some(delivery.version);
             let step = delivery.apply(Input::End(Reason::Collapsed), now);
             situation::write(&mut leg.set, &delivery, expected, vec![step], now);
         }
-        Ok(())
+        Ok(false)
+    }
+}
+
+/// The newest message of each device and collapse key among those that are planned together: the others give way to it
+/// without ever having been with anybody.
+#[derive(Debug, Default)]
+struct Newest(HashMap<(DeviceId, Option<UserId>, String), (Timestamp, hongyan_core::MessageId)>);
+
+impl Newest {
+    fn of(jobs: &[Job], messages: &situation::Known, candidates: &[Found]) -> Self {
+        let mut newest = HashMap::new();
+        for (job, found) in jobs.iter().zip(candidates) {
+            let Some((message, _)) = messages.get(&job.message) else {
+                continue;
+            };
+            let Some(key) = &message.options.collapse_key else {
+                continue;
+            };
+            if matches!(job.kind, JobKind::Deliver { .. }) {
+                continue;
+            }
+            for device in found.devices.values() {
+                let user = device.user.clone().filter(|_| job.is_to_user());
+                let rank = message.rank();
+                let at = newest
+                    .entry((device.id.clone(), user, key.clone()))
+                    .or_insert(rank);
+                *at = rank.max(*at);
+            }
+        }
+        Self(newest)
+    }
+
+    fn is_after(&self, delivery: &Delivery, message: &Message) -> bool {
+        let Some(key) = &delivery.collapse_key else {
+            return false;
+        };
+        let of = (delivery.device.clone(), delivery.user.clone(), key.clone());
+        self.0.get(&of).is_some_and(|rank| *rank > message.rank())
     }
 }
 

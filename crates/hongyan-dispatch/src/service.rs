@@ -13,6 +13,7 @@ use crate::explain::Explainer;
 use crate::feedback::{self, Feedback, Signals};
 use crate::gate::Gate;
 use crate::hygiene::Hygiene;
+use crate::ids::Ids;
 use crate::intake::Intake;
 use crate::lane::Lanes;
 use crate::quota::Quotas;
@@ -59,6 +60,7 @@ pub struct Dispatch {
     in_flight: InFlight,
     learned: Learned,
     quotas: Quotas,
+    ids: Ids,
 }
 
 impl Dispatch {
@@ -92,13 +94,14 @@ impl Dispatch {
             in_flight: InFlight::default(),
             learned,
             quotas,
+            ids: Ids::default(),
         }
     }
 
     /// Takes messages in.
     #[must_use]
     pub fn intake(&self) -> Intake {
-        Intake::new(self.ports.clone())
+        Intake::new(self.ports.clone(), self.ids.clone())
     }
 
     /// Explains messages.
@@ -180,6 +183,7 @@ impl Dispatch {
             credentials: self.credentials.clone(),
             lanes: self.lanes.clone(),
             in_flight: self.in_flight.clone(),
+            owed: Arc::default(),
         };
         router.run(stop).await;
     }

@@ -372,13 +372,20 @@ impl Ledger for EmbeddedLedger {
         &self,
         app: &AppId,
         device: &DeviceId,
+        last: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<(MessageId, DeviceId)>, StoreError> {
         let prefix = Key::of(app).text(device).done();
         let device = device.clone();
         self.0
             .read(move |shelf| {
-                let rows = shelf.store.prefix(Space::OpenDelivery, &prefix, limit)?;
+                let end = prefix_end(&prefix);
+                let from = match last {
+                    Some(last) => after(Key::empty().raw(&prefix).raw(last.0.as_bytes()).as_ref()),
+                    None => prefix.clone(),
+                };
+                let range = Range::forward(&from, end.as_deref(), limit);
+                let rows = shelf.store.range(Space::OpenDelivery, range)?;
                 let ids = rows.iter().filter_map(|(key, _)| message_at_end(key));
                 Ok(ids.map(|id| (id, device.clone())).collect())
             })

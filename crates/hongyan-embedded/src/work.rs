@@ -220,6 +220,18 @@ fn due_rows(
     Ok(due)
 }
 
+/// A job with where it stands and its JSON.
+type Stored = (Space, i64, Job, Vec<u8>);
+
+fn stored(txn: &Txn<'_>, id: &[u8]) -> Result<Option<Stored>, StoreError> {
+    let Some(former) = txn.get(Space::Job, id)? else {
+        return Ok(None);
+    };
+    let record = parse(id, &former)?;
+    let job = decode(Space::Job, id, record.json)?;
+    Ok(Some((record.space, record.due, job, record.json.to_vec())))
+}
+
 fn lease(
     txn: &mut Txn<'_>,
     schedule: &Schedule,
@@ -235,15 +247,28 @@ fn lease(
         if jobs.len() == limit {
             break;
         }
-        let Some(former) = txn.get(Space::Job, &id)? else {
-            txn.remove(Space::Due, index_key(due, &id));
-            txn.remove(Space::Held, index_key(due, &id));
-            continue;
+        let (job, json) = match stored(txn, &id) {
+            Ok(Some((space, due, job, json))) => {
+                txn.remove(space, index_key(due, &id));
+                (job, json)
+            }
+            found @ (Ok(None) | Err(StoreError::Corrupt { .. })) => {
+                txn.remove(Space::Due, index_key(due, &id));
+                txn.remove(Space::Held, index_key(due, &id));
+                let Err(error) = found else { continue };
+                // All others would wait behind it.
+                tracing::error!(job = %id.escape_ascii(), %error, "a job cannot be read; it is made again from its id");
+                let text = String::from_utf8_lossy(&id).into_owned();
+                let Some(job) = Job::of_id(&JobId(text), Timestamp(due)) else {
+                    continue;
+                };
+                let json = encode("job", &job)?;
+                (job, json)
+            }
+            Err(error) => return Err(error),
         };
-        let record = parse(&id, &former)?;
-        txn.remove(record.space, index_key(record.due, &id));
-        place(txn, schedule, Space::Held, until.millis(), &id, record.json);
-        jobs.push(decode(Space::Job, &id, record.json)?);
+        place(txn, schedule, Space::Held, until.millis(), &id, &json);
+        jobs.push(job);
     }
     Ok(jobs)
 }

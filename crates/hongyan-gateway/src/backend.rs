@@ -41,6 +41,8 @@ pub(crate) enum Job {
         session: SessionId,
         token: Secret,
         state: AppState,
+        /// Of the page that connected, if it is one.
+        origin: Option<Box<str>>,
     },
     /// Sessions of one reactor.
     Reads(Vec<Wanted>),
@@ -130,6 +132,11 @@ const UNAUTHORIZED: Refusal = (
     "unauthorized",
     "the device token is unknown or was revoked",
 );
+const FOREIGN_PAGE: Refusal = (
+    close::FORBIDDEN,
+    "origin_forbidden",
+    "the device's app does not name this page's origin",
+);
 const DELETED: Refusal = (
     close::DEVICE_GONE,
     "device_deleted",
@@ -170,7 +177,10 @@ impl Backend {
                 session,
                 token,
                 state,
-            } => self.hello(session, &token, state).await,
+                origin,
+            } => {
+                self.hello(session, &token, state, origin.as_deref()).await;
+            }
             Job::Reads(wanted) => self.reads(wanted).await,
             Job::Again {
                 session,
@@ -284,7 +294,13 @@ impl Backend {
         }
     }
 
-    async fn hello(&self, session: SessionId, token: &Secret, state: AppState) {
+    async fn hello(
+        &self,
+        session: SessionId,
+        token: &Secret,
+        state: AppState,
+        origin: Option<&str>,
+    ) {
         let refuse = |(close, code, detail): Refusal| Command::Refuse {
             session,
             close,
@@ -292,7 +308,7 @@ impl Backend {
             detail,
         };
         let reply = self.reply(session, refuse(AWAY));
-        match self.greet(session, token, state).await {
+        match self.greet(session, token, state, origin).await {
             Ok(Ok(greeted)) => reply.send(Command::Welcome {
                 session,
                 greeted: Box::new(greeted),
@@ -307,11 +323,17 @@ impl Backend {
         session: SessionId,
         token: &Secret,
         state: AppState,
+        origin: Option<&str>,
     ) -> Result<Result<Greeted, Refusal>, StoreError> {
         let now = self.clock.now();
         let Some(device) = self.authenticate(token, now).await? else {
             return Ok(Err(UNAUTHORIZED));
         };
+        if let Some(origin) = origin
+            && !self.allows(&device.app, origin).await?
+        {
+            return Ok(Err(FOREIGN_PAGE));
+        }
         let reader = Arc::new(Reader {
             app: self.hub.share_app(&device.app),
             device: device.id.clone(),
@@ -325,6 +347,15 @@ impl Backend {
             self.hub.unregister(session, &reader, None);
         }
         greeted
+    }
+
+    /// Whether the app names this origin: before the device was known, any app's would do.
+    async fn allows(&self, app: &AppId, origin: &str) -> Result<bool, StoreError> {
+        let app = self.registry.app(app).await?;
+        Ok(app.is_some_and(|app| {
+            let mut origins = app.policy.origins.iter();
+            origins.any(|one| one == "*" || one == origin)
+        }))
     }
 
     /// The device of a device token or ticket. A ticket is used up by this, whatever comes of it; it is worth nothing

@@ -53,6 +53,7 @@ impl Gate {
         Ok(Permit {
             gate: Arc::clone(self),
             ip,
+            origin: None,
         })
     }
 
@@ -67,6 +68,21 @@ impl Gate {
 pub struct Permit {
     gate: Arc<Gate>,
     ip: IpAddr,
+    origin: Option<Box<str>>,
+}
+
+impl Permit {
+    /// Notes the page that the connection comes from, as [`crate::handshake::Accepted`] has it. It is checked against the
+    /// device's own app once the device is known.
+    #[must_use]
+    pub fn from_page(mut self, origin: Option<String>) -> Self {
+        self.origin = origin.map(String::into_boxed_str);
+        self
+    }
+
+    pub(crate) fn origin(&self) -> Option<Box<str>> {
+        self.origin.clone()
+    }
 }
 
 impl Drop for Permit {

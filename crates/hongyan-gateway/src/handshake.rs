@@ -27,6 +27,9 @@ pub struct Accepted {
     pub subprotocol: &'static str,
     /// What that subprotocol means for the gateway.
     pub encoding: Encoding,
+    /// The page's origin, when a browser sent one. That some app allows it is not enough: see
+    /// [`crate::Permit::from_page`].
+    pub origin: Option<String>,
 }
 
 /// An unacceptable request: answer this status before any upgrade.
@@ -100,6 +103,7 @@ pub fn check(
         accept: accept_value(key),
         subprotocol: encoding.subprotocol(),
         encoding,
+        origin: single(headers, &ORIGIN).map(str::to_owned),
     })
 }
 

@@ -36,6 +36,8 @@ cases! { $ inbox_suite:
     many_broadcasts_are_read_in_pages,
     the_head_is_where_reading_ends,
     messages_are_found_by_id,
+    only_the_newest_of_a_collapse_key_is_given,
+    the_newest_is_found_far_behind_the_page,
 }
 
 async fn store(ports: &Ports, sets: Vec<WriteSet>) {
@@ -574,4 +576,73 @@ async fn messages_are_found_by_id(subject: &mut dyn Subject) {
     let found = ports.inbox.messages(&ids).await.unwrap();
     let found: Vec<_> = found.iter().map(|m| m.as_ref().map(|m| m.id)).collect();
     assert_eq!(found, [None, Some(message.id), None]);
+}
+
+fn keyed(n: u64, owner: &Owner, key: &str) -> WriteSet {
+    let mut message = message_to(n, target_of(owner));
+    message.options.collapse_key = Some(key.to_owned());
+    append_message(message, owner)
+}
+
+async fn only_the_newest_of_a_collapse_key_is_given(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    let me = bound(&ports, "d1", "u1").await;
+    let (user, own) = (user_list("u1"), Owner::Device(device_id("d1")));
+    let sets = vec![
+        keyed(1, &user, "score"),
+        keyed(2, &user, "weather"),
+        append(3, &user),
+        keyed(4, &user, "score"),
+        // What is for whoever holds the device does not take the place of what is for a person.
+        keyed(5, &own, "score"),
+        keyed(6, &to_all(), "score"),
+        keyed(7, &own, "score"),
+    ];
+    store(&ports, sets).await;
+    let want = [2, 3, 4, 7].map(message_id);
+    for limit in [1, 2, 10] {
+        let (mut got, mut after) = (Vec::new(), None);
+        loop {
+            let page = read(&ports, &me, after, limit).await;
+            got.extend(ids(&page));
+            after = Some(page.next);
+            if !page.more {
+                assert_eq!(page.next, page.head);
+                break;
+            }
+        }
+        assert_eq!(got, want, "limit {limit}");
+    }
+    // What was not given is not acked, and is not in the way of the acked place.
+    let page = read(&ports, &me, None, 10).await;
+    let acked = ports
+        .inbox
+        .ack(&me, Ack::Ids(want[..3].to_vec()), NOW)
+        .await;
+    assert_eq!(acked.unwrap(), want[..3]);
+    let acked = ports.inbox.ack(&me, Ack::Upto(page.next), NOW).await;
+    assert_eq!(acked.unwrap(), want[3..]);
+    assert!(ids(&read(&ports, &me, None, 10).await).is_empty());
+    // An acked one does not keep its successor back.
+    store(&ports, vec![keyed(8, &user, "score")]).await;
+    assert_eq!(ids(&read(&ports, &me, None, 10).await), numbers(8..=8));
+}
+
+async fn the_newest_is_found_far_behind_the_page(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    let me = bound(&ports, "d1", "u1").await;
+    let mut sets = vec![keyed(1, &to_all(), "score")];
+    sets.extend((2..=300).map(|n| append(n, &to_all())));
+    sets.push(keyed(301, &to_all(), "score"));
+    store(&ports, sets).await;
+    let (mut got, mut after) = (Vec::new(), None);
+    loop {
+        let page = read(&ports, &me, after, 10).await;
+        got.extend(ids(&page));
+        after = Some(page.next);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(got, numbers(2..=301));
 }

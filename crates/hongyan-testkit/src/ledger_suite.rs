@@ -25,6 +25,7 @@ cases! { $ ledger_suite:
     a_delivery_reads_back_as_last_committed,
     deliveries_of_a_message_come_in_device_order,
     open_deliveries_of_a_device_are_found_until_they_end,
+    open_deliveries_of_a_device_come_in_pages,
     a_collapse_key_finds_open_deliveries_only,
     what_is_old_enough_goes_and_the_rest_stays,
 }
@@ -286,7 +287,7 @@ async fn open_deliveries_of_a_device_are_found_until_they_end(subject: &mut dyn 
     let open = || async {
         ports
             .ledger
-            .open_of_device(&app(), &device_id("d1"), 10)
+            .open_of_device(&app(), &device_id("d1"), None, 10)
             .await
             .unwrap()
     };
@@ -301,6 +302,28 @@ async fn open_deliveries_of_a_device_are_found_until_they_end(subject: &mut dyn 
         [pair(2)],
         "news after the end do not open it again"
     );
+}
+
+async fn open_deliveries_of_a_device_come_in_pages(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    let mut all: Vec<_> = (1..=7).map(|n| delivery(n, "d1")).collect();
+    all.push(delivery(4, "d"));
+    all.push(delivery(4, "d11"));
+    put(&ports, all).await;
+    let (mut got, mut after) = (Vec::new(), None);
+    loop {
+        let page = ports
+            .ledger
+            .open_of_device(&app(), &device_id("d1"), after, 3)
+            .await
+            .unwrap();
+        assert!(page.len() <= 3);
+        let Some((last, _)) = page.last() else { break };
+        after = Some(*last);
+        got.extend(page);
+    }
+    let want: Vec<_> = (1..=7).map(|n| (message_id(n), device_id("d1"))).collect();
+    assert_eq!(got, want);
 }
 
 async fn a_collapse_key_finds_open_deliveries_only(subject: &mut dyn Subject) {

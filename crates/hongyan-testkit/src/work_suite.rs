@@ -176,15 +176,19 @@ async fn jobs_of_a_message_are_found(subject: &mut dyn Subject) {
     found.sort_by_key(due);
     want.sort_by_key(due);
     assert_eq!(found, want);
-    assert_eq!(
-        ports
-            .work
-            .of_message(&app(), message_id(1), 2)
-            .await
-            .unwrap()
-            .len(),
-        2
+    let first = ports.work.of_message(&app(), message_id(1), 2).await;
+    let first = first.unwrap();
+    assert_eq!(first.len(), 2);
+    assert!(
+        first
+            .iter()
+            .all(|j| !matches!(j.kind, JobKind::Deliver { .. })),
+        "those that look for devices come first"
     );
+    let leased = ports.work.lease(at(100), at(200), 9).await.unwrap();
+    assert_eq!(leased.len(), 5);
+    let held = ports.work.of_message(&app(), message_id(1), 9).await;
+    assert_eq!(held.unwrap().len(), 4, "a leased job is open");
     assert!(
         ports
             .work

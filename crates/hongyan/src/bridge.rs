@@ -363,7 +363,7 @@ impl wanted::Connect for Connect {
                         ),
                     ],
                     subprotocol: accepted.subprotocol,
-                    place: wanted::Place(Box::new(self.place(peer)?)),
+                    place: wanted::Place(Box::new(self.place(peer)?.from_page(accepted.origin))),
                 })
             }
             Err(refused) => Err(wanted::Refused {

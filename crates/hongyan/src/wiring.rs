@@ -154,6 +154,7 @@ impl Node {
             hongyan_api::Ports {
                 registry: Arc::clone(&registry),
                 inbox,
+                work: engine.work(),
                 ledger: engine.ledger(),
                 presence: Arc::new(hub.clone()),
                 clock: Arc::clone(&clock),
@@ -165,6 +166,7 @@ impl Node {
                 }),
                 connect: Arc::new(bridge::Connect(gateway.handle())),
                 metrics: Arc::new(move || metrics.render()),
+                channels: dispatch.credentials().built_in_order().to_vec(),
             },
         );
         first_admin_key(&data, registry.as_ref(), dice.as_ref(), clock.now()).await?;

@@ -9,7 +9,7 @@ use hongyan_core::device::{self, TokenState};
 use hongyan_core::limits::CONFLICT_RETRIES_MAX;
 use hongyan_core::{AppId, ChannelId, DeviceId, StoreError, Timestamp, UserId};
 
-use super::no_faults;
+use super::{no_faults, unknown_channels};
 use crate::api::Api;
 use crate::auth::Caller;
 use crate::body::Json;
@@ -41,6 +41,9 @@ pub(crate) async fn register(
         (_, Some(id)) => id,
         (_, None) => fresh_id(&call.api)?,
     };
+    let tokens = state.tokens.iter().flatten().enumerate();
+    let channels = tokens.map(|(i, t)| (format!("tokens[{i}].channel"), &t.channel));
+    no_faults(unknown_channels(&call.api, channels))?;
     let bearer = bearer_of(&call.caller, &call.parts.headers);
     let now = call.api.now();
     for _ in 0..CONFLICT_RETRIES_MAX {
@@ -280,6 +283,8 @@ pub(crate) async fn delete(call: Call) -> Result<Done, Problem> {
 pub(crate) async fn put_token(call: Call<(), Json<VendorToken>>) -> Result<Done, Problem> {
     let (app, id) = (call.app()?, call.device_id()?);
     let channel: ChannelId = call.id("channel")?;
+    let named = [("path.channel".to_owned(), &channel)];
+    no_faults(unknown_channels(&call.api, named))?;
     let VendorToken {
         token,
         environment,

@@ -8,10 +8,11 @@ use http::header::{HeaderName, HeaderValue};
 use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::limits::{BATCH_LEN_MAX, IDEMPOTENCY_KEY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX};
 use hongyan_core::message::Target;
-use hongyan_core::port::CounterRow;
-use hongyan_core::{DeviceId, MessageId, Stage};
+use hongyan_core::port::{CounterRow, JobKind};
+use hongyan_core::{AppId, DeviceId, MessageId, Stage, Timestamp};
 
-use super::no_faults;
+use super::{no_faults, unknown_channels};
+use crate::api::Api;
 use crate::body::{self, Json};
 use crate::key::sha256;
 use crate::options::DELIVERIES_PAGE_LEN;
@@ -32,7 +33,7 @@ pub(crate) async fn send(call: Call<(), Json<Message>>) -> Result<Reply<Accepted
     let app = call.app()?;
     let idempotency = idempotency(&call.parts.headers, &call.body.bytes)?;
     let draft = call.body.value.into_draft()?;
-    no_faults(draft.check(call.api.now()))?;
+    no_faults(faults(&call.api, &draft, call.api.now()))?;
     let accepted = call
         .api
         .services()
@@ -65,7 +66,7 @@ pub(crate) async fn batch(
         .iter()
         .map(|raw| {
             let draft = personal(raw.get())?;
-            no_faults(draft.check(now))?;
+            no_faults(faults(&call.api, &draft, now))?;
             Ok(draft)
         })
         .collect();
@@ -115,6 +116,14 @@ pub(crate) async fn batch(
     Ok(replayed(Reply::new(answer), replay))
 }
 
+fn faults(api: &Api, draft: &Draft, now: Timestamp) -> Vec<Fault> {
+    let mut faults = draft.check(now);
+    let order = draft.options.channels.order.iter().enumerate();
+    let channels = order.map(|(i, channel)| (format!("options.channels.order[{i}]"), channel));
+    faults.extend(unknown_channels(api, channels));
+    faults
+}
+
 fn personal(json: &str) -> Result<Draft, Problem> {
     if json.len() > MESSAGE_BODY_BYTES_MAX {
         return Err(Problem::new(
@@ -136,10 +145,22 @@ fn personal(json: &str) -> Result<Draft, Problem> {
 pub(crate) async fn explain(call: Call<(), Json<Message>>) -> Result<Reply<Explanation>, Problem> {
     let app = call.app()?;
     let draft = call.body.value.into_draft()?;
-    no_faults(draft.check(call.api.now()))?;
+    no_faults(faults(&call.api, &draft, call.api.now()))?;
     Ok(Reply::new(
         call.api.services().explain(&app, draft).await?.into(),
     ))
+}
+
+/// Whether devices are still looked for: the counts may then be even, and yet more is to come.
+async fn is_still_planned(
+    call: &Call<StatusQuery>,
+    app: &AppId,
+    id: MessageId,
+) -> Result<bool, Problem> {
+    let first = call.api.ports().work.of_message(app, id, 1).await?;
+    Ok(first
+        .iter()
+        .any(|job| !matches!(job.kind, JobKind::Deliver { .. })))
 }
 
 pub(crate) async fn status(call: Call<StatusQuery>) -> Result<Reply<Status>, Problem> {
@@ -159,7 +180,7 @@ pub(crate) async fn status(call: Call<StatusQuery>) -> Result<Reply<Status>, Pro
     let state = match recalled {
         Some(_) => "recalled",
         None if message.options.send_at.is_some_and(|at| at > now) => "scheduled",
-        None if total > done => "sending",
+        None if total > done || is_still_planned(&call, &app, id).await? => "sending",
         None if total > 0 => "done",
         None if message.expires_at <= now => "expired",
         None => "accepted",

@@ -13,8 +13,10 @@ pub(crate) mod topics;
 pub(crate) mod transfer;
 pub(crate) mod users;
 
+use hongyan_core::ChannelId;
 use hongyan_core::draft::Fault;
 
+use crate::api::Api;
 use crate::problem::{Code, Problem};
 use crate::wire::user::QuietHours;
 
@@ -36,6 +38,28 @@ fn fault(path: impl Into<String>, problem: impl Into<String>) -> Fault {
         path: path.into(),
         problem: problem.into(),
     }
+}
+
+/// A fault for each channel that is not built in: nothing would ever be sent through it.
+fn unknown_channels<'a>(
+    api: &Api,
+    given: impl IntoIterator<Item = (String, &'a ChannelId)>,
+) -> Vec<Fault> {
+    let known = &api.ports().channels;
+    given
+        .into_iter()
+        .filter(|(_, channel)| !known.contains(channel))
+        .map(|(path, channel)| {
+            let names: Vec<_> = known.iter().map(ChannelId::as_str).collect();
+            fault(
+                path,
+                format!(
+                    "there is no channel {channel}; there are {}",
+                    names.join(", ")
+                ),
+            )
+        })
+        .collect()
 }
 
 fn check_quiet_hours(path: &str, quiet: Option<&QuietHours>, faults: &mut Vec<Fault>) {

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use hongyan_core::{AppId, Device, DeviceId, StoreError, UserId};
 
+use super::unknown_channels;
 use crate::api::Api;
 use crate::body::{Ndjson, parse};
 use crate::options::{EXPORT_PAGE_LEN, IMPORT_ERRORS_MAX, IMPORT_LEN, LINE_BYTES_MAX};
@@ -141,6 +142,13 @@ impl Import {
             (Vec::new(), Vec::new());
         for ((number, line), old) in by_device.into_values().zip(old) {
             let user = line.user.clone();
+            let tokens = line.tokens.iter().enumerate();
+            let channels = tokens.map(|(i, t)| (format!("tokens[{i}].channel"), &t.channel));
+            let unknown = unknown_channels(&self.api, channels);
+            if !unknown.is_empty() {
+                self.refuse(number, Problem::faults(Code::Invalid, unknown));
+                continue;
+            }
             let device = self.device(line, old.as_ref());
             let faults = check(&device);
             if !faults.is_empty() {

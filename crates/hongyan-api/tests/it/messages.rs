@@ -1,6 +1,7 @@
 //! Send, batch, explain, status, recall.
 
 use hongyan_core::message::{DeliveryMode, Target};
+use hongyan_core::port::{JobKind, WriteSet};
 use hongyan_core::{Class, Reason, Stage, StoreError, Timestamp};
 use http::Method;
 use serde_json::{Value, json};
@@ -408,6 +409,32 @@ async fn a_message_has_a_state_and_counts() {
         json!([]),
         "only dispatch writes deliveries"
     );
+    // The counts are even, but a page of devices is still to come.
+    let looking = |kind| hongyan_core::port::Job {
+        app: w.app(),
+        message,
+        kind,
+        due: hongyan_core::Timestamp(0),
+        leased: false,
+    };
+    let page = looking(JobKind::Broadcast { after: None });
+    let last = looking(JobKind::Deliver {
+        device: hongyan_core::DeviceId::parse("d1").unwrap(),
+    });
+    for (jobs, jobs_done, state) in [
+        (vec![page.clone()], vec![], "sending"),
+        (vec![last], vec![page.id()], "done"),
+    ] {
+        let set = WriteSet {
+            jobs,
+            jobs_done,
+            ..WriteSet::default()
+        };
+        let commit = w.engine.commit();
+        commit.commit(vec![set]).await.remove(0).unwrap();
+        let status = w.get(&path, &w.server).await.expect(200);
+        assert_eq!(status["state"], state);
+    }
     w.get("/v1/messages/nonsense", &w.server)
         .await
         .fault(400, "invalid_request", "message");
@@ -493,4 +520,35 @@ async fn trouble_below_is_told_with_when_to_come_back() {
         .panics
         .store(false, std::sync::atomic::Ordering::SeqCst);
     w.post("/v1/messages", &w.server, body).await.expect(202);
+}
+
+#[tokio::test]
+async fn a_channel_that_does_not_exist_is_refused_with_those_that_do() {
+    let w = world().await;
+    let order = json!({"to": {"user": "u"}, "notification": {"title": "t"},
+        "options": {"channels": {"order": ["fcm", "carrierpigeon"]}}});
+    let known = "there is no channel carrierpigeon; there are apns, fcm, huawei, xiaomi";
+    for path in ["/v1/messages", "/v1/messages/explain"] {
+        let refused = w.post(path, &w.server, order.clone()).await;
+        let problem = refused.problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["path"], "options.channels.order[1]");
+        assert!(problem.to_string().contains(known), "{problem}");
+    }
+    let many = json!({"messages": [order]});
+    let batch = w
+        .post("/v1/messages/batch", &w.server, many)
+        .await
+        .expect(202);
+    assert_eq!(batch["accepted"], 0);
+    let token = json!([{"channel": "carrierpigeon", "token": "t1"}]);
+    let device = json!({"device_id": "d9", "platform": "android", "tokens": token});
+    let refused = w.post("/v1/devices", &w.server, device).await;
+    refused.fault(422, "invalid", "tokens[0].channel");
+    let device = json!({"device_id": "d9", "platform": "android"});
+    w.post("/v1/devices", &w.server, device).await.expect(200);
+    let token = json!({"token": "t1"});
+    let path = "/v1/devices/d9/tokens/carrierpigeon";
+    w.call(Method::PUT, path, &w.server, token)
+        .await
+        .fault(422, "invalid", "path.channel");
 }

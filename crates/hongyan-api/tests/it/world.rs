@@ -68,6 +68,7 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
         Ports {
             registry: engine.registry(),
             inbox: engine.inbox(),
+            work: engine.work(),
             ledger: engine.ledger(),
             presence: presence.clone(),
             clock: clock.clone(),
@@ -75,6 +76,9 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
             services: services.clone(),
             connect: Arc::new(FakeConnect),
             metrics: Arc::new(|| "# TYPE up gauge\nup 1\n".to_owned()),
+            channels: ["apns", "fcm", "huawei", "xiaomi"]
+                .map(|name| hongyan_core::ChannelId::parse(name).unwrap())
+                .to_vec(),
         },
     );
     let admin = key::mint(TokenKind::Key(KeyKind::Admin), &*dice);

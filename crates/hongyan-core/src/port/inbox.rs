@@ -75,6 +75,8 @@ pub enum Ack {
 /// - a ring keeps the newest [`crate::limits::INBOX_LEN_MAX`] entries; a reader that comes too late is told how many it `lost`;
 /// - a broadcast is seen by a topic's subscribers from their subscription on, `all` by devices from their registration on;
 /// - a device bound to a user sees what was appended after the binding began;
+/// - of entries with the same [`Message::collapses_with`] that are not acked yet only the newest by [`Message::rank`] is
+///   given, wherever they stand; the others are skipped;
 /// - expired and recalled entries are skipped, and entries that [`Message::may_be_given_to`] refuses the reader;
 /// - `ack` is idempotent; unknown, foreign and future places do no harm and ack nothing;
 /// - acked places survive a restart (at most 50 ms of acks may be lost in a crash: those entries come again);

@@ -108,11 +108,12 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<Vec<Delivery>, StoreError>;
 
-    /// Open (not final) deliveries of a device, at most `limit`: for logout and deletion.
+    /// Open (not final) deliveries of a device in message order after a message, at most `limit`: for logout and deletion.
     async fn open_of_device(
         &self,
         app: &AppId,
         device: &DeviceId,
+        after: Option<MessageId>,
         limit: usize,
     ) -> Result<Vec<(MessageId, DeviceId)>, StoreError>;
 

@@ -73,7 +73,8 @@ pub trait Registry: Send + Sync + std::fmt::Debug {
 
     /// Writes a device.
     async fn put_device(&self, device: Device, expected: Option<u64>) -> Result<(), StoreError>;
-    /// Writes many new or changed devices without version checks: bulk import.
+    /// Writes many new or changed devices without version checks: bulk import. A device that exists keeps its user, its
+    /// binding and its secret.
     async fn import_devices(&self, devices: Vec<Device>) -> Result<(), StoreError>;
     /// Reads devices, in the order of the ids.
     async fn devices(

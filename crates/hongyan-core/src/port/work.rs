@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::port::Owner;
-use crate::{AppId, DeviceId, MessageId, StoreError, Timestamp};
+use crate::{AppId, DeviceId, MessageId, StoreError, Timestamp, UserId};
 
 /// Names a job; the same id is the same job, so that enqueuing twice is enqueuing once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,6 +75,47 @@ impl Job {
         })
     }
 
+    /// The job of an id, due then: an id says all that a job is but how far a broadcast has come, which then begins anew
+    /// and finds what it did before. `None` when it is no id of a job.
+    #[must_use]
+    pub fn of_id(id: &JobId, due: Timestamp) -> Option<Self> {
+        let mut parts = id.0.splitn(4, '/');
+        let (kind, app, message) = (parts.next()?, parts.next()?, parts.next()?);
+        let rest = parts.next();
+        let kind = match (kind, rest) {
+            ("b", None) => JobKind::Broadcast { after: None },
+            ("d", Some(device)) => JobKind::Deliver {
+                device: DeviceId::parse(device).ok()?,
+            },
+            ("r", Some(owner)) => JobKind::Route {
+                owner: match owner.split_once('/')? {
+                    ("u", user) => Owner::User(UserId::parse(user).ok()?),
+                    ("d", device) => Owner::Device(DeviceId::parse(device).ok()?),
+                    _ => return None,
+                },
+            },
+            _ => return None,
+        };
+        Some(Self {
+            app: AppId::parse(app).ok()?,
+            message: MessageId(uuid::Uuid::parse_str(message).ok()?),
+            kind,
+            due,
+            leased: false,
+        })
+    }
+
+    /// Whether it plans a message to a user, so that its deliveries are for that user alone.
+    #[must_use]
+    pub const fn is_to_user(&self) -> bool {
+        matches!(
+            self.kind,
+            JobKind::Route {
+                owner: Owner::User(_)
+            }
+        )
+    }
+
     /// The id of the job that every open delivery has.
     #[must_use]
     pub fn deliver_id(app: &AppId, message: MessageId, device: &DeviceId) -> JobId {
@@ -87,6 +128,7 @@ impl Job {
 /// Promises:
 /// - a job is handed out at or after its due time, earliest first;
 /// - a leased job is not handed out again before its lease ends, then it is simply due again;
+/// - a job whose record is damaged is handed out as [`Job::of_id`] makes it, and holds up no other;
 /// - opening the store makes every leased job due at once (the process that held it is gone);
 /// - enqueuing an id that exists moves it;
 /// - finishing an unknown job does nothing.
@@ -103,7 +145,8 @@ pub trait Work: Send + Sync + std::fmt::Debug {
     /// When the next job is due, if there is one (leased ones count with the end of their lease).
     async fn next_due(&self) -> Result<Option<Timestamp>, StoreError>;
 
-    /// Open jobs of a message, at most `limit`: for recall and status.
+    /// Open jobs of a message, at most `limit`, those that still look for devices before those that deliver: for recall
+    /// and status.
     async fn of_message(
         &self,
         app: &AppId,
@@ -116,4 +159,42 @@ pub trait Work: Send + Sync + std::fmt::Debug {
 
     /// Resolves when a commit may have added a job that is due before those known: a hint.
     async fn changed(&self);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_known_by_its_id() {
+        let app = AppId::parse("demo").unwrap();
+        let message = MessageId(uuid::Uuid::from_u128(7));
+        let (user, device) = (
+            UserId::parse("a/b").unwrap(),
+            DeviceId::parse("d1").unwrap(),
+        );
+        let kinds = [
+            JobKind::Route {
+                owner: Owner::User(user),
+            },
+            JobKind::Route {
+                owner: Owner::Device(device.clone()),
+            },
+            JobKind::Broadcast { after: None },
+            JobKind::Deliver { device },
+        ];
+        for kind in kinds {
+            let job = Job {
+                app: app.clone(),
+                message,
+                kind,
+                due: Timestamp(9),
+                leased: false,
+            };
+            assert_eq!(Job::of_id(&job.id(), Timestamp(9)), Some(job));
+        }
+        for strange in ["", "x", "b/demo", "r/demo/7/u/a", "d/demo", "q/a/b/c"] {
+            assert_eq!(Job::of_id(&JobId(strange.into()), Timestamp(9)), None);
+        }
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use hongyan_core::message::Target;
 use hongyan_core::verdict::Unsure;
-use hongyan_core::{Reason, Verdict};
+use hongyan_core::{Reason, Stage, Verdict};
 
-use crate::world::{to_users, world};
+use crate::world::{to, to_users, world};
 
 #[tokio::test]
 async fn a_hanging_vendor_holds_up_nobody_else() {
@@ -63,4 +64,89 @@ async fn a_broken_vendor_opens_the_breaker_and_recovers_by_itself() {
         };
         assert_eq!(w.until(settled).await, Some(Reason::AcceptedByVendor));
     }
+}
+
+#[tokio::test]
+async fn a_channel_that_panics_is_tried_again_and_others_go_on() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.device("d2", Some("u2"), &["beta"]).await;
+    w.alpha.panic_next(3);
+    let ids = [
+        w.send(to_users(&["u1"])).await,
+        w.send(to_users(&["u1"])).await,
+    ];
+    for id in ids {
+        w.sees(id, "retried(vendor_unavailable)@alpha").await;
+    }
+    let other = w.send(to_users(&["u2"])).await;
+    assert_eq!(w.outcome(other).await, Reason::AcceptedByVendor);
+    for id in ids {
+        let settled = || async {
+            w.pass(Duration::from_millis(200));
+            w.events(id)
+                .await
+                .iter()
+                .find(|e| e.r#final)
+                .and_then(|e| e.reason)
+        };
+        assert_eq!(w.until(settled).await, Some(Reason::AcceptedByVendor));
+        let sent = w.alpha.sent();
+        assert_eq!(sent.iter().filter(|s| s.message == id).count(), 1);
+    }
+    w.until(|| async { (w.dispatch.in_flight() == 0).then_some(()) })
+        .await
+        .expect("nothing stays in flight");
+}
+
+/// More than a lane holds: its queue, what it has taken out of it, and what is with the vendor.
+const FLOOD: usize = 6_000;
+const LANE_HOLDS: usize = 4_096 + 1_000 + 8;
+
+#[tokio::test]
+async fn a_flooded_lane_holds_so_many_and_loses_none() {
+    let w = world().await;
+    for piece in 0..FLOOD / 500 {
+        let names: Vec<_> = (0..500)
+            .map(|i| format!("d{:05}", piece * 500 + i))
+            .collect();
+        w.import(&names, &["beta"]).await;
+    }
+    let gate = w.beta.gate();
+    let all = u32::try_from(gate.available_permits()).unwrap();
+    let closed = gate.clone().acquire_many_owned(all).await.unwrap();
+    let id = w.send(to(Target::All)).await;
+    let count = |stage: Stage| {
+        let w = &w;
+        async move {
+            let rows = w.ports.ledger.message_counters(&w.app, id).await.unwrap();
+            let of = rows.iter().filter(|r| r.key.stage == stage);
+            usize::try_from(of.map(|r| r.count).sum::<u64>()).unwrap()
+        }
+    };
+    let flooded = || async {
+        assert!(w.dispatch.in_flight() <= LANE_HOLDS + 512, "bounded");
+        let held = count(Stage::Held).await;
+        (count(Stage::Targeted).await == FLOOD && held >= FLOOD - LANE_HOLDS).then_some(())
+    };
+    w.until(flooded)
+        .await
+        .expect("all are planned, the rest waits in the store");
+    w.until(|| async { (w.dispatch.in_flight() <= LANE_HOLDS).then_some(()) })
+        .await
+        .expect("what was refused is not in flight");
+    drop(closed);
+    let taken = || async {
+        w.pass(Duration::from_millis(20));
+        (count(Stage::AcceptedByVendor).await == FLOOD).then_some(())
+    };
+    w.until(taken).await.expect("none is lost");
+    let mut devices: Vec<_> = w.beta.sent().into_iter().map(|s| s.device).collect();
+    assert_eq!(devices.len(), FLOOD, "none is sent twice");
+    devices.sort();
+    devices.dedup();
+    assert_eq!(devices.len(), FLOOD);
+    w.until(|| async { (w.dispatch.in_flight() == 0).then_some(()) })
+        .await
+        .expect("nothing stays in flight");
 }

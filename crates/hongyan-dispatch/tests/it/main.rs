@@ -5,6 +5,7 @@
     reason = "a test that meets the unexpected has failed"
 )]
 
+mod collapse;
 mod deliveries;
 mod explain;
 mod hands;
@@ -13,5 +14,7 @@ mod lanes;
 mod lint;
 mod quotas;
 mod receipts;
+mod store_trouble;
+mod troubled;
 mod windows;
 mod world;

@@ -68,32 +68,31 @@ async fn nobody_logs_in_while_a_push_for_the_former_holder_is_under_way() {
     let all = u32::try_from(gate.available_permits()).unwrap();
     let closed = gate.clone().acquire_many_owned(all).await.unwrap();
     w.send(to_users(&["a"])).await;
-    w.until(|| async { (w.dispatch.in_flight() == 1).then_some(()) })
+    w.until(|| async { (w.alpha.begun() == 1).then_some(()) })
         .await
         .unwrap();
     let bindings = w.dispatch.bindings();
     let (app, device) = (w.app.clone(), d.clone());
     let mut logout = tokio::spawn(async move { bindings.logout(&app, &device).await.unwrap() });
     let early = tokio::time::timeout(Duration::from_millis(300), &mut logout).await;
-    if early.is_err() {
-        // The registry knows already that nobody holds it; the push is still with the vendor.
-        let bindings = w.dispatch.bindings();
-        let b = user("b");
-        let login = bindings.login(&w.app, &d, &b);
-        assert!(
-            tokio::time::timeout(Duration::from_millis(300), login)
-                .await
-                .is_err(),
-            "a login must wait like the logout before it"
-        );
-        let again = bindings.logout(&w.app, &d);
-        assert!(
-            tokio::time::timeout(Duration::from_millis(300), again)
-                .await
-                .is_err(),
-            "so must a logout that is tried again"
-        );
-    }
+    assert!(early.is_err(), "the push is under way");
+    // The registry knows already that nobody holds it; the push is still with the vendor.
+    let bindings = w.dispatch.bindings();
+    let b = user("b");
+    let login = bindings.login(&w.app, &d, &b);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), login)
+            .await
+            .is_err(),
+        "a login must wait like the logout before it"
+    );
+    let again = bindings.logout(&w.app, &d);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), again)
+            .await
+            .is_err(),
+        "so must a logout that is tried again"
+    );
     drop(closed);
     w.dispatch
         .bindings()
@@ -159,6 +158,36 @@ async fn a_next_channel_is_tried_at_once() {
     for id in ids {
         assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     }
+    w.until(|| async { (w.dispatch.in_flight() == 0).then_some(()) })
+        .await
+        .expect("nothing stays in flight");
+}
+
+#[tokio::test]
+async fn what_moved_on_is_planned_though_feedback_has_not_noticed_yet() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha", "beta"]).await;
+    w.alpha.script([Verdict::TokenDead {
+        reason: Reason::TokenInvalid,
+        detail: "410".into(),
+        since: None,
+    }]);
+    let gate = w.alpha.gate();
+    let all = u32::try_from(gate.available_permits()).unwrap();
+    let closed = gate.clone().acquire_many_owned(all).await.unwrap();
+    let id = w.send(to_users(&["u1"])).await;
+    w.until(|| async { (w.alpha.begun() == 1).then_some(()) })
+        .await
+        .expect("the call has begun");
+    // The next commit is the answer: durable, and still counted as being with the lane.
+    let held = w.trouble.hold_one("commit done");
+    drop(closed);
+    held.reached().await;
+    w.until(|| async { (w.beta.sent().len() == 1).then_some(()) })
+        .await
+        .expect("the next channel is tried; the clock stands, so that no lease ends");
+    held.go_on();
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     w.until(|| async { (w.dispatch.in_flight() == 0).then_some(()) })
         .await
         .expect("nothing stays in flight");
@@ -279,4 +308,30 @@ async fn a_recall_waits_for_the_call_under_way_and_stops_the_rest() {
         w.alpha.sent().iter().all(|s| s.message != last),
         "it waited behind eight calls and never left"
     );
+}
+
+#[tokio::test]
+async fn what_a_call_under_way_brings_is_withdrawn_after_it() {
+    let w = world().await;
+    let d = w.device("d1", Some("u1"), &["alpha"]).await;
+    let gate = w.alpha.gate();
+    let all = u32::try_from(gate.available_permits()).unwrap();
+    let closed = gate.clone().acquire_many_owned(all).await.unwrap();
+    let id = w.send(to_users(&["u1"])).await;
+    w.until(|| async { (w.alpha.begun() == 1).then_some(()) })
+        .await
+        .expect("the call has begun");
+    let (recall, app) = (w.dispatch.recall(), w.app.clone());
+    let mut recalled = tokio::spawn(async move { recall.recall(&app, id).await.unwrap() });
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut recalled).await;
+    assert!(early.is_err(), "it waits for the call");
+    assert!(
+        w.alpha.withdrawn().is_empty(),
+        "there is nothing to withdraw"
+    );
+    drop(closed);
+    assert_eq!(recalled.await.unwrap().stopped, 1);
+    assert_eq!(w.alpha.sent().len(), 1);
+    assert_eq!(w.alpha.withdrawn(), [(id, d)]);
+    assert_eq!(w.outcome(id).await, Reason::Recalled);
 }

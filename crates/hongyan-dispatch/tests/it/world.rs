@@ -19,6 +19,8 @@ use hongyan_dispatch::{Dispatch, Ports};
 use hongyan_embedded::Embedded;
 use hongyan_testkit::fake::{FakePresence, FakeVendor, ManualClock, SeededDice};
 
+use crate::troubled::Trouble;
+
 /// 2026-03-01 12:00 UTC.
 pub(crate) const NOON: Timestamp = Timestamp(1_772_366_400_000);
 /// How long anything may take before a test gives up.
@@ -50,6 +52,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) alpha: FakeVendor,
     pub(crate) beta: FakeVendor,
+    /// What goes wrong between dispatch and its engine.
+    pub(crate) trouble: Arc<Trouble>,
     stop: tokio::sync::watch::Sender<bool>,
     _engine: Embedded,
     _dir: tempfile::TempDir,
@@ -88,7 +92,9 @@ pub(crate) async fn world() -> World {
         clock: clock.clone(),
         dice: Arc::new(SeededDice::new(7)),
     };
-    let (feedback, signals) = Feedback::new(ports.registry.clone(), ports.clock.clone());
+    let trouble = Arc::new(Trouble::default());
+    let troubled = trouble.in_front_of(ports.clone());
+    let (feedback, signals) = Feedback::new(troubled.registry.clone(), ports.clock.clone());
     let vendors: Vec<Arc<dyn Vendor>> = vec![Arc::new(alpha.clone()), Arc::new(beta.clone())];
     let dispatch = Dispatch::new(
         hongyan_dispatch::Options {
@@ -97,7 +103,7 @@ pub(crate) async fn world() -> World {
             feedback,
             public_url: Some("https://push.example".to_owned()),
         },
-        ports.clone(),
+        troubled,
     );
     let app = AppId::parse("demo").unwrap();
     let record = App {
@@ -133,6 +139,7 @@ pub(crate) async fn world() -> World {
         clock,
         alpha,
         beta,
+        trouble,
         stop,
         _engine: engine,
         _dir: dir,
@@ -166,6 +173,25 @@ impl World {
         holder: Option<&str>,
         channels: &[&str],
     ) -> DeviceId {
+        let record = self.record(id, channels);
+        self.ports.registry.put_device(record, None).await.unwrap();
+        if let Some(holder) = holder {
+            self.dispatch
+                .bindings()
+                .login(&self.app, &device(id), &user(holder))
+                .await
+                .unwrap();
+        }
+        device(id)
+    }
+
+    /// Many devices that nobody holds.
+    pub(crate) async fn import(&self, ids: &[String], channels: &[&str]) {
+        let records = ids.iter().map(|id| self.record(id, channels)).collect();
+        self.ports.registry.import_devices(records).await.unwrap();
+    }
+
+    fn record(&self, id: &str, channels: &[&str]) -> Device {
         let token = |name: &&str| Token {
             channel: channel(name),
             token: format!("{name}-{id}"),
@@ -178,7 +204,7 @@ impl World {
         for (slot, byte) in secret_hash.iter_mut().zip(id.bytes()) {
             *slot = byte;
         }
-        let record = Device {
+        Device {
             app: self.app.clone(),
             id: device(id),
             package: None,
@@ -197,16 +223,7 @@ impl World {
             created_at: self.clock.now(),
             last_seen: self.clock.now(),
             version: 1,
-        };
-        self.ports.registry.put_device(record, None).await.unwrap();
-        if let Some(holder) = holder {
-            self.dispatch
-                .bindings()
-                .login(&self.app, &device(id), &user(holder))
-                .await
-                .unwrap();
         }
-        device(id)
     }
 
     pub(crate) async fn send(&self, draft: Draft) -> MessageId {

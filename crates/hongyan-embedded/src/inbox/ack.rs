@@ -5,7 +5,7 @@ use hongyan_core::port::{Ack, Reader};
 use hongyan_core::{Cursor, MessageId, StoreError, Timestamp};
 
 use super::place::{self, Place, Vector};
-use super::read::{candidates, visible};
+use super::read::{Ahead, Newest, candidates, visible};
 use super::ring::{self, Raw, Source};
 use crate::cached::Caches;
 use crate::store::{Space, Txn, View};
@@ -78,12 +78,14 @@ impl Desk<'_> {
         }
         let user = place.reader_user(self.reader);
         let mut acked = Vec::new();
-        for entry in self.waiting(txn, place, BROADCASTS_MAX)? {
+        let waiting = self.waiting(txn, place, BROADCASTS_MAX)?;
+        let mut newest = None;
+        for entry in &waiting {
             if entry.seq > upto.of(entry.source) || place.has_above(entry.source, entry.seq) {
                 continue;
             }
             // What was not visible was not given to the device, so it did not ack it.
-            if self.visible(txn, user, &entry)? {
+            if self.visible(txn, user, entry, &waiting, &mut newest)? {
                 acked.push(entry.message);
             }
         }
@@ -178,22 +180,35 @@ impl Desk<'_> {
         txn: &Txn<'_>,
         user: Option<&hongyan_core::UserId>,
         entry: &Raw,
+        waiting: &[Raw],
+        newest: &mut Option<Newest>,
     ) -> Result<bool, StoreError> {
         let app = &self.reader.app;
-        let stored = visible(self.caches, txn, app, user, entry, self.now)?;
-        Ok(stored.is_some())
+        let Some(stored) = visible(self.caches, txn, app, user, entry, self.now)? else {
+            return Ok(false);
+        };
+        if stored.message.collapses_with().is_none() {
+            return Ok(true);
+        }
+        if newest.is_none() {
+            *newest = Some(Ahead::of(self.caches, txn, app, user).newest(waiting)?);
+        }
+        Ok(!newest.as_ref().is_some_and(|n| n.is_after(&stored.message)))
     }
 
     /// Moves the acked places over everything that is acked or was never for this device.
     fn advance(&self, txn: &Txn<'_>, place: &mut Place, waiting: &[Raw]) -> Result<(), StoreError> {
         let user = place.reader_user(self.reader);
+        let mut newest = None;
         for source in [Source::User, Source::Device, Source::Broadcast] {
             let mut upto = self.heads.of(source);
             if source == Source::User && user.is_none() {
                 continue;
             }
             for entry in waiting.iter().filter(|e| e.source == source) {
-                if place.has_above(source, entry.seq) || !self.visible(txn, user, entry)? {
+                if place.has_above(source, entry.seq)
+                    || !self.visible(txn, user, entry, waiting, &mut newest)?
+                {
                     continue;
                 }
                 // Whatever is before the first entry that is still open has left the ring or is acked.

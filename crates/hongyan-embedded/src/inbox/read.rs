@@ -1,8 +1,10 @@
 //! Reading an inbox: a merge of its lists in order of acceptance.
 
+use std::collections::HashMap;
+
 use hongyan_core::limits::INBOX_LEN_MAX;
 use hongyan_core::port::{Entry, InboxPage, Reader};
-use hongyan_core::{AppId, Cursor, StoreError, Timestamp, UserId};
+use hongyan_core::{AppId, Cursor, Message, MessageId, StoreError, Timestamp, UserId};
 
 use super::place::{self, Place, Vector};
 use super::ring::{self, Raw, Source};
@@ -12,6 +14,8 @@ use crate::store::View;
 
 /// Broadcasts of one audience that are looked at for one page, at least.
 const CHUNK_MIN: usize = 64;
+/// Broadcasts of one audience that are looked at to find the newest of a collapse key.
+const LOOK_AHEAD_MAX: usize = 1_000;
 
 /// The newest places of what a reader reads.
 fn heads(
@@ -167,6 +171,62 @@ pub(super) fn visible(
     Ok(stored.filter(|s| s.recalled.is_none() && s.message.may_be_given_to(user)))
 }
 
+/// Looks at what stands after an entry. Only messages with a collapse key make anybody look.
+pub(super) struct Ahead<'a, V> {
+    caches: &'a Caches,
+    view: &'a V,
+    app: &'a AppId,
+    user: Option<&'a UserId>,
+}
+
+/// The newest message of each collapse key, by what [`hongyan_core::Message::collapses_with`] says.
+pub(super) struct Newest(HashMap<(String, bool), (Timestamp, MessageId)>);
+
+impl<'a, V: View> Ahead<'a, V> {
+    pub(super) const fn of(
+        caches: &'a Caches,
+        view: &'a V,
+        app: &'a AppId,
+        user: Option<&'a UserId>,
+    ) -> Self {
+        Self {
+            caches,
+            view,
+            app,
+            user,
+        }
+    }
+
+    /// Also what has expired or was recalled took the place of what came before it.
+    pub(super) fn newest(&self, entries: &[Raw]) -> Result<Newest, StoreError> {
+        let mut newest = HashMap::new();
+        for entry in entries {
+            let Some(stored) = self.caches.message(self.view, self.app, entry.message)? else {
+                continue;
+            };
+            if !stored.message.may_be_given_to(self.user) {
+                continue;
+            }
+            if let Some((key, personal)) = stored.message.collapses_with() {
+                let rank = stored.message.rank();
+                let at = newest.entry((key.to_owned(), personal)).or_insert(rank);
+                *at = rank.max(*at);
+            }
+        }
+        Ok(Newest(newest))
+    }
+}
+
+impl Newest {
+    /// Whether a newer message took this one's place.
+    pub(super) fn is_after(&self, message: &Message) -> bool {
+        message.collapses_with().is_some_and(|(key, personal)| {
+            let newest = self.0.get(&(key.to_owned(), personal));
+            newest.is_some_and(|rank| *rank > message.rank())
+        })
+    }
+}
+
 fn lost(from: Vector, heads: Vector) -> u64 {
     let of = |from: u64, head: u64| head.saturating_sub(INBOX_LEN_MAX).saturating_sub(from);
     of(from.user, heads.user) + of(from.device, heads.device)
@@ -191,6 +251,8 @@ pub(super) fn page(
     let (caches, view) = (&shelf.caches, &shelf.store);
     let found = candidates(caches, view, reader, place, at, start.heads, chunk)?;
     let lost = lost(at, start.heads);
+    let ahead = Ahead::of(caches, view, &reader.app, user);
+    let mut newest = None;
     let mut entries = Vec::new();
     let mut more = found.horizon.is_some();
     let mut next = at;
@@ -199,6 +261,29 @@ pub(super) fn page(
         if !place.has_above(raw.source, raw.seq)
             && let Some(stored) = visible(caches, view, &reader.app, user, raw, now)?
         {
+            if stored.message.collapses_with().is_some() {
+                if newest.is_none() {
+                    newest = Some(if found.horizon.is_some() {
+                        let from = start.from;
+                        let far = candidates(
+                            caches,
+                            view,
+                            reader,
+                            place,
+                            from,
+                            start.heads,
+                            LOOK_AHEAD_MAX,
+                        )?;
+                        ahead.newest(&far.entries)?
+                    } else {
+                        ahead.newest(&found.entries)?
+                    });
+                }
+                if newest.as_ref().is_some_and(|n| n.is_after(&stored.message)) {
+                    next = at;
+                    continue;
+                }
+            }
             if entries.len() == limit {
                 more = true;
                 break;

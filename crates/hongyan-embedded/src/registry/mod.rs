@@ -258,6 +258,10 @@ impl Registry for EmbeddedRegistry {
                 for mut given in slice {
                     let former = device::read(txn, &given.app, &given.id)?;
                     if let Some(former) = &former {
+                        // Whoever made the list may have read before a login or a new token.
+                        given.user.clone_from(&former.user);
+                        given.binding = former.binding;
+                        given.secret_hash = former.secret_hash;
                         given.version = given.version.max(former.version + 1);
                         given.last_seen = given.last_seen.max(former.last_seen);
                     }

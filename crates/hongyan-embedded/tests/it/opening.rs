@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use hongyan_core::port::{Job, JobKind, WriteSet};
 use hongyan_embedded::store::watermark::{self, Watermark};
 use hongyan_embedded::store::{Backend, Change, Durability, FjallBackend, Space, SqliteBackend};
 use hongyan_embedded::{Embedded, Engine, OpenError};
@@ -170,6 +171,41 @@ async fn a_record_that_goes_bad_is_an_error() {
     let files = tempfile::tempdir().unwrap();
     let backup = embedded.backup(files.path().join("b")).await;
     assert!(backup.is_err(), "a backup is whole or it is none");
+}
+
+/// A job that goes bad holds up no other, and is not lost.
+#[tokio::test]
+async fn a_job_that_goes_bad_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = open(&options(dir.path(), Engine::Sqlite)).unwrap();
+    let ports = ports(&embedded);
+    let job = |n| Job {
+        app: app(),
+        message: message_id(n),
+        kind: JobKind::Deliver {
+            device: device_id("d1"),
+        },
+        due: at(n.cast_signed()),
+        leased: false,
+    };
+    let set = WriteSet {
+        jobs: vec![job(1), job(2), job(3)],
+        ..WriteSet::default()
+    };
+    ports.commit.commit(vec![set]).await.remove(0).unwrap();
+    let id = job(2).id().0;
+    spoil(dir.path(), Engine::Sqlite, Space::Job, id.as_bytes());
+    let leased = ports.work.lease(at(10), at(20), 9).await.unwrap();
+    assert_eq!(leased, [job(1), job(2), job(3)]);
+    assert!(
+        ports
+            .work
+            .lease(at(10), at(20), 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(embedded.verify().await.unwrap().is_empty(), "it is mended");
 }
 
 #[tokio::test]

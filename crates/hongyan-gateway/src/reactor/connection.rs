@@ -33,7 +33,7 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Opening {
     /// Held for its end, which lets the next stranger in.
-    pub(super) _permit: Permit,
+    pub(super) permit: Permit,
     pub(super) cursor: Option<Cursor>,
     pub(super) inflight: u16,
 }
@@ -80,7 +80,7 @@ impl Connection {
         options: &Options,
     ) -> Self {
         let opening = Opening {
-            _permit: permit,
+            permit,
             cursor: None,
             inflight: options.inflight,
         };

@@ -119,11 +119,13 @@ impl Reactor {
         if let Some(inflight) = hello.inflight {
             opening.inflight = inflight;
         }
+        let origin = opening.permit.origin();
         connection.phase = Phase::Greeting;
         let job = Job::Hello {
             session: id,
             token: hello.token,
             state: hello.state,
+            origin,
         };
         if self.parts.jobs.try_send(job).is_err() {
             self.refuse(

@@ -496,3 +496,17 @@ fn a_store_that_is_away_costs_time_only() {
         .broken
         .store(false, std::sync::atomic::Ordering::SeqCst);
 }
+
+#[test]
+fn a_page_connects_for_devices_of_an_app_that_names_it() {
+    let rig = Rig::new();
+    rig.connect_from("https://own.example")
+        .hello("d", json!({}));
+    // Another app's page passes the handshake, when the app is not known yet.
+    let mut foreign = rig.connect_from("https://other.example");
+    foreign.say(json!({"t": "hello", "v": 1, "auth": {"token": "token-d"}}));
+    assert_eq!(foreign.expect("error")["code"], "origin_forbidden");
+    assert_eq!(foreign.closed(), 4403);
+    // Whoever is not a page needs no origin.
+    rig.connect().hello("d", json!({}));
+}

@@ -98,6 +98,18 @@ impl Rig {
         Client::new(client, encoding)
     }
 
+    /// Connects as a page of this origin does, which some app allows.
+    pub(crate) fn connect_from(&self, origin: &str) -> Client {
+        let (client, server) = self.pair();
+        let permit = self.handle.admit(server.peer_addr().unwrap().ip()).unwrap();
+        let permit = permit.from_page(Some(origin.to_owned()));
+        let (socket, encoding) = (Socket::Plain(server), Encoding::Json);
+        self.handle
+            .adopt(socket, Bytes::new(), encoding, permit)
+            .unwrap();
+        Client::new(client, encoding)
+    }
+
     /// Connects and says hello.
     pub(crate) fn live(&self, device: &str) -> Client {
         let mut client = self.connect();

@@ -316,8 +316,17 @@ impl Registry for Store {
     async fn put_app(&self, _: App, _: Option<u64>) -> Result<(), StoreError> {
         UNUSED
     }
-    async fn app(&self, _: &AppId) -> Result<Option<App>, StoreError> {
-        Ok(None)
+    async fn app(&self, id: &AppId) -> Result<Option<App>, StoreError> {
+        Ok(Some(App {
+            id: id.clone(),
+            name: String::new(),
+            policy: hongyan_core::app::AppPolicy {
+                origins: vec!["https://own.example".to_owned()],
+                ..Default::default()
+            },
+            created_at: Timestamp(0),
+            version: 1,
+        }))
     }
     async fn apps(&self, _: Option<&AppId>, _: usize) -> Result<Vec<App>, StoreError> {
         Ok(Vec::new())

@@ -45,6 +45,9 @@ struct State {
     calls: usize,
     news: Vec<Receipt>,
     downgrades: Option<String>,
+    panics: usize,
+    begun: usize,
+    withdrawn: Vec<(MessageId, DeviceId)>,
 }
 
 impl FakeVendor {
@@ -87,6 +90,11 @@ impl FakeVendor {
         self.lock().always = verdict;
     }
 
+    /// The next calls panic, as a channel with a fault would.
+    pub fn panic_next(&self, calls: usize) {
+        self.lock().panics = calls;
+    }
+
     /// Everything that was sent, in order.
     #[must_use]
     pub fn sent(&self) -> Vec<Sent> {
@@ -101,6 +109,18 @@ impl FakeVendor {
     /// Why it lets messages go out as a lower class, from now on: credentials stored later say that classes are limited.
     pub fn downgrades(&self, why: &str) {
         self.lock().downgrades = Some(why.to_owned());
+    }
+
+    /// Calls that have begun, whether or not they wait at the gate.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.lock().begun
+    }
+
+    /// Everything that was taken back, in order.
+    #[must_use]
+    pub fn withdrawn(&self) -> Vec<(MessageId, DeviceId)> {
+        self.lock().withdrawn.clone()
     }
 
     /// Where calls wait.
@@ -162,11 +182,18 @@ impl Channel for FakeVendor {
         })
     }
 
+    #[allow(clippy::panic, reason = "a test asked for it")]
     async fn send(&self, batch: &Batch, _deadline: Duration) -> Vec<Verdict> {
+        self.lock().begun += 1;
         let _permit = self.gate.acquire().await;
         let mut state = self.lock();
         let call = state.calls;
         state.calls += 1;
+        if state.panics > 0 {
+            state.panics -= 1;
+            drop(state);
+            panic!("as the test said");
+        }
         batch
             .recipients
             .iter()
@@ -193,10 +220,12 @@ impl Channel for FakeVendor {
 
     async fn recall(
         &self,
-        _message: &Message,
+        message: &Message,
         recipients: &[Recipient],
         _deadline: Duration,
     ) -> Option<Vec<Verdict>> {
+        let devices = recipients.iter().map(|r| (message.id, r.device.clone()));
+        self.lock().withdrawn.extend(devices);
         Some(vec![
             Verdict::Accepted { vendor_id: None };
             recipients.len()

@@ -23,6 +23,8 @@ pub mod close {
     pub const BAD_MESSAGE: u16 = 4400;
     /// Token or ticket missing, bad or expired.
     pub const UNAUTHORIZED: u16 = 4401;
+    /// The device may not connect from there.
+    pub const FORBIDDEN: u16 = 4403;
     /// Too slow: no hello in time, or the send queue stayed full.
     pub const TOO_SLOW: u16 = 4408;
     /// A newer connection of the same device took over.
