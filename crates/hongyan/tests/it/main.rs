@@ -8,6 +8,7 @@
 )]
 
 mod crash;
+mod damage;
 mod faults;
 mod harness;
 mod input;
