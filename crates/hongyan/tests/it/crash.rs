@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hongyan_core::Timestamp;
 use serde_json::{Value, json};
 
-use crate::harness::{Demo, KINDS, hello, try_http, until};
+use crate::harness::{Demo, KINDS, hello, now_ms, try_http, until};
 
 /// Callers that send while the server lives.
 const DRIVERS: usize = 2;
@@ -245,17 +245,6 @@ fn survives(engine: &str, rounds: usize) {
         accepted.len(),
     );
     assert!(asked > 0 && again <= bound, "{again} of {asked} pushes came twice");
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "compared with times that another process took"
-)]
-fn now_ms() -> i64 {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
-    i64::try_from(now.as_millis()).unwrap()
 }
 
 /// The one outcome of a message to one phone, and when it was, milliseconds.

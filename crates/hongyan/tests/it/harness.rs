@@ -94,6 +94,15 @@ impl Demo {
         }
     }
 
+    /// Ends it as an operator would.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let asked = Command::new("kill").arg(child.id().to_string()).status();
+        assert!(asked.unwrap().success());
+        let ended = child.wait().unwrap();
+        assert!(ended.success(), "{ended}");
+    }
+
     /// Gives the process away, to be killed by somebody else than [`Demo::kill`].
     pub(crate) fn take_server(&mut self) -> Child {
         self.child.take().unwrap()
@@ -239,11 +248,6 @@ impl Demo {
             .as_str()
             .unwrap_or_else(|| panic!("{key} in {}", self.facts))
             .to_owned()
-    }
-
-    /// The files of the store.
-    pub(crate) fn store(&self) -> PathBuf {
-        self.data().join("store")
     }
 
     pub(crate) fn log(&self) -> String {
@@ -573,6 +577,18 @@ fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
         body.extend_from_slice(rest.get(..size)?);
         rest = rest.get(size + 2..)?;
     }
+}
+
+/// Now, milliseconds since 1970.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "compared with times that another process took"
+)]
+pub(crate) fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    i64::try_from(now.as_millis()).unwrap()
 }
 
 /// A directory of its own, in memory where there is a place: what is copied there need not outlive a power cut.
