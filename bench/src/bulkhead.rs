@@ -342,7 +342,9 @@ impl Arrivals {
         while self.count.load(Ordering::Relaxed) < count {
             if Instant::now() > deadline {
                 let missing = count - self.count.load(Ordering::Relaxed);
-                bail!("{missing} of {count} messages did not reach the {vendor} vendor; choose a lower --rate");
+                bail!(
+                    "{missing} of {count} messages did not reach the {vendor} vendor; choose a lower --rate"
+                );
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -292,11 +292,15 @@ impl Handle {
     /// The same, without those up to number `after`.
     #[must_use]
     pub fn requests_after(&self, channel: Channel, after: u64) -> Vec<Record> {
-        let services = services(&channel).iter();
+        let services = services(&channel);
         let mut records: Vec<Record> = services
+            .iter()
             .flat_map(|service| self.0.world.requests.list(*service, after))
             .collect();
-        records.sort_by(|a, b| a.at.cmp(&b.at));
+        // One service's are in the order of their numbers already.
+        if services.len() > 1 {
+            records.sort_by(|a, b| a.at.cmp(&b.at));
+        }
         records
     }
 

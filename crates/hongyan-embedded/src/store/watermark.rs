@@ -144,7 +144,11 @@ impl NearMark {
     pub(crate) fn open(dir: &Path, epoch: u32, number: u64) -> io::Result<Self> {
         let path = dir.join(NEAR_FILE);
         let mut options = File::options();
-        let file = options.create(true).truncate(false).write(true).open(path)?;
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
         let mark = Self { file, epoch };
         mark.note(number)?;
         // A longer file, of whatever origin, would not be read.

@@ -80,7 +80,10 @@ impl Seen {
             let n_of = |entry: &Value| entry["n"].as_u64().unwrap();
             let known = tray.last_key_value().map_or(0, |(n, _)| *n);
             let first = entries.first().map_or(0, n_of);
-            assert!(first <= known + 1, "tray entries left before they were read");
+            assert!(
+                first <= known + 1,
+                "tray entries left before they were read"
+            );
             tray.extend(entries.into_iter().map(|entry| (n_of(&entry), entry)));
         }
     }
@@ -170,10 +173,7 @@ fn survives(engine: &str, rounds: usize) {
         });
         kills.push(now_ms());
         let sent = sent.into_inner().unwrap();
-        accepted.extend(
-            sent.into_iter()
-                .map(|(id, who)| Accepted { id, who, life }),
-        );
+        accepted.extend(sent.into_iter().map(|(id, who)| Accepted { id, who, life }));
         if accepted.len() - read > READ_EVERY {
             seen.read(&demo, &phones);
             read = accepted.len();
@@ -194,7 +194,10 @@ fn survives(engine: &str, rounds: usize) {
         let good = ["delivered", "accepted_by_vendor"].contains(&reason.as_str());
         assert!(good, "{} for {user} ended as {reason}", message.id);
         let before = kills.iter().filter(|kill| **kill <= at).count();
-        survived.insert(&message.id, (before.max(message.life) - message.life, reason, at));
+        survived.insert(
+            &message.id,
+            (before.max(message.life) - message.life, reason, at),
+        );
     }
 
     // Every person sees each message once, also those whose 202 the kill cut off.
@@ -203,7 +206,11 @@ fn survives(engine: &str, rounds: usize) {
         let shown: Vec<HashSet<_>> = seen
             .trays
             .iter()
-            .map(|tray| tray.values().filter_map(|e| e["message"].as_str()).collect())
+            .map(|tray| {
+                tray.values()
+                    .filter_map(|e| e["message"].as_str())
+                    .collect()
+            })
             .collect();
         accepted
             .iter()
@@ -244,7 +251,10 @@ fn survives(engine: &str, rounds: usize) {
         "{engine}: {} accepted over {rounds} kills, {asked} pushes asked of vendors, {again} of them again (at most {bound})",
         accepted.len(),
     );
-    assert!(asked > 0 && again <= bound, "{again} of {asked} pushes came twice");
+    assert!(
+        asked > 0 && again <= bound,
+        "{again} of {asked} pushes came twice"
+    );
 }
 
 /// The one outcome of a message to one phone, and when it was, milliseconds.

@@ -202,8 +202,8 @@ impl Dice {
 fn used(path: &Path) -> u64 {
     let bytes = fs::read(path).unwrap();
     let zeros = [0; PAGE as usize];
-    let pages = bytes.chunks(zeros.len()).enumerate();
-    let last = pages.filter(|(_, page)| **page != zeros[..page.len()]).last();
+    let mut pages = bytes.chunks(zeros.len()).enumerate();
+    let last = pages.rfind(|(_, page)| **page != zeros[..page.len()]);
     last.map_or(0, |(n, page)| {
         let end = page.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1);
         n as u64 * PAGE + end as u64
@@ -254,7 +254,10 @@ fn every_file(engine: &'static str) {
                 }
                 Started::Ready(_server, _) => {
                     let found = records_of(copy.path());
-                    assert!(found == whole, "{what}: it starts, and something is missing");
+                    assert!(
+                        found == whole,
+                        "{what}: it starts, and something is missing"
+                    );
                     harmless.push(file.clone());
                 }
             }
@@ -270,7 +273,11 @@ fn every_file(engine: &'static str) {
 fn says_why(said: &str, data: &Path, what: &str) {
     let line = said.lines().last().unwrap_or_default();
     let names_it = line.contains(data.join("store").to_str().unwrap());
-    let tells = ["lost acknowledged data", "cannot read its files", "was made by engine"];
+    let tells = [
+        "lost acknowledged data",
+        "cannot read its files",
+        "was made by engine",
+    ];
     assert!(
         names_it && tells.iter().any(|words| line.contains(words)),
         "{what}: {said}"

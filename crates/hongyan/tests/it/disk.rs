@@ -213,7 +213,11 @@ impl Server {
 }
 
 fn is_refusal(status: u16, answer: &Value) {
-    assert_eq!((status, &answer["code"]), (503, &json!("disk_full")), "{answer}");
+    assert_eq!(
+        (status, &answer["code"]),
+        (503, &json!("disk_full")),
+        "{answer}"
+    );
     let words = format!("{} {}", answer["title"], answer["detail"]);
     assert!(words.contains("disk"), "{words}");
 }
@@ -296,7 +300,10 @@ fn fill(engine: &str) {
     match &last {
         Some((status, answer)) => {
             assert_eq!(*status, 503, "{answer}");
-            assert!(answer["code"].is_string() && answer["detail"].is_string(), "{answer}");
+            assert!(
+                answer["code"].is_string() && answer["detail"].is_string(),
+                "{answer}"
+            );
         }
         // A write that failed half way ends the server: nobody can tell what is on the disk.
         None => {
@@ -304,7 +311,10 @@ fn fill(engine: &str) {
             let said = fs::read_to_string(disk.dir.path().join("log")).unwrap();
             assert_eq!(end.code(), Some(1), "{said}");
             let line = said.lines().last().unwrap_or_default();
-            assert!(line.contains("the store failed") && says_full(line), "{said}");
+            assert!(
+                line.contains("the store failed") && says_full(line),
+                "{said}"
+            );
         }
     }
     acknowledged.extend(late);
@@ -330,7 +340,10 @@ fn fill(engine: &str) {
     server.has_all(key, &acknowledged, "after a start with room");
     acknowledged.push(server.send(key, 1).unwrap());
     drop(server);
-    let doctor = disk.hongyan(engine, &["doctor", "--deep"]).output().unwrap();
+    let doctor = disk
+        .hongyan(engine, &["doctor", "--deep"])
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&doctor.stdout);
     assert!(doctor.status.success(), "{said}");
     println!("{engine}: {} acknowledged and there", acknowledged.len());

@@ -54,7 +54,11 @@ fn nobody_else_is_held_up(demo: &Demo, bystanders: &[Bystander], fault: &str, he
             Some(accepted["at"].as_str()?.to_owned())
         });
         last = last.max(accepted);
-        assert_eq!(demo.vendor_requests(channel, id).len(), 1, "{channel} beside {fault}");
+        assert_eq!(
+            demo.vendor_requests(channel, id).len(),
+            1,
+            "{channel} beside {fault}"
+        );
         // Whatever is called vendor_… or breaker_… would be another channel's trouble.
         let trouble = demo.trace(id).into_iter().find(|e| {
             let reason = e["reason"].as_str().unwrap_or_default();
@@ -69,7 +73,10 @@ fn nobody_else_is_held_up(demo: &Demo, bystanders: &[Bystander], fault: &str, he
             "slow" => {
                 let moved = trace.iter().find(|e| e["stage"] == "accepted_by_vendor");
                 let moved = moved.and_then(|e| e["at"].as_str()).unwrap_or("never");
-                assert!(last.as_str() < moved, "{last} beside what was held until {moved}");
+                assert!(
+                    last.as_str() < moved,
+                    "{last} beside what was held until {moved}"
+                );
             }
             "unavailable" | "rate_limited" => {
                 let ended = trace.iter().find(|e| e["final"] == true);

@@ -78,7 +78,10 @@ impl Demo {
             log,
             facts: Value::Null,
             listeners: None,
-            settings: settings.iter().map(|(k, v)| (*k, (*v).to_owned())).collect(),
+            settings: settings
+                .iter()
+                .map(|(k, v)| (*k, (*v).to_owned()))
+                .collect(),
         }
     }
 
