@@ -1,7 +1,8 @@
 //! Goal 18: what a channel that hangs does to the messages of another one.
 //!
 //! The real intake, router and lanes on the embedded engine, with two vendors in memory: one
-//! answers at once, one only when its deadline has passed.
+//! answers at once, one not while it is measured beside. Alone and beside take turns, so that a ratio
+//! compares neighbours in time, and several ratios show how much of one is noise.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +42,8 @@ const USERS: u32 = 1_000;
 const HANG_EVERY: u64 = 4;
 /// Time for what is under way to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Time before the first measurement.
+const WARM: Duration = Duration::from_secs(2);
 
 /// What a hanging channel does to the others.
 #[derive(Debug, clap::Args)]
@@ -48,9 +51,12 @@ pub struct Args {
     /// Messages per second to the channel that works.
     #[arg(long, default_value_t = 500)]
     rate: u32,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 15)]
+    /// Seconds of each measurement; below a vendor call's deadline of 15.
+    #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// How often both are measured, in turns.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
     /// Where to put the store. A temporary directory below it is removed afterwards.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
@@ -63,6 +69,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Report> {
     if args.rate == 0 {
         bail!("--rate must be at least 1");
+    }
+    if args.rounds == 0 || !(1..15).contains(&args.seconds) {
+        bail!("--rounds must be at least 1 and --seconds between 1 and 14");
     }
     let dir = tempfile::Builder::new()
         .prefix("hongyan-bench-")
@@ -80,16 +89,21 @@ async fn measure(args: &Args, store: PathBuf) -> anyhow::Result<Report> {
     let registry: Arc<dyn Registry> = engine.registry();
     let (feedback, signals) = Feedback::new(Arc::clone(&registry), Arc::clone(&clock));
     let arrivals = Arc::new(Arrivals::new()?);
-    let vendor = |name, hangs| -> anyhow::Result<Arc<dyn Vendor>> {
-        Ok(Arc::new(Stub {
-            id: ChannelId::parse(name)?,
-            hangs,
-            arrivals: Arc::clone(&arrivals),
-        }))
+    let hanging = Arc::new(Arrivals::new()?);
+    let (hang, hangs) = tokio::sync::watch::channel(false);
+    let quick = Stub {
+        id: ChannelId::parse("quick")?,
+        hangs: None,
+        arrivals: Arc::clone(&arrivals),
+    };
+    let stuck = Stub {
+        id: ChannelId::parse("hanging")?,
+        hangs: Some(hangs),
+        arrivals: Arc::clone(&hanging),
     };
     let dispatch = Dispatch::new(
         hongyan_dispatch::Options {
-            vendors: vec![vendor("quick", false)?, vendor("hanging", true)?],
+            vendors: vec![Arc::new(quick), Arc::new(stuck)],
             sealer: Arc::new(Unsealed),
             feedback: feedback.clone(),
             public_url: None,
@@ -113,33 +127,83 @@ async fn measure(args: &Args, store: PathBuf) -> anyhow::Result<Report> {
     let answers = dispatch.clone();
     tokio::spawn(async move { answers.run_feedback(signals).await });
 
-    let intake = dispatch.intake();
-    load(args, &intake, &arrivals, false, "warming up").await?;
-    let alone = load(args, &intake, &arrivals, false, "one channel").await?;
-    let beside = load(args, &intake, &arrivals, true, "beside one that hangs").await?;
+    let bench = Bench {
+        intake: dispatch.intake(),
+        rate: args.rate,
+        arrivals,
+        hanging,
+        hang,
+    };
+    bench.load(WARM, false, "warming up").await?;
+    let time = Duration::from_secs(args.seconds);
+    let (mut alone, mut beside) = (histogram()?, histogram()?);
+    let mut pairs = Vec::new();
+    for round in 1..=args.rounds {
+        let doing = format!("round {round} of {}", args.rounds);
+        // Each is first as often as the other, so that a drift of the machine favours neither.
+        let first = round % 2 == 0;
+        let one = bench.load(time, first, &doing).await?;
+        let other = bench.load(time, !first, &doing).await?;
+        let (a, b) = if first { (other, one) } else { (one, other) };
+        let pair = (p99(&a), p99(&b));
+        tell(&format!(
+            "{doing}: p99 alone {:.2} ms, beside {:.2} ms, {:.3}x",
+            pair.0 / 1e3,
+            pair.1 / 1e3,
+            pair.1 / pair.0
+        ));
+        alone.add(&a).context("histograms differ")?;
+        beside.add(&b).context("histograms differ")?;
+        pairs.push(pair);
+    }
+    Ok(report(&alone, &beside, pairs))
+}
+
+fn report(alone: &Histogram<u64>, beside: &Histogram<u64>, mut pairs: Vec<(f64, f64)>) -> Report {
     let mut report = Report::default();
     for (name, latency) in [
-        ("accept to vendor, alone", &alone),
-        ("beside a hanging channel", &beside),
+        ("accept to vendor, alone", alone),
+        ("beside a hanging channel", beside),
     ] {
         report.row(
             name,
             vec![
                 ("messages", latency.len() as f64),
                 ("ms p50", latency.value_at_quantile(0.5) as f64 / 1e3),
-                ("ms p99", latency.value_at_quantile(0.99) as f64 / 1e3),
+                ("ms p99", p99(latency) / 1e3),
             ],
         );
         report.histogram(name, latency);
     }
-    let p99 = |latency: &Histogram<u64>| latency.value_at_quantile(0.99) as f64;
-    report.ratio(
-        "p99 us, beside a hanging channel / alone",
-        p99(&beside),
-        p99(&alone),
-    );
+    pairs.sort_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)));
+    let of = |pair: &(f64, f64)| pair.1 / pair.0;
+    if let (Some(least), Some(median), Some(most)) =
+        (pairs.first(), pairs.get(pairs.len() / 2), pairs.last())
+    {
+        report.ratio(
+            "p99 us, beside a hanging channel / alone",
+            median.1,
+            median.0,
+        );
+        report.note(format!(
+            "the ratio is the median of {} rounds, from {:.3} to {:.3}",
+            pairs.len(),
+            of(least),
+            of(most)
+        ));
+    }
     report.note("the clock runs from before intake until the vendor is called");
-    Ok(report)
+    report
+}
+
+fn p99(latency: &Histogram<u64>) -> f64 {
+    latency.value_at_quantile(0.99) as f64
+}
+
+/// A line of progress, also where nobody sees a bar.
+#[allow(clippy::print_stderr, reason = "progress goes to stderr")]
+fn tell(line: &str) {
+    eprintln!("{line}");
 }
 
 async fn populate(registry: &dyn Registry, dispatch: &Dispatch) -> anyhow::Result<()> {
@@ -179,48 +243,58 @@ async fn populate(registry: &dyn Registry, dispatch: &Dispatch) -> anyhow::Resul
     Ok(())
 }
 
-/// Sends evenly; the times of the messages to the channel that works.
-async fn load(
-    args: &Args,
-    intake: &Intake,
-    arrivals: &Arrivals,
-    with_hanging: bool,
-    doing: &str,
-) -> anyhow::Result<Histogram<u64>> {
-    arrivals.reset();
-    let bar = bar(doing, args.seconds);
-    let begin = tokio::time::Instant::now();
-    let mut sends = tokio::task::JoinSet::new();
-    let count = u64::from(args.rate) * args.seconds.max(1);
-    for n in 0..count {
-        let due = Duration::from_secs_f64(n as f64 / f64::from(args.rate));
-        tokio::time::sleep_until(begin + due).await;
-        let user = (n % u64::from(USERS)) as u32;
-        sends.spawn(accept(intake.clone(), user));
-        if with_hanging && n % HANG_EVERY == 0 {
-            sends.spawn(accept(intake.clone(), USERS + user));
+/// Everything that a measurement needs.
+struct Bench {
+    intake: Intake,
+    rate: u32,
+    arrivals: Arc<Arrivals>,
+    hanging: Arc<Arrivals>,
+    hang: tokio::sync::watch::Sender<bool>,
+}
+
+impl Bench {
+    /// Sends evenly; the times of the messages to the channel that works. What hung is let go afterwards, so that
+    /// nothing of it is left for the next measurement.
+    async fn load(
+        &self,
+        time: Duration,
+        with_hanging: bool,
+        doing: &str,
+    ) -> anyhow::Result<Histogram<u64>> {
+        self.arrivals.reset();
+        self.hanging.reset();
+        self.hang.send_replace(with_hanging);
+        let beside = if with_hanging { "beside" } else { "alone" };
+        let bar = bar(&format!("{doing}, {beside}"), time.as_secs());
+        let begin = tokio::time::Instant::now();
+        let mut sends = tokio::task::JoinSet::new();
+        let count = u64::from(self.rate) * time.as_secs();
+        for n in 0..count {
+            let due = Duration::from_secs_f64(n as f64 / f64::from(self.rate));
+            tokio::time::sleep_until(begin + due).await;
+            let user = (n % u64::from(USERS)) as u32;
+            sends.spawn(accept(self.intake.clone(), user));
+            // Alone, the other channel gets as much and answers: what differs is that it hangs.
+            if n % HANG_EVERY == 0 {
+                sends.spawn(accept(self.intake.clone(), USERS + user));
+            }
+            while let Some(sent) = sends.try_join_next() {
+                sent.context("a caller panicked")??;
+            }
+            bar.set_position(due.as_secs());
         }
-        while let Some(sent) = sends.try_join_next() {
+        while let Some(sent) = sends.join_next().await {
             sent.context("a caller panicked")??;
         }
-        bar.set_position(due.as_secs());
+        self.arrivals.wait_for(count, "working").await?;
+        let latency = self.arrivals.latency().clone();
+        self.hang.send_replace(false);
+        self.hanging
+            .wait_for(count.div_ceil(HANG_EVERY), "hanging")
+            .await?;
+        bar.finish_and_clear();
+        Ok(latency)
     }
-    while let Some(sent) = sends.join_next().await {
-        sent.context("a caller panicked")??;
-    }
-    let deadline = Instant::now() + PATIENCE;
-    while arrivals.count.load(Ordering::Relaxed) < count {
-        if Instant::now() > deadline {
-            let there = arrivals.count.load(Ordering::Relaxed);
-            bail!(
-                "{} of {count} messages did not reach the vendor",
-                count - there
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    bar.finish_and_clear();
-    Ok(arrivals.latency().clone())
 }
 
 async fn accept(intake: Intake, user: u32) -> anyhow::Result<()> {
@@ -239,7 +313,7 @@ async fn accept(intake: Intake, user: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// When messages reached the vendor that works.
+/// When messages reached a vendor.
 #[derive(Debug)]
 struct Arrivals {
     count: AtomicU64,
@@ -263,6 +337,20 @@ impl Arrivals {
         self.count.store(0, Ordering::Relaxed);
     }
 
+    async fn wait_for(&self, count: u64, vendor: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.count.load(Ordering::Relaxed) < count {
+            if Instant::now() > deadline {
+                let missing = count - self.count.load(Ordering::Relaxed);
+                bail!(
+                    "{missing} of {count} messages did not reach the {vendor} vendor; choose a lower --rate"
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
     fn note(&self, message: &Message) {
         let body = message.notification.as_ref().map(|n| n.body.as_str());
         let sent = body.and_then(|body| u64::from_str_radix(body.strip_prefix('@')?, 16).ok());
@@ -278,7 +366,8 @@ impl Arrivals {
 #[derive(Debug, Clone)]
 struct Stub {
     id: ChannelId,
-    hangs: bool,
+    /// Whether it hangs now; `None` for the one that never does.
+    hangs: Option<tokio::sync::watch::Receiver<bool>>,
     arrivals: Arc<Arrivals>,
 }
 
@@ -322,17 +411,22 @@ impl Channel for Stub {
         })
     }
     async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict> {
-        let verdict = if self.hangs {
-            tokio::time::sleep(deadline).await;
+        // Whoever stops the bench lets everything go; so does the end of a call's time.
+        let hangs = async {
+            if let Some(mut hangs) = self.hangs.clone() {
+                let _ended = hangs.wait_for(|hangs| !hangs).await;
+            }
+        };
+        let verdict = if tokio::time::timeout(deadline, hangs).await.is_ok() {
+            self.arrivals.note(&batch.outbound.message);
+            Verdict::Accepted { vendor_id: None }
+        } else {
             Verdict::Retry {
                 reason: Reason::VendorUnavailable,
                 after: None,
                 detail: "no answer in time".to_owned(),
                 certainty: Unsure::MaybeTaken,
             }
-        } else {
-            self.arrivals.note(&batch.outbound.message);
-            Verdict::Accepted { vendor_id: None }
         };
         vec![verdict; batch.recipients.len()]
     }

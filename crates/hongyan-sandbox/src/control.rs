@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -264,11 +264,21 @@ fn summary(handle: &Handle, channel: Channel) -> Value {
     json!({"channel": channel, "endpoint": handle.vendors_url(), "faults": handle.faults(channel)})
 }
 
+#[derive(Deserialize)]
+struct Newer {
+    /// Leaves out requests up to this number.
+    #[serde(default)]
+    after: u64,
+}
+
 async fn requests(
     State(handle): State<Handle>,
     Path(name): Path<String>,
+    newer: Result<Query<Newer>, QueryRejection>,
 ) -> Answer<Json<Vec<Record>>> {
-    Ok(Json(handle.requests(channel(&name)?)))
+    let Query(newer) =
+        newer.map_err(|rejection| Problem(rejection.status(), rejection.body_text()))?;
+    Ok(Json(handle.requests_after(channel(&name)?, newer.after)))
 }
 
 async fn clear_requests(

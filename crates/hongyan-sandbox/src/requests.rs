@@ -14,6 +14,8 @@ use crate::limits;
 /// One request as the simulator saw and judged it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// Number within the channel, growing by one: a gap shows what was dropped.
+    pub n: u64,
     /// When it arrived, RFC 3339 in UTC.
     pub at: String,
     /// Method, such as `POST`.
@@ -33,8 +35,15 @@ pub struct Record {
 /// The last requests of each channel, oldest dropped.
 #[derive(Debug)]
 pub(crate) struct Requests {
-    rings: [Mutex<VecDeque<Record>>; Channel::ALL.len()],
+    rings: [Mutex<Ring>; Channel::ALL.len()],
     kept_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    kept: VecDeque<Record>,
+    /// How many there were, kept or not.
+    count: u64,
 }
 
 impl Requests {
@@ -56,7 +65,8 @@ impl Requests {
         if self.kept_max == 0 {
             return;
         }
-        let record = Record {
+        let mut record = Record {
+            n: 0,
             at: rfc3339(now_ms),
             method: call.method.to_string(),
             path: if call.query.is_empty() {
@@ -70,21 +80,25 @@ impl Requests {
             status,
         };
         let mut ring = self.of(channel);
-        while ring.len() >= self.kept_max {
-            ring.pop_front();
+        while ring.kept.len() >= self.kept_max {
+            ring.kept.pop_front();
         }
-        ring.push_back(record);
+        ring.count += 1;
+        record.n = ring.count;
+        ring.kept.push_back(record);
     }
 
-    pub(crate) fn list(&self, channel: Channel) -> Vec<Record> {
-        self.of(channel).iter().cloned().collect()
+    pub(crate) fn list(&self, channel: Channel, after: u64) -> Vec<Record> {
+        let ring = self.of(channel);
+        let begin = ring.kept.partition_point(|record| record.n <= after);
+        ring.kept.range(begin..).cloned().collect()
     }
 
     pub(crate) fn clear(&self, channel: Channel) {
-        self.of(channel).clear();
+        self.of(channel).kept.clear();
     }
 
-    fn of(&self, channel: Channel) -> std::sync::MutexGuard<'_, VecDeque<Record>> {
+    fn of(&self, channel: Channel) -> std::sync::MutexGuard<'_, Ring> {
         #[allow(clippy::indexing_slicing, reason = "one place per variant")]
         self.rings[channel.index()]
             .lock()

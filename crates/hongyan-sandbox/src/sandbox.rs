@@ -286,11 +286,21 @@ impl Handle {
     /// What a simulator received, newest last.
     #[must_use]
     pub fn requests(&self, channel: Channel) -> Vec<Record> {
-        let services = services(&channel).iter();
+        self.requests_after(channel, 0)
+    }
+
+    /// The same, without those up to number `after`.
+    #[must_use]
+    pub fn requests_after(&self, channel: Channel, after: u64) -> Vec<Record> {
+        let services = services(&channel);
         let mut records: Vec<Record> = services
-            .flat_map(|service| self.0.world.requests.list(*service))
+            .iter()
+            .flat_map(|service| self.0.world.requests.list(*service, after))
             .collect();
-        records.sort_by(|a, b| a.at.cmp(&b.at));
+        // One service's are in the order of their numbers already.
+        if services.len() > 1 {
+            records.sort_by(|a, b| a.at.cmp(&b.at));
+        }
         records
     }
 
@@ -484,7 +494,6 @@ impl Handle {
     }
 }
 
-/// Removes what a first start left that did not come to its end.
 /// The services behind a channel's name: text messages go through any of several.
 const fn services(channel: &Channel) -> &[Channel] {
     match channel {
@@ -498,6 +507,7 @@ const fn services(channel: &Channel) -> &[Channel] {
     }
 }
 
+/// Removes what a first start left that did not come to its end.
 fn forget_phones(directory: &std::path::Path) -> Result<(), SandboxError> {
     let path = directory.join("phones");
     match std::fs::remove_dir_all(&path) {

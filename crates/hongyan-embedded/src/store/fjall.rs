@@ -6,7 +6,9 @@ use std::path::Path;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use hongyan_core::{Certainty, StoreError};
 
-use super::{Backend, Change, Direction, Durability, Range, Read, Rows, Space, unavailable};
+use super::{
+    Backend, Change, Direction, Durability, Range, Read, Rows, Space, manifest, unavailable,
+};
 
 const ENGINE: &str = "fjall";
 /// Memory before a keyspace is written out; small, because every keyspace has its own.
@@ -39,6 +41,7 @@ impl FjallBackend {
     /// [`StoreError::Unavailable`] when its files cannot be opened or its journal is damaged.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let fault = fault(Certainty::NothingHappened);
+        manifest::check(dir).map_err(|e| unavailable(ENGINE, Certainty::NothingHappened, e))?;
         let database = Database::builder(dir)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES_MAX)

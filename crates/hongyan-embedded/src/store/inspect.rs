@@ -130,6 +130,7 @@ pub(super) fn inspect(
         loss.watermark = Some(e.to_string());
         None
     });
+    let watermark = watermark.map(|watermark| watermark.or_near(dir));
     let reader: &dyn Read = backend;
     let layout = verify::number_or_damage(reader, LAYOUT_KEY).map_err(fault)?;
     if let Some(found) = layout.flatten().filter(|found| *found > LAYOUT) {

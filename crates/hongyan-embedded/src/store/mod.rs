@@ -9,6 +9,7 @@ mod fjall;
 mod inspect;
 mod keeper;
 mod lock;
+mod manifest;
 mod open;
 mod options;
 pub mod record;

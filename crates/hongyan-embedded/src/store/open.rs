@@ -15,7 +15,7 @@ use super::inspect::{check_engine, inspect, io_error, open_backend};
 use super::keeper::Keeper;
 use super::txn::Checked;
 use super::verify::Loss;
-use super::watermark::Watermark;
+use super::watermark::{NearMark, Watermark};
 use super::writer::{Observer, OnFatal, Pending, Setup, Shared, Writer};
 use super::{Admission, Backend, Lock, OpenError, Options, Range, Rows, Space, Txn, Urgency, View};
 
@@ -88,6 +88,7 @@ impl Store {
         watermark
             .write(&dir)
             .map_err(io_error(&super::watermark::path(&dir)))?;
+        let near = NearMark::open(&dir, found.epoch, found.number).map_err(io_error(&dir))?;
         let shared = Arc::new(Shared::default());
         shared.durable.store(found.number, Ordering::Release);
         let keeper = Keeper {
@@ -104,6 +105,7 @@ impl Store {
             backend: Arc::clone(&backend),
             shared: Arc::clone(&shared),
             number: found.number,
+            near: Some(near),
             on_fatal,
             observers,
         })

@@ -2,9 +2,14 @@
 //!
 //! An engine that lost its newest data to damage can open as if nothing had happened. The watermark
 //! is a small file of its own that says which batch was durable last; a store behind it has lost data.
+//!
+//! It is replaced once a second, since that costs a sync. The near mark beside it is written in place at
+//! every commit and never synced: a killed process leaves it as it was, so that for damage there is no
+//! last second. After a power cut it may be old or torn, and then counts for nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -13,6 +18,7 @@ const MAGIC: &[u8; 8] = b"hongyanW";
 const VERSION: u8 = 1;
 const BYTES: usize = 8 + 1 + 1 + 4 + 8 + 8;
 const FILE: &str = "WATERMARK";
+const NEAR_FILE: &str = "WATERMARK.near";
 
 /// How far the store was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +119,54 @@ impl Watermark {
     }
 }
 
+impl Watermark {
+    /// The later of this one and the near mark of the same life.
+    #[must_use]
+    pub(crate) fn or_near(self, dir: &Path) -> Self {
+        let near = fs::read(dir.join(NEAR_FILE)).ok();
+        let near = near.and_then(|bytes| Self::decode(&bytes).ok());
+        match near.filter(|near| near.epoch == self.epoch) {
+            Some(near) if near.number > self.number => near,
+            _ => self,
+        }
+    }
+}
+
+/// Keeps the near mark.
+#[derive(Debug)]
+pub(crate) struct NearMark {
+    file: File,
+    epoch: u32,
+}
+
+impl NearMark {
+    /// Makes it, or takes over the one that is there.
+    pub(crate) fn open(dir: &Path, epoch: u32, number: u64) -> io::Result<Self> {
+        let path = dir.join(NEAR_FILE);
+        let mut options = File::options();
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        let mark = Self { file, epoch };
+        mark.note(number)?;
+        // A longer file, of whatever origin, would not be read.
+        mark.file.set_len(BYTES as u64)?;
+        Ok(mark)
+    }
+
+    /// Notes that a batch is durable. Takes about as long as a system call, and no room on the disk.
+    pub(crate) fn note(&self, number: u64) -> io::Result<()> {
+        let mark = Watermark {
+            epoch: self.epoch,
+            number,
+            closed: false,
+        };
+        self.file.write_all_at(&mark.encode(), 0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +191,27 @@ mod tests {
         }
         fs::write(path(dir.path()), b"").unwrap();
         assert!(Watermark::read(dir.path()).is_err());
+    }
+    #[test]
+    fn the_near_mark_counts_in_its_own_life_and_only_when_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let far = Watermark {
+            epoch: 7,
+            number: 42,
+            closed: false,
+        };
+        assert_eq!(far.or_near(dir.path()), far);
+        let near = NearMark::open(dir.path(), 7, 42).unwrap();
+        near.note(50).unwrap();
+        assert_eq!(far.or_near(dir.path()).number, 50);
+        let later = Watermark { number: 60, ..far };
+        assert_eq!(later.or_near(dir.path()), later);
+        let other = Watermark { epoch: 8, ..far };
+        assert_eq!(other.or_near(dir.path()), other);
+        let file = dir.path().join(NEAR_FILE);
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[20] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        assert_eq!(far.or_near(dir.path()), far);
     }
 }

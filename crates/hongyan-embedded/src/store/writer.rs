@@ -11,6 +11,7 @@ use hongyan_core::{Certainty, StoreError};
 use tokio::sync::oneshot;
 
 use super::verify::chain_change;
+use super::watermark::NearMark;
 use super::{Backend, Change, Space, Txn, unavailable};
 
 /// Operations in one batch.
@@ -181,6 +182,8 @@ pub(crate) struct Setup {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) number: u64,
+    /// `None` once it could not be written.
+    pub(crate) near: Option<NearMark>,
     pub(crate) on_fatal: OnFatal,
     pub(crate) observers: Vec<Observer>,
 }
@@ -479,6 +482,11 @@ impl Loop {
             Durability::Synced => {
                 self.unsynced = None;
                 self.setup.shared.durable.store(number, Ordering::Release);
+                let noted = self.setup.near.as_ref().map(|near| near.note(number));
+                if let Some(Err(error)) = noted {
+                    tracing::warn!(%error, "the near mark cannot be written; the watermark is up to a second old from now on");
+                    self.setup.near = None;
+                }
             }
             Durability::Buffered => {
                 self.unsynced.get_or_insert_with(Instant::now);

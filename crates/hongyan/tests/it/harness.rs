@@ -1,8 +1,10 @@
-//! Starts `hongyan demo` as a user would and speaks to it over plain HTTP, with nothing of our own in between.
+//! Starts `hongyan demo`, or `hongyan serve` beside `hongyan sandbox`, as a user would, and speaks to it over plain HTTP,
+//! with nothing of our own in between.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,18 +14,26 @@ use serde_json::{Value, json};
 /// How long anything may take before a test gives up. Generous, because two cores may run eight of these.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running `hongyan demo` with its own data directory and ports of its own.
+/// A running `hongyan demo` with its own data directory and ports of its own; or the same in two processes, so that the
+/// vendors and the phones outlive the server.
 pub(crate) struct Demo {
     child: Option<Child>,
+    /// The sandbox, when it is a process of its own.
+    sandbox: Option<Child>,
     dir: tempfile::TempDir,
     log: PathBuf,
     facts: Value,
     listeners: Option<[String; 3]>,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Drop for Demo {
     fn drop(&mut self) {
         self.kill();
+        if let Some(mut sandbox) = self.sandbox.take() {
+            let _ = sandbox.kill();
+            let _ = sandbox.wait();
+        }
         if std::thread::panicking() {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             let tail: Vec<_> = log.lines().rev().take(60).collect();
@@ -38,17 +48,41 @@ impl Drop for Demo {
 impl Demo {
     /// Starts in an empty directory.
     pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts in an empty directory with settings, by the names of their environment variables.
+    pub(crate) fn with(settings: &[(&'static str, &str)]) -> Self {
+        let mut demo = Self::empty(settings);
+        demo.launch();
+        demo
+    }
+
+    /// Starts the sandbox and a server beside it. [`Demo::kill`] and [`Demo::launch`] are about the server alone. Each
+    /// credential gets `limits`.
+    pub(crate) fn apart(settings: &[(&'static str, &str)], limits: &Value) -> Self {
+        let mut demo = Self::empty(settings);
+        demo.start_sandbox();
+        demo.launch();
+        demo.set_up(limits);
+        demo
+    }
+
+    fn empty(settings: &[(&'static str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
-        let mut demo = Self {
+        Self {
             child: None,
+            sandbox: None,
             dir,
             log,
             facts: Value::Null,
             listeners: None,
-        };
-        demo.launch();
-        demo
+            settings: settings
+                .iter()
+                .map(|(k, v)| (*k, (*v).to_owned()))
+                .collect(),
+        }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -63,35 +97,27 @@ impl Demo {
         }
     }
 
+    /// Ends it as an operator would.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().unwrap();
+        let asked = Command::new("kill").arg(child.id().to_string()).status();
+        assert!(asked.unwrap().success());
+        let ended = child.wait().unwrap();
+        assert!(ended.success(), "{ended}");
+    }
+
+    /// Gives the process away, to be killed by somebody else than [`Demo::kill`].
+    pub(crate) fn take_server(&mut self) -> Child {
+        self.child.take().unwrap()
+    }
+
     /// Starts again on the same data and the same ports.
     pub(crate) fn launch(&mut self) {
-        let facts = self.data().join("demo.json");
-        let _ = std::fs::remove_file(&facts);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .unwrap();
-        let any = || "127.0.0.1:0".to_owned();
-        let [http, vendors, control] = self.listeners.clone().unwrap_or([any(), any(), any()]);
-        let child = Command::new(env!("CARGO_BIN_EXE_hongyan"))
-            .arg("demo")
-            .arg("--data")
-            .arg(self.data())
-            .env("HONGYAN_HTTP_LISTEN", http)
-            .env("HONGYAN_SANDBOX_VENDORS_LISTEN", vendors)
-            .env("HONGYAN_SANDBOX_CONTROL_LISTEN", control)
-            .env("HONGYAN_LOG_LEVEL", "info")
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-        self.facts = until("demo.json", || {
-            let text = std::fs::read_to_string(&facts).ok()?;
-            serde_json::from_str(&text).ok()
-        });
+        if self.sandbox.is_some() {
+            self.launch_server();
+        } else {
+            self.launch_demo();
+        }
         until("readiness", || {
             (try_http("GET", &self.fact("api"), "/readyz", &[], b"")
                 .ok()?
@@ -110,17 +136,121 @@ impl Demo {
         self.listeners = Some([address("api"), address("vendors"), address("sandbox")]);
     }
 
+    fn launch_demo(&mut self) {
+        let facts = self.data().join("demo.json");
+        let _ = std::fs::remove_file(&facts);
+        let any = || "127.0.0.1:0".to_owned();
+        let [http, vendors, control] = self.listeners.clone().unwrap_or([any(), any(), any()]);
+        let log = append_to(&self.log);
+        let child = self
+            .command("demo")
+            .env("HONGYAN_HTTP_LISTEN", http)
+            .env("HONGYAN_SANDBOX_VENDORS_LISTEN", vendors)
+            .env("HONGYAN_SANDBOX_CONTROL_LISTEN", control)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        self.facts = until("demo.json", || {
+            let text = std::fs::read_to_string(&facts).ok()?;
+            serde_json::from_str(&text).ok()
+        });
+    }
+
+    fn start_sandbox(&mut self) {
+        let said = self.dir.path().join("sandbox.json");
+        let child = Command::new(env!("CARGO_BIN_EXE_hongyan"))
+            .args(["sandbox", "--json", "--no-phones"])
+            .args(["--control", "127.0.0.1:0", "--vendors", "127.0.0.1:0"])
+            .arg("--data")
+            .arg(self.dir.path().join("sandbox"))
+            .stdout(File::create(&said).unwrap())
+            .stderr(append_to(&self.log))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.sandbox = Some(child);
+        self.facts = until("the sandbox's addresses", || {
+            serde_json::from_str(&std::fs::read_to_string(&said).ok()?).ok()
+        });
+        let (control, ca) = (self.fact("sandbox"), self.dir.path().join("ca.pem"));
+        let (status, pem) = try_http("GET", &control, "/ca.pem", &[], b"").unwrap();
+        assert_eq!(status, 200);
+        std::fs::write(&ca, pem).unwrap();
+        // What an operator sets who tries a server with simulated vendors.
+        let ca = ca.to_str().unwrap().to_owned();
+        self.settings.push(("HONGYAN_EGRESS_EXTRA_CA", ca));
+        self.settings
+            .push(("HONGYAN_EGRESS_ALLOW_LOOPBACK", "true".to_owned()));
+    }
+
+    fn launch_server(&mut self) {
+        let listen = match &self.listeners {
+            Some([http, ..]) => http.clone(),
+            None => "127.0.0.1:0".to_owned(),
+        };
+        let child = self
+            .command("serve")
+            .env("HONGYAN_HTTP_LISTEN", listen)
+            .env("HONGYAN_LOG_FORMAT", "json")
+            .stdout(Stdio::null())
+            .stderr(append_to(&self.log))
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let url = until("the server's address", || ready_url(&self.log));
+        self.facts["api"] = json!(url);
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hongyan"));
+        command
+            .arg(name)
+            .arg("--data")
+            .arg(self.data())
+            .env("HONGYAN_LOG_LEVEL", "info")
+            .envs(self.settings.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// An app with its keys and credentials, as an operator makes them; the phones are told where the server is.
+    fn set_up(&mut self, limits: &Value) {
+        let admin = std::fs::read_to_string(self.data().join("admin.key")).unwrap();
+        let admin = admin.trim();
+        self.facts["admin_key"] = json!(admin);
+        let made = |(status, answer): (u16, Value)| {
+            assert!((200..300).contains(&status), "{answer}");
+            answer
+        };
+        let app = json!({ "id": "demo", "name": "demo" });
+        made(self.api_as(admin, "POST", "/v1/apps", &app));
+        for (fact, kind, scopes) in [
+            ("server_key", "server", json!(["send", "read", "manage"])),
+            ("client_key", "client", json!([])),
+        ] {
+            let key = json!({ "kind": kind, "scopes": scopes });
+            let key = made(self.api_as(admin, "POST", "/v1/apps/demo/keys", &key));
+            self.facts[fact] = key.get("secret").or(key.get("key")).unwrap().clone();
+        }
+        let accounts = made(self.sandbox("GET", "/accounts", &Value::Null));
+        for (channel, config) in credentials(&accounts) {
+            let path = format!("/v1/channels/{channel}/credentials/default");
+            let body =
+                json!({ "config": config, "endpoint": accounts["endpoint"], "limits": limits });
+            made(self.api("PUT", &path, &body));
+        }
+        let server = json!({ "api": self.fact("api"), "client_key": self.fact("client_key") });
+        made(self.sandbox("POST", "/attach", &server));
+    }
+
     /// A value of `demo.json`.
     pub(crate) fn fact(&self, key: &str) -> String {
         self.facts[key]
             .as_str()
             .unwrap_or_else(|| panic!("{key} in {}", self.facts))
             .to_owned()
-    }
-
-    /// The files of the store.
-    pub(crate) fn store(&self) -> PathBuf {
-        self.data().join("store")
     }
 
     pub(crate) fn log(&self) -> String {
@@ -205,13 +335,18 @@ impl Demo {
         })
     }
 
+    /// Requests that a simulator got, after the one with this number.
+    pub(crate) fn requests_after(&self, channel: &str, after: u64) -> Vec<Value> {
+        let path = format!("/vendors/{channel}/requests?after={after}");
+        let (status, list) = self.sandbox("GET", &path, &Value::Null);
+        assert_eq!(status, 200, "{list}");
+        list.as_array().unwrap_or_else(|| panic!("{list}")).clone()
+    }
+
     /// Requests that a simulator got with this message in it.
     pub(crate) fn vendor_requests(&self, channel: &str, message: &str) -> Vec<Value> {
-        let (status, list) =
-            self.sandbox("GET", &format!("/vendors/{channel}/requests"), &Value::Null);
-        assert_eq!(status, 200, "{list}");
-        let list = list.as_array().unwrap_or_else(|| panic!("{list}")).clone();
-        list.into_iter()
+        self.requests_after(channel, 0)
+            .into_iter()
             .filter(|r| r.to_string().contains(message))
             .collect()
     }
@@ -265,6 +400,56 @@ impl Demo {
     }
 }
 
+/// The newest address that a server's log names as its own; lines are JSON.
+pub(crate) fn ready_url(log: &Path) -> Option<String> {
+    let log = std::fs::read_to_string(log).ok()?;
+    let ready = log
+        .lines()
+        .rev()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|line| line["message"] == "ready")?;
+    Some(ready["url"].as_str()?.to_owned())
+}
+
+fn append_to(log: &Path) -> File {
+    File::options().create(true).append(true).open(log).unwrap()
+}
+
+/// The sandbox's accounts, as a person would copy them from the vendors' consoles.
+fn credentials(accounts: &Value) -> [(&'static str, Value); 5] {
+    let (apns, huawei, xiaomi) = (&accounts["apns"], &accounts["huawei"], &accounts["xiaomi"]);
+    let mut harmony = accounts["harmony"]["service_account"].clone();
+    harmony["client_id"] = accounts["harmony"]["client_id"].clone();
+    [
+        (
+            "apns",
+            json!({
+                "team_id": apns["team_id"], "key_id": apns["key_id"], "private_key": apns["private_key"],
+                "bundle_id": apns["bundle_id"], "environment": apns["environment"],
+            }),
+        ),
+        ("fcm", accounts["fcm"]["service_account"].clone()),
+        (
+            "huawei",
+            json!({
+                "app_id": huawei["app_id"], "client_id": huawei["client_id"],
+                "client_secret": huawei["client_secret"],
+            }),
+        ),
+        ("harmony", harmony),
+        (
+            "xiaomi",
+            json!({
+                "app_secret": xiaomi["app_secret"], "package": xiaomi["package_name"],
+                "channels": {
+                    "im": "100001", "transaction": "100002",
+                    "subscription": "100003", "marketing": "200001",
+                },
+            }),
+        ),
+    ]
+}
+
 /// A kind of phone, by the vendor that reaches it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
@@ -308,11 +493,11 @@ pub(crate) fn hello(user: &str) -> Value {
 }
 
 /// Polls until there is an answer.
-pub(crate) fn until<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     reach(ask).unwrap_or_else(|| panic!("waited in vain for {what}"))
 }
 
-fn reach<T>(ask: impl Fn() -> Option<T>) -> Option<T> {
+fn reach<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let Some(answer) = ask() {
@@ -397,17 +582,58 @@ fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
     }
 }
 
-/// Copies a directory tree.
-pub(crate) fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
+/// Now, milliseconds since 1970.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "compared with times that another process took"
+)]
+pub(crate) fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}
+
+/// A directory of its own, in memory where there is a place: what is copied there need not outlive a power cut.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+/// All files below a directory.
+pub(crate) fn files_of(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
         let kind = entry.file_type().unwrap();
         if kind.is_dir() {
-            copy_tree(&entry.path(), &target);
+            files.extend(files_of(&entry.path()));
         } else if kind.is_file() {
-            std::fs::copy(entry.path(), target).unwrap();
+            files.push(entry.path());
         }
+    }
+    files.sort();
+    files
+}
+
+/// Copies a directory tree. Holes stay holes: journals are allocated far ahead.
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    for file in files_of(from) {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        let (mut read, write) = (File::open(&file).unwrap(), File::create(target).unwrap());
+        let mut block = vec![0; 64 * 1024];
+        let empty = block.clone();
+        let mut at = 0;
+        loop {
+            let len = read.read(&mut block).unwrap();
+            if len == 0 {
+                break;
+            }
+            if block[..len] != empty[..len] {
+                write.write_all_at(&block[..len], at).unwrap();
+            }
+            at += len as u64;
+        }
+        write.set_len(at).unwrap();
     }
 }

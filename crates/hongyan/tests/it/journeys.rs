@@ -87,6 +87,7 @@ fn the_right_reason_is_in_the_trace() {
         let id = demo.send(&hello(&user));
         demo.until_reason(&id, "permission_off");
         assert!(demo.shown(&phone, &id).is_empty());
+        assert!(demo.vendor_requests(kind.channel, &id).is_empty());
 
         // Nobody is logged in.
         let user = name("leaver");
@@ -96,6 +97,7 @@ fn the_right_reason_is_in_the_trace() {
         let id = demo.send(&hello(&user));
         demo.until_reason(&id, "no_device");
         assert!(demo.shown(&phone, &id).is_empty());
+        assert!(demo.vendor_requests(kind.channel, &id).is_empty());
 
         // An uninstalled app: the vendor says that the token is dead, and the registry keeps it in mind.
         let user = name("gone");
@@ -106,7 +108,9 @@ fn the_right_reason_is_in_the_trace() {
         let id = demo.send(&hello(&user));
         if kind.channel == "xiaomi" {
             // Xiaomi takes it and tells dead tokens by callback and feed only.
-            demo.outcomes(&id, 1);
+            let outcome = demo.outcomes(&id, 1).remove(0);
+            let good = ["accepted_by_vendor", "token_invalid"].contains(&outcome.as_str());
+            assert!(good, "{outcome}");
         } else {
             demo.until_reason(&id, "token_invalid");
             let again = demo.send(&hello(&user));
@@ -131,6 +135,8 @@ fn the_right_reason_is_in_the_trace() {
         marketing["class"] = json!("marketing");
         let id = demo.send(&marketing);
         demo.until_reason(&id, "quiet_hours");
+        assert!(demo.shown(&phone, &id).is_empty());
+        assert!(demo.vendor_requests(kind.channel, &id).is_empty());
 
         // Its time is over before anybody comes.
         let user = name("late");
@@ -200,8 +206,9 @@ fn one_call_reaches_many_tokens_where_the_vendor_takes_batches() {
             assert_eq!(demo.sees(phone, &id), kind.channel);
         }
         let calls = demo.vendor_requests(kind.channel, &id).len();
+        // All at once, or in two where the router met them while they were being written.
         assert!(
-            calls < 10,
+            (1..=2).contains(&calls),
             "{calls} calls for 20 tokens at {}",
             kind.channel
         );

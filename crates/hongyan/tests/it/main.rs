@@ -8,6 +8,8 @@
 )]
 
 mod crash;
+mod damage;
+mod disk;
 mod faults;
 mod harness;
 mod input;

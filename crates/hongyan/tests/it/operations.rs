@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::harness::{Demo, KINDS, hello, try_http, until};
+use crate::harness::{Demo, KINDS, hello, ready_url, try_http, until};
 
 fn hongyan(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hongyan"))
@@ -53,14 +53,7 @@ impl Served {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let url = until("the server's address", || {
-            let log = fs::read_to_string(&log).ok()?;
-            let ready = log
-                .lines()
-                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-                .find(|line| line["message"] == "ready")?;
-            Some(ready["url"].as_str()?.to_owned())
-        });
+        let url = until("the server's address", || ready_url(&log));
         Self { child, url }
     }
 
