@@ -109,6 +109,17 @@ pub(crate) fn until_beijing_midnight(now: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(left).unwrap_or(0))
 }
 
+/// How long until the clocks in Beijing next show this hour, 0 to 23.
+pub(crate) fn until_beijing_hour(now: Timestamp, hour: u32) -> Duration {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let past_midnight = DAY.saturating_sub(until_beijing_midnight(now));
+    let wanted = Duration::from_secs(u64::from(hour.min(23)) * 3600);
+    match wanted.checked_sub(past_midnight) {
+        Some(left) if !left.is_zero() => left,
+        _ => (wanted + DAY).saturating_sub(past_midnight),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -148,5 +159,17 @@ mod tests {
         check("2026-11-22T15:59:00Z", 60);
         check("2026-11-22T16:00:00Z", 86_400);
         check("2026-11-22T00:00:00Z", 16 * 3600);
+        let morning = |text: &str, want: u64| {
+            let now = Timestamp::parse_rfc3339(text).unwrap();
+            assert_eq!(
+                until_beijing_hour(now, 7),
+                Duration::from_secs(want),
+                "{text}"
+            );
+        };
+        morning("2026-11-22T15:00:00Z", 8 * 3600);
+        morning("2026-11-22T16:00:00Z", 7 * 3600);
+        morning("2026-11-22T22:59:59Z", 1);
+        morning("2026-11-22T23:00:00Z", 24 * 3600);
     }
 }

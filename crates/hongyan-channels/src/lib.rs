@@ -21,6 +21,8 @@ mod address;
 mod answer;
 mod config;
 mod jwt;
+mod receipts;
+mod stored;
 mod texts;
 mod token;
 

@@ -16,6 +16,8 @@
 //! | `huawei` | the JSON text `message.data`; also placeholders of the configured click intent |
 //! | `harmony` | `payload.notification.clickAction.data`, and the JSON text `payload.extraData` of background messages |
 //! | `xiaomi` | the JSON text `payload`; all but `hy_data` also as `extra.hy_…` |
+//! | `oppo` | the JSON text `notification.action_parameters` |
+//! | `vivo` | `clientCustomMap`, as texts; also placeholders of the configured click intent |
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

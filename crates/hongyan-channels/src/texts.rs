@@ -27,6 +27,32 @@ pub(crate) fn shorten(
     short
 }
 
+/// The same for vendors that count in half widths: ASCII is one, everything else two.
+pub(crate) fn shorten_half_widths(
+    field: &'static str,
+    text: &str,
+    widths_max: usize,
+    truncated: &mut Vec<Truncation>,
+) -> String {
+    let width = |c: char| if c.is_ascii() { 1 } else { 2 };
+    let from: usize = text.chars().map(width).sum();
+    if from <= widths_max {
+        return text.to_owned();
+    }
+    let mut to = width('…');
+    let mut short = String::new();
+    for c in text.chars() {
+        if to + width(c) > widths_max {
+            break;
+        }
+        to += width(c);
+        short.push(c);
+    }
+    short.push('…');
+    truncated.push(Truncation { field, from, to });
+    short
+}
+
 /// Title and text for vendors that take no empty ones: each stands in for the other.
 pub(crate) fn title_and_text(outbound: &Outbound) -> (&str, &str) {
     match (
@@ -105,6 +131,15 @@ mod tests {
                 to: 3
             }
         );
+        assert_eq!(
+            shorten_half_widths("title", "ab鸿雁", 6, &mut truncated),
+            "ab鸿雁"
+        );
+        assert_eq!(
+            shorten_half_widths("title", "ab鸿雁c", 6, &mut truncated),
+            "ab鸿…"
+        );
+        assert_eq!((truncated[1].from, truncated[1].to), (7, 6));
         let long = "雁".repeat(400);
         assert!(detail(&long).len() <= DETAIL_BYTES_MAX);
     }

@@ -13,6 +13,7 @@ use hongyan_core::{Reason, Timestamp, Verdict};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::answer::retry_after;
 use crate::egress::{CallError, Origin};
@@ -38,6 +39,14 @@ pub(crate) struct AccessToken {
     generation: u64,
     renew_at: Timestamp,
     expires_at: Timestamp,
+}
+
+impl AccessToken {
+    /// The token alone, for vendors that take it in a field or header of their own.
+    pub(crate) fn text(&self) -> &str {
+        let text = self.header.to_str().unwrap_or_default();
+        text.strip_prefix("Bearer ").unwrap_or(text)
+    }
 }
 
 impl fmt::Debug for AccessToken {
@@ -154,6 +163,16 @@ pub(crate) fn moved(url: &str, endpoint: Option<&str>) -> Result<String, CallErr
 pub(crate) struct TokenCache {
     state: Mutex<State>,
     flight: tokio::sync::Mutex<()>,
+    pace: Pace,
+}
+
+/// How often a vendor wants to be asked for a token.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pace {
+    /// The age at which a token is renewed while it still serves; absent: shortly before its end.
+    pub(crate) renew_after: Option<Duration>,
+    /// The least time between two requests for one.
+    pub(crate) pause: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -162,9 +181,18 @@ struct State {
     generation: u64,
     failures: u64,
     error: Option<TokenError>,
+    asked: Option<Instant>,
 }
 
 impl TokenCache {
+    /// A cache without a token that asks at this pace.
+    pub(crate) fn with_pace(pace: Pace) -> Self {
+        Self {
+            pace,
+            ..Self::default()
+        }
+    }
+
     /// The token; `fetch` is called when there is none, or when it is time to renew it and nobody else does.
     /// Dropping the future hands the flight to the next who waits.
     pub(crate) async fn get<F, T>(
@@ -184,6 +212,10 @@ impl TokenCache {
             let Ok(_flight) = self.flight.try_lock() else {
                 return Ok(token);
             };
+            if self.look(now).0.is_some_and(|t| now < t.renew_at) || self.too_soon().is_some() {
+                return Ok(token);
+            }
+            self.asks();
             return Ok(self.store(now, fetch().await).unwrap_or(token));
         }
         let _flight = self.flight.lock().await;
@@ -196,7 +228,27 @@ impl TokenCache {
         {
             return Err(error);
         }
+        if let Some(wait) = self.too_soon() {
+            // What the last answer was a moment ago, it still is; a token that did not serve deserves another.
+            if let Some(error) = self.error() {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+        }
+        self.asks();
         self.store(now, fetch().await)
+    }
+
+    /// How long until the vendor may be asked again.
+    fn too_soon(&self) -> Option<Duration> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self.pace.pause.checked_sub(state.asked?.elapsed())?;
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn asks(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.asked = Some(Instant::now());
     }
 
     /// The vendor refused this token: it is forgotten, unless it was replaced meanwhile.
@@ -242,10 +294,14 @@ impl TokenCache {
                 let token = AccessToken {
                     header,
                     generation: state.generation,
-                    renew_at: now.plus(lives.saturating_sub(RENEW_BEFORE).max(lives / 2)),
+                    renew_at: now.plus(match self.pace.renew_after {
+                        Some(age) => age.min(lives),
+                        None => lives.saturating_sub(RENEW_BEFORE).max(lives / 2),
+                    }),
                     expires_at: now.plus(lives),
                 };
                 state.token = Some(token.clone());
+                state.error = None;
                 Ok(token)
             }
             Err(error) => {
@@ -370,6 +426,34 @@ mod tests {
             !format!("{cache:?}").contains("Bearer"),
             "tokens are never shown"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vendor_that_wants_peace_is_asked_seldom() {
+        let pace = Pace {
+            renew_after: Some(Duration::from_secs(600)),
+            pause: Duration::from_secs(1),
+        };
+        let cache = TokenCache::with_pace(pace);
+        let failed = cache.get(Timestamp(0), || async { Err(down()) }).await;
+        assert_eq!(failed.unwrap_err(), down());
+        let again = cache.get(Timestamp(0), || async { fetched("x") }).await;
+        assert_eq!(again.unwrap_err(), down(), "not asked again at once");
+        tokio::time::advance(pace.pause).await;
+        let a = cache.get(Timestamp(0), || async { fetched("a") }).await;
+        let a = a.unwrap();
+        assert_eq!(a.text(), "a");
+        // Refused at once: the next one waits its turn.
+        let before = Instant::now();
+        cache.refused(&a);
+        let b = cache.get(Timestamp(0), || async { fetched("b") }).await;
+        assert_eq!(b.unwrap().text(), "b");
+        assert!(before.elapsed() >= pace.pause);
+        // Renewed while it still serves.
+        tokio::time::advance(pace.pause).await;
+        let later = Timestamp(0).plus(Duration::from_secs(601));
+        let c = cache.get(later, || async { fetched("c") }).await;
+        assert_eq!(c.unwrap().text(), "c");
     }
 
     #[test]

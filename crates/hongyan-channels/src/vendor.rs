@@ -4,6 +4,8 @@ pub mod apns;
 pub mod fcm;
 pub mod harmony;
 pub mod huawei;
+pub mod oppo;
+pub mod vivo;
 pub mod xiaomi;
 
 #[cfg(test)]
@@ -28,6 +30,8 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(huawei::Huawei::new(egress)),
         Arc::new(harmony::Harmony::new(egress)),
         Arc::new(xiaomi::Xiaomi::new(egress)),
+        Arc::new(oppo::Oppo::new(egress)),
+        Arc::new(vivo::Vivo::new(egress)),
     ]
 }
 
@@ -40,6 +44,8 @@ pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> 
         "fcm" => Some(fcm::decode(answer, now)),
         "huawei" | "harmony" => Some(huawei::decode(answer, now).rest),
         "xiaomi" => Some(xiaomi::decode(answer, now)),
+        "oppo" => Some(oppo::decode(answer, now, &[]).rest),
+        "vivo" => Some(vivo::decode(answer, now, false).rest),
         _ => None,
     }
 }
@@ -64,6 +70,24 @@ fn for_all(recipients: &[Recipient], verdict: &Verdict) -> Vec<Verdict> {
 /// The refusal of a message that would never be taken.
 fn refusal((reason, detail): (Reason, String)) -> Verdict {
     Verdict::Refused { reason, detail }
+}
+
+/// The same verdict where the vendor certainly sent nothing: what failed was a call before the send.
+fn not_taken(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Retry {
+            reason,
+            after,
+            detail,
+            ..
+        } => Verdict::Retry {
+            reason,
+            after,
+            detail,
+            certainty: hongyan_core::verdict::Unsure::NotTaken,
+        },
+        other => other,
+    }
 }
 
 /// Lets the calls run, bounded, and answers their verdicts in order.
@@ -280,7 +304,7 @@ mod tests {
     fn every_vendor_has_a_name_and_sane_numbers() {
         let vendors = all(&fixture::egress());
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
-        assert_eq!(names, ["apns", "fcm", "huawei", "harmony", "xiaomi"]);
+        assert_eq!(names, ["apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo"]);
         for vendor in vendors {
             let c = vendor.capability();
             assert!(c.payload_bytes_max >= 1024 && c.batch_len_max > 0 && c.concurrency > 0);

@@ -61,6 +61,8 @@ fn config(name: &str) -> Value {
         "harmony" => {
             json!({"project_id": "7", "key_id": "k", "sub_account": "s", "private_key": rsa})
         }
+        "oppo" => json!({"app_key": "k", "master_secret": "s"}),
+        "vivo" => json!({"app_id": 1, "app_key": "k", "app_secret": "s"}),
         _ => json!({"app_secret": "s", "package": "p", "channels": {"marketing": "200001"}}),
     }
 }
@@ -90,6 +92,8 @@ proptest! {
                 "huawei" => &["/message/token", "/message/topic", "/message/condition"],
                 "harmony" => &["/target"],
                 "xiaomi" => &["/registration_id", "/topic", "/alias", "/user_account"],
+                "oppo" => &["/target_value", "/notification/target_value", "/notification/registration_id"],
+                "vivo" => &["/regId", "/alias", "/regIds", "/aliases", "/tagExpression"],
                 _ => &[],
             };
             for target in targets {
@@ -107,6 +111,8 @@ proptest! {
                 super::fcm::decode(&answer, fixture::NOW),
                 super::huawei::decode(&answer, fixture::NOW).rest,
                 super::xiaomi::decode(&answer, fixture::NOW),
+                super::oppo::decode(&answer, fixture::NOW, &[]).rest,
+                super::vivo::decode(&answer, fixture::NOW, false).rest,
             ] {
                 prop_assert!(verdict.detail().len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
             }
