@@ -81,6 +81,7 @@ fn router(handle: Handle, stop: watch::Receiver<bool>) -> Router {
             get(faults).post(inject).delete(clear_faults),
         )
         .route("/vendors/{channel}/credential", get(credential))
+        .route("/vendors/{channel}/settings", put(configure))
         .route("/vendors/{channel}/tokens", post(issue_tokens))
         .route("/vendors/{channel}/tokens/{token}", put(set_token))
         .route(
@@ -399,6 +400,16 @@ async fn clear_receipts(
 }
 
 /// The credential for hongyan, as a person would copy it from the vendor's console.
+async fn configure(
+    State(handle): State<Handle>,
+    Path(name): Path<String>,
+    body: Body<Value>,
+) -> Answer<StatusCode> {
+    let Json(settings) = body?;
+    handle.configure(channel(&name)?, &settings)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 async fn credential(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<Json<Value>> {
     let channel = channel(&name)?;
     let config = handle.credential(channel).ok_or_else(|| {

@@ -110,7 +110,7 @@ fn headers(call: &Call) -> BTreeMap<String, String> {
     let mut headers = BTreeMap::<String, String>::new();
     for (name, value) in &call.headers {
         let value = String::from_utf8_lossy(value.as_bytes());
-        let value = if name == "authorization" {
+        let value = if ["authorization", "authtoken", "auth_token"].contains(&name.as_str()) {
             shortened(&value)
         } else {
             value.into_owned()
@@ -136,7 +136,8 @@ fn body(call: &Call) -> Value {
             parse_form(&call.body)
                 .into_iter()
                 .map(|(name, value)| {
-                    let secret = matches!(name.as_str(), "client_secret" | "assertion");
+                    let secret =
+                        matches!(name.as_str(), "client_secret" | "assertion" | "auth_token");
                     let value = if secret { shortened(&value) } else { value };
                     (name, Value::String(value))
                 })

@@ -387,6 +387,23 @@ impl Handle {
         Some(vendor.credential(&self.0.world.accounts))
     }
 
+    /// Chooses what a vendor's papers leave open or make depend on the app; see its simulator. What is absent has its
+    /// default.
+    ///
+    /// # Errors
+    /// A channel without a simulator or settings, a setting that there is not.
+    pub fn configure(
+        &self,
+        channel: Channel,
+        settings: &serde_json::Value,
+    ) -> Result<(), SandboxError> {
+        let vendor = self.0.world.simulators.of(channel);
+        vendor
+            .ok_or_else(|| format!("{channel} has no simulator"))
+            .and_then(|vendor| vendor.configure(settings))
+            .map_err(SandboxError::Invalid)
+    }
+
     /// The channels that have a simulator.
     #[must_use]
     pub fn channels(&self) -> Vec<Channel> {

@@ -466,7 +466,7 @@ impl Sender {
             let answer = self
                 .post(host, SAVE_PATH, &fields, until)
                 .await
-                .map_err(Unstored::Told)?;
+                .map_err(|verdict| Unstored::Told(vendor::not_taken(verdict)))?;
             let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
             let data = body.get("data").and_then(Value::as_object);
             match (code_of(&answer), data.and_then(message_id)) {

@@ -396,7 +396,7 @@ impl Sender {
         let answer = self
             .post(SAVE_PATH, &Value::Object(body), until)
             .await
-            .map_err(Unstored::Told)?;
+            .map_err(|verdict| Unstored::Told(vendor::not_taken(verdict)))?;
         let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let task = receipts::text(told.get("taskId"));
         if code_of(&answer) == Some(0) && !task.is_empty() {

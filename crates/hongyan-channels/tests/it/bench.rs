@@ -8,7 +8,7 @@ use hongyan_core::port::{Batch, Channel};
 use hongyan_testkit::channel_suite::{Bench, Row, Script, Sent};
 
 use crate::message;
-use crate::paper::Paper;
+use crate::paper::{self, Paper};
 use crate::stand_in::{Act, Seen, StandIn};
 
 pub(crate) struct PaperBench {
@@ -32,8 +32,14 @@ impl Play {
             let n = self.tokens_handed_out.fetch_add(1, Ordering::SeqCst) + 1;
             return Act::Answer(200, Vec::new(), (self.paper.token_answer)(n));
         }
+        let script = *self.script.lock().unwrap();
+        if script != Script::Silent
+            && let Some(answer) = paper::preparation(self.paper.name, seen)
+        {
+            return answer;
+        }
         let (_, _, tokens) = (self.paper.take_apart)(seen);
-        match *self.script.lock().unwrap() {
+        match script {
             Script::Accept => (self.paper.answer)(&[]),
             Script::DeadBetween => {
                 let odd = |t: &String| {
@@ -106,11 +112,10 @@ impl Bench for PaperBench {
     }
 
     fn sent(&self) -> Vec<Sent> {
-        let seen = self.stand_in.seen();
-        let sends = seen
+        let mut seen = self.stand_in.seen();
+        seen.retain(|s| self.paper.token_path != Some(s.path.as_str()));
+        paper::sends(self.paper.name, seen)
             .iter()
-            .filter(|s| self.paper.token_path != Some(s.path.as_str()));
-        sends
             .map(|seen| {
                 let (path, body, tokens) = (self.paper.take_apart)(seen);
                 let text = |v: &http::HeaderValue| v.to_str().unwrap_or_default().to_owned();

@@ -1,5 +1,10 @@
 //! What each vendor's paper says, as the stand-ins play it: how it takes, refuses and names tokens.
 
+mod oppo;
+mod vivo;
+
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::stand_in::{Act, Seen};
@@ -26,7 +31,34 @@ pub(crate) struct Paper {
     pub(crate) rows: &'static [(&'static str, u16, &'static str, &'static str)],
 }
 
-pub(crate) const ALL: &[Paper] = &[APNS, FCM, HUAWEI, HARMONY, XIAOMI];
+pub(crate) const ALL: &[Paper] = &[APNS, FCM, HUAWEI, HARMONY, XIAOMI, oppo::OPPO, vivo::VIVO];
+
+/// Requests as the suite counts them, for vendors whose sends take several calls: each send as one request.
+pub(crate) fn sends(vendor: &str, seen: Vec<Seen>) -> Vec<Seen> {
+    match vendor {
+        "oppo" => oppo::sends(seen),
+        "vivo" => vivo::sends(seen),
+        _ => seen,
+    }
+}
+
+/// The answer to a call that only prepares a send and reaches nobody.
+pub(crate) fn preparation(vendor: &str, seen: &Seen) -> Option<Act> {
+    match vendor {
+        "oppo" => oppo::preparation(seen),
+        "vivo" => vivo::preparation(seen),
+        _ => None,
+    }
+}
+
+/// The fields of a form.
+fn form_of(seen: &Seen) -> BTreeMap<String, String> {
+    String::from_utf8_lossy(&seen.body)
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (unescape(name), unescape(value)))
+        .collect()
+}
 
 fn json_of(seen: &Seen) -> Value {
     serde_json::from_slice(&seen.body).unwrap_or_default()

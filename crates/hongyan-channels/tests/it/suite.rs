@@ -39,3 +39,13 @@ async fn harmony() {
 async fn xiaomi() {
     run("xiaomi").await;
 }
+
+#[tokio::test]
+async fn oppo() {
+    run("oppo").await;
+}
+
+#[tokio::test]
+async fn vivo() {
+    run("vivo").await;
+}

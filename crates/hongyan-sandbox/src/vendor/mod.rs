@@ -6,6 +6,8 @@ pub(crate) mod fcm;
 pub(crate) mod harmony;
 pub(crate) mod huawei;
 pub(crate) mod oauth;
+pub(crate) mod oppo;
+pub(crate) mod vivo;
 pub(crate) mod xiaomi;
 
 use std::fmt;
@@ -58,6 +60,12 @@ pub(crate) trait Simulator: Send + Sync + fmt::Debug {
     ) -> Option<Post> {
         None
     }
+
+    /// Chooses what the vendor's papers leave open or make depend on the app: quotas, rights, rules by date. What is
+    /// absent has its default.
+    fn configure(&self, _settings: &Value) -> Result<(), String> {
+        Err("this vendor has no settings".to_owned())
+    }
 }
 
 /// Every simulated vendor, shared by all who ask one of them.
@@ -67,13 +75,15 @@ pub(crate) struct Simulators(Arc<[Box<dyn Simulator>]>);
 impl Simulators {
     /// All of them. A vendor whose account is not in `accounts` yet makes it there.
     /// `address` is where all of them listen.
-    pub(crate) fn open(_accounts: &mut Accounts, _address: SocketAddr, _dice: &Dice) -> Self {
+    pub(crate) fn open(accounts: &mut Accounts, _address: SocketAddr, dice: &Dice) -> Self {
         let all: Vec<Box<dyn Simulator>> = vec![
             Box::new(apns::Apns),
             Box::new(fcm::Fcm),
             Box::new(huawei::Huawei),
             Box::new(harmony::Harmony),
             Box::new(xiaomi::Xiaomi),
+            Box::new(oppo::Oppo::open(accounts, dice)),
+            Box::new(vivo::Vivo::open(accounts, dice)),
         ];
         Self(all.into())
     }
@@ -195,12 +205,16 @@ mod tests {
 
     #[test]
     fn paths_belong_to_one_vendor() {
-        let vendors: [&dyn Simulator; 5] = [
+        let oppo = oppo::Oppo::for_test();
+        let vivo = vivo::Vivo::for_test();
+        let vendors: Vec<&dyn Simulator> = vec![
             &apns::Apns,
             &fcm::Fcm,
             &huawei::Huawei,
             &harmony::Harmony,
             &xiaomi::Xiaomi,
+            &oppo,
+            &vivo,
         ];
         let check = |path: &str, want: Option<Channel>| {
             let call = Call {
@@ -225,6 +239,18 @@ mod tests {
         check("/v3/message/regid", Some(Channel::Xiaomi));
         check("/v2/multi_messages/regids", Some(Channel::Xiaomi));
         check("/v1/feedback/fetch_invalid_regids", Some(Channel::Xiaomi));
+        check("/server/v1/auth", Some(Channel::Oppo));
+        check(
+            "/server/v1/message/notification/unicast",
+            Some(Channel::Oppo),
+        );
+        check(
+            "/server/v1/feedback/fetch_invalid_regidList",
+            Some(Channel::Oppo),
+        );
+        check("/message/auth", Some(Channel::Vivo));
+        check("/message/pushToList", Some(Channel::Vivo));
+        check("/invalidUser/check", Some(Channel::Vivo));
         check("/", None);
         check("/v1/nothing", None);
     }

@@ -40,7 +40,11 @@ fn the_signature_is_the_documents() {
 #[test]
 fn golden_notification() {
     let config = Config::read(&config()).unwrap();
-    let encoded = encode(&config, Some("https://push.example/cb?k=1"), &fixture::outbound());
+    let encoded = encode(
+        &config,
+        Some("https://push.example/cb?k=1"),
+        &fixture::outbound(),
+    );
     let encoded = encoded.unwrap();
     let keys = payload::text_keys(&fixture::message());
     let texts = payload::short_hash("Order 42\nis on its way", 4);
@@ -140,7 +144,11 @@ fn the_older_scheme_has_channels_instead() {
     assert!(body.get("channel_id").is_none(), "marketing is public");
     config["channel_id"] = json!({"transaction.finance": "money", "marketing": "news"});
     for (class, detail, want) in [
-        (Class::Transaction, Some(ClassDetail::Finance), json!("money")),
+        (
+            Class::Transaction,
+            Some(ClassDetail::Finance),
+            json!("money"),
+        ),
         (Class::Transaction, None, Value::Null),
         (Class::Marketing, None, json!("news")),
     ] {
@@ -215,16 +223,26 @@ fn the_senders_fields_are_merged_last() {
     let mut outbound = fixture::with_vendor(NAME, &extra);
     let body = encoded(&outbound);
     assert_eq!(body["show_ttl"], 3600);
-    assert_eq!((&body["category"], &body["notify_level"]), (&json!("IM"), &json!(16)));
-    let parameters: Value = serde_json::from_str(body["action_parameters"].as_str().unwrap()).unwrap();
-    assert_eq!((&parameters["own"], &parameters["hy_id"]), (&json!(1), &json!(ID)));
+    assert_eq!(
+        (&body["category"], &body["notify_level"]),
+        (&json!("IM"), &json!(16))
+    );
+    let parameters: Value =
+        serde_json::from_str(body["action_parameters"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&parameters["own"], &parameters["hy_id"]),
+        (&json!(1), &json!(ID))
+    );
     assert!(body.get("target_value").is_none() && body.get("registration_id").is_none());
     assert!(body["app_message_id"].as_str().unwrap().starts_with(ID));
     let mut message = (*outbound.message).clone();
     message.class = Class::Marketing;
     outbound.message = Arc::new(message);
     let body = encoded(&outbound);
-    assert_eq!((&body["category"], &body["notify_level"]), (&json!("MARKETING"), &json!(1)));
+    assert_eq!(
+        (&body["category"], &body["notify_level"]),
+        (&json!("MARKETING"), &json!(1))
+    );
     assert!(body.get("channel_id").is_none());
     let mut allowed = config();
     allowed["class_override"] = json!(true);
@@ -234,9 +252,15 @@ fn the_senders_fields_are_merged_last() {
     let mut message = (*outbound.message).clone();
     let news = json!({"category": "NEWS", "notify_level": 2});
     let channel = hongyan_core::ChannelId::parse(NAME).unwrap();
-    message.options.vendor.insert(channel, news.as_object().unwrap().clone());
+    message
+        .options
+        .vendor
+        .insert(channel, news.as_object().unwrap().clone());
     let body = encoded(&fixture::of(message));
-    assert_eq!((&body["category"], &body["notify_level"]), (&json!("NEWS"), &json!(1)));
+    assert_eq!(
+        (&body["category"], &body["notify_level"]),
+        (&json!("NEWS"), &json!(1))
+    );
 }
 
 #[test]
@@ -317,7 +341,11 @@ fn the_quota_opens_again_at_midnight_in_beijing() {
 #[test]
 fn lists_name_whom_they_left_out() {
     let of = |body: Value, asked: &[&str]| {
-        decode(&fixture::answer(200, &body.to_string()), fixture::NOW, asked)
+        decode(
+            &fixture::answer(200, &body.to_string()),
+            fixture::NOW,
+            asked,
+        )
     };
     let broadcast = of(
         json!({"code": 0, "message": "Success", "data": {"message_id": "m", "task_id": "t", "10000": ["a"], "10001": ["b"]}}),
@@ -343,11 +371,22 @@ fn lists_name_whom_they_left_out() {
         ]}),
         &["a", "b", "c", "d"],
     );
-    assert_eq!(batch.named["c"], Verdict::Accepted { vendor_id: Some("m3".to_owned()) });
-    assert_eq!(fixture::words(&batch.named["b"]), "token_dead token_invalid");
+    assert_eq!(
+        batch.named["c"],
+        Verdict::Accepted {
+            vendor_id: Some("m3".to_owned())
+        }
+    );
+    assert_eq!(
+        fixture::words(&batch.named["b"]),
+        "token_dead token_invalid"
+    );
     assert!(matches!(
         batch.rest,
-        Verdict::Retry { certainty: Unsure::MaybeTaken, .. }
+        Verdict::Retry {
+            certainty: Unsure::MaybeTaken,
+            ..
+        }
     ));
 }
 
@@ -416,7 +455,13 @@ fn receipts_are_read() {
     assert_eq!(callback.receipts[0].at, Some(Timestamp(1_700_000_000_000)));
     assert_eq!(callback.receipts[0].vendor_id.as_deref(), Some("m"));
     let crowd = vec!["r"; receipts::RECEIPTS_MAX + 1].join(",");
-    for bad in ["", "x", "1", "[1]", &json!([{"registrationIds": crowd}]).to_string()] {
+    for bad in [
+        "",
+        "x",
+        "1",
+        "[1]",
+        &json!([{"registrationIds": crowd}]).to_string(),
+    ] {
         assert!(heard(bad).is_err(), "{}", &bad[..bad.len().min(20)]);
     }
     assert_eq!(heard("[]").unwrap().receipts, []);

@@ -39,7 +39,12 @@ fn the_signature_is_the_documents() {
 #[test]
 fn golden_notification() {
     let read = Config::read(&config()).unwrap();
-    let encoded = encode(&read, Some("https://push.example/cb?k=1"), &fixture::outbound()).unwrap();
+    let encoded = encode(
+        &read,
+        Some("https://push.example/cb?k=1"),
+        &fixture::outbound(),
+    )
+    .unwrap();
     let keys = payload::text_keys(&fixture::message());
     let mut want = json!({
         "appId": 100_123, "title": "Order 42", "content": "is on its way", "notifyType": 4,
@@ -51,7 +56,11 @@ fn golden_notification() {
     let single = encoded.single(TOKEN);
     assert_eq!(single["regId"], TOKEN);
     assert_eq!(single["requestId"].as_str().unwrap().len(), 32);
-    assert_eq!(single, encoded.single(TOKEN), "a repeat is the same request");
+    assert_eq!(
+        single,
+        encoded.single(TOKEN),
+        "a repeat is the same request"
+    );
     assert_ne!(
         single["requestId"],
         encoded.single("15100000000000000000002")["requestId"]
@@ -78,17 +87,51 @@ fn each_class_has_its_marks() {
         (Class::Subscription, None, 1, "SUBSCRIPTION", 4),
         (Class::Marketing, None, 0, "MARKETING", 1),
         (Class::Transaction, None, 1, "ORDER", 4),
-        (Class::Transaction, Some(ClassDetail::Account), 1, "ACCOUNT", 4),
-        (Class::Transaction, Some(ClassDetail::Finance), 1, "ACCOUNT", 4),
-        (Class::Transaction, Some(ClassDetail::Schedule), 1, "TODO", 4),
+        (
+            Class::Transaction,
+            Some(ClassDetail::Account),
+            1,
+            "ACCOUNT",
+            4,
+        ),
+        (
+            Class::Transaction,
+            Some(ClassDetail::Finance),
+            1,
+            "ACCOUNT",
+            4,
+        ),
+        (
+            Class::Transaction,
+            Some(ClassDetail::Schedule),
+            1,
+            "TODO",
+            4,
+        ),
         (Class::Transaction, Some(ClassDetail::Work), 1, "TODO", 4),
-        (Class::Transaction, Some(ClassDetail::Device), 1, "DEVICE_REMINDER", 4),
+        (
+            Class::Transaction,
+            Some(ClassDetail::Device),
+            1,
+            "DEVICE_REMINDER",
+            4,
+        ),
         (Class::Transaction, Some(ClassDetail::Travel), 1, "ORDER", 4),
-        (Class::Transaction, Some(ClassDetail::Health), 1, "DEVICE_REMINDER", 4),
+        (
+            Class::Transaction,
+            Some(ClassDetail::Health),
+            1,
+            "DEVICE_REMINDER",
+            4,
+        ),
     ] {
         let body = body_with(&config(), &of(class, detail));
         assert_eq!(
-            (&body["classification"], &body["category"], &body["notifyType"]),
+            (
+                &body["classification"],
+                &body["category"],
+                &body["notifyType"]
+            ),
             (&json!(classification), &json!(category), &json!(notify)),
             "{class:?} {detail:?}"
         );
@@ -155,7 +198,10 @@ fn test_messages_and_badges_are_settings() {
     let read = Config::read(&config).unwrap();
     let encoded = encode(&read, Some("https://push.example/cb"), &fixture::outbound()).unwrap();
     assert!(encoded.test() && encoded.body["addBadge"] == json!(true));
-    assert!(!encoded.body.contains_key("extra"), "no receipts of test messages");
+    assert!(
+        !encoded.body.contains_key("extra"),
+        "no receipts of test messages"
+    );
 }
 
 #[test]
@@ -166,7 +212,10 @@ fn the_senders_fields_are_merged_last() {
     });
     let mut outbound = fixture::with_vendor(NAME, &extra);
     let body = body_with(&config(), &outbound);
-    assert_eq!((&body["networkType"], &body["appId"]), (&json!(1), &json!(100_123)));
+    assert_eq!(
+        (&body["networkType"], &body["appId"]),
+        (&json!(1), &json!(100_123))
+    );
     assert_eq!(body["clientCustomMap"]["own"], "1");
     assert_eq!(body["clientCustomMap"]["hy_id"], ID);
     for absent in ["regId", "alias", "requestId"] {
@@ -184,13 +233,22 @@ fn the_senders_fields_are_merged_last() {
     };
     outbound = of_class(&json!({"classification": 1, "category": "IM"}));
     let body = body_with(&config(), &outbound);
-    assert_eq!((&body["classification"], &body["category"]), (&json!(0), &json!("MARKETING")));
+    assert_eq!(
+        (&body["classification"], &body["category"]),
+        (&json!(0), &json!("MARKETING"))
+    );
     let mut allowed = config();
     allowed["class_override"] = json!(true);
     let body = body_with(&allowed, &outbound);
-    assert_eq!((&body["classification"], &body["category"]), (&json!(1), &json!("IM")));
+    assert_eq!(
+        (&body["classification"], &body["category"]),
+        (&json!(1), &json!("IM"))
+    );
     let body = body_with(&config(), &of_class(&json!({"category": "SOCIAL"})));
-    assert_eq!((&body["classification"], &body["category"]), (&json!(0), &json!("SOCIAL")));
+    assert_eq!(
+        (&body["classification"], &body["category"]),
+        (&json!(0), &json!("SOCIAL"))
+    );
 }
 
 #[test]
@@ -221,7 +279,11 @@ fn one_content_is_stored_once_a_day() {
 }
 
 fn decoded(body: &Value) -> Decoded {
-    decode(&fixture::answer(200, &body.to_string()), fixture::NOW, false)
+    decode(
+        &fixture::answer(200, &body.to_string()),
+        fixture::NOW,
+        false,
+    )
 }
 
 #[test]
@@ -286,7 +348,9 @@ fn invalid_users_are_named_in_every_form() {
     }
     let kept = decode(&fixture::answer(200, &body.to_string()), fixture::NOW, true);
     assert_eq!(fixture::words(&kept.named["c"]), "refused token_invalid");
-    let one = decoded(&json!({"result": 10302, "desc": "regId不合法", "invalidUser": {"status": 1, "userid": "a"}}));
+    let one = decoded(
+        &json!({"result": 10302, "desc": "regId不合法", "invalidUser": {"status": 1, "userid": "a"}}),
+    );
     assert_eq!(fixture::words(&one.named["a"]), "token_dead token_invalid");
     let data = decoded(&json!({"result": 0, "data": [{"status": 2, "userid": "a"}]}));
     assert!(data.named.contains_key("a"));
@@ -328,12 +392,23 @@ fn receipts_are_read() {
             ("r1", ReceiptKind::Delivered, id, Some("1")),
             ("r2", ReceiptKind::Delivered, id, Some("1")),
             ("r3", ReceiptKind::Other, None, Some("2")),
-            ("r4", ReceiptKind::Failed(Reason::QuotaExhausted), None, Some("3")),
+            (
+                "r4",
+                ReceiptKind::Failed(Reason::QuotaExhausted),
+                None,
+                Some("3")
+            ),
         ]
     );
     assert_eq!(callback.receipts[0].at, Some(Timestamp(1_700_000_000_000)));
     let crowd = vec!["r"; receipts::RECEIPTS_MAX + 1].join(",");
-    for bad in ["", "x", "[]", r#"{"1":2}"#, &json!({"1": {"targets": crowd}}).to_string()] {
+    for bad in [
+        "",
+        "x",
+        "[]",
+        r#"{"1":2}"#,
+        &json!({"1": {"targets": crowd}}).to_string(),
+    ] {
         assert!(heard(bad).is_err(), "{}", &bad[..bad.len().min(20)]);
     }
 }
