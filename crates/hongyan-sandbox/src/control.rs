@@ -81,7 +81,6 @@ fn router(handle: Handle, stop: watch::Receiver<bool>) -> Router {
             get(faults).post(inject).delete(clear_faults),
         )
         .route("/vendors/{channel}/credential", get(credential))
-        .route("/vendors/{channel}/settings", put(configure))
         .route("/vendors/{channel}/tokens", post(issue_tokens))
         .route("/vendors/{channel}/tokens/{token}", put(set_token))
         .route(
@@ -90,6 +89,7 @@ fn router(handle: Handle, stop: watch::Receiver<bool>) -> Router {
         )
         .route("/vendors/xiaomi/quotas/{id}", put(set_quota))
         .route("/vendors/xiaomi/rules", put(set_rules))
+        .route("/vendors/{channel}/rules", put(set_vendor_rules))
         .fallback(|| async {
             Problem(
                 StatusCode::NOT_FOUND,
@@ -400,16 +400,6 @@ async fn clear_receipts(
 }
 
 /// The credential for hongyan, as a person would copy it from the vendor's console.
-async fn configure(
-    State(handle): State<Handle>,
-    Path(name): Path<String>,
-    body: Body<Value>,
-) -> Answer<StatusCode> {
-    let Json(settings) = body?;
-    handle.configure(channel(&name)?, &settings)?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
 async fn credential(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<Json<Value>> {
     let channel = channel(&name)?;
     let config = handle.credential(channel).ok_or_else(|| {
@@ -450,6 +440,16 @@ struct Rules {
 async fn set_rules(State(handle): State<Handle>, body: Body<Rules>) -> Answer<StatusCode> {
     let Json(body) = body?;
     handle.set_xiaomi_rules(body.channel_required, body.template_required);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn set_vendor_rules(
+    State(handle): State<Handle>,
+    Path(name): Path<String>,
+    body: Body<Value>,
+) -> Answer<StatusCode> {
+    let Json(rules) = body?;
+    handle.set_rules(channel(&name)?, &rules)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

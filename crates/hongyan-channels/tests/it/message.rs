@@ -38,16 +38,16 @@ pub(crate) fn open(
     config: &Value,
     endpoint: &str,
 ) -> Arc<dyn Channel> {
-    open_to(egress, name, config, endpoint, None)
+    open_with_callback(egress, name, config, endpoint, None)
 }
 
-/// The same with an address for receipts.
-pub(crate) fn open_to(
+/// The same for a server that vendors can post to.
+pub(crate) fn open_with_callback(
     egress: &Egress,
     name: &str,
     config: &Value,
     endpoint: &str,
-    callback: Option<String>,
+    callback: Option<&str>,
 ) -> Arc<dyn Channel> {
     let vendors = vendor::all(egress);
     let vendor = vendors.iter().find(|v| v.id().as_str() == name).unwrap();
@@ -59,7 +59,7 @@ pub(crate) fn open_to(
             name: CredentialName::parse("default").unwrap(),
             config: Secret::new(config.to_string()),
             endpoint: Some(endpoint.to_owned()),
-            callback,
+            callback: callback.map(str::to_owned),
         })
         .unwrap()
 }

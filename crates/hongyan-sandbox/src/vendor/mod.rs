@@ -61,10 +61,9 @@ pub(crate) trait Simulator: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Chooses what the vendor's papers leave open or make depend on the app: quotas, rights, rules by date. What is
-    /// absent has its default.
-    fn configure(&self, _settings: &Value) -> Result<(), String> {
-        Err("this vendor has no settings".to_owned())
+    /// Sets what depends on the app's standing with the vendor, in the vendor's own words; see the vendor's file.
+    fn set_rules(&self, _rules: &Value) -> Result<(), String> {
+        Err("this vendor has no rules that can be set".to_owned())
     }
 }
 
@@ -205,17 +204,9 @@ mod tests {
 
     #[test]
     fn paths_belong_to_one_vendor() {
-        let oppo = oppo::Oppo::for_test();
-        let vivo = vivo::Vivo::for_test();
-        let vendors: Vec<&dyn Simulator> = vec![
-            &apns::Apns,
-            &fcm::Fcm,
-            &huawei::Huawei,
-            &harmony::Harmony,
-            &xiaomi::Xiaomi,
-            &oppo,
-            &vivo,
-        ];
+        let address = SocketAddr::from(([127, 0, 0, 1], 7501));
+        let mut accounts = Accounts::default();
+        let vendors = Simulators::open(&mut accounts, address, &Dice::new(1));
         let check = |path: &str, want: Option<Channel>| {
             let call = Call {
                 path: path.to_owned(),

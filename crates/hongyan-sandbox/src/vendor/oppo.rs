@@ -194,11 +194,6 @@ impl Oppo {
             state: State::default(),
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn for_test() -> Self {
-        Self::of(OppoAccount::made(&Dice::new(1)))
-    }
 }
 
 impl Simulator for Oppo {
@@ -271,8 +266,8 @@ impl Simulator for Oppo {
         Some(Post::json(&receipt.url, &body))
     }
 
-    fn configure(&self, settings: &Value) -> Result<(), String> {
-        let settings = serde_json::from_value(settings.clone()).map_err(|e| e.to_string())?;
+    fn set_rules(&self, rules: &Value) -> Result<(), String> {
+        let settings = serde_json::from_value(rules.clone()).map_err(|e| e.to_string())?;
         *lock(&self.state.settings) = settings;
         Ok(())
     }

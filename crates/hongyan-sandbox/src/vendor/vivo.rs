@@ -187,11 +187,6 @@ impl Vivo {
             state: State::default(),
         }
     }
-
-    #[cfg(test)]
-    pub(crate) fn for_test() -> Self {
-        Self::of(VivoAccount::made(&Dice::new(1)))
-    }
 }
 
 impl Simulator for Vivo {
@@ -278,8 +273,8 @@ impl Simulator for Vivo {
         Some(Post::json(url, &json!({ receipt.id.as_str(): told })))
     }
 
-    fn configure(&self, settings: &Value) -> Result<(), String> {
-        let settings = serde_json::from_value(settings.clone()).map_err(|e| e.to_string())?;
+    fn set_rules(&self, rules: &Value) -> Result<(), String> {
+        let settings = serde_json::from_value(rules.clone()).map_err(|e| e.to_string())?;
         *lock(&self.state.settings) = settings;
         Ok(())
     }

@@ -235,7 +235,7 @@ async fn fields_are_held_against_the_documents() {
     sender
         .stage
         .handle
-        .configure(Channel::Oppo, &settings)
+        .set_rules(Channel::Oppo, &settings)
         .unwrap();
     for (change, code) in [
         (json!({"content": text(200)}), "0"),
@@ -338,7 +338,7 @@ async fn a_stored_text_goes_to_lists() {
     sender
         .stage
         .handle
-        .configure(Channel::Oppo, &settings)
+        .set_rules(Channel::Oppo, &settings)
         .unwrap();
     assert_eq!(sender.post(SAVE, &content).await.at("/code"), "30");
 }
@@ -349,7 +349,7 @@ async fn marketing_has_a_quota_a_day_and_a_message_is_shown_once() {
     let handle = sender.stage.handle.clone();
     let id = sender.id();
     let settings = json!({"marketing_per_day": 2});
-    handle.configure(Channel::Oppo, &settings).unwrap();
+    handle.set_rules(Channel::Oppo, &settings).unwrap();
     let marketing = json!({"category": "MARKETING", "notify_level": 1});
     for code in ["0", "0", "33"] {
         let answer = sender.unicast(&id, marketing.clone()).await;
@@ -361,7 +361,7 @@ async fn marketing_has_a_quota_a_day_and_a_message_is_shown_once() {
     assert_eq!(sender.unicast(&id, marketing).await.at("/code"), "0");
     assert!(
         handle
-            .configure(Channel::Oppo, &json!({"typo": 1}))
+            .set_rules(Channel::Oppo, &json!({"typo": 1}))
             .is_err()
     );
 
@@ -379,7 +379,7 @@ async fn marketing_has_a_quota_a_day_and_a_message_is_shown_once() {
     assert_eq!((tray[0].title.as_str(), tray[0].copies), ("标题", 1));
     assert_eq!(tray[0].message.as_deref(), Some("m1"));
     let settings = json!({"refuse_duplicates": true});
-    handle.configure(Channel::Oppo, &settings).unwrap();
+    handle.set_rules(Channel::Oppo, &settings).unwrap();
     let answer = sender.unicast(&id, json!({"app_message_id": "a1"})).await;
     assert_eq!(answer.at("/code"), "32");
 }

@@ -94,7 +94,7 @@ impl Sender {
     fn configure(&self, settings: &Value) {
         self.stage
             .handle
-            .configure(Channel::Vivo, settings)
+            .set_rules(Channel::Vivo, settings)
             .unwrap();
     }
 
@@ -355,10 +355,10 @@ async fn a_request_is_shown_once() {
     assert_eq!(answer.at("/result"), "10102");
     assert!(
         handle
-            .configure(Channel::Vivo, &json!({"typo": 1}))
+            .set_rules(Channel::Vivo, &json!({"typo": 1}))
             .is_err()
     );
-    assert!(handle.configure(Channel::Apns, &json!({})).is_err());
+    assert!(handle.set_rules(Channel::Apns, &json!({})).is_err());
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn oppo_stores_a_text_once_for_all_its_batches() {
 async fn oppo_without_lists_goes_message_by_message() {
     let world = World::start(Vendor::Oppo).await;
     let settings = json!({"broadcast": false});
-    world.handle.configure(Vendor::Oppo, &settings).unwrap();
+    world.handle.set_rules(Vendor::Oppo, &settings).unwrap();
     let mut tokens = world.tokens(4, TokenState::Valid);
     tokens.extend(world.tokens(1, DEAD));
     let verdicts = world.send(message::message(Class::Im), tokens).await;
@@ -92,7 +92,7 @@ async fn oppo_without_lists_goes_message_by_message() {
     assert_eq!((world.calls(SAVE), world.calls(BATCH)), (1, 1));
     // So it does when the text was stored before and its id is not told again.
     let settings = json!({"refuse_duplicates": true});
-    world.handle.configure(Vendor::Oppo, &settings).unwrap();
+    world.handle.set_rules(Vendor::Oppo, &settings).unwrap();
     let sent = message::message(Class::Im);
     let tokens = world.tokens(2, TokenState::Valid);
     assert_eq!(world.send(sent.clone(), tokens).await, ["accepted"; 2]);
@@ -116,7 +116,7 @@ async fn oppo_without_lists_goes_message_by_message() {
 async fn oppo_counts_marketing_alone() {
     let world = World::start(Vendor::Oppo).await;
     let settings = json!({"marketing_per_day": 3});
-    world.handle.configure(Vendor::Oppo, &settings).unwrap();
+    world.handle.set_rules(Vendor::Oppo, &settings).unwrap();
     let send = async |class: Class, count: usize| {
         let tokens = world.tokens(count, TokenState::Valid);
         world.send(message::message(class), tokens).await
@@ -130,19 +130,19 @@ async fn oppo_counts_marketing_alone() {
 async fn oppo_classes_that_were_not_granted() {
     let ungranted = json!({"granted": []});
     let world = World::start(Vendor::Oppo).await;
-    world.handle.configure(Vendor::Oppo, &ungranted).unwrap();
+    world.handle.set_rules(Vendor::Oppo, &ungranted).unwrap();
     assert_eq!(world.send_one().await, "refused payload_rejected");
     let world = World::start_with(Vendor::Oppo, |config| {
         config["relax_class"] = json!(true);
     })
     .await;
-    world.handle.configure(Vendor::Oppo, &ungranted).unwrap();
+    world.handle.set_rules(Vendor::Oppo, &ungranted).unwrap();
     assert_eq!(world.send_one().await, "accepted");
     let tokens = world.tokens(3, TokenState::Valid);
     let verdicts = world.send(message::message(Class::Im), tokens).await;
     assert_eq!(verdicts, ["accepted"; 3], "{:?}", world.last());
     let world = World::start_with(Vendor::Oppo, |config| config["granted"] = json!([])).await;
-    world.handle.configure(Vendor::Oppo, &ungranted).unwrap();
+    world.handle.set_rules(Vendor::Oppo, &ungranted).unwrap();
     assert_eq!(world.send_one().await, "accepted");
 }
 
@@ -192,12 +192,12 @@ async fn oppo_reports_to_the_address_of_the_message() {
     let listener = Listener::start().await;
     let world = World::start(Vendor::Oppo).await;
     world.handle.set_device_limits(true);
-    let channel = message::open_to(
+    let channel = message::open_with_callback(
         &message::egress(world.handle.ca_pem()),
         "oppo",
         &world.handle.credential(Vendor::Oppo).unwrap(),
         &world.handle.vendors_url(),
-        Some(listener.url.clone()),
+        Some(&listener.url),
     );
     let tokens = world.tokens(2, TokenState::Valid);
     // Of the marketing messages a device shows two a day.

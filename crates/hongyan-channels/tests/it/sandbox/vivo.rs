@@ -79,7 +79,7 @@ async fn vivo_stores_a_text_once_for_all_its_batches() {
 async fn vivo_is_left_alone_after_a_quota_code() {
     let world = World::start(Vendor::Vivo).await;
     let settings = json!({"operation_per_day": 0});
-    world.handle.configure(Vendor::Vivo, &settings).unwrap();
+    world.handle.set_rules(Vendor::Vivo, &settings).unwrap();
     assert_eq!(
         world.send_some(Class::Marketing, 1).await,
         ["quota_exhausted"]
@@ -108,7 +108,7 @@ async fn vivo_is_left_alone_after_a_quota_code() {
 async fn vivo_without_lists_goes_one_by_one() {
     let world = World::start(Vendor::Vivo).await;
     let settings = json!({"saves_per_day": 0});
-    world.handle.configure(Vendor::Vivo, &settings).unwrap();
+    world.handle.set_rules(Vendor::Vivo, &settings).unwrap();
     assert_eq!(world.send_some(Class::Im, 3).await, ["accepted"; 3]);
     assert_eq!(world.send_some(Class::Im, 3).await, ["accepted"; 3]);
     assert_eq!((world.made(SAVE), world.made("/message/send")), (1, 6));
@@ -118,7 +118,7 @@ async fn vivo_without_lists_goes_one_by_one() {
 async fn vivo_takes_operation_messages_by_day_only() {
     let world = World::start(Vendor::Vivo).await;
     let settings = json!({"hours": [0, 0]});
-    world.handle.configure(Vendor::Vivo, &settings).unwrap();
+    world.handle.set_rules(Vendor::Vivo, &settings).unwrap();
     let tokens = world.tokens(1, TokenState::Valid);
     let batch = message::batch(
         message::outbound(message::message(Class::Marketing)),
@@ -145,7 +145,7 @@ async fn vivo_takes_operation_messages_by_day_only() {
 async fn vivo_refuses_texts_that_look_like_tests() {
     let world = World::start(Vendor::Vivo).await;
     let settings = json!({"text_rule": true});
-    world.handle.configure(Vendor::Vivo, &settings).unwrap();
+    world.handle.set_rules(Vendor::Vivo, &settings).unwrap();
     let mut sent = message::message(Class::Im);
     sent.notification.as_mut().unwrap().body = "test".to_owned();
     let tokens = world.tokens(1, TokenState::Valid);
@@ -158,7 +158,7 @@ async fn vivo_test_messages_reach_test_users_only() {
     let world = World::start_with(Vendor::Vivo, |config| config["test"] = json!(true)).await;
     let tokens = world.tokens(3, TokenState::Valid);
     let settings = json!({"test_users": [tokens[1]]});
-    world.handle.configure(Vendor::Vivo, &settings).unwrap();
+    world.handle.set_rules(Vendor::Vivo, &settings).unwrap();
     let verdicts = world.send(message::message(Class::Im), tokens).await;
     let want = [
         "refused payload_rejected",
@@ -188,8 +188,8 @@ async fn vivo_reports_to_the_message_and_to_the_console() {
     let world = World::start(Vendor::Vivo).await;
     let egress = message::egress(world.handle.ca_pem());
     let mut config = world.handle.credential(Vendor::Vivo).unwrap();
-    let open = |config: &serde_json::Value, callback: Option<String>| {
-        message::open_to(
+    let open = |config: &serde_json::Value, callback: Option<&str>| {
+        message::open_with_callback(
             &egress,
             "vivo",
             config,
@@ -197,11 +197,11 @@ async fn vivo_reports_to_the_message_and_to_the_console() {
             callback,
         )
     };
-    let first = open(&config, Some(listener.url.clone()));
+    let first = open(&config, Some(&listener.url));
     config["callback_id"] = json!("17");
     let second = open(&config, None);
     let settings = json!({"receipt_ids": ["17"]});
-    world.handle.configure(Vendor::Vivo, &settings).unwrap();
+    world.handle.set_rules(Vendor::Vivo, &settings).unwrap();
     let console = ReceiptAddress {
         url: listener.url.clone(),
         username: None,
