@@ -1,6 +1,8 @@
 //! What no vendor file may do, whatever senders and vendors write.
 
-use hongyan_core::port::OpenCredential;
+use std::sync::Arc;
+
+use hongyan_core::port::{CallbackRequest, Channel, OpenCredential, Vendor};
 use hongyan_core::{AppId, CredentialName, Secret};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -67,6 +69,50 @@ fn config(name: &str) -> Value {
     }
 }
 
+fn open(vendor: &Arc<dyn Vendor>) -> Arc<dyn Channel> {
+    vendor
+        .open(OpenCredential {
+            app: AppId::parse("demo").unwrap(),
+            name: CredentialName::parse("default").unwrap(),
+            config: Secret::new(config(vendor.id().as_str()).to_string()),
+            endpoint: None,
+            callback: None,
+        })
+        .unwrap()
+}
+
+/// What vendors post: an event, or several of them in a list or by name.
+fn any_callback() -> impl Strategy<Value = Value> {
+    let field = prop_oneof![
+        Just("param"),
+        Just("targets"),
+        Just("ackTime"),
+        Just("ackType"),
+        Just("subErrorCode"),
+        Just("registrationIds"),
+        Just("eventType"),
+        Just("eventTime"),
+        Just("messageId"),
+    ];
+    let value = prop_oneof![
+        "[a-z0-9, _]{0,24}".prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any_json(),
+    ];
+    let event = prop::collection::btree_map(field, value, 0..6).prop_map(|m| {
+        m.into_iter()
+            .map(|(k, v)| (k.to_owned(), v))
+            .collect::<Map<_, _>>()
+    });
+    prop_oneof![
+        any_json(),
+        event.clone().prop_map(Value::Object),
+        prop::collection::vec(event.clone(), 0..4)
+            .prop_map(|e| e.into_iter().map(Value::Object).collect()),
+        event.prop_map(|e| json!({"700000000000000001": e})),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
@@ -74,15 +120,7 @@ proptest! {
     fn a_senders_own_fields_never_move_the_target_or_hide_the_message(fields in any_object()) {
         for vendor in all(&fixture::egress()) {
             let name = vendor.id().to_string();
-            let channel = vendor
-                .open(OpenCredential {
-                    app: AppId::parse("demo").unwrap(),
-                    name: CredentialName::parse("default").unwrap(),
-                    config: Secret::new(config(&name).to_string()),
-                    endpoint: None,
-                    callback: None,
-                })
-                .unwrap();
+            let channel = open(&vendor);
             let outbound = fixture::with_vendor(&name, &Value::Object(fields.clone()));
             let Ok(parcel) = channel.preview(&outbound) else { continue };
             let id = outbound.message.id.to_string();
@@ -115,6 +153,27 @@ proptest! {
                 super::vivo::decode(&answer, fixture::NOW, false).rest,
             ] {
                 prop_assert!(verdict.detail().len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn any_callback_is_read_or_refused(body in any_callback(), noise in prop::collection::vec(any::<u8>(), 0..64)) {
+        for vendor in all(&fixture::egress()) {
+            let channel = open(&vendor);
+            for body in [body.to_string().into_bytes(), noise.clone()] {
+                let request = CallbackRequest {
+                    method: "POST",
+                    url: "https://push.example/cb?k=1",
+                    headers: &[],
+                    body: &body,
+                    now: fixture::NOW,
+                };
+                let Some(Ok(callback)) = channel.callback(&request) else { continue };
+                prop_assert!(!callback.signed, "{} signed nothing", vendor.id());
+                for receipt in callback.receipts {
+                    prop_assert!(receipt.detail.len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
+                }
             }
         }
     }

@@ -178,6 +178,7 @@ impl Vendor for Oppo {
             })
         };
         let callback = config.callback.clone().or(credential.callback);
+        let callback_too_long = callback.as_ref().is_some_and(|url| !fits_callback(url));
         Ok(Arc::new(Sender {
             home: Host::new(&self.egress, origin(HOME)?),
             overseas: match endpoint {
@@ -185,7 +186,8 @@ impl Vendor for Oppo {
                 None => Some(Host::new(&self.egress, origin(OVERSEAS)?)),
             },
             feedback: h1::Pool::new(&self.egress, origin(FEEDBACK)?),
-            callback: callback.filter(|url| fits_callback(url)),
+            callback_too_long,
+            callback: callback.filter(|_| !callback_too_long).map(Secret::new),
             limited_since: Mutex::default(),
             egress: self.egress.clone(),
             config,
@@ -216,7 +218,9 @@ impl Host {
 struct Sender {
     egress: Egress,
     config: Config,
-    callback: Option<String>,
+    /// Its query has a secret.
+    callback: Option<Secret>,
+    callback_too_long: bool,
     home: Host,
     /// Absent when the credential says where OPPO is.
     overseas: Option<Host>,
@@ -252,6 +256,10 @@ fn out_of_time() -> Verdict {
 }
 
 impl Sender {
+    fn callback_url(&self) -> Option<&str> {
+        self.callback.as_ref().and_then(Secret::expose_str)
+    }
+
     async fn token(&self, host: &Host, until: Instant) -> Result<AccessToken, Verdict> {
         let now = self.egress.now();
         let got = host.tokens.get(now, || self.fetch_token(host, until));
@@ -529,7 +537,8 @@ fn read_token(answer: &Answer, now: Timestamp) -> Result<Fetched, TokenError> {
 #[async_trait]
 impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
-        let encoded = encode(&self.config, self.callback.as_deref(), outbound)?;
+        let callback = self.callback_url().map(receipts::shown_url);
+        let encoded = encode(&self.config, callback.as_deref(), outbound)?;
         Ok(Parcel {
             method: "POST",
             path: UNICAST_PATH.to_owned(),
@@ -543,7 +552,7 @@ impl Channel for Sender {
     /// One call for one device; for more the content is stored once and sent by its id, at most 1,000 in a call.
     async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict> {
         let until = Instant::now() + deadline;
-        let encoded = match encode(&self.config, self.callback.as_deref(), &batch.outbound) {
+        let encoded = match encode(&self.config, self.callback_url(), &batch.outbound) {
             Ok(encoded) => encoded,
             Err(refused) => return vendor::for_all(&batch.recipients, &vendor::refusal(refused)),
         };
@@ -592,6 +601,10 @@ impl Channel for Sender {
             Verdict::QuotaExhausted { .. } => CheckReport {
                 ok: true,
                 detail: "OPPO accepts the credential; today's quota is used up".to_owned(),
+            },
+            _ if self.callback_too_long => CheckReport {
+                ok: true,
+                detail: "OPPO accepts the credential; there are no receipts, because the server's callback address is longer than the 200 characters that OPPO takes: set a shorter callback in the credential".to_owned(),
             },
             _ => CheckReport {
                 ok: true,

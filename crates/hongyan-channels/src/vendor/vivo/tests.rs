@@ -422,6 +422,7 @@ fn a_quota_code_closes_the_interface_for_the_class_until_midnight() {
         pool: h1::Pool::new(&vendor.egress, origin),
         egress: vendor.egress.clone(),
         callback: None,
+        callback_too_long: false,
         tokens: TokenCache::with_pace(TOKEN_PACE),
         contents: Stored::new(CONTENT_REUSE),
         closed: Mutex::default(),

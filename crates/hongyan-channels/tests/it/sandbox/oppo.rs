@@ -199,6 +199,9 @@ async fn oppo_reports_to_the_address_of_the_message() {
         &world.handle.vendors_url(),
         Some(&listener.url),
     );
+    let shown = channel.preview(&message::outbound(message::message(Class::Im)));
+    let shown = shown.unwrap().body["notification"]["call_back_url"].to_string();
+    assert!(shown.contains("/cb?") && !shown.contains("k=s"), "{shown}");
     let tokens = world.tokens(2, TokenState::Valid);
     // Of the marketing messages a device shows two a day.
     let mut ids = Vec::new();

@@ -198,6 +198,9 @@ async fn vivo_reports_to_the_message_and_to_the_console() {
         )
     };
     let first = open(&config, Some(&listener.url));
+    let shown = first.preview(&message::outbound(message::message(Class::Im)));
+    let shown = shown.unwrap().body["extra"]["callback"].to_string();
+    assert!(shown.contains("/cb?") && !shown.contains("k=s"), "{shown}");
     config["callback_id"] = json!("17");
     let second = open(&config, None);
     let settings = json!({"receipt_ids": ["17"]});
