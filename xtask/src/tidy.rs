@@ -113,7 +113,13 @@ fn leftovers(sources: &[Source]) -> Vec<String> {
             line.match_indices(marker).any(|(start, _)| {
                 let alone = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric() && c != '_');
                 let end = start + marker.len();
-                alone(line[..start].chars().next_back()) && alone(line[end..].chars().next())
+                let (before, after) = (
+                    line[..start].chars().next_back(),
+                    line[end..].chars().next(),
+                );
+                // Beside a quotation mark it is a value: some vendors call a class of messages so.
+                let value = before == Some('"') || after == Some('"');
+                alone(before) && alone(after) && !value
             })
         })
     };
@@ -334,6 +340,8 @@ mod tests {
         check(leftovers, &[("a.rs", marker)], &["a.rs:1"]);
         let inside = concat!("let AUTO", "DONE = 1;\n");
         check(leftovers, &[("a.rs", inside)], &[]);
+        let value = concat!("let category = \"TO", "DO\";\n");
+        check(leftovers, &[("a.rs", value)], &[]);
     }
 
     #[test]
