@@ -304,7 +304,10 @@ mod tests {
     fn every_vendor_has_a_name_and_sane_numbers() {
         let vendors = all(&fixture::egress());
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
-        assert_eq!(names, ["apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo"]);
+        assert_eq!(
+            names,
+            ["apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo"]
+        );
         for vendor in vendors {
             let c = vendor.capability();
             assert!(c.payload_bytes_max >= 1024 && c.batch_len_max > 0 && c.concurrency > 0);
