@@ -3,6 +3,7 @@
 pub mod apns;
 pub mod fcm;
 pub mod harmony;
+pub mod honor;
 pub mod huawei;
 pub mod xiaomi;
 
@@ -28,6 +29,7 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(huawei::Huawei::new(egress)),
         Arc::new(harmony::Harmony::new(egress)),
         Arc::new(xiaomi::Xiaomi::new(egress)),
+        Arc::new(honor::Honor::new(egress)),
     ]
 }
 
@@ -40,6 +42,7 @@ pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> 
         "fcm" => Some(fcm::decode(answer, now)),
         "huawei" | "harmony" => Some(huawei::decode(answer, now).rest),
         "xiaomi" => Some(xiaomi::decode(answer, now)),
+        "honor" => Some(honor::decode(answer, now).rest),
         _ => None,
     }
 }
@@ -280,7 +283,10 @@ mod tests {
     fn every_vendor_has_a_name_and_sane_numbers() {
         let vendors = all(&fixture::egress());
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
-        assert_eq!(names, ["apns", "fcm", "huawei", "harmony", "xiaomi"]);
+        assert_eq!(
+            names,
+            ["apns", "fcm", "huawei", "harmony", "xiaomi", "honor"]
+        );
         for vendor in vendors {
             let c = vendor.capability();
             assert!(c.payload_bytes_max >= 1024 && c.batch_len_max > 0 && c.concurrency > 0);

@@ -23,6 +23,7 @@ pub const OTHER_PACKAGE: &str = "com.example.hongyan.other";
 /// Credentials of every simulated vendor. They open nothing but this sandbox; still, `Debug` shows
 /// no secret.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct Accounts {
     /// Apple developer account.
     pub apns: ApnsAccount,
@@ -41,6 +42,7 @@ pub struct Accounts {
 
 /// What Apple's developer pages give for token and certificate authentication.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct ApnsAccount {
     /// Ten characters.
     pub team_id: String,
@@ -60,6 +62,7 @@ pub struct ApnsAccount {
 
 /// A Firebase project.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct FcmAccount {
     /// Android package of the app.
     pub package: String,
@@ -69,6 +72,7 @@ pub struct FcmAccount {
 
 /// Google's service account key file, field by field.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 #[allow(missing_docs, reason = "Google's own field names")]
 pub struct GoogleServiceAccount {
     pub r#type: String,
@@ -86,6 +90,7 @@ pub struct GoogleServiceAccount {
 
 /// An app for HMS Core: OAuth client credentials, and a service account as the other way in.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct HuaweiAccount {
     /// App id; the OAuth client id is the same.
     pub app_id: String,
@@ -101,6 +106,7 @@ pub struct HuaweiAccount {
 
 /// A HarmonyOS app's project with its service account.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct HarmonyAccount {
     /// Project id, as in the path of v3.
     pub project_id: String,
@@ -114,6 +120,7 @@ pub struct HarmonyAccount {
 
 /// Huawei's service account key file, field by field.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 #[allow(missing_docs, reason = "Huawei's own field names")]
 pub struct HuaweiServiceAccount {
     pub project_id: String,
@@ -128,6 +135,7 @@ pub struct HuaweiServiceAccount {
 
 /// What Xiaomi's console shows for an app.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(Default))]
 pub struct XiaomiAccount {
     /// Android package of the app.
     pub package_name: String,

@@ -89,6 +89,7 @@ fn router(handle: Handle, stop: watch::Receiver<bool>) -> Router {
         )
         .route("/vendors/xiaomi/quotas/{id}", put(set_quota))
         .route("/vendors/xiaomi/rules", put(set_rules))
+        .route("/vendors/{channel}/rules", put(set_vendor_rules))
         .fallback(|| async {
             Problem(
                 StatusCode::NOT_FOUND,
@@ -439,6 +440,16 @@ struct Rules {
 async fn set_rules(State(handle): State<Handle>, body: Body<Rules>) -> Answer<StatusCode> {
     let Json(body) = body?;
     handle.set_xiaomi_rules(body.channel_required, body.template_required);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn set_vendor_rules(
+    State(handle): State<Handle>,
+    Path(name): Path<String>,
+    body: Body<Value>,
+) -> Answer<StatusCode> {
+    let Json(rules) = body?;
+    handle.set_rules(channel(&name)?, &rules)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

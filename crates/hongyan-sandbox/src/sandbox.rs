@@ -368,13 +368,30 @@ impl Handle {
         xiaomi::set_rules(&self.0.world, channel_required, template_required);
     }
 
-    /// Chooses whether Huawei, HarmonyOS and Xiaomi accept and then silently drop what is too much
-    /// marketing for one device a day, as they do.
+    /// Sets what depends on the app's standing with a vendor: granted rights, quotas, licences. Which words there are is
+    /// in the README.
+    ///
+    /// # Errors
+    /// A channel without a simulator, words that the vendor does not have.
+    pub fn set_rules(
+        &self,
+        channel: Channel,
+        rules: &serde_json::Value,
+    ) -> Result<(), SandboxError> {
+        let vendor = self.0.world.simulators.of(channel);
+        vendor
+            .ok_or_else(|| format!("{channel} has no simulator of its own"))
+            .and_then(|vendor| vendor.set_rules(rules))
+            .map_err(SandboxError::Invalid)
+    }
+
+    /// Chooses whether the Chinese vendors accept and then silently drop what is too much marketing for one device a
+    /// day, as they do.
     pub fn set_device_limits(&self, on: bool) {
         self.0.world.device_limits.store(on, Ordering::Relaxed);
     }
 
-    /// Sets where Huawei posts receipts, as in its console; `None` for nowhere.
+    /// Sets where a vendor posts receipts, as in its console; `None` for nowhere.
     pub fn set_receipts(&self, channel: Channel, address: Option<ReceiptAddress>) {
         self.0.world.receipts.set_console(channel, address);
     }

@@ -61,6 +61,7 @@ fn config(name: &str) -> Value {
         "harmony" => {
             json!({"project_id": "7", "key_id": "k", "sub_account": "s", "private_key": rsa})
         }
+        "honor" => json!({"app_id": "1", "client_id": "c", "client_secret": "s"}),
         _ => json!({"app_secret": "s", "package": "p", "channels": {"marketing": "200001"}}),
     }
 }
@@ -89,6 +90,7 @@ proptest! {
                 "fcm" => &["/message/token", "/message/fid", "/message/topic", "/message/condition"],
                 "huawei" => &["/message/token", "/message/topic", "/message/condition"],
                 "harmony" => &["/target"],
+                "honor" => &["/token"],
                 "xiaomi" => &["/registration_id", "/topic", "/alias", "/user_account"],
                 _ => &[],
             };
@@ -107,6 +109,7 @@ proptest! {
                 super::fcm::decode(&answer, fixture::NOW),
                 super::huawei::decode(&answer, fixture::NOW).rest,
                 super::xiaomi::decode(&answer, fixture::NOW),
+                super::honor::decode(&answer, fixture::NOW).rest,
             ] {
                 prop_assert!(verdict.detail().len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
             }

@@ -1,5 +1,7 @@
 //! What each vendor's paper says, as the stand-ins play it: how it takes, refuses and names tokens.
 
+mod honor;
+
 use serde_json::{Value, json};
 
 use crate::stand_in::{Act, Seen};
@@ -26,7 +28,7 @@ pub(crate) struct Paper {
     pub(crate) rows: &'static [(&'static str, u16, &'static str, &'static str)],
 }
 
-pub(crate) const ALL: &[Paper] = &[APNS, FCM, HUAWEI, HARMONY, XIAOMI];
+pub(crate) const ALL: &[Paper] = &[APNS, FCM, HUAWEI, HARMONY, XIAOMI, honor::HONOR];
 
 fn json_of(seen: &Seen) -> Value {
     serde_json::from_slice(&seen.body).unwrap_or_default()

@@ -1,5 +1,7 @@
 //! Whole sends against the sandbox's simulators, which are written from the vendors' papers and share no code with us.
 
+mod honor;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +118,7 @@ impl World {
 
     /// The requests that went to the vendor's token endpoint.
     fn token_requests(&self) -> usize {
-        let paths = ["/token", "/oauth2/v3/token"];
+        let paths = ["/token", "/oauth2/v3/token", "/auth/token"];
         let requests = self.handle.requests(self.vendor);
         requests
             .iter()
@@ -531,6 +533,7 @@ async fn wrong_credentials_are_told() {
         (Vendor::Huawei, "/client_secret"),
         (Vendor::Harmony, "/key_id"),
         (Vendor::Xiaomi, "/app_secret"),
+        (Vendor::Honor, "/client_secret"),
     ];
     for (vendor, field) in wrong {
         let world = World::start_with(*vendor, |config| {

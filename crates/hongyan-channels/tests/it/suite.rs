@@ -39,3 +39,8 @@ async fn harmony() {
 async fn xiaomi() {
     run("xiaomi").await;
 }
+
+#[tokio::test]
+async fn honor() {
+    run("honor").await;
+}

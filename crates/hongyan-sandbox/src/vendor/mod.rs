@@ -4,6 +4,7 @@
 pub(crate) mod apns;
 pub(crate) mod fcm;
 pub(crate) mod harmony;
+pub(crate) mod honor;
 pub(crate) mod huawei;
 pub(crate) mod oauth;
 pub(crate) mod xiaomi;
@@ -58,6 +59,11 @@ pub(crate) trait Simulator: Send + Sync + fmt::Debug {
     ) -> Option<Post> {
         None
     }
+
+    /// Sets what depends on the app's standing with the vendor, in the vendor's own words; see the vendor's file.
+    fn set_rules(&self, _rules: &Value) -> Result<(), String> {
+        Err("this vendor has no rules that can be set".to_owned())
+    }
 }
 
 /// Every simulated vendor, shared by all who ask one of them.
@@ -67,13 +73,14 @@ pub(crate) struct Simulators(Arc<[Box<dyn Simulator>]>);
 impl Simulators {
     /// All of them. A vendor whose account is not in `accounts` yet makes it there.
     /// `address` is where all of them listen.
-    pub(crate) fn open(_accounts: &mut Accounts, _address: SocketAddr, _dice: &Dice) -> Self {
+    pub(crate) fn open(accounts: &mut Accounts, _address: SocketAddr, dice: &Dice) -> Self {
         let all: Vec<Box<dyn Simulator>> = vec![
             Box::new(apns::Apns),
             Box::new(fcm::Fcm),
             Box::new(huawei::Huawei),
             Box::new(harmony::Harmony),
             Box::new(xiaomi::Xiaomi),
+            Box::new(honor::Honor::open(accounts, dice)),
         ];
         Self(all.into())
     }
@@ -195,13 +202,9 @@ mod tests {
 
     #[test]
     fn paths_belong_to_one_vendor() {
-        let vendors: [&dyn Simulator; 5] = [
-            &apns::Apns,
-            &fcm::Fcm,
-            &huawei::Huawei,
-            &harmony::Harmony,
-            &xiaomi::Xiaomi,
-        ];
+        let address = SocketAddr::from(([127, 0, 0, 1], 7501));
+        let mut accounts = Accounts::default();
+        let vendors = Simulators::open(&mut accounts, address, &Dice::new(1));
         let check = |path: &str, want: Option<Channel>| {
             let call = Call {
                 path: path.to_owned(),
@@ -225,6 +228,12 @@ mod tests {
         check("/v3/message/regid", Some(Channel::Xiaomi));
         check("/v2/multi_messages/regids", Some(Channel::Xiaomi));
         check("/v1/feedback/fetch_invalid_regids", Some(Channel::Xiaomi));
+        check("/auth/token", Some(Channel::Honor));
+        check(
+            "/auth/realms/developer/protocol/openid-connect/token",
+            Some(Channel::Honor),
+        );
+        check("/api/v1/104/sendMessage", Some(Channel::Honor));
         check("/", None);
         check("/v1/nothing", None);
     }

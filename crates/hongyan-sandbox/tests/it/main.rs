@@ -12,6 +12,7 @@ mod apns;
 mod control;
 mod faults;
 mod fcm;
+mod honor;
 mod huawei;
 mod phones;
 mod receipts;
