@@ -43,7 +43,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::huawei::path_part;
+use super::huawei::{path_part, read_statuses};
 use crate::answer::{
     accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable,
@@ -54,7 +54,7 @@ use crate::egress::{Egress, Origin};
 use crate::http::{ANSWER_BYTES_MAX, Answer, Call, h1};
 use crate::token::{self, AccessToken, Fetched, TokenCache, TokenError};
 use crate::vendor::{self, Decoded};
-use crate::{callback, payload, texts};
+use crate::{payload, texts};
 
 const NAME: &str = "honor";
 
@@ -439,43 +439,10 @@ fn is_token(token: &str) -> bool {
 
 /// Reads a post of receipts.
 fn receipts(config: &Config, body: &[u8]) -> Result<Vec<Receipt>, CallbackError> {
-    let body = callback::json(body)?;
-    let statuses = body
-        .get("statuses")
-        .and_then(Value::as_array)
-        .ok_or_else(|| CallbackError::Malformed("it has no list statuses".to_owned()))?;
-    Ok(statuses
-        .iter()
-        .map(|entry| receipt(config, entry))
-        .collect())
-}
-
-fn receipt(config: &Config, entry: &Value) -> Receipt {
-    let text = |names: [&str; 2]| {
-        names
-            .iter()
-            .find_map(|name| match entry.get(name)? {
-                Value::String(text) => Some(text.clone()),
-                Value::Number(number) => Some(number.to_string()),
-                _ => None,
-            })
-            .unwrap_or_default()
-    };
-    let status = text(["status", "result"]);
-    let known = status
-        .parse()
-        .ok()
-        .and_then(|n: i64| config.statuses.get(&n));
-    let at = text(["timestamp", "time"]).parse().ok();
-    let filled = |text: String| Some(text).filter(|t| !t.is_empty());
-    Receipt {
-        kind: known.copied().unwrap_or(ReceiptKind::Other),
-        message: callback::message(&text(["biTag", "bi_tag"])),
-        vendor_id: filled(texts::detail(&text(["requestId", "request_id"]))),
-        token: filled(text(["token", "pushToken"])).map(Secret::new),
-        at: at.map(Timestamp),
-        detail: texts::detail(&format!("status {status}")),
-    }
+    read_statuses(body, |status| {
+        let known = config.statuses.get(&status);
+        known.copied().unwrap_or(ReceiptKind::Other)
+    })
 }
 
 /// The vendor.

@@ -1,6 +1,7 @@
 //! Whole sends against the sandbox's simulators, which are written from the vendors' papers and share no code with us.
 
 mod honor;
+mod huawei;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::callback;
 use crate::vendor::fixture;
 
 fn config() -> Value {
@@ -289,7 +290,7 @@ fn receipts_are_read_in_every_spelling() {
     assert_eq!(read[1].at, Some(Timestamp(1_700_000_000_001)));
     assert_eq!(read[0].vendor_id.as_deref(), Some("r1"));
     assert_eq!(read[0].token, Some(Secret::new("t1")));
-    assert_eq!(read[0].detail, "status 0");
+    assert_eq!(read[0].detail, "result 0");
     let table = [
         (6, ReceiptKind::PermissionOff),
         (15, ReceiptKind::Failed(Reason::Collapsed)),
