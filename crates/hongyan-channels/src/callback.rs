@@ -15,7 +15,7 @@ const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Fields of a form.
 const FIELDS_MAX: usize = 256;
 /// How far a vendor's clock may be from ours, both ways.
-pub(crate) const SKEW_MAX: Duration = Duration::from_secs(300);
+const SKEW_MAX: Duration = Duration::from_secs(300);
 /// How long a nonce is remembered: as long as its signature could be taken, from the earliest clock to the latest.
 const NONCE_LIFE: Duration = Duration::from_secs(2 * 300);
 /// Nonces of one credential that are remembered, about 5 MB. With more than a hundred posts a second the oldest leave

@@ -19,10 +19,6 @@ pub mod http;
 
 mod address;
 mod answer;
-#[allow(
-    dead_code,
-    reason = "each vendor takes the parts that its callbacks need"
-)]
 mod callback;
 mod config;
 mod jwt;

@@ -38,6 +38,17 @@ pub(crate) fn open(
     config: &Value,
     endpoint: &str,
 ) -> Arc<dyn Channel> {
+    open_with_callback(egress, name, config, endpoint, None)
+}
+
+/// The same for a server that vendors can post to.
+pub(crate) fn open_with_callback(
+    egress: &Egress,
+    name: &str,
+    config: &Value,
+    endpoint: &str,
+    callback: Option<&str>,
+) -> Arc<dyn Channel> {
     let vendors = vendor::all(egress);
     let vendor = vendors.iter().find(|v| v.id().as_str() == name).unwrap();
     let shown = vendor.check_config(config).unwrap();
@@ -48,7 +59,7 @@ pub(crate) fn open(
             name: CredentialName::parse("default").unwrap(),
             config: Secret::new(config.to_string()),
             endpoint: Some(endpoint.to_owned()),
-            callback: None,
+            callback: callback.map(str::to_owned),
         })
         .unwrap()
 }

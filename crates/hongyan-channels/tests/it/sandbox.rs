@@ -2,6 +2,7 @@
 
 mod honor;
 mod huawei;
+mod xiaomi;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +70,11 @@ impl World {
     }
 
     async fn start_with(vendor: Vendor, change: impl Fn(&mut Value)) -> Self {
+        Self::start_at(vendor, None, change).await
+    }
+
+    /// The same for a server that vendors can post to.
+    async fn start_at(vendor: Vendor, callback: Option<&str>, change: impl Fn(&mut Value)) -> Self {
         let data = prepared().await;
         let sandbox = Sandbox::start(Options::ephemeral(data.path()))
             .await
@@ -77,7 +83,9 @@ impl World {
         let mut config = config(&handle, vendor);
         change(&mut config);
         let egress = message::egress(handle.ca_pem());
-        let channel = message::open(&egress, vendor.as_str(), &config, &handle.vendors_url());
+        let endpoint = handle.vendors_url();
+        let name = vendor.as_str();
+        let channel = message::open_with_callback(&egress, name, &config, &endpoint, callback);
         Self {
             _data: data,
             _sandbox: sandbox,
