@@ -15,6 +15,7 @@
 //! | `fcm` | `message.data` |
 //! | `huawei` | the JSON text `message.data`; also placeholders of the configured click intent |
 //! | `harmony` | `payload.notification.clickAction.data`, and the JSON text `payload.extraData` of background messages |
+//! | `meizu` | `messageJson.clickTypeInfo.parameters`, and the JSON text `content` of messages without a text |
 //! | `honor` | the JSON text `data`; also placeholders of the configured click intent |
 //! | `xiaomi` | the JSON text `payload`; all but `hy_data` also as `extra.hy_…` |
 

@@ -5,6 +5,7 @@ pub mod fcm;
 pub mod harmony;
 pub mod honor;
 pub mod huawei;
+pub mod meizu;
 pub mod xiaomi;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(harmony::Harmony::new(egress)),
         Arc::new(xiaomi::Xiaomi::new(egress)),
         Arc::new(honor::Honor::new(egress)),
+        Arc::new(meizu::Meizu::new(egress)),
     ]
 }
 
@@ -43,6 +45,7 @@ pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> 
         "huawei" | "harmony" => Some(huawei::decode(answer, now).rest),
         "xiaomi" => Some(xiaomi::decode(answer, now)),
         "honor" => Some(honor::decode(answer, now).rest),
+        "meizu" => Some(meizu::decode(answer, now).rest),
         _ => None,
     }
 }
@@ -285,7 +288,9 @@ mod tests {
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
         assert_eq!(
             names,
-            ["apns", "fcm", "huawei", "harmony", "xiaomi", "honor"]
+            [
+                "apns", "fcm", "huawei", "harmony", "xiaomi", "honor", "meizu"
+            ]
         );
         for vendor in vendors {
             let c = vendor.capability();

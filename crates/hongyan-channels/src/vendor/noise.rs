@@ -62,6 +62,7 @@ fn config(name: &str) -> Value {
             json!({"project_id": "7", "key_id": "k", "sub_account": "s", "private_key": rsa})
         }
         "honor" => json!({"app_id": "1", "client_id": "c", "client_secret": "s"}),
+        "meizu" => json!({"app_id": "1", "app_secret": "s", "pass_through": true}),
         _ => json!({"app_secret": "s", "package": "p", "channels": {"marketing": "200001"}}),
     }
 }
@@ -91,6 +92,7 @@ proptest! {
                 "huawei" => &["/message/token", "/message/topic", "/message/condition"],
                 "harmony" => &["/target"],
                 "honor" => &["/token"],
+                "meizu" => &["/pushIds", "/alias"],
                 "xiaomi" => &["/registration_id", "/topic", "/alias", "/user_account"],
                 _ => &[],
             };
@@ -110,6 +112,7 @@ proptest! {
                 super::huawei::decode(&answer, fixture::NOW).rest,
                 super::xiaomi::decode(&answer, fixture::NOW),
                 super::honor::decode(&answer, fixture::NOW).rest,
+                super::meizu::decode(&answer, fixture::NOW).rest,
             ] {
                 prop_assert!(verdict.detail().len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
             }

@@ -1,6 +1,7 @@
 //! What each vendor's paper says, as the stand-ins play it: how it takes, refuses and names tokens.
 
 mod honor;
+mod meizu;
 
 use serde_json::{Value, json};
 
@@ -28,7 +29,15 @@ pub(crate) struct Paper {
     pub(crate) rows: &'static [(&'static str, u16, &'static str, &'static str)],
 }
 
-pub(crate) const ALL: &[Paper] = &[APNS, FCM, HUAWEI, HARMONY, XIAOMI, honor::HONOR];
+pub(crate) const ALL: &[Paper] = &[
+    APNS,
+    FCM,
+    HUAWEI,
+    HARMONY,
+    XIAOMI,
+    honor::HONOR,
+    meizu::MEIZU,
+];
 
 fn json_of(seen: &Seen) -> Value {
     serde_json::from_slice(&seen.body).unwrap_or_default()

@@ -2,6 +2,7 @@
 
 mod honor;
 mod huawei;
+mod meizu;
 mod xiaomi;
 
 use std::sync::Arc;
@@ -543,6 +544,7 @@ async fn wrong_credentials_are_told() {
         (Vendor::Harmony, "/key_id"),
         (Vendor::Xiaomi, "/app_secret"),
         (Vendor::Honor, "/client_secret"),
+        (Vendor::Meizu, "/app_secret"),
     ];
     for (vendor, field) in wrong {
         let world = World::start_with(*vendor, |config| {

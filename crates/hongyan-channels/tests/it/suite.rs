@@ -44,3 +44,8 @@ async fn xiaomi() {
 async fn honor() {
     run("honor").await;
 }
+
+#[tokio::test]
+async fn meizu() {
+    run("meizu").await;
+}

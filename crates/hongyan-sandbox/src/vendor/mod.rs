@@ -6,6 +6,7 @@ pub(crate) mod fcm;
 pub(crate) mod harmony;
 pub(crate) mod honor;
 pub(crate) mod huawei;
+pub(crate) mod meizu;
 pub(crate) mod oauth;
 pub(crate) mod xiaomi;
 
@@ -81,6 +82,7 @@ impl Simulators {
             Box::new(harmony::Harmony),
             Box::new(xiaomi::Xiaomi),
             Box::new(honor::Honor::open(accounts, dice)),
+            Box::new(meizu::Meizu::open(accounts, dice)),
         ];
         Self(all.into())
     }
@@ -228,6 +230,10 @@ mod tests {
         check("/v3/message/regid", Some(Channel::Xiaomi));
         check("/v2/multi_messages/regids", Some(Channel::Xiaomi));
         check("/v1/feedback/fetch_invalid_regids", Some(Channel::Xiaomi));
+        check(
+            "/garcia/api/server/push/varnished/pushByPushId",
+            Some(Channel::Meizu),
+        );
         check("/auth/token", Some(Channel::Honor));
         check(
             "/auth/realms/developer/protocol/openid-connect/token",

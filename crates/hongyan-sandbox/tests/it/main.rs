@@ -14,6 +14,7 @@ mod faults;
 mod fcm;
 mod honor;
 mod huawei;
+mod meizu;
 mod phones;
 mod receipts;
 mod stage;
