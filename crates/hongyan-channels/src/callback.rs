@@ -114,6 +114,14 @@ pub(crate) fn json(body: &[u8]) -> Result<Value, CallbackError> {
         .map_err(|_| CallbackError::Malformed("its body is not JSON".to_owned()))
 }
 
+/// A callback address for people: its query has a secret.
+pub(crate) fn shown_url(url: &str) -> String {
+    match url.split_once('?') {
+        Some((address, _)) => format!("{address}?…"),
+        None => url.to_owned(),
+    }
+}
+
 /// Our message, when a vendor's parameter names one.
 pub(crate) fn message(parameter: &str) -> Option<MessageId> {
     MessageId::parse(parameter.trim()).ok()
@@ -204,6 +212,15 @@ mod tests {
             json(b"{"),
             Err(CallbackError::Malformed("its body is not JSON".to_owned()))
         );
+    }
+
+    #[test]
+    fn the_secret_of_an_address_is_not_shown() {
+        assert_eq!(
+            shown_url("https://x.example/cb?k=s"),
+            "https://x.example/cb?…"
+        );
+        assert_eq!(shown_url("https://x.example/cb"), "https://x.example/cb");
     }
 
     #[test]

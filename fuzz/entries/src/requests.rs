@@ -176,7 +176,7 @@ pub(crate) const ANSWERS: Entry = Entry {
         let [which, high, low, body @ ..] = bytes else {
             return;
         };
-        let channels = ["apns", "fcm", "huawei", "harmony", "xiaomi"];
+        let channels = ["apns", "fcm", "huawei", "harmony", "xiaomi", "honor", "meizu"];
         let answer = hongyan_channels::http::Answer {
             status: 100 + u16::from_be_bytes([*high, *low]) % 500,
             headers: http::HeaderMap::new(),

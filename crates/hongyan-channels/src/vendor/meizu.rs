@@ -44,6 +44,7 @@ use tokio::time::Instant;
 
 use super::huawei::object_at;
 use crate::answer::{token_dead, unavailable};
+use crate::callback::shown_url;
 use crate::classes::{self, Grants, Marks};
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
@@ -100,7 +101,8 @@ struct Config {
     native_bar: bool,
     pass_through: bool,
     receipt_token: Option<Secret>,
-    callback: Option<String>,
+    /// Where Meizu reports deliveries; its query has a secret.
+    callback: Option<Secret>,
     message_bytes_max: usize,
 }
 
@@ -165,13 +167,19 @@ impl Config {
                 native_bar,
                 pass_through,
                 receipt_token,
-                callback,
+                callback: callback.map(Secret::new),
                 message_bytes_max: size
                     .and_then(|n| usize::try_from(n).ok())
                     .unwrap_or(MESSAGE_BYTES),
             }),
             _ => Err(faults),
         }
+    }
+}
+
+impl Config {
+    fn callback_url(&self) -> Option<&str> {
+        self.callback.as_ref().and_then(Secret::expose_str)
     }
 }
 
@@ -367,7 +375,7 @@ fn keep(
     {
         parameters.insert("hy_id".to_owned(), id.as_str().into());
     }
-    if let Some(url) = &config.callback {
+    if let Some(url) = config.callback_url() {
         let extra =
             json!({"callback": url, "callback.param": id, "callback.type": receipts::WANTED});
         body.insert("extra".to_owned(), extra);
@@ -421,9 +429,12 @@ impl Vendor for Meizu {
     fn check_config(&self, config: &Value) -> Result<Map<String, Value>, Vec<ConfigError>> {
         let read = Config::read(config)?;
         Ok(config::shown([
-            ("app_id", Some(read.app_id.into())),
+            ("app_id", Some(read.app_id.as_str().into())),
             ("granted", read.grants.shown()),
-            ("callback", read.callback.map(Value::from)),
+            (
+                "callback",
+                read.callback_url().map(|url| shown_url(url).into()),
+            ),
             (
                 "pass_through",
                 read.pass_through.then_some(Value::Bool(true)),
@@ -446,7 +457,7 @@ impl Vendor for Meizu {
             .as_ref()
             .is_some_and(|url| url.len() > CALLBACK_BYTES_MAX);
         if !too_long && offered.is_some() {
-            config.callback = offered;
+            config.callback = offered.map(Secret::new);
         }
         Ok(Arc::new(Sender {
             pool: h1::Pool::new(&self.egress, origin.clone()),
@@ -542,7 +553,10 @@ impl Sender {
 #[async_trait]
 impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
-        let encoded = encode(&self.config, outbound)?;
+        let mut encoded = encode(&self.config, outbound)?;
+        if let Some(Value::String(url)) = encoded.message.pointer_mut("/extra/callback") {
+            *url = shown_url(url);
+        }
         Ok(Parcel {
             method: "POST",
             path: encoded.path.to_owned(),

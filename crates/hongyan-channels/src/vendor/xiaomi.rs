@@ -45,6 +45,7 @@ use tokio::time::Instant;
 
 use self::channels::Approved;
 use crate::answer::token_dead;
+use crate::callback::shown_url;
 use crate::classes::{self, Grants};
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
@@ -109,8 +110,8 @@ struct Config {
     /// The approved channel for each class name.
     channels: BTreeMap<String, Approved>,
     class_override: bool,
-    /// Where Xiaomi reports deliveries.
-    callback: Option<String>,
+    /// Where Xiaomi reports deliveries; its query has a secret.
+    callback: Option<Secret>,
     feedback_url: Option<String>,
     ignore_bar_status: bool,
 }
@@ -168,12 +169,16 @@ impl Config {
                 grants,
                 channels,
                 class_override,
-                callback,
+                callback: callback.map(Secret::new),
                 feedback_url,
                 ignore_bar_status,
             }),
             _ => Err(faults),
         }
+    }
+
+    fn callback_url(&self) -> Option<&str> {
+        self.callback.as_ref().and_then(Secret::expose_str)
     }
 
     /// The channel of a message, the class as which it goes out, and why when that is not its own.
@@ -304,9 +309,9 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     form.extend(marks.clone());
     let fixed = class == Class::Marketing && !config.class_override;
     merge(&mut form, config, outbound, fixed.then_some(&marks));
-    if let Some(url) = &config.callback {
+    if let Some(url) = config.callback_url() {
         let id = message.id.to_string();
-        form.insert("extra.callback".to_owned(), url.clone());
+        form.insert("extra.callback".to_owned(), url.to_owned());
         form.insert("extra.callback.param".to_owned(), id);
         form.insert(
             "extra.callback.type".to_owned(),
@@ -434,7 +439,10 @@ impl Vendor for Xiaomi {
             ("region", Some(read.region.as_str().into())),
             ("granted", read.grants.shown()),
             ("channels", Some(json!(channels))),
-            ("callback", read.callback.as_deref().map(Value::from)),
+            (
+                "callback",
+                read.callback_url().map(|url| shown_url(url).into()),
+            ),
         ]))
     }
 
@@ -458,7 +466,7 @@ impl Vendor for Xiaomi {
                 .as_ref()
                 .is_some_and(|url| url.len() > CALLBACK_BYTES_MAX);
         if !too_long && config.callback.is_none() {
-            config.callback = offered;
+            config.callback = offered.map(Secret::new);
         }
         Ok(Arc::new(Sender {
             pool: h1::Pool::new(&self.egress, origin),
@@ -539,7 +547,10 @@ impl Sender {
 #[async_trait]
 impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
-        let encoded = encode(&self.config, outbound)?;
+        let mut encoded = encode(&self.config, outbound)?;
+        if let Some(url) = encoded.form.get_mut("extra.callback") {
+            *url = shown_url(url);
+        }
         Ok(Parcel {
             method: "POST",
             path: PATH.to_owned(),

@@ -3,11 +3,13 @@
 use hongyan_core::port::{Clock, ReceiptKind};
 use hongyan_core::{Class, Reason, Secret};
 use hongyan_sandbox::{Channel as Vendor, Fault, FaultKind, ReceiptAddress, TokenState};
-use serde_json::json;
+use hongyan_testkit::channel_suite::words;
+use serde_json::{Value, json};
 
 use super::{DEAD, World, renews_once_under_load, survives, takes_everything, tells_tokens_apart};
 use crate::message::{self, WallClock};
 use crate::posts::Posts;
+use crate::stand_in::{Act, StandIn};
 
 #[tokio::test]
 async fn everything_is_taken_and_trouble_is_survived() {
@@ -99,4 +101,38 @@ async fn receipts_come_back_as_news_of_our_message() {
     let callback = posts.wait(2).await[0].read(&*world.channel, now).unwrap();
     assert!(!callback.signed);
     assert_eq!(callback.body, r#"{"code":"0","message":"success"}"#);
+}
+
+/// How many tokens one request takes is unverified, so that a smaller number must do as well.
+#[tokio::test]
+async fn a_batch_is_halved_until_it_is_taken() {
+    let stand_in = StandIn::start(|seen| {
+        if seen.path == "/auth/token" {
+            let token = json!({"access_token": "a", "expires_in": 3600, "token_type": "Bearer"});
+            return Act::Answer(200, Vec::new(), token.to_string());
+        }
+        let body: Value = serde_json::from_slice(&seen.body).unwrap();
+        let body = match body["token"].as_array().unwrap().len() {
+            0..=3 => json!({"code": 200, "data": {"sendResult": true, "requestId": "r"}}),
+            _ => json!({"code": 80_300_010, "message": "too many tokens"}),
+        };
+        Act::Answer(200, Vec::new(), body.to_string())
+    })
+    .await;
+    let egress = message::egress(&stand_in.ca_pem);
+    let config = json!({"app_id": "104", "client_id": "c", "client_secret": "s"});
+    let channel = message::open(&egress, "honor", &config, &stand_in.endpoint);
+    let outbound = message::outbound(message::message(Class::Im));
+    let tokens = (0..10).map(|n| format!("BAEAAAAAB.token-{n}"));
+    let batch = message::batch(outbound, tokens);
+    let verdicts = channel.send(&batch, super::PATIENCE).await;
+    let verdicts: Vec<_> = verdicts.iter().map(words).collect();
+    assert_eq!(verdicts, vec!["accepted"; 10]);
+    let sizes: Vec<usize> = stand_in
+        .seen()
+        .iter()
+        .filter_map(|seen| serde_json::from_slice::<Value>(&seen.body).ok())
+        .map(|body| body["token"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(sizes, [10, 5, 2, 3, 5, 2, 3]);
 }

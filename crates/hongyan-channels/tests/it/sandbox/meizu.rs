@@ -1,15 +1,19 @@
 //! Meizu against its simulator.
 
+use std::sync::{Arc, Mutex};
+
 use hongyan_core::port::{CallbackError, Clock, ReceiptKind};
 use hongyan_core::{Class, Secret};
 use hongyan_sandbox::{
     AppState, Channel as Vendor, FaultKind, NewPhone, PatchPhone, ReceiptAddress, TokenState,
 };
+use hongyan_testkit::channel_suite::words;
 use serde_json::json;
 
 use super::{DEAD, World, survives, takes_everything, tells_tokens_apart};
 use crate::message::{self, WallClock};
 use crate::posts::Posts;
+use crate::stand_in::{Act, StandIn};
 
 #[tokio::test]
 async fn everything_is_taken_and_trouble_is_survived() {
@@ -121,4 +125,39 @@ async fn receipts_come_back_as_news_of_our_message() {
     forged.body = body.replace("t0k3n", "other").into();
     let told = forged.read(&*world.channel, now);
     assert!(matches!(told, Err(CallbackError::Signature(_))), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_is_followed_once() {
+    let place = Arc::new(Mutex::new(String::new()));
+    let stand_in = StandIn::start({
+        let place = place.clone();
+        move |seen| {
+            let body = match seen.path.as_str() {
+                "/elsewhere" => json!({"code": "200", "value": {}, "msgId": "m"}),
+                _ => json!({"code": "300", "redirect": *place.lock().unwrap()}),
+            };
+            Act::Answer(200, Vec::new(), body.to_string())
+        }
+    })
+    .await;
+    let egress = message::egress(&stand_in.ca_pem);
+    let config = json!({"app_id": "1", "app_secret": "s"});
+    let channel = message::open(&egress, "meizu", &config, &stand_in.endpoint);
+    let outbound = message::outbound(message::message(Class::Im));
+    let batch = message::batch(outbound, ["AA00000000000000000000001".to_owned()]);
+    for (path, want) in [
+        ("/elsewhere", "accepted"),
+        ("/round/and/round", "retry vendor_unavailable not_taken"),
+    ] {
+        *place.lock().unwrap() = format!("{}{path}", stand_in.endpoint);
+        let verdicts = channel.send(&batch, super::PATIENCE).await;
+        assert_eq!(words(&verdicts[0]), want, "{path}");
+    }
+    let seen = stand_in.seen();
+    assert_eq!(seen.len(), 4);
+    assert!(
+        seen.iter()
+            .all(|s| s.method == "POST" && s.body == seen[0].body)
+    );
 }
