@@ -218,6 +218,11 @@ impl Grants {
         Self { granted, strict }
     }
 
+    /// Whether a message is refused rather than sent as a lower class.
+    pub(crate) const fn strict(&self) -> bool {
+        self.strict
+    }
+
     /// For people.
     pub(crate) fn shown(&self) -> Option<Value> {
         let granted = self.granted.as_ref()?;

@@ -19,6 +19,7 @@ pub mod http;
 
 mod address;
 mod answer;
+mod callback;
 mod config;
 mod jwt;
 mod receipts;

@@ -15,6 +15,8 @@
 //! | `fcm` | `message.data` |
 //! | `huawei` | the JSON text `message.data`; also placeholders of the configured click intent |
 //! | `harmony` | `payload.notification.clickAction.data`, and the JSON text `payload.extraData` of background messages |
+//! | `meizu` | `messageJson.clickTypeInfo.parameters`, and the JSON text `content` of messages without a text |
+//! | `honor` | the JSON text `data`; also placeholders of the configured click intent |
 //! | `xiaomi` | the JSON text `payload`; all but `hy_data` also as `extra.hy_…` |
 //! | `oppo` | the JSON text `notification.action_parameters` |
 //! | `vivo` | `clientCustomMap`, as texts; also placeholders of the configured click intent |
@@ -66,6 +68,16 @@ pub fn text_keys(message: &Message) -> Map<String, Value> {
         *data = Value::String(data.to_string());
     }
     keys
+}
+
+/// A click intent of a credential with `{hy_id}`, `{hy_url}`, `{hy_data}` and `{hy_user}` filled in, escaped for a URL.
+pub(crate) fn intent(template: &str, message: &Message) -> String {
+    let keys = text_keys(message);
+    let names = ["hy_id", "hy_url", "hy_data", "hy_user"];
+    names.iter().fold(template.to_owned(), |intent, name| {
+        let value = keys.get(*name).and_then(Value::as_str).unwrap_or_default();
+        intent.replace(&format!("{{{name}}}"), &crate::texts::escaped(value))
+    })
 }
 
 /// Merges `patch` over `target` as a JSON merge patch (RFC 7396): objects deeply, everything else replaces, `null`

@@ -3,7 +3,9 @@
 pub mod apns;
 pub mod fcm;
 pub mod harmony;
+pub mod honor;
 pub mod huawei;
+pub mod meizu;
 pub mod oppo;
 pub mod vivo;
 pub mod xiaomi;
@@ -32,6 +34,8 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(xiaomi::Xiaomi::new(egress)),
         Arc::new(oppo::Oppo::new(egress)),
         Arc::new(vivo::Vivo::new(egress)),
+        Arc::new(honor::Honor::new(egress)),
+        Arc::new(meizu::Meizu::new(egress)),
     ]
 }
 
@@ -46,6 +50,8 @@ pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> 
         "xiaomi" => Some(xiaomi::decode(answer, now)),
         "oppo" => Some(oppo::decode(answer, now, &[]).rest),
         "vivo" => Some(vivo::decode(answer, now, false).rest),
+        "honor" => Some(honor::decode(answer, now).rest),
+        "meizu" => Some(meizu::decode(answer, now).rest),
         _ => None,
     }
 }
@@ -306,7 +312,9 @@ mod tests {
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
         assert_eq!(
             names,
-            ["apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo"]
+            [
+                "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu"
+            ]
         );
         for vendor in vendors {
             let c = vendor.capability();

@@ -64,7 +64,7 @@ pub enum Endpoint {
     /// Everything but the token endpoint.
     #[default]
     Send,
-    /// The OAuth token endpoint (`fcm` and `huawei` only).
+    /// The endpoint for access tokens, at vendors that have one.
     Auth,
 }
 

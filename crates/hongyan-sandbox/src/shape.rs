@@ -43,6 +43,8 @@ pub(crate) struct Violation {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Names {
     Exact,
+    /// As `Exact`, but fields that the table does not have are passed over, as at vendors that ignore them.
+    Known,
     /// proto3 JSON: `lowerCamelCase` and `snake_case` are the same name.
     Proto,
 }
@@ -61,6 +63,9 @@ pub(crate) fn check_object(
             .iter()
             .find(|(field, _)| field.trim_start_matches('!') == wanted)
         else {
+            if names == Names::Known {
+                continue;
+            }
             return Err(Violation {
                 field: at,
                 why: format!("unknown field {name:?}"),
@@ -134,7 +139,7 @@ fn check(value: &Value, shape: &Shape, names: Names, path: &str) -> Result<(), V
                 // Google names the entry by its place: `message.data[0].value`.
                 let path = match names {
                     Names::Proto => format!("{path}[{at}].value"),
-                    Names::Exact => join(path, name),
+                    Names::Exact | Names::Known => join(path, name),
                 };
                 check(value, shape, names, &path)?;
             }
@@ -178,7 +183,7 @@ fn join(path: &str, name: &str) -> String {
 }
 
 fn plain(name: &str, names: Names) -> String {
-    if names == Names::Exact {
+    if names != Names::Proto {
         return name.to_owned();
     }
     let mut snake = String::with_capacity(name.len() + 4);
@@ -259,6 +264,8 @@ mod tests {
         check(json!({"list": [true, 1]}), Names::Exact, "m.list[1]");
         check(json!({"list": [true, true, true]}), Names::Exact, "m.list");
         check(json!({"other": 1}), Names::Exact, "m.other");
+        check(json!({"other": 1}), Names::Known, "");
+        check(json!({"inner": {"x": 1}}), Names::Known, "m.inner.name");
     }
 
     #[test]

@@ -176,7 +176,9 @@ pub(crate) const ANSWERS: Entry = Entry {
         let [which, high, low, body @ ..] = bytes else {
             return;
         };
-        let channels = ["apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo"];
+        let channels = [
+            "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu",
+        ];
         let answer = hongyan_channels::http::Answer {
             status: 100 + u16::from_be_bytes([*high, *low]) % 500,
             headers: http::HeaderMap::new(),

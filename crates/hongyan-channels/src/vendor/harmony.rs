@@ -5,13 +5,13 @@
 //! 2026-11).
 //!
 //! The credential is the service account's JSON file, on its own or under `service_account`. The app may add `client_id`
-//! (without which nothing can be recalled), `receipt_id`, `test` (test messages, 1,000 a day), `categories` and
-//! `class_override` as for [`huawei`](super::huawei).
+//! (without which nothing can be recalled), `receipt_id`, `test` (test messages, 1,000 a day), `granted`,
+//! `strict_classes`, `categories`, `class_override`, `receipt_user` and `receipt_key` as for [`huawei`](super::huawei).
 //!
 //! The scene is an alert (`push-type` 0), or a background message (6) without a text. A sender may choose another with
 //! `options.vendor.harmony.push_type`; everything else of `options.vendor.harmony` is merged into the body (`payload`,
-//! `pushOptions`). The target cannot be set that way, and a marketing message keeps its category unless the credential has
-//! `class_override`. Verdicts share the table of [`huawei`](super::huawei).
+//! `pushOptions`). The target and `biTag` cannot be set that way, and a marketing message keeps its category, and cannot
+//! be a voice broadcast or a call, unless the credential has `class_override`. Verdicts share the table of [`huawei`](super::huawei).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
-    Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
-    Parcel, Recipient, Vendor,
+    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
+    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Recipient, Vendor,
 };
 use hongyan_core::{ChannelId, Message, Reason, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -29,8 +29,8 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::huawei::{
-    BODY_BYTES_MAX, ENDPOINT, Rights, ServiceAccount, TOKENS_MAX, asks_for_new_token, checked,
-    decode, path_part, wrong_app,
+    BODY_BYTES_MAX, ENDPOINT, Receipts, Rights, ServiceAccount, TOKENS_MAX, asks_for_new_token,
+    checked, decode, object_at, path_part, wrong_app,
 };
 use crate::answer::unavailable;
 use crate::config::{self, Fields};
@@ -59,6 +59,8 @@ const CAPABILITY: Capability = Capability {
 const PUSH_TYPES: &[&str] = &["0", "1", "2", "6", "7", "10"];
 /// Tokens in one request that refreshes a card.
 const CARD_TOKENS_MAX: usize = 1;
+/// Tokens in one request of test messages.
+const TEST_TOKENS_MAX: usize = 10;
 
 #[derive(Debug)]
 struct Config {
@@ -68,6 +70,7 @@ struct Config {
     receipt_id: Option<String>,
     test: bool,
     rights: Rights,
+    receipts: Receipts,
 }
 
 impl Config {
@@ -84,6 +87,7 @@ impl Config {
         let receipt_id = fields.optional_text("receipt_id");
         let test = fields.switch("test");
         let rights = Rights::read(&mut fields);
+        let receipts = Receipts::read(&mut fields);
         let account = ServiceAccount::read(&mut fields, config);
         let faults = fields.finish();
         match account {
@@ -93,6 +97,7 @@ impl Config {
                 receipt_id,
                 test,
                 rights,
+                receipts,
             }),
             _ => Err(faults),
         }
@@ -103,6 +108,7 @@ impl Config {
 struct Encoded {
     push_type: String,
     body: Map<String, Value>,
+    downgraded: Option<String>,
 }
 
 impl Encoded {
@@ -135,10 +141,18 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
         ));
     }
     let message = &outbound.message;
+    let marked = config.rights.mark(message)?;
+    let fixed = config.rights.fixed(&marked);
+    if fixed && matches!(push_type.as_str(), "2" | "10") {
+        return Err((
+            Reason::PayloadRejected,
+            "a marketing message cannot be a voice broadcast or a call: send it as what it is, or set class_override in the credential".to_owned(),
+        ));
+    }
     let keys = Value::Object(payload::text_keys(message));
     let category = match push_type.as_str() {
         "2" => "PLAY_VOICE",
-        _ => config.rights.category(message),
+        _ => marked.marks.huawei_category,
     };
     let scene = match push_type.as_str() {
         "0" => json!({"notification": shown(outbound, category, &keys)}),
@@ -158,7 +172,10 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     let kept = body.get("payload").cloned().unwrap_or_default();
     payload::merge(&mut body, &extra);
     body.remove("target");
-    let _ = keep(&mut body, &kept, config.rights.fixed(message));
+    let _ = keep(&mut body, &kept, fixed);
+    if let Some(options) = object_at(&mut body, "pushOptions") {
+        options.insert("biTag".to_owned(), message.id.to_string().into());
+    }
     let bytes = Value::Object(body.clone()).to_string().len();
     if bytes > BODY_BYTES_MAX {
         return Err((
@@ -166,7 +183,13 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
             format!("the body without tokens has {bytes} bytes; Huawei takes {BODY_BYTES_MAX}"),
         ));
     }
-    Ok(Encoded { push_type, body })
+    // Only an alert has a category of its own.
+    let downgraded = marked.downgraded.filter(|_| push_type == "0");
+    Ok(Encoded {
+        push_type,
+        body,
+        downgraded,
+    })
 }
 
 /// What the sender's own fields may not change: where the message's id is, and the category of marketing.
@@ -188,23 +211,10 @@ fn keep(body: &mut Map<String, Value>, kept: &Value, category_too: bool) -> Opti
     Some(())
 }
 
-/// The object under a key; whatever else is there gives way.
-fn object_at<'a>(
-    parent: &'a mut Map<String, Value>,
-    key: &str,
-) -> Option<&'a mut Map<String, Value>> {
-    let place = parent.entry(key).or_insert(Value::Null);
-    if !place.is_object() {
-        *place = Value::Object(Map::new());
-    }
-    place.as_object_mut()
-}
-
 fn push_options(config: &Config, outbound: &Outbound) -> Map<String, Value> {
     let mut options = Map::new();
     let ttl_s = vendor::ttl(outbound, CAPABILITY.ttl_max).as_secs();
     options.insert("ttl".to_owned(), ttl_s.into());
-    options.insert("biTag".to_owned(), outbound.message.id.to_string().into());
     if let Some(id) = &config.receipt_id {
         options.insert("receiptId".to_owned(), id.as_str().into());
     }
@@ -274,9 +284,12 @@ impl Vendor for Harmony {
 
     fn check_config(&self, config: &Value) -> Result<Map<String, Value>, Vec<ConfigError>> {
         let read = Config::read(config)?;
+        let [granted, categories] = read.rights.shown();
         Ok(config::shown([
             ("project_id", Some(read.account.project_id.into())),
             ("client_id", read.client_id.map(Value::from)),
+            granted,
+            categories,
             ("test", read.test.then_some(Value::Bool(true))),
         ]))
     }
@@ -381,7 +394,7 @@ impl Channel for Sender {
             headers: vec![("push-type".to_owned(), encoded.push_type)],
             body: Value::Object(encoded.body),
             truncated: Vec::new(),
-            downgraded: None,
+            downgraded: encoded.downgraded,
         })
     }
 
@@ -391,10 +404,10 @@ impl Channel for Sender {
             Ok(encoded) => encoded,
             Err(refused) => return vendor::for_all(&batch.recipients, &vendor::refusal(refused)),
         };
-        let tokens_max = if encoded.push_type == "1" {
-            CARD_TOKENS_MAX
-        } else {
-            TOKENS_MAX
+        let tokens_max = match encoded.push_type.as_str() {
+            "1" => CARD_TOKENS_MAX,
+            _ if self.config.test => TEST_TOKENS_MAX,
+            _ => TOKENS_MAX,
         };
         let mut verdicts = Vec::with_capacity(batch.recipients.len());
         for part in batch.recipients.chunks(tokens_max) {
@@ -446,117 +459,11 @@ impl Channel for Sender {
         }
         Some(verdicts)
     }
+
+    fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
+        Some(self.config.receipts.callback(request))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use hongyan_core::Class;
-
-    use super::*;
-    use crate::vendor::fixture;
-
-    fn config() -> Value {
-        json!({"project_id": "7", "key_id": "k", "sub_account": "s", "private_key": fixture::RSA_PEM, "client_id": "1001"})
-    }
-
-    fn encoded(outbound: &Outbound) -> Result<(String, Value), (Reason, String)> {
-        let encoded = encode(&Config::read(&config()).unwrap(), outbound)?;
-        let mut sent: Value = serde_json::from_slice(&encoded.with_tokens(&["a\""])).unwrap();
-        let target = sent.as_object_mut().unwrap().remove("target");
-        assert_eq!(target, Some(json!({"token": ["a\""]})));
-        assert_eq!(
-            sent,
-            Value::Object(encoded.body),
-            "what is shown is what is sent"
-        );
-        Ok((encoded.push_type, sent))
-    }
-
-    #[test]
-    fn golden_notification() {
-        let (push_type, body) = encoded(&fixture::outbound()).unwrap();
-        let id = "018f0000-0000-7000-8000-000000000001";
-        assert_eq!(push_type, "0");
-        assert_eq!(
-            body,
-            json!({
-                "payload": {"notification": {
-                    "category": "EXPRESS", "title": "Order 42", "body": "is on its way",
-                    "clickAction": {"actionType": 0, "data": payload::text_keys(&fixture::message())},
-                    "notifyId": payload::number_of(id), "appMessageId": id, "badge": {"setNum": 3},
-                }},
-                "pushOptions": {"ttl": 3600, "biTag": id},
-            })
-        );
-        assert_eq!(
-            body["payload"]["notification"]["clickAction"]["data"]["hy_id"],
-            id
-        );
-    }
-
-    #[test]
-    fn golden_background_message() {
-        let (push_type, body) = encoded(&fixture::data_only()).unwrap();
-        assert_eq!(push_type, "6");
-        let extra: Value =
-            serde_json::from_str(body["payload"]["extraData"].as_str().unwrap()).unwrap();
-        assert_eq!(extra["hy_data"], "{\"order\":42}");
-    }
-
-    #[test]
-    fn scenes_are_chosen_by_the_sender() {
-        let live = json!({"push_type": 7, "payload": {"activityId": 1, "operation": 1}, "target": {"token": ["x"]}});
-        let (push_type, body) = encoded(&fixture::with_vendor(NAME, &live)).unwrap();
-        assert_eq!(push_type, "7");
-        assert_eq!(body["payload"], json!({"activityId": 1, "operation": 1}));
-        assert!(encoded(&fixture::with_vendor(NAME, &json!({"push_type": 5}))).is_err());
-        let (_, body) = encoded(&fixture::with_vendor(NAME, &json!({"push_type": "2"}))).unwrap();
-        assert_eq!(body["payload"]["notification"]["category"], "PLAY_VOICE");
-    }
-
-    #[test]
-    fn marketing_is_never_upgraded_by_the_sender() {
-        let extra = json!({"payload": {"notification": {"category": "IM"}}});
-        let mut outbound = fixture::with_vendor(NAME, &extra);
-        let mut message = (*outbound.message).clone();
-        message.class = Class::Marketing;
-        outbound.message = Arc::new(message);
-        let (_, body) = encoded(&outbound).unwrap();
-        assert_eq!(body["payload"]["notification"]["category"], "MARKETING");
-    }
-
-    #[test]
-    fn too_large_is_never_sent() {
-        let mut message = fixture::message();
-        message.data = json!({"x": "y".repeat(4096)}).as_object().cloned();
-        assert_eq!(
-            encoded(&fixture::of(message)).unwrap_err().0,
-            Reason::PayloadTooLarge
-        );
-    }
-
-    #[test]
-    fn the_key_file_is_read_as_downloaded_or_wrapped() {
-        let vendor = Harmony::new(&fixture::egress());
-        let shown = vendor.check_config(&config()).unwrap();
-        assert_eq!(
-            Value::Object(shown),
-            json!({"project_id": "7", "client_id": "1001"})
-        );
-        let wrapped = json!({"service_account": config(), "bundle_name": "com.example"});
-        assert!(vendor.check_config(&wrapped).is_ok());
-        let faults = vendor
-            .check_config(&json!({"client_id": "a/b"}))
-            .unwrap_err();
-        assert_eq!(
-            fixture::paths(&faults),
-            [
-                "client_id",
-                "project_id",
-                "key_id",
-                "sub_account",
-                "private_key"
-            ]
-        );
-    }
-}
+mod tests;

@@ -10,14 +10,20 @@
 //! | `client_secret`, `client_id` | OAuth client credentials; the client id is the app id when absent; API v1 |
 //! | `service_account` | instead of those: the service account's JSON file (or its fields beside `app_id`); API v2 |
 //! | `api`, `project_id` | `v1` or `v2` when it should differ; v2 addresses the project |
-//! | `categories` | the categories that the app was granted; others are then sent as `MARKETING`. Absent: Huawei decides |
+//! | `granted`, `strict_classes` | as in [`Grants`](crate::classes::Grants): the classes that the app has the self-classification right for |
+//! | `categories` | the same in Huawei's own words: others are sent as `MARKETING`, or not at all with `strict_classes`. Absent: Huawei decides |
 //! | `class_override` | whether a sender may give a marketing message another category |
 //! | `click_intent` | intent URI for taps with `{hy_id}`, `{hy_url}`, `{hy_data}`, `{hy_user}`; absent: a tap opens the app, which gets `message.data` |
 //! | `badge_class` | launcher activity, without which Huawei sets no badge |
 //! | `receipt_id`, `test` | a configured receipt address; whether all messages are test messages (500 a day) |
+//! | `receipt_user`, `receipt_key` | user name and key of the receipts' signature, as in AppGallery Connect; absent: receipts are believed for the secret in their address alone |
 //!
 //! `options.vendor.huawei` is merged into `message` (or into the whole body when it has the key `message`); the target
-//! cannot be set that way, and a marketing message keeps its category unless the credential has `class_override`.
+//! and `bi_tag` cannot be set that way, and a marketing message keeps its category unless the credential has
+//! `class_override`. Receipts are read by `huawei/receipts.rs`, in both versions.
+
+mod account;
+mod receipts;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,8 +32,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
-    Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
-    Parcel, Recipient, Vendor,
+    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
+    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Recipient, Vendor,
 };
 use hongyan_core::{ChannelId, Class, Message, Reason, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -39,13 +45,17 @@ use crate::answer::{
     accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable,
 };
+use crate::classes::{self, Grants, Marks};
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
 use crate::http::{ANSWER_BYTES_MAX, Answer, Call, h1};
-use crate::jwt::{Minted, Signer};
+use crate::jwt::Minted;
 use crate::token::{self, AccessToken, Fetched, TokenCache, TokenError};
 use crate::vendor::{self, Decoded};
-use crate::{classes, payload, texts};
+use crate::{payload, texts};
+
+pub(super) use self::account::ServiceAccount;
+pub(super) use self::receipts::{Receipts, read_statuses};
 
 const NAME: &str = "huawei";
 
@@ -69,9 +79,6 @@ pub(super) const TOKENS_MAX: usize = 1000;
 pub(super) const ENDPOINT: &str = "https://push-api.cloud.huawei.com";
 /// Token endpoint, and the audience of service account JWTs.
 const TOKEN_URI: &str = "https://oauth-login.cloud.huawei.com/oauth2/v3/token";
-/// A service account JWT lives an hour and is used for 50 minutes.
-const JWT_REUSE: Duration = Duration::from_secs(50 * 60);
-const JWT_FORCE_PAUSE: Duration = Duration::from_secs(60);
 
 /// Categories that an app can be granted.
 pub(super) const CATEGORIES: &[&str] = &[
@@ -91,70 +98,6 @@ pub(super) const CATEGORIES: &[&str] = &[
     "MARKETING",
 ];
 
-/// The service account's key file.
-#[derive(Debug)]
-pub(super) struct ServiceAccount {
-    pub(super) project_id: String,
-    key_id: String,
-    sub_account: String,
-    signer: Signer,
-    audience: String,
-}
-
-impl ServiceAccount {
-    /// Reads the key file, on its own or under `service_account` (as an object or as the file's text).
-    pub(super) fn read(outer: &mut Fields<'_>, config: &Value) -> Option<Self> {
-        let parsed: Value;
-        let (file, path) = match outer.value("service_account") {
-            Some(Value::String(text)) => {
-                parsed = serde_json::from_str(text).unwrap_or_default();
-                (&parsed, "service_account".to_owned())
-            }
-            Some(object) => (object, "service_account".to_owned()),
-            None => (config, String::new()),
-        };
-        let mut fields = Fields::at(file, path);
-        let what = "use the service account's JSON file";
-        let project_id = fields.checked("project_id", what, path_part);
-        let key_id = fields.text("key_id", what);
-        let sub_account = fields.text("sub_account", what);
-        let signer = fields.checked("private_key", what, Signer::ps256);
-        let audience = fields.optional_url("token_uri");
-        outer.absorb(fields.finish());
-        Some(Self {
-            project_id: project_id?,
-            key_id,
-            sub_account,
-            signer: signer?,
-            audience: audience.unwrap_or_else(|| TOKEN_URI.to_owned()),
-        })
-    }
-
-    /// The header value in use: a JWT signed here, with no exchange.
-    pub(super) fn authorization(
-        &self,
-        minted: &Minted,
-        now: Timestamp,
-    ) -> Option<(HeaderValue, u64)> {
-        minted.get(now, || {
-            let claims = json!({
-                "iss": self.sub_account, "aud": self.audience,
-                "iat": now.seconds(), "exp": now.seconds() + 3600,
-            });
-            let header = json!({"typ": "JWT", "kid": self.key_id});
-            let jwt = self.signer.sign(header, &claims)?;
-            let mut value = HeaderValue::from_str(&format!("Bearer {jwt}")).ok()?;
-            value.set_sensitive(true);
-            Some(value)
-        })
-    }
-
-    /// A place for its JWT.
-    pub(super) fn minted() -> Minted {
-        Minted::new(JWT_REUSE, JWT_FORCE_PAUSE)
-    }
-}
-
 /// Ids become part of a path.
 pub(super) fn path_part(id: &str) -> Result<String, String> {
     if id
@@ -170,13 +113,24 @@ pub(super) fn path_part(id: &str) -> Result<String, String> {
 /// What a Huawei credential says about classes, for all API generations.
 #[derive(Debug)]
 pub(super) struct Rights {
+    grants: Grants,
     /// The granted categories; `None` leaves it to Huawei, which treats others as marketing.
     categories: Option<Vec<String>>,
     class_override: bool,
 }
 
+/// What a message is sent as.
+#[derive(Debug)]
+pub(super) struct Marked {
+    class: Class,
+    pub(super) marks: Marks,
+    /// Why it is not sent as what it is.
+    pub(super) downgraded: Option<String>,
+}
+
 impl Rights {
     pub(super) fn read(fields: &mut Fields<'_>) -> Self {
+        let grants = Grants::read(fields);
         let categories = fields.texts("categories");
         for (i, category) in categories.iter().flatten().enumerate() {
             if !CATEGORIES.contains(&category.as_str()) {
@@ -184,23 +138,63 @@ impl Rights {
             }
         }
         Self {
+            grants,
             categories,
             class_override: fields.switch("class_override"),
         }
     }
 
-    /// The category that a message is sent with.
-    pub(super) fn category(&self, message: &Message) -> &'static str {
-        let wanted = classes::of(message).huawei_category;
-        match &self.categories {
-            Some(granted) if !granted.iter().any(|c| c == wanted) => "MARKETING",
-            _ => wanted,
+    /// The marks that a message is sent with.
+    ///
+    /// # Errors
+    /// The refusal, when its class was not granted and the credential is strict.
+    pub(super) fn mark(&self, message: &Message) -> Result<Marked, (Reason, String)> {
+        let (class, downgraded) = self.grants.class_for(message)?;
+        let marks = classes::of_class(message, class);
+        let category = marks.huawei_category;
+        let missing = match &self.categories {
+            Some(granted) => class != Class::Marketing && !granted.iter().any(|c| c == category),
+            None => false,
+        };
+        if !missing {
+            return Ok(Marked {
+                class,
+                marks,
+                downgraded,
+            });
         }
+        if self.grants.strict() {
+            return Err((
+                Reason::ClassNotGranted,
+                format!(
+                    "{category} is not among the credential's categories and strict_classes is on: apply for the category in AppGallery Connect and add it"
+                ),
+            ));
+        }
+        Ok(Marked {
+            class: Class::Marketing,
+            marks: classes::of_class(message, Class::Marketing),
+            downgraded: Some(format!(
+                "{category} is not among the credential's categories: sent as MARKETING"
+            )),
+        })
     }
 
     /// Whether the sender's own fields may not change the category.
-    pub(super) fn fixed(&self, message: &Message) -> bool {
-        message.class == Class::Marketing && !self.class_override
+    pub(super) fn fixed(&self, marked: &Marked) -> bool {
+        marked.class == Class::Marketing && !self.class_override
+    }
+
+    /// For people.
+    pub(super) fn shown(&self) -> [(&'static str, Option<Value>); 2] {
+        let categories = self.categories.as_ref();
+        [
+            ("granted", self.grants.shown()),
+            (
+                "categories",
+                categories.map(|c| c.iter().map(String::as_str).collect()),
+            ),
+        ]
     }
 }
 
@@ -212,6 +206,7 @@ struct Config {
     shown: Shown,
     rights: Rights,
     options: Options,
+    receipts: Receipts,
 }
 
 enum Auth {
@@ -257,6 +252,7 @@ impl Config {
         let client_id = fields.optional_text("client_id");
         let api = fields.optional_text("api");
         let rights = Rights::read(&mut fields);
+        let receipts = Receipts::read(&mut fields);
         let options = Options {
             click_intent: fields.optional_text("click_intent"),
             badge_class: fields.optional_text("badge_class"),
@@ -310,6 +306,7 @@ impl Config {
                 shown: Shown { app_id, project_id },
                 rights,
                 options,
+                receipts,
             }),
             _ => Err(faults),
         }
@@ -320,6 +317,7 @@ impl Config {
 struct Encoded {
     body: Value,
     open: String,
+    downgraded: Option<String>,
 }
 
 impl Encoded {
@@ -331,10 +329,10 @@ impl Encoded {
 
 fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, String)> {
     let source = &outbound.message;
+    let mut marked = config.rights.mark(source)?;
     let mut android = Map::new();
     let ttl_s = vendor::ttl(outbound, CAPABILITY.ttl_max).as_secs();
     android.insert("ttl".to_owned(), format!("{ttl_s}s").into());
-    android.insert("bi_tag".to_owned(), source.id.to_string().into());
     if let Some(id) = &config.options.receipt_id {
         android.insert("receipt_id".to_owned(), id.as_str().into());
     }
@@ -343,12 +341,12 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     }
     let data = Value::Object(payload::text_keys(source)).to_string();
     if outbound.title.is_some() || outbound.body.is_some() {
-        android.insert("category".to_owned(), config.rights.category(source).into());
-        android.insert(
-            "notification".to_owned(),
-            Value::Object(shown(config, outbound)),
-        );
+        let shown = shown(config, outbound, &marked.marks);
+        android.insert("category".to_owned(), marked.marks.huawei_category.into());
+        android.insert("notification".to_owned(), Value::Object(shown));
     } else {
+        // Without a text there is no category.
+        marked.downgraded = None;
         // High urgency needs a right of its own; without it Huawei refuses the whole message.
         android.insert("urgency".to_owned(), "NORMAL".into());
     }
@@ -358,7 +356,8 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     let mut body = Map::new();
     body.insert("validate_only".to_owned(), false.into());
     body.insert("message".to_owned(), Value::Object(message));
-    merge(&mut body, config, outbound, &data);
+    let fixed = config.rights.fixed(&marked);
+    merge(&mut body, outbound, &data, fixed);
     let bytes = Value::Object(body.clone()).to_string().len();
     if bytes > BODY_BYTES_MAX {
         return Err((
@@ -379,17 +378,14 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     Ok(Encoded {
         body: Value::Object(body),
         open,
+        downgraded: marked.downgraded,
     })
 }
 
-fn shown(config: &Config, outbound: &Outbound) -> Map<String, Value> {
+fn shown(config: &Config, outbound: &Outbound, marks: &Marks) -> Map<String, Value> {
     let message = &outbound.message;
     let notification = message.notification.as_ref();
     let (title, text) = texts::title_and_text(outbound);
-    let importance = match config.rights.category(message) {
-        "MARKETING" => "LOW",
-        _ => classes::of(message).huawei_importance,
-    };
     // The same number replaces, so a repeated send is shown once.
     let place = message
         .options
@@ -399,7 +395,7 @@ fn shown(config: &Config, outbound: &Outbound) -> Map<String, Value> {
     let mut shown = Map::new();
     shown.insert("title".to_owned(), title.into());
     shown.insert("body".to_owned(), text.into());
-    shown.insert("importance".to_owned(), importance.into());
+    shown.insert("importance".to_owned(), marks.huawei_importance.into());
     shown.insert("notify_id".to_owned(), payload::number_of(place).into());
     shown.insert("click_action".to_owned(), click(config, message));
     for (key, value) in [
@@ -427,16 +423,11 @@ fn click(config: &Config, message: &Message) -> Value {
     let Some(template) = &config.options.click_intent else {
         return json!({"type": 3});
     };
-    let keys = payload::text_keys(message);
-    let mut intent = template.clone();
-    for name in ["hy_id", "hy_url", "hy_data", "hy_user"] {
-        let value = keys.get(name).and_then(Value::as_str).unwrap_or_default();
-        intent = intent.replace(&format!("{{{name}}}"), &texts::escaped(value));
-    }
+    let intent = payload::intent(template, message);
     json!({"type": 1, "intent": intent})
 }
 
-fn merge(body: &mut Map<String, Value>, config: &Config, outbound: &Outbound, data: &str) {
+fn merge(body: &mut Map<String, Value>, outbound: &Outbound, data: &str, fixed: bool) {
     let mut extra = payload::vendor_fields(outbound, NAME);
     if !extra.contains_key("message") {
         extra = Map::from_iter([("message".to_owned(), Value::Object(extra))]);
@@ -454,24 +445,35 @@ fn merge(body: &mut Map<String, Value>, config: &Config, outbound: &Outbound, da
         message.remove(target);
     }
     message.insert("data".to_owned(), data.into());
-    if config.rights.fixed(&outbound.message) {
-        let android = message.get_mut("android").and_then(Value::as_object_mut);
-        if let Some(android) = android {
-            match kept
-                .get("message")
-                .and_then(|m| m.pointer("/android/category"))
-            {
-                Some(category) => android.insert("category".to_owned(), category.clone()),
-                None => android.remove("category"),
-            };
-            if let Some(shown) = android
-                .get_mut("notification")
-                .and_then(Value::as_object_mut)
-            {
-                shown.insert("importance".to_owned(), "LOW".into());
-            }
+    let Some(android) = object_at(message, "android") else {
+        return;
+    };
+    android.insert("bi_tag".to_owned(), outbound.message.id.to_string().into());
+    if fixed {
+        let category = kept
+            .get("message")
+            .and_then(|m| m.pointer("/android/category"));
+        match category {
+            Some(category) => android.insert("category".to_owned(), category.clone()),
+            None => android.remove("category"),
+        };
+        let shown = android.get_mut("notification");
+        if let Some(shown) = shown.and_then(Value::as_object_mut) {
+            shown.insert("importance".to_owned(), "LOW".into());
         }
     }
+}
+
+/// The object under a key; whatever else is there gives way.
+pub(super) fn object_at<'a>(
+    parent: &'a mut Map<String, Value>,
+    key: &str,
+) -> Option<&'a mut Map<String, Value>> {
+    let place = parent.entry(key).or_insert(Value::Null);
+    if !place.is_object() {
+        *place = Value::Object(Map::new());
+    }
+    place.as_object_mut()
 }
 
 /// The business code of an answer, whatever the HTTP status; empty when there is none.
@@ -623,11 +625,13 @@ impl Vendor for Huawei {
             Auth::OAuth { .. } => "oauth",
             Auth::Account(_) => "service_account",
         };
+        let [granted, categories] = read.rights.shown();
         Ok(config::shown([
             ("auth", Some(auth.into())),
             ("app_id", Some(read.shown.app_id.into())),
             ("project_id", read.shown.project_id.map(Value::from)),
-            ("categories", read.rights.categories.map(Value::from)),
+            granted,
+            categories,
             ("test", read.options.test.then_some(Value::Bool(true))),
         ]))
     }
@@ -754,7 +758,7 @@ impl Channel for Sender {
             headers: Vec::new(),
             body: encoded.body,
             truncated: Vec::new(),
-            downgraded: None,
+            downgraded: encoded.downgraded,
         })
     }
 
@@ -801,6 +805,10 @@ impl Channel for Sender {
     ) -> Option<Vec<Verdict>> {
         None
     }
+
+    fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
+        Some(self.config.receipts.callback(request))
+    }
 }
 
 /// What the verdict on a check message says about the credential.
@@ -820,261 +828,4 @@ pub(super) fn checked(verdict: &Verdict) -> CheckReport {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::vendor::fixture;
-
-    fn oauth() -> Value {
-        json!({"app_id": "1001", "client_secret": "s3cr3t"})
-    }
-
-    fn encoded_with(config: &Value, outbound: &Outbound) -> Result<Value, (Reason, String)> {
-        let encoded = encode(&Config::read(config).unwrap(), outbound)?;
-        let mut sent: Value = serde_json::from_slice(&encoded.with_tokens(&["a", "b\""])).unwrap();
-        let tokens = sent["message"].as_object_mut().unwrap().remove("token");
-        assert_eq!(tokens, Some(json!(["a", "b\""])));
-        assert_eq!(sent, encoded.body, "what is shown is what is sent");
-        Ok(sent)
-    }
-
-    fn encoded(outbound: &Outbound) -> Result<Value, (Reason, String)> {
-        encoded_with(&oauth(), outbound)
-    }
-
-    #[test]
-    fn golden_notification() {
-        let body = encoded(&fixture::outbound()).unwrap();
-        let data: Value = serde_json::from_str(body["message"]["data"].as_str().unwrap()).unwrap();
-        assert_eq!(data["hy_id"], "018f0000-0000-7000-8000-000000000001");
-        assert_eq!(data["hy_data"], "{\"order\":42}");
-        assert_eq!(
-            body["message"]["android"],
-            json!({
-                "category": "EXPRESS", "ttl": "3600s", "bi_tag": "018f0000-0000-7000-8000-000000000001",
-                "notification": {
-                    "title": "Order 42", "body": "is on its way", "importance": "NORMAL",
-                    "click_action": {"type": 3}, "group": "orders",
-                    "notify_id": payload::number_of("018f0000-0000-7000-8000-000000000001"),
-                },
-            })
-        );
-        assert_eq!(body["validate_only"], false);
-    }
-
-    #[test]
-    fn golden_data_message() {
-        let body = encoded(&fixture::data_only()).unwrap();
-        let android = &body["message"]["android"];
-        assert!(android.get("notification").is_none() && android.get("category").is_none());
-        assert_eq!(android["urgency"], "NORMAL");
-        assert!(body["message"]["data"].as_str().unwrap().contains("hy_id"));
-    }
-
-    #[test]
-    fn options_of_the_credential_shape_the_message() {
-        let config = json!({
-            "app_id": "1001", "client_secret": "s", "badge_class": "com.example.Main", "test": true, "receipt_id": "r1",
-            "click_intent": "intent://x/y#Intent;scheme=app;S.hy_id={hy_id};S.hy_url={hy_url};end",
-            "categories": ["IM"],
-        });
-        let body = encoded_with(&config, &fixture::outbound()).unwrap();
-        let android = &body["message"]["android"];
-        assert_eq!(android["category"], "MARKETING", "not granted");
-        assert_eq!(android["notification"]["importance"], "LOW");
-        assert_eq!(android["target_user_type"], 1);
-        assert_eq!(android["receipt_id"], "r1");
-        assert_eq!(
-            android["notification"]["badge"],
-            json!({"set_num": 3, "class": "com.example.Main"})
-        );
-        assert_eq!(
-            android["notification"]["click_action"],
-            json!({"type": 1, "intent": "intent://x/y#Intent;scheme=app;S.hy_id=018f0000-0000-7000-8000-000000000001;S.hy_url=app%3A%2F%2Forder%2F42;end"})
-        );
-    }
-
-    #[test]
-    fn each_class_has_its_category() {
-        use hongyan_core::ClassDetail as D;
-        for (class, detail, category) in [
-            (Class::Im, None, "IM"),
-            (Class::Subscription, None, "SUBSCRIPTION"),
-            (Class::Marketing, None, "MARKETING"),
-            (Class::Transaction, Some(D::Order), "EXPRESS"),
-            (Class::Transaction, Some(D::Account), "ACCOUNT"),
-            (Class::Transaction, Some(D::Finance), "FINANCE"),
-            (Class::Transaction, Some(D::Schedule), "WORK"),
-            (Class::Transaction, Some(D::Device), "DEVICE_REMINDER"),
-            (Class::Transaction, Some(D::Work), "WORK"),
-            (Class::Transaction, Some(D::Travel), "TRAVEL"),
-            (Class::Transaction, Some(D::Health), "HEALTH"),
-        ] {
-            let mut message = fixture::message();
-            (message.class, message.class_detail) = (class, detail);
-            let body = encoded(&fixture::of(message)).unwrap();
-            assert_eq!(
-                body["message"]["android"]["category"], category,
-                "{class:?} {detail:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn marketing_is_never_upgraded_by_the_sender() {
-        let extra = json!({"android": {"category": "IM", "notification": {"importance": "NORMAL"}}, "topic": "x", "data": "{}"});
-        let mut outbound = fixture::with_vendor(NAME, &extra);
-        let mut message = (*outbound.message).clone();
-        message.class = Class::Marketing;
-        outbound.message = Arc::new(message);
-        let body = encoded(&outbound).unwrap();
-        assert_eq!(body["message"]["android"]["category"], "MARKETING");
-        assert_eq!(
-            body["message"]["android"]["notification"]["importance"],
-            "LOW"
-        );
-        assert!(body["message"].get("topic").is_none());
-        assert!(body["message"]["data"].as_str().unwrap().contains("hy_id"));
-        let allowed = json!({"app_id": "1001", "client_secret": "s", "class_override": true});
-        let body = encoded_with(&allowed, &outbound).unwrap();
-        assert_eq!(body["message"]["android"]["category"], "IM");
-    }
-
-    #[test]
-    fn too_large_is_never_sent() {
-        let mut message = fixture::message();
-        message.data = json!({"x": "y".repeat(4096)}).as_object().cloned();
-        assert_eq!(
-            encoded(&fixture::of(message)).unwrap_err().0,
-            Reason::PayloadTooLarge
-        );
-    }
-
-    #[test]
-    fn verdict_table() {
-        let check = |status: u16, code: &str, want: &str| {
-            let body = json!({"code": code, "msg": "m", "requestId": "r"}).to_string();
-            let decoded = decode(&fixture::answer(status, &body), fixture::NOW);
-            assert_eq!(fixture::words(&decoded.rest), want, "{status} {code}");
-        };
-        check(200, "80000000", "accepted");
-        for code in ["80000001", "81000001", "80600003"] {
-            check(500, code, "retry vendor_unavailable not_taken");
-        }
-        for code in [
-            "80100001", "80100002", "80100003", "80100004", "80100013", "80100016", "80100018",
-            "80100020", "80100022", "80300010", "80300011", "80300013", "80300017", "80300028",
-            "80300030", "80300032", "82000001", "82000007", "82000010", "99999999",
-        ] {
-            check(400, code, "refused payload_rejected");
-            check(200, code, "refused payload_rejected");
-        }
-        for code in ["80100017", "80300029"] {
-            check(200, code, "retry vendor_rate_limited not_taken");
-        }
-        for code in [
-            "80200001", "80200006", "80200099", "80300002", "80300036", "80300037", "82000012",
-            "82000013",
-        ] {
-            check(401, code, "credential_bad");
-        }
-        for code in ["80200003", "80200005"] {
-            check(401, code, "retry vendor_unavailable not_taken");
-        }
-        check(200, "80300007", "token_dead token_invalid");
-        check(200, "80300008", "refused payload_too_large");
-        let plain = |status, body, want: &str| {
-            let decoded = decode(&fixture::answer(status, body), fixture::NOW);
-            assert_eq!(fixture::words(&decoded.rest), want, "{status} {body}");
-        };
-        plain(503, "", "retry vendor_rate_limited not_taken");
-        plain(502, "<html>", "retry vendor_unavailable not_taken");
-        plain(500, "", "retry vendor_unavailable not_taken");
-        plain(404, "", "credential_bad");
-        plain(401, "", "credential_bad");
-        plain(400, "", "refused payload_rejected");
-        plain(200, "<html>", "retry vendor_unavailable maybe_taken");
-    }
-
-    #[test]
-    fn a_partial_failure_names_its_tokens() {
-        let of = |msg: Value| {
-            let body =
-                json!({"code": "80100000", "msg": msg.to_string(), "requestId": "r"}).to_string();
-            decode(&fixture::answer(200, &body), fixture::NOW)
-        };
-        let v1 = of(json!({"success": 1, "failure": 1, "illegal_tokens": ["b"]}));
-        assert_eq!(fixture::words(&v1.rest), "accepted");
-        assert_eq!(fixture::words(&v1.named["b"]), "token_dead token_invalid");
-        let v3 = of(json!({"illegalTokens": {
-            "tokenFormatError": ["a"], "tokenPlatformNotSupport": ["b"], "noRight": ["c"], "noPushTypeRight": ["d"],
-            "notSupportPlayVoice": ["e"], "noRightToSendThisLiveNotificationEvent": ["f"],
-            "atomicUnableSendUnsubscribedMsg": ["g"], "differentImgVerifyPolicy": ["h"], "countryNotSupport": ["i"],
-            "disableSendHuaweiMsgBecauseOfPenalty": ["j"], "appinfoError": ["k"],
-        }}));
-        for token in ["a", "b", "c"] {
-            assert_eq!(
-                fixture::words(&v3.named[token]),
-                "token_dead token_invalid",
-                "{token}"
-            );
-        }
-        for token in ["d", "e", "f", "g", "h", "i"] {
-            assert_eq!(
-                fixture::words(&v3.named[token]),
-                "refused payload_rejected",
-                "{token}"
-            );
-        }
-        assert_eq!(fixture::words(&v3.named["j"]), "credential_bad");
-        assert_eq!(
-            fixture::words(&v3.named["k"]),
-            "retry vendor_unavailable not_taken"
-        );
-    }
-
-    #[test]
-    fn a_batch_of_foreign_tokens_kills_none() {
-        let body = json!({"code": "80300007", "msg": "All the tokens are invalid."}).to_string();
-        let verdict = decode(&fixture::answer(200, &body), fixture::NOW).rest;
-        let few = vendor::spare_tokens(vec![verdict.clone(); 9], wrong_app);
-        assert_eq!(fixture::words(&few[0]), "token_dead token_invalid");
-        let many = vendor::spare_tokens(vec![verdict; 10], wrong_app);
-        assert_eq!(fixture::words(&many[0]), "refused token_environment");
-    }
-
-    #[test]
-    fn both_ways_of_authentication_are_read() {
-        let vendor = Huawei::new(&fixture::egress());
-        let shown = vendor.check_config(&oauth()).unwrap();
-        assert_eq!(
-            Value::Object(shown),
-            json!({"auth": "oauth", "app_id": "1001"})
-        );
-        assert_eq!(
-            Config::read(&oauth()).unwrap().path,
-            "/v1/1001/messages:send"
-        );
-        let account = json!({
-            "app_id": "1001", "project_id": "7", "key_id": "k", "sub_account": "s",
-            "private_key": fixture::RSA_PEM,
-        });
-        assert_eq!(Config::read(&account).unwrap().path, "/v2/7/messages:send");
-        let shown = vendor.check_config(&account).unwrap();
-        assert_eq!(
-            Value::Object(shown),
-            json!({"auth": "service_account", "app_id": "1001", "project_id": "7"})
-        );
-        let wrapped = json!({"app_id": "1001", "service_account": account, "api": "v1"});
-        assert_eq!(
-            Config::read(&wrapped).unwrap().path,
-            "/v1/1001/messages:send"
-        );
-        let faults = vendor
-            .check_config(&json!({"app_id": "a/b", "categories": ["X"], "api": "v9"}))
-            .unwrap_err();
-        assert_eq!(
-            fixture::paths(&faults),
-            ["app_id", "categories/0", "client_secret", "api"]
-        );
-    }
-}
+mod tests;

@@ -65,6 +65,8 @@ fn config(name: &str) -> Value {
         }
         "oppo" => json!({"app_key": "k", "master_secret": "s"}),
         "vivo" => json!({"app_id": 1, "app_key": "k", "app_secret": "s"}),
+        "honor" => json!({"app_id": "1", "client_id": "c", "client_secret": "s"}),
+        "meizu" => json!({"app_id": "1", "app_secret": "s", "pass_through": true}),
         _ => json!({"app_secret": "s", "package": "p", "channels": {"marketing": "200001"}}),
     }
 }
@@ -129,6 +131,8 @@ proptest! {
                 "fcm" => &["/message/token", "/message/fid", "/message/topic", "/message/condition"],
                 "huawei" => &["/message/token", "/message/topic", "/message/condition"],
                 "harmony" => &["/target"],
+                "honor" => &["/token"],
+                "meizu" => &["/pushIds", "/alias"],
                 "xiaomi" => &["/registration_id", "/topic", "/alias", "/user_account"],
                 "oppo" => &["/target_value", "/notification/target_value", "/notification/registration_id"],
                 "vivo" => &["/regId", "/alias", "/regIds", "/aliases", "/tagExpression"],
@@ -151,6 +155,8 @@ proptest! {
                 super::xiaomi::decode(&answer, fixture::NOW),
                 super::oppo::decode(&answer, fixture::NOW, &[]).rest,
                 super::vivo::decode(&answer, fixture::NOW, false).rest,
+                super::honor::decode(&answer, fixture::NOW).rest,
+                super::meizu::decode(&answer, fixture::NOW).rest,
             ] {
                 prop_assert!(verdict.detail().len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
             }

@@ -13,6 +13,7 @@ mod bench;
 mod message;
 mod paper;
 mod pool;
+mod posts;
 mod sandbox;
 mod stand_in;
 mod suite;

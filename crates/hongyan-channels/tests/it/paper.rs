@@ -1,5 +1,7 @@
 //! What each vendor's paper says, as the stand-ins play it: how it takes, refuses and names tokens.
 
+mod honor;
+mod meizu;
 mod oppo;
 mod vivo;
 
@@ -31,7 +33,17 @@ pub(crate) struct Paper {
     pub(crate) rows: &'static [(&'static str, u16, &'static str, &'static str)],
 }
 
-pub(crate) const ALL: &[Paper] = &[APNS, FCM, HUAWEI, HARMONY, XIAOMI, oppo::OPPO, vivo::VIVO];
+pub(crate) const ALL: &[Paper] = &[
+    APNS,
+    FCM,
+    HUAWEI,
+    HARMONY,
+    XIAOMI,
+    honor::HONOR,
+    meizu::MEIZU,
+    oppo::OPPO,
+    vivo::VIVO,
+];
 
 /// Requests as the suite counts them, for vendors whose sends take several calls: each send as one request.
 pub(crate) fn sends(vendor: &str, seen: Vec<Seen>) -> Vec<Seen> {

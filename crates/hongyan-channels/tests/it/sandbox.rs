@@ -1,8 +1,12 @@
 //! Whole sends against the sandbox's simulators, which are written from the vendors' papers and share no code with us.
 
+mod honor;
+mod huawei;
 mod listener;
+mod meizu;
 mod oppo;
 mod vivo;
+mod xiaomi;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +74,11 @@ impl World {
     }
 
     async fn start_with(vendor: Vendor, change: impl Fn(&mut Value)) -> Self {
+        Self::start_at(vendor, None, change).await
+    }
+
+    /// The same for a server that vendors can post to.
+    async fn start_at(vendor: Vendor, callback: Option<&str>, change: impl Fn(&mut Value)) -> Self {
         let data = prepared().await;
         let sandbox = Sandbox::start(Options::ephemeral(data.path()))
             .await
@@ -78,7 +87,9 @@ impl World {
         let mut config = config(&handle, vendor);
         change(&mut config);
         let egress = message::egress(handle.ca_pem());
-        let channel = message::open(&egress, vendor.as_str(), &config, &handle.vendors_url());
+        let endpoint = handle.vendors_url();
+        let name = vendor.as_str();
+        let channel = message::open_with_callback(&egress, name, &config, &endpoint, callback);
         Self {
             _data: data,
             _sandbox: sandbox,
@@ -125,6 +136,7 @@ impl World {
             "/oauth2/v3/token",
             "/server/v1/auth",
             "/message/auth",
+            "/auth/token",
         ];
         let requests = self.handle.requests(self.vendor);
         requests
@@ -547,6 +559,8 @@ async fn wrong_credentials_are_told() {
         (Vendor::Xiaomi, "/app_secret"),
         (Vendor::Oppo, "/master_secret"),
         (Vendor::Vivo, "/app_secret"),
+        (Vendor::Honor, "/client_secret"),
+        (Vendor::Meizu, "/app_secret"),
     ];
     for (vendor, field) in wrong {
         let world = World::start_with(*vendor, |config| {

@@ -15,37 +15,23 @@ async fn run(vendor: &str) {
     }
 }
 
-#[tokio::test]
-async fn apns() {
-    run("apns").await;
+macro_rules! vendors {
+    ($($vendor:ident)*) => {$(
+        #[tokio::test]
+        async fn $vendor() {
+            run(stringify!($vendor)).await;
+        }
+    )*};
 }
 
-#[tokio::test]
-async fn fcm() {
-    run("fcm").await;
-}
-
-#[tokio::test]
-async fn huawei() {
-    run("huawei").await;
-}
-
-#[tokio::test]
-async fn harmony() {
-    run("harmony").await;
-}
-
-#[tokio::test]
-async fn xiaomi() {
-    run("xiaomi").await;
-}
-
-#[tokio::test]
-async fn oppo() {
-    run("oppo").await;
-}
-
-#[tokio::test]
-async fn vivo() {
-    run("vivo").await;
+vendors! {
+    apns
+    fcm
+    huawei
+    harmony
+    xiaomi
+    honor
+    oppo
+    vivo
+    meizu
 }

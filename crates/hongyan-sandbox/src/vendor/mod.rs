@@ -4,7 +4,9 @@
 pub(crate) mod apns;
 pub(crate) mod fcm;
 pub(crate) mod harmony;
+pub(crate) mod honor;
 pub(crate) mod huawei;
+pub(crate) mod meizu;
 pub(crate) mod oauth;
 pub(crate) mod oppo;
 pub(crate) mod vivo;
@@ -83,6 +85,8 @@ impl Simulators {
             Box::new(xiaomi::Xiaomi),
             Box::new(oppo::Oppo::open(accounts, dice)),
             Box::new(vivo::Vivo::open(accounts, dice)),
+            Box::new(honor::Honor::open(accounts, dice)),
+            Box::new(meizu::Meizu::open(accounts, dice)),
         ];
         Self(all.into())
     }
@@ -242,6 +246,16 @@ mod tests {
         check("/message/auth", Some(Channel::Vivo));
         check("/message/pushToList", Some(Channel::Vivo));
         check("/invalidUser/check", Some(Channel::Vivo));
+        check(
+            "/garcia/api/server/push/varnished/pushByPushId",
+            Some(Channel::Meizu),
+        );
+        check("/auth/token", Some(Channel::Honor));
+        check(
+            "/auth/realms/developer/protocol/openid-connect/token",
+            Some(Channel::Honor),
+        );
+        check("/api/v1/104/sendMessage", Some(Channel::Honor));
         check("/", None);
         check("/v1/nothing", None);
     }

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use crate::stage::{Answer, Door, Stage};
 
-fn paths(stage: &Stage) -> [(Channel, String); 5] {
+fn paths(stage: &Stage) -> Vec<(Channel, String)> {
     let accounts = stage.accounts();
-    [
+    vec![
         (Channel::Apns, "/3/device/abcd".to_owned()),
         (
             Channel::Fcm,
@@ -25,6 +25,11 @@ fn paths(stage: &Stage) -> [(Channel, String); 5] {
             format!("/v3/{}/messages:send", accounts.harmony.project_id),
         ),
         (Channel::Xiaomi, "/v3/message/regid".to_owned()),
+        (Channel::Honor, "/api/v1/104/sendMessage".to_owned()),
+        (
+            Channel::Meizu,
+            "/garcia/api/server/push/varnished/pushByPushId".to_owned(),
+        ),
     ]
 }
 
@@ -106,6 +111,16 @@ async fn each_vendor_says_it_in_its_own_words() {
         (FaultKind::AuthExpired, Channel::Huawei, 401, "80200003"),
         (FaultKind::AuthExpired, Channel::Harmony, 401, "80200005"),
         (FaultKind::AuthExpired, Channel::Xiaomi, 200, "21301"),
+        (FaultKind::Unavailable, Channel::Meizu, 200, "1001"),
+        (FaultKind::RateLimited, Channel::Meizu, 200, "110010"),
+        (FaultKind::QuotaExhausted, Channel::Meizu, 200, "110019"),
+        (FaultKind::TokenInvalid, Channel::Meizu, 200, "200"),
+        (FaultKind::AuthExpired, Channel::Meizu, 200, "1006"),
+        (FaultKind::Unavailable, Channel::Honor, 500, ""),
+        (FaultKind::RateLimited, Channel::Honor, 429, ""),
+        (FaultKind::QuotaExhausted, Channel::Honor, 200, "200"),
+        (FaultKind::TokenInvalid, Channel::Honor, 200, "200"),
+        (FaultKind::AuthExpired, Channel::Honor, 401, "401"),
     ];
     let mut wire = stage.connect(Door::Http2).await;
     for (kind, channel, status, want) in rows {

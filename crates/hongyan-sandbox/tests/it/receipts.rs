@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use crate::stage::{Stage, form, until};
 
-type Post = (HeaderMap, String);
+pub(crate) type Post = (HeaderMap, String);
 
 /// A sender's callback address; answers it and what arrives there.
-async fn callback() -> (String, Arc<Mutex<Vec<Post>>>) {
+pub(crate) async fn callback() -> (String, Arc<Mutex<Vec<Post>>>) {
     let posts = Arc::new(Mutex::new(Vec::new()));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/cb", listener.local_addr().unwrap());

@@ -1,0 +1,124 @@
+//! What Xiaomi says about a message later: posts to the callback address, and the list of invalid regIds.
+//!
+//! Sources: dev.mi.com pages pId=1559 and 1558, official MiPush Java server SDK 2.2 (read 2026-11). Unverified: the words
+//! of `barStatus`, what repeats a post, and the shape of the feedback answer, which is the SDK's.
+
+use hongyan_core::port::{CallbackError, ChannelError, Receipt, ReceiptKind};
+use hongyan_core::{Reason, Secret, Timestamp};
+use serde_json::Value;
+
+use crate::callback;
+use crate::http::Answer;
+use crate::texts;
+
+/// The events that are asked for: delivered, clicked, regId invalid, switched off, filtered, over quota.
+pub(super) const WANTED: u32 = 1 + 2 + 16 + 32 + 64 + 128;
+
+/// Reads a post: the form field `data`, a JSON object of message ids.
+pub(super) fn read(body: &[u8], ignore_bar_status: bool) -> Result<Vec<Receipt>, CallbackError> {
+    let form = callback::form(body);
+    let data = callback::field(&form, "data")
+        .ok_or_else(|| CallbackError::Malformed("it has no form field data".to_owned()))?;
+    let data = callback::json(data.as_bytes())?;
+    let messages = data
+        .as_object()
+        .ok_or_else(|| CallbackError::Malformed("data is not a JSON object".to_owned()))?;
+    let mut receipts = Vec::new();
+    for (id, entry) in messages {
+        entries(id, entry, ignore_bar_status, &mut receipts);
+    }
+    Ok(receipts)
+}
+
+/// The receipts of one message: one for each target.
+fn entries(id: &str, entry: &Value, ignore_bar_status: bool, receipts: &mut Vec<Receipt>) {
+    let text = |name: &str| match entry.get(name) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => String::new(),
+    };
+    let kind = text("type");
+    let error = text("errorCode");
+    let mut detail = format!("type {kind}");
+    if !error.is_empty() {
+        detail.push_str(&format!(" errorCode {error}"));
+    }
+    let at: Option<i64> = text("timestamp").parse().ok();
+    let targets = text("targets");
+    let off = !ignore_bar_status && text("barStatus") == "Disable";
+    for target in targets.split(',').map(str::trim).filter(|t| !t.is_empty()) {
+        let receipt = Receipt {
+            kind: meaning(&kind),
+            message: callback::message(&text("param")),
+            vendor_id: Some(texts::detail(id)).filter(|id| !id.is_empty()),
+            token: Some(Secret::new(target)),
+            at: at.map(Timestamp),
+            detail: texts::detail(&detail),
+        };
+        // It reached the device, where the app may show nothing.
+        if off && receipt.kind == ReceiptKind::Delivered {
+            receipts.push(receipt.clone());
+            receipts.push(Receipt {
+                kind: ReceiptKind::PermissionOff,
+                detail: "barStatus Disable".to_owned(),
+                ..receipt
+            });
+        } else {
+            receipts.push(receipt);
+        }
+    }
+}
+
+fn meaning(kind: &str) -> ReceiptKind {
+    match kind {
+        "1" => ReceiptKind::Delivered,
+        "2" => ReceiptKind::Clicked,
+        "16" => ReceiptKind::TokenInvalid,
+        "32" => ReceiptKind::PermissionOff,
+        // The sender's own conditions, in options.vendor, left this device out.
+        "64" => ReceiptKind::Failed(Reason::PayloadRejected),
+        "128" => ReceiptKind::Failed(Reason::QuotaExhausted),
+        "1024" => ReceiptKind::Failed(Reason::Expired),
+        _ => ReceiptKind::Other,
+    }
+}
+
+/// Reads one answer of the feedback host. It has no news when it was asked too often.
+pub(super) fn invalid(answer: &Answer) -> Result<Vec<Receipt>, ChannelError> {
+    let failed = |why: String| ChannelError::Failed {
+        what: "the list of invalid regIds could not be read",
+        source: why.into(),
+    };
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let code = match body.get("code") {
+        Some(Value::Number(number)) => number.as_i64(),
+        Some(Value::String(text)) => text.parse().ok(),
+        _ => None,
+    };
+    let list = match code {
+        Some(0) => body.pointer("/data/list").or_else(|| body.get("data")),
+        // Asked too often; nothing more.
+        Some(10030 | 10032 | 10035) => None,
+        Some(code) => {
+            let reason = body.get("reason").and_then(Value::as_str);
+            let words = texts::detail(reason.unwrap_or_default());
+            return Err(failed(format!("Xiaomi answered {code} {words}")));
+        }
+        None => return Err(failed(format!("Xiaomi answered status {}", answer.status))),
+    };
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    let tokens = list.filter_map(Value::as_str).filter(|t| !t.is_empty());
+    Ok(tokens
+        .map(|token| Receipt {
+            kind: ReceiptKind::TokenInvalid,
+            message: None,
+            vendor_id: None,
+            token: Some(Secret::new(token)),
+            at: None,
+            detail: "in Xiaomi's list of invalid regIds".to_owned(),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests;

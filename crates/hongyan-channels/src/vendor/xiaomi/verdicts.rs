@@ -1,0 +1,102 @@
+//! Xiaomi's table of answers, dev.mi.com page pId=1560.
+
+use hongyan_core::{Timestamp, Verdict};
+use serde_json::Value;
+
+use crate::answer::{
+    accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, too_large,
+    unavailable, unreadable, until_beijing_midnight,
+};
+use crate::http::Answer;
+
+pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let code = match body.get("code") {
+        Some(Value::Number(number)) => number.as_i64(),
+        Some(Value::String(text)) => text.parse().ok(),
+        _ => None,
+    };
+    let after = retry_after(&answer.headers, now);
+    let why = if text("reason").is_empty() {
+        text("description")
+    } else {
+        text("reason")
+    };
+    let words = code.map_or_else(String::new, |code| format!("{code} {why}"));
+    let Some(code) = code else {
+        let words = format!("Xiaomi answered status {}", answer.status);
+        return match answer.status {
+            429 => rate_limited(after, &words),
+            500..=599 => unavailable(after, &words),
+            401 | 403 => credential_bad(&words),
+            404 => credential_bad(&format!("{words}: check region and endpoint")),
+            400..=499 => refused(&words),
+            status => unreadable(status),
+        };
+    };
+    match code {
+        0 => accepted(body.pointer("/data/id").and_then(Value::as_str)),
+        10018 | 65009 => too_large(&words),
+        // The answer to a send whose every regId is gone (wildfirechat/push_server, issue 5).
+        20301 if why == "No valid targets!" => token_dead(&words),
+        10029 | 65003 | 65007 => token_dead(&words),
+        10034 | 200_001 => quota_until_midnight(now, &words),
+        10022 | 10023 | 10024 | 10027 | 10028 | 10030 | 10032 | 10039 | 22101 | 26004 | 26005
+        | 65006 => rate_limited(after, &words),
+        -1 | 1 | 10001 | 10002 | 10003 | 10009 | 10010 | 10011 | 10037 | 20215 | 20216 | 20301
+        | 20315 | 20607 | 22102 | 26003 | 65029 | 65040 => unavailable(after, &words),
+        10004
+        | 10005
+        | 10006
+        | 10013
+        | 10014
+        | 10020
+        | 10021
+        | 10026
+        | 10031
+        | 10033
+        | 10036
+        | 10038
+        | 21301
+        | 21302
+        | 21303
+        | 22000..=22008
+        | 22020
+        | 22021
+        | 22022
+        | 26006
+        | 27001
+        | 66108 => credential_bad(&words),
+        100
+        | 10007
+        | 10008
+        | 10012
+        | 10016
+        | 10017
+        | 10025
+        | 10035
+        | 20209
+        | 21305
+        | 22100
+        | 22103
+        | 65008
+        | 65010..=65017
+        | 65028
+        | 65030
+        | 65035..=65038
+        | 65041 => refused(&words),
+        // Codes that the table does not have: the notes ask for another try.
+        _ => unavailable(after, &words),
+    }
+}
+
+fn quota_until_midnight(now: Timestamp, words: &str) -> Verdict {
+    match quota(words) {
+        Verdict::QuotaExhausted { detail, .. } => Verdict::QuotaExhausted {
+            until: Some(until_beijing_midnight(now)),
+            detail,
+        },
+        other => other,
+    }
+}
