@@ -8,13 +8,15 @@ use hongyan_core::{AppId, Device, DeviceId, Message, MessageId, StoreError, Time
 
 use crate::inbox::Place;
 use crate::store::cache::Cache;
-use crate::store::record::{Key, Parts, decode};
-use crate::store::{Space, View};
+use crate::store::record::{Key, Parts, decode, signed};
+use crate::store::{Space, Txn, View};
 
 /// Parsed messages, bytes of their stored form.
 const MESSAGE_BYTES: usize = 32 << 20;
 /// Parsed devices, bytes of their stored form.
 const DEVICE_BYTES: usize = 32 << 20;
+/// Newest places: the writer needs that of every owner it appends for.
+const HEAD_BYTES: usize = 16 << 20;
 /// Each of the small ones.
 const SMALL_BYTES: usize = 8 << 20;
 
@@ -53,14 +55,14 @@ impl Caches {
             user_devices: Cache::new(SMALL_BYTES),
             topics: Cache::new(SMALL_BYTES),
             messages: Cache::new(MESSAGE_BYTES),
-            heads: Cache::new(SMALL_BYTES),
+            heads: Cache::new(HEAD_BYTES),
             places: Cache::new(SMALL_BYTES),
         }
     }
 
     /// Forgets what a batch changed. Runs in the writer, after the batch is visible and before
     /// anybody is told.
-    pub(crate) fn changed(&self, space: Space, key: &[u8]) {
+    pub(crate) fn changed(&self, space: Space, key: &[u8], payload: Option<&[u8]>) {
         match space {
             Space::App => self.apps.forget(key),
             Space::Key => self.keys.forget(key),
@@ -71,7 +73,11 @@ impl Caches {
             Space::UserDevice => self.user_devices.forget(two_texts(key)),
             Space::DeviceTopic => self.topics.forget(two_texts(key)),
             Space::Message => self.messages.forget(key),
-            Space::Head => self.heads.forget(key),
+            Space::Head => match payload.and_then(|p| Parts(p).number()) {
+                // The next append asks for it.
+                Some(head) => self.heads.replace(key, head, 8),
+                None => self.heads.forget(key),
+            },
             Space::Place => self.places.forget(key),
             _ => {}
         }
@@ -117,6 +123,16 @@ impl Caches {
             Ok(view.number(Space::Head, key)?.map(|n| (n, 8)))
         })?;
         Ok(head.unwrap_or(0))
+    }
+
+    /// The newest place of an owner as the batch under way has it. Between two batches the cache is what the store is.
+    pub(crate) fn head_in(&self, txn: &Txn<'_>, key: &[u8]) -> Result<u64, StoreError> {
+        if txn.changed(Space::Head, key).is_none()
+            && let Ok(head) = self.heads.get(key)
+        {
+            return Ok(head);
+        }
+        Ok(txn.number(Space::Head, key)?.unwrap_or(0))
     }
 
     /// Devices of a user (`app, user`), at most `limit`.
@@ -221,13 +237,10 @@ pub(crate) fn message_key(app: &AppId, id: MessageId) -> Vec<u8> {
     Key::of(app).raw(id.0.as_bytes()).done()
 }
 
-/// The stored form of a message: recall time (`i64::MIN` for none), then JSON.
-pub(crate) fn message_payload(recalled: Option<Timestamp>, json: &[u8]) -> Vec<u8> {
-    let mut payload = Key::empty()
-        .signed(recalled.map_or(i64::MIN, Timestamp::millis))
-        .done();
-    payload.extend_from_slice(json);
-    payload
+/// What a stored message begins with: when it was recalled, `i64::MIN` for never. Its JSON follows.
+pub(crate) fn message_head(recalled: Option<Timestamp>) -> [u8; 8] {
+    let recalled = recalled.map_or(i64::MIN, Timestamp::millis);
+    signed(recalled).to_be_bytes()
 }
 
 pub(crate) fn read_message(key: &[u8], payload: &[u8]) -> Result<Stored, StoreError> {

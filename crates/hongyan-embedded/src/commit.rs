@@ -1,5 +1,6 @@
 //! The commit point: one write set is one operation of the writer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,11 +9,11 @@ use hongyan_core::port::{
     Commit, CommitError, Committed, DeliveryWrite, Idempotency, InboxAppend, JobId, WriteSet,
 };
 use hongyan_core::{AppId, MessageId, StoreError, Timestamp};
-use tokio::sync::watch;
 
-use crate::cached::{message_key, message_payload, read_message};
+use crate::cached::{Caches, message_head, message_key, read_message};
 use crate::embedded::Shelf;
-use crate::store::record::{Damage, Key, Parts, encode};
+use crate::ledger::PreparedEvent;
+use crate::store::record::{Damage, Key, Parts, seal_json};
 use crate::store::{Admission, Space, Txn, Urgency, View};
 use crate::work::Schedule;
 use crate::{inbox, ledger, maintain, work};
@@ -21,17 +22,25 @@ use crate::{inbox, ledger, maintain, work};
 #[derive(Debug)]
 pub(crate) struct EmbeddedCommit(pub(crate) Arc<Shelf>);
 
+/// A message with its key, sealed.
+struct SealedMessage {
+    key: Vec<u8>,
+    value: Vec<u8>,
+    expires_at: Timestamp,
+}
+
 /// A write set with everything encoded that can be, so that the writer has less to do.
 struct Prepared {
     idempotency: Option<Idempotency>,
     /// When the caller wrote it, as far as it says.
     written_at: Timestamp,
-    messages: Vec<(AppId, MessageId, Timestamp, Vec<u8>)>,
+    messages: Vec<SealedMessage>,
     inbox: Vec<InboxAppend>,
-    jobs: Vec<work::Prepared>,
+    /// Each with whether its message comes with it.
+    jobs: Vec<(work::Prepared, bool)>,
     jobs_done: Vec<JobId>,
     deliveries: Vec<(DeliveryWrite, Vec<u8>)>,
-    events: Vec<ledger::PreparedEvent>,
+    events: Vec<PreparedEvent>,
     recalled: Vec<(AppId, MessageId, Timestamp)>,
 }
 
@@ -39,8 +48,13 @@ impl Prepared {
     fn of(set: WriteSet) -> Result<Self, StoreError> {
         let mut messages = Vec::with_capacity(set.messages.len());
         for message in &set.messages {
-            let json = encode("message", message.as_ref())?;
-            messages.push((message.app.clone(), message.id, message.expires_at, json));
+            let key = message_key(&message.app, message.id);
+            let head = message_head(None);
+            messages.push(SealedMessage {
+                value: seal_json(Space::Message, &key, &head, message.as_ref())?,
+                key,
+                expires_at: message.expires_at,
+            });
         }
         let mut deliveries = Vec::with_capacity(set.deliveries.len());
         for write in set.deliveries {
@@ -53,36 +67,35 @@ impl Prepared {
             let ttl = i64::try_from(IDEMPOTENCY_TTL.as_millis()).unwrap_or(0);
             i.expires_at.millis().saturating_sub(ttl)
         });
+        let written_at = said.unwrap_or(Timestamp(fallback));
+        let new: HashSet<MessageId> = set.messages.iter().map(|m| m.id).collect();
+        let jobs = set.jobs.into_iter().map(|job| {
+            let is_new = new.contains(&job.message);
+            Ok((work::Prepared::of(job, written_at)?, is_new))
+        });
+        let events = set.events.into_iter().map(PreparedEvent::of);
         Ok(Self {
-            written_at: said.unwrap_or(Timestamp(fallback)),
+            written_at,
             idempotency: set.idempotency,
             messages,
             inbox: set.inbox,
-            jobs: set
-                .jobs
-                .iter()
-                .map(work::Prepared::of)
-                .collect::<Result<_, _>>()?,
+            jobs: jobs.collect::<Result<_, StoreError>>()?,
             jobs_done: set.jobs_done,
             deliveries,
-            events: set
-                .events
-                .iter()
-                .map(ledger::PreparedEvent::of)
-                .collect::<Result<_, _>>()?,
+            events: events.collect::<Result<_, _>>()?,
             recalled: set.recalled,
         })
     }
 
     /// Bytes that wait with it, roughly.
     fn cost(&self) -> usize {
-        let messages = self.messages.iter().map(|(.., json)| json.len() + 256);
+        let messages = self.messages.iter().map(|m| m.value.len() + 256);
         let deliveries = self
             .deliveries
             .iter()
             .map(|(_, payload)| payload.len() + 128);
-        let jobs = self.jobs.iter().map(work::Prepared::cost);
-        let events = self.events.iter().map(ledger::PreparedEvent::cost);
+        let jobs = self.jobs.iter().map(|(job, _)| job.cost());
+        let events = self.events.iter().map(PreparedEvent::cost);
         let answer = self.idempotency.iter().map(|i| i.answer.len() + 256);
         let all = messages.chain(deliveries).chain(jobs).chain(events);
         256 + 128 * self.inbox.len() + all.chain(answer).sum::<usize>()
@@ -100,8 +113,8 @@ impl Prepared {
     fn apply(
         self,
         txn: &mut Txn<'_>,
+        caches: &Caches,
         schedule: &Arc<Schedule>,
-        events: &Arc<watch::Sender<u64>>,
     ) -> Result<Committed, CommitError> {
         let mut was_open = Vec::with_capacity(self.deliveries.len());
         if let Some(promise) = &self.idempotency {
@@ -116,44 +129,35 @@ impl Prepared {
             }
             was_open.push(current.is_some_and(|(_, open)| open));
         }
-        for (app, id, expires_at, json) in self.messages {
-            let key = message_key(&app, id);
-            txn.put(Space::Message, &key, message_payload(None, &json));
-            maintain::remember_message(txn, expires_at, &key);
+        for message in self.messages {
+            maintain::remember_message(txn, message.expires_at, &message.key);
+            txn.put_sealed(Space::Message, message.key, message.value);
         }
         for (app, id, at) in &self.recalled {
             recall(txn, app, *id, *at)?;
         }
         let mut places = Vec::with_capacity(self.inbox.len());
         for entry in &self.inbox {
-            places.push(inbox::append(txn, entry)?);
+            places.push(inbox::append(txn, caches, entry)?);
         }
+        let mut desk = work::Desk::new(schedule);
         for id in &self.jobs_done {
-            work::finish(txn, id)?;
+            desk.finish(txn, &id.0)?;
         }
-        for job in &self.jobs {
-            work::enqueue(txn, schedule, job)?;
+        let is_offered = self.jobs.iter().any(|(job, _)| job.is_offered());
+        for (job, is_new) in self.jobs {
+            desk.enqueue(txn, job, is_new)?;
         }
+        desk.done(txn);
         for ((write, payload), was_open) in self.deliveries.into_iter().zip(was_open) {
             ledger::put_delivery(txn, &write.delivery, payload, was_open);
         }
-        let mut newest = 0;
-        for event in &self.events {
-            newest = ledger::append(txn, event)?;
+        for event in self.events {
+            txn.gather().event(event);
         }
-        if newest > 0 {
-            let events = Arc::clone(events);
-            txn.after(move || {
-                events.send_if_modified(|head| {
-                    let grows = *head < newest;
-                    *head = newest.max(*head);
-                    grows
-                });
-            });
-        }
-        if self.jobs.iter().any(work::Prepared::is_offered) {
+        if is_offered {
             let schedule = Arc::clone(schedule);
-            txn.after(move || work::announce(&schedule));
+            txn.after(move || schedule.announce());
         }
         Ok(Committed {
             number: txn.batch_number(),
@@ -196,7 +200,8 @@ fn promise_once(
         .raw(&promise.body_hash)
         .raw(&promise.answer);
     txn.put(Space::Idempotency, &key, payload.done());
-    maintain::remember(txn, maintain::Kind::Idempotency, promise.expires_at, &key);
+    let kind = maintain::Kind::Idempotency;
+    txn.gather().note(kind, promise.expires_at, &key);
     Ok(())
 }
 
@@ -208,7 +213,8 @@ fn recall(txn: &mut Txn<'_>, app: &AppId, id: MessageId, at: Timestamp) -> Resul
     };
     if read_message(&key, &payload)?.recalled.is_none() {
         let json = payload.get(8..).unwrap_or_default();
-        txn.put(Space::Message, &key, message_payload(Some(at), json));
+        let recalled = [&message_head(Some(at)), json].concat();
+        txn.put(Space::Message, &key, recalled);
     }
     Ok(())
 }
@@ -220,12 +226,12 @@ impl Commit for EmbeddedCommit {
         for set in sets {
             let submitted = Prepared::of(set).and_then(|prepared| {
                 let schedule = Arc::clone(&self.0.schedule);
-                let events = Arc::clone(&self.0.events);
+                let caches = Arc::clone(&self.0.caches);
                 let (admission, cost) = (prepared.admission(), prepared.cost());
                 self.0
                     .store
                     .submit(admission, Urgency::Durable, cost, move |txn| {
-                        prepared.apply(txn, &schedule, &events)
+                        prepared.apply(txn, &caches, &schedule)
                     })
             });
             pending.push(submitted);

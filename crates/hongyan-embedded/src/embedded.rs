@@ -10,7 +10,7 @@ use crate::cached::Caches;
 use crate::store::verify::Loss;
 use crate::store::{OpenError, Options, Space, Store, View};
 use crate::work::Schedule;
-use crate::{commit, inbox, ledger, maintain, quota, registry, work};
+use crate::{commit, gather, inbox, ledger, maintain, quota, registry, work};
 
 /// What the ports share.
 #[derive(Debug)]
@@ -55,27 +55,26 @@ impl Embedded {
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         let caches = Arc::new(Caches::new());
         let observer = Arc::clone(&caches);
+        let events = Arc::new(watch::Sender::new(0));
+        let newest = Arc::clone(&events);
         let store = Store::open(
             options,
-            vec![Arc::new(move |space: Space, key: &[u8]| {
-                observer.changed(space, key);
-            })],
+            Arc::new(move |space, key, payload| observer.changed(space, key, payload)),
+            Arc::new(move |txn| gather::settle(txn, &newest)),
         )?;
         let fault = |e| OpenError::Engine {
             engine: options.engine.as_str(),
             dir: options.store_dir(),
             source: Box::new(e),
         };
-        work::release_all(&store).map_err(fault)?;
-        let head = store
-            .number(Space::Meta, ledger::HEAD)
-            .map_err(fault)?
-            .unwrap_or(0);
+        let schedule = Arc::new(work::load(&store).map_err(fault)?);
+        let head = store.number(Space::Meta, ledger::HEAD).map_err(fault)?;
+        events.send_replace(head.unwrap_or(0));
         let shelf = Arc::new(Shelf {
             store,
             caches,
-            schedule: Arc::new(Schedule::default()),
-            events: Arc::new(watch::Sender::new(head)),
+            schedule,
+            events,
         });
         Ok(Self { shelf })
     }

@@ -1,29 +1,36 @@
 //! Dropping what has had its time, in bounded slices.
 //!
-//! What expires leaves a note in [`Space::Expiry`] when it is written: kind, time, key. A sweep reads
-//! the notes whose time has come and asks the record itself whether it is still to go.
+//! What expires leaves a note when it is written: kind, time, key. A batch writes notes of one kind and about one
+//! time into one record of [`Space::Expiry`]: kind, latest time of these, batch, part → each key with its length. A
+//! sweep reads the records whose time has come and asks what the keys name itself whether it is still to go.
 
 use std::sync::Arc;
 
 use hongyan_core::limits::LEDGER_TTL;
-use hongyan_core::{AppId, Event, MessageId, StoreError, Timestamp};
+use hongyan_core::{AppId, MessageId, StoreError, Timestamp};
 
 use crate::embedded::Shelf;
-use crate::store::record::{Key, Parts, after, decode, prefix_end};
+use crate::store::record::{Damage, Key, Parts, after, prefix_end};
 use crate::store::{Admission, Range, Rows, Space, Txn, Urgency, View};
-use crate::{inbox, registry};
+use crate::{inbox, ledger, registry};
 
 /// Notes worked off in one slice, so that a sweep delays a push by one batch at most.
 const SLICE: usize = 512;
 /// Slices of one call.
 const SLICES_MAX: usize = 64;
+/// Notes of one record.
+const NOTES_LEN: usize = 64;
+/// Notes that are so close in time share a record, and are dropped together: milliseconds.
+const NOTES_SPAN: i64 = 60_000;
+/// Chunks of events that one slice looks at.
+const CHUNKS: usize = 32;
 
 /// What a note is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// A message body, with its broadcast entry.
     Message = 1,
-    /// Deliveries and counters of a message.
+    /// Deliveries of a message.
     Deliveries = 2,
     /// A promised answer.
     Idempotency = 3,
@@ -31,23 +38,60 @@ pub(crate) enum Kind {
     Quota = 4,
 }
 
-/// Leaves a note to drop a record at a time.
-pub(crate) fn remember(txn: &mut Txn<'_>, kind: Kind, at: Timestamp, key: &[u8]) {
-    let note = Key::empty().raw(&[kind as u8]).signed(at.millis()).raw(key);
-    txn.put(Space::Expiry, note, []);
-}
-
 /// Leaves the notes of a message: its body is kept as long as what happened to it.
 pub(crate) fn remember_message(txn: &mut Txn<'_>, expires_at: Timestamp, key: &[u8]) {
-    remember(txn, Kind::Message, expires_at.plus(LEDGER_TTL), key);
-    remember(txn, Kind::Deliveries, expires_at, key);
+    let gathered = txn.gather();
+    gathered.note(Kind::Message, expires_at.plus(LEDGER_TTL), key);
+    gathered.note(Kind::Deliveries, expires_at, key);
 }
 
-/// Notes of a kind whose time was before `before`.
+/// Writes the notes of a batch. Runs in the writer.
+pub(crate) fn write_notes(txn: &mut Txn<'_>, notes: &mut [(Kind, Timestamp, Vec<u8>)]) {
+    notes.sort_by_key(|(kind, at, _)| (*kind, *at));
+    let span = |at: Timestamp| at.millis().div_euclid(NOTES_SPAN);
+    let together =
+        |a: &(Kind, Timestamp, _), b: &(Kind, Timestamp, _)| a.0 == b.0 && span(a.1) == span(b.1);
+    let records = notes.chunk_by(together).flat_map(|n| n.chunks(NOTES_LEN));
+    for (part, record) in (0u64..).zip(records) {
+        let Some((kind, latest, _)) = record.last() else {
+            continue;
+        };
+        let mut payload = Vec::new();
+        for (.., key) in record {
+            let length = u16::try_from(key.len()).unwrap_or(u16::MAX);
+            payload.extend_from_slice(&length.to_be_bytes());
+            payload.extend_from_slice(key);
+        }
+        let key = Key::empty().raw(&[*kind as u8]).signed(latest.millis());
+        let key = key.number(txn.batch_number()).number(part);
+        txn.put(Space::Expiry, key, payload);
+    }
+}
+
+/// The keys that a record of notes holds.
+fn noted<'a>(key: &[u8], payload: &'a [u8]) -> Result<Vec<&'a [u8]>, StoreError> {
+    let mut parts = Parts(payload);
+    let mut keys = Vec::new();
+    while !parts.rest().is_empty() {
+        let length = parts.raw().map(u16::from_be_bytes);
+        let noted = length.and_then(|length| parts.take(usize::from(length)));
+        keys.push(
+            noted.ok_or_else(|| {
+                Damage::of(Space::Expiry, key, "it is cut short").into_store_error()
+            })?,
+        );
+    }
+    Ok(keys)
+}
+
+/// Records of notes of a kind whose time was before `before`.
 fn notes(view: &impl View, kind: Kind, before: Timestamp) -> Result<Rows, StoreError> {
     let from = [kind as u8];
     let to = Key::empty().raw(&from).signed(before.millis()).done();
-    view.range(Space::Expiry, Range::forward(&from, Some(&to), SLICE))
+    view.range(
+        Space::Expiry,
+        Range::forward(&from, Some(&to), SLICE / NOTES_LEN),
+    )
 }
 
 async fn write(
@@ -73,18 +117,21 @@ async fn sweep(
         let rows = shelf
             .read(move |shelf| notes(&shelf.store, kind, before))
             .await?;
-        let is_last = rows.len() < SLICE;
+        let is_last = rows.len() < SLICE / NOTES_LEN;
         if rows.is_empty() {
             break;
         }
         total += write(shelf, move |txn| {
             let mut removed = 0;
-            for (note, _) in rows {
-                let key = note.get(9..).unwrap_or_default();
-                let gone = drop_record(txn, kind, key, before)?;
-                removed += gone.removed;
-                if gone.is_done {
-                    txn.remove(Space::Expiry, &note);
+            for (note, payload) in rows {
+                let mut is_done = true;
+                for key in noted(&note, &payload)? {
+                    let gone = drop_record(txn, kind, key, before)?;
+                    removed += gone.removed;
+                    is_done &= gone.is_done;
+                }
+                if is_done {
+                    txn.remove(Space::Expiry, note);
                 }
             }
             Ok(removed)
@@ -165,7 +212,7 @@ fn drop_message(txn: &mut Txn<'_>, key: &[u8]) -> Result<u64, StoreError> {
     Ok(1)
 }
 
-/// Drops deliveries and counters of a message, a slice at a time.
+/// Drops deliveries of a message, a slice at a time.
 fn drop_deliveries(txn: &mut Txn<'_>, key: &[u8]) -> Result<Gone, StoreError> {
     let rows = txn.prefix(Space::Delivery, key, SLICE)?;
     let mut removed = 0;
@@ -179,19 +226,9 @@ fn drop_deliveries(txn: &mut Txn<'_>, key: &[u8]) -> Result<Gone, StoreError> {
         txn.remove(Space::Delivery, row);
         removed += 1;
     }
-    if rows.len() == SLICE {
-        return Ok(Gone {
-            removed,
-            is_done: false,
-        });
-    }
-    for (row, _) in txn.prefix(Space::MessageCounter, key, SLICE)? {
-        txn.remove(Space::MessageCounter, &row);
-        removed += 1;
-    }
     Ok(Gone {
         removed,
-        is_done: true,
+        is_done: rows.len() < SLICE,
     })
 }
 
@@ -243,36 +280,17 @@ fn apps_with_events(view: &impl View) -> Result<Vec<String>, StoreError> {
     }
 }
 
-/// Drops a slice of an app's events before a day, in number order. Events are nearly in order of
+/// Drops a slice of an app's events before a day, in number order, then its counters. Events are nearly in order of
 /// time: one that is young enough does not end the slice, only a slice without old ones does.
 fn drop_events(txn: &mut Txn<'_>, app: &str, first_day: i64) -> Result<u64, StoreError> {
-    let prefix = Key::of(app).done();
-    let mut removed = 0;
-    for (key, payload) in txn.prefix(Space::Event, &prefix, SLICE)? {
-        let event: Event = decode(Space::Event, &key, &payload)?;
-        if event.at.day() >= first_day {
-            continue;
-        }
-        let seq = key.last_chunk::<8>().copied().unwrap_or_default();
-        if let Some(message) = &event.message {
-            let index = Key::of(app).raw(message.0.as_bytes()).raw(&seq);
-            txn.remove(Space::EventByMessage, index);
-        }
-        if let Some(device) = &event.device {
-            txn.remove(Space::EventByDevice, Key::of(app).text(device).raw(&seq));
-        }
-        if let Some(user) = &event.user {
-            txn.remove(Space::EventByUser, Key::of(app).text(user).raw(&seq));
-        }
-        txn.remove(Space::Event, &key);
-        removed += 1;
-    }
+    let mut removed = ledger::drop_slice(txn, app, first_day, CHUNKS)?;
     if removed > 0 {
         return Ok(removed);
     }
+    let prefix = Key::of(app).done();
     let to = Key::of(app).signed(first_day).done();
     for (key, _) in txn.range(Space::Counter, Range::forward(&prefix, Some(&to), SLICE))? {
-        txn.remove(Space::Counter, &key);
+        txn.remove(Space::Counter, key);
         removed += 1;
     }
     Ok(removed)

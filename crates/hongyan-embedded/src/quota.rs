@@ -56,7 +56,7 @@ impl Quota for EmbeddedQuota {
                 put(txn, &key, taken + granted, resets_at);
             }
             if granted > 0 && known.is_none() {
-                maintain::remember(txn, maintain::Kind::Quota, resets_at, &key);
+                txn.gather().note(maintain::Kind::Quota, resets_at, &key);
             }
             Ok(QuotaGrant {
                 granted,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::ring::{self, Source};
+use crate::cached::Caches;
 use crate::store::record::{Key, encode};
 use crate::store::{Space, Txn, View};
 
@@ -158,29 +159,28 @@ pub(super) fn put(
 /// the newest broadcast.
 pub(crate) fn bind(
     txn: &mut Txn<'_>,
+    caches: &Caches,
     app: &AppId,
     device: &DeviceId,
     user: Option<&UserId>,
     is_new: bool,
 ) -> Result<(), StoreError> {
-    let mut place: Place = txn
-        .json(Space::Place, &key(app, device))?
-        .unwrap_or_default();
+    let mut place = Place::default();
     if is_new {
-        let own = txn.number(Space::Head, &ring::device_key(app, device))?;
-        place = Place::default();
-        place.start.device = own.unwrap_or(0);
-        place.start.broadcast = ring::broadcast_head(txn, app)?;
+        place.start.device = caches.head_in(txn, &ring::device_key(app, device))?;
+        place.start.broadcast = caches.head_in(txn, &ring::broadcasts_key(app))?;
         place.acked = place.start;
+    } else if let Some(known) = txn.json(Space::Place, &key(app, device))? {
+        place = known;
     }
     let newest = match user {
-        Some(user) => txn.number(Space::Head, &ring::user_key(app, user))?,
-        None => None,
+        Some(user) => caches.head_in(txn, &ring::user_key(app, user))?,
+        None => 0,
     };
     place.birth = txn.batch_number();
     place.registered = true;
     place.user = user.cloned();
-    place.start.user = newest.unwrap_or(0);
+    place.start.user = newest;
     place.acked.user = place.start.user;
     place.above.retain(|(list, _)| *list != tag(Source::User));
     put(txn, app, device, &place)

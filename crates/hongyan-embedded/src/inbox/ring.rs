@@ -5,8 +5,12 @@ use hongyan_core::message::Audience;
 use hongyan_core::port::{InboxAppend, Owner};
 use hongyan_core::{AppId, DeviceId, MessageId, StoreError, Timestamp, Topic, UserId};
 
+use crate::cached::Caches;
 use crate::store::record::{Damage, Key, Parts, prefix_end};
 use crate::store::{Range, Space, Txn, View};
+
+/// Up to so many slots of a ring are read one by one; for more, all are.
+const FEW_SLOTS: u64 = 8;
 
 /// Which list an entry stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +69,11 @@ fn payload(order: u64, append: &InboxAppend) -> Key {
 
 /// Appends an entry and answers its place. Runs in the writer, so that places are dense and in the
 /// order of acceptance.
-pub(crate) fn append(txn: &mut Txn<'_>, append: &InboxAppend) -> Result<u64, StoreError> {
+pub(crate) fn append(
+    txn: &mut Txn<'_>,
+    caches: &Caches,
+    append: &InboxAppend,
+) -> Result<u64, StoreError> {
     let app = &append.app;
     let order = txn.next_order();
     let payload = payload(order, append);
@@ -74,7 +82,7 @@ pub(crate) fn append(txn: &mut Txn<'_>, append: &InboxAppend) -> Result<u64, Sto
         Owner::Device(device) => device_key(app, device),
         Owner::Audience(audience) => {
             let all = broadcasts_key(app);
-            let seq = txn.number(Space::Head, &all)?.unwrap_or(0) + 1;
+            let seq = caches.head_in(txn, &all)? + 1;
             let log = audience_key(app, audience);
             txn.put_number(Space::Head, &all, seq);
             txn.put_number(Space::Head, &log, seq);
@@ -89,15 +97,11 @@ pub(crate) fn append(txn: &mut Txn<'_>, append: &InboxAppend) -> Result<u64, Sto
             return Ok(seq);
         }
     };
-    let seq = txn.number(Space::Head, &ring)?.unwrap_or(0) + 1;
-    txn.put_number(Space::Head, &ring, seq);
+    let seq = caches.head_in(txn, &ring)? + 1;
     // Overwriting a slot costs a fifth of appending and trimming.
-    let slot = (seq % INBOX_SLOTS).to_be_bytes()[7];
-    txn.put(
-        Space::Ring,
-        Key::empty().raw(&ring).raw(&[slot]),
-        payload.number(seq).done(),
-    );
+    let slot = slot_key(&ring, seq);
+    txn.put(Space::Ring, slot, payload.number(seq));
+    txn.put_number(Space::Head, ring, seq);
     Ok(seq)
 }
 
@@ -123,6 +127,11 @@ fn parse(space: Space, key: &[u8], payload: &[u8], source: Source) -> Result<Raw
     read().ok_or_else(|| Damage::of(space, key, "it is cut short").into_store_error())
 }
 
+fn slot_key(ring: &[u8], seq: u64) -> Vec<u8> {
+    let slot = (seq % INBOX_SLOTS).to_be_bytes()[7];
+    Key::sized(ring.len() + 1).raw(ring).raw(&[slot]).done()
+}
+
 /// What a ring holds after `floor` and up to `head`, in order.
 pub(super) fn ring(
     view: &impl View,
@@ -136,11 +145,24 @@ pub(super) fn ring(
         return Ok(Vec::new());
     }
     let mut entries = Vec::new();
-    let limit = usize::try_from(INBOX_SLOTS).unwrap_or(usize::MAX);
-    for (slot, payload) in view.prefix(Space::Ring, key, limit)? {
-        let entry = parse(Space::Ring, &slot, &payload, source)?;
+    let mut add = |slot: &[u8], payload: &[u8]| -> Result<(), StoreError> {
+        let entry = parse(Space::Ring, slot, payload, source)?;
         if entry.seq > floor && entry.seq <= head {
             entries.push(entry);
+        }
+        Ok(())
+    };
+    if head - floor <= FEW_SLOTS {
+        for seq in floor + 1..=head {
+            let slot = slot_key(key, seq);
+            if let Some(payload) = view.get(Space::Ring, &slot)? {
+                add(&slot, &payload)?;
+            }
+        }
+    } else {
+        let limit = usize::try_from(INBOX_SLOTS).unwrap_or(usize::MAX);
+        for (slot, payload) in view.prefix(Space::Ring, key, limit)? {
+            add(&slot, &payload)?;
         }
     }
     entries.sort_unstable_by_key(|e| e.seq);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hongyan_core::{AppId, Device, DeviceId, StoreError, UserId};
 
 use super::{bound_devices, device, topic};
+use crate::cached::Caches;
 use crate::embedded::Shelf;
 use crate::store::record::{Key, Parts, decode, prefix_end};
 use crate::store::{Admission, Range, Space, Txn, Urgency, View};
@@ -36,7 +37,12 @@ pub(super) fn device(txn: &mut Txn<'_>, app: &AppId, id: &DeviceId) -> Result<bo
 }
 
 /// Removes a user and unbinds their devices.
-pub(super) fn user(txn: &mut Txn<'_>, app: &AppId, id: &UserId) -> Result<bool, StoreError> {
+pub(super) fn user(
+    txn: &mut Txn<'_>,
+    caches: &Caches,
+    app: &AppId,
+    id: &UserId,
+) -> Result<bool, StoreError> {
     let key = Key::of(app).text(id).done();
     let known = txn.get(Space::User, &key)?.is_some();
     if known {
@@ -53,7 +59,8 @@ pub(super) fn user(txn: &mut Txn<'_>, app: &AppId, id: &UserId) -> Result<bool, 
             version: former.version + 1,
             ..former.clone()
         };
-        device::write(txn, Some(&former), &unbound)?;
+        let unbound = device::Prepared::of(unbound)?;
+        device::write(txn, caches, Some(&former), unbound)?;
     }
     inbox::forget_user(txn, app, id)?;
     Ok(known || !bound.is_empty())
@@ -79,6 +86,7 @@ async fn forget_app(shelf: &Arc<Shelf>, app: &AppId) -> Result<u64, StoreError> 
     let mut total = 0;
     loop {
         let app = app.clone();
+        let schedule = Arc::clone(&shelf.schedule);
         let removed = shelf
             .store
             .write(
@@ -86,7 +94,7 @@ async fn forget_app(shelf: &Arc<Shelf>, app: &AppId) -> Result<u64, StoreError> 
                 Urgency::Durable,
                 1 << 16,
                 move |txn| {
-                    let removed = slice(txn, &app)?;
+                    let removed = slice(txn, &schedule, &app)?;
                     if removed == 0 {
                         txn.remove(Space::Deleting, Key::of(&app));
                     }
@@ -101,8 +109,12 @@ async fn forget_app(shelf: &Arc<Shelf>, app: &AppId) -> Result<u64, StoreError> 
     }
 }
 
-fn slice(txn: &mut Txn<'_>, app: &AppId) -> Result<u64, StoreError> {
-    let removed = work::forget_app(txn, app, SLICE)?;
+fn slice(
+    txn: &mut Txn<'_>,
+    schedule: &Arc<work::Schedule>,
+    app: &AppId,
+) -> Result<u64, StoreError> {
+    let removed = work::forget_app(txn, schedule, app, SLICE)?;
     if removed > 0 {
         return Ok(removed);
     }

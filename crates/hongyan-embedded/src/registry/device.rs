@@ -5,6 +5,7 @@ use hongyan_core::{AppId, ChannelId, Device, DeviceId, Reason, StoreError, UserI
 use ring::digest::{SHA256, digest};
 
 use super::{damaged, third_id};
+use crate::cached::Caches;
 use crate::inbox;
 use crate::store::record::{Key, encode};
 use crate::store::{Space, Txn, View};
@@ -33,14 +34,17 @@ pub(super) fn holder(
     channel: &ChannelId,
     token: &str,
 ) -> Result<Option<DeviceId>, StoreError> {
-    let key = token_key(app, channel, token);
-    let Some(payload) = view.get(Space::Token, &key)? else {
+    holder_of(view, &token_key(app, channel, token))
+}
+
+fn holder_of(view: &impl View, key: &[u8]) -> Result<Option<DeviceId>, StoreError> {
+    let Some(payload) = view.get(Space::Token, key)? else {
         return Ok(None);
     };
     let id = std::str::from_utf8(&payload)
         .ok()
         .and_then(|t| DeviceId::parse(t).ok());
-    id.map(Some).ok_or_else(|| damaged(Space::Token, &key))
+    id.map(Some).ok_or_else(|| damaged(Space::Token, key))
 }
 
 /// Devices bound to a user, at most `limit`.
@@ -57,12 +61,37 @@ pub(crate) fn bound_devices(
         .collect()
 }
 
+/// A device with all that the writer needs not work out.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) device: Device,
+    json: Vec<u8>,
+}
+
+impl Prepared {
+    pub(super) fn of(device: Device) -> Result<Self, StoreError> {
+        Ok(Self {
+            json: encode("device", &device)?,
+            device,
+        })
+    }
+
+    /// Changes the device; it is encoded once more.
+    pub(super) fn change(&mut self, how: impl FnOnce(&mut Device)) -> Result<(), StoreError> {
+        how(&mut self.device);
+        self.json = encode("device", &self.device)?;
+        Ok(())
+    }
+}
+
 /// Writes a device over its former state, and keeps everything that points to it in step.
 pub(super) fn write(
     txn: &mut Txn<'_>,
+    caches: &Caches,
     former: Option<&Device>,
-    device: &Device,
+    prepared: Prepared,
 ) -> Result<(), StoreError> {
+    let device = &prepared.device;
     let (app, id) = (&device.app, &device.id);
     if let Some(former) = former.filter(|f| f.secret_hash != device.secret_hash) {
         txn.remove(Space::DeviceSecret, former.secret_hash);
@@ -80,9 +109,10 @@ pub(super) fn write(
         if let Some(user) = &device.user {
             txn.put(Space::UserDevice, Key::of(app).text(user).text(id), []);
         }
-        inbox::bind(txn, app, id, device.user.as_ref(), former.is_none())?;
+        let user = device.user.as_ref();
+        inbox::bind(txn, caches, app, id, user, former.is_none())?;
     }
-    txn.put(Space::Device, key(app, id), encode("device", device)?);
+    txn.put(Space::Device, key(app, id), prepared.json);
     Ok(())
 }
 
@@ -106,11 +136,11 @@ fn write_tokens(
         if former.is_some_and(|f| is_active(f, token)) {
             continue;
         }
-        let held_by = holder(txn, &device.app, &token.channel, &token.token)?;
+        let key = token_key(&device.app, &token.channel, &token.token);
+        let held_by = holder_of(txn, &key)?;
         if let Some(other) = held_by.filter(|other| *other != device.id) {
             take_token(txn, &device.app, &other, token)?;
         }
-        let key = token_key(&device.app, &token.channel, &token.token);
         txn.put(Space::Token, key, device.id.as_str());
     }
     Ok(())

@@ -4,6 +4,7 @@ mod delete;
 mod device;
 mod topic;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,7 +18,7 @@ use hongyan_core::{
 
 use crate::embedded::Shelf;
 use crate::store::record::{Damage, Key, Parts, after, decode, encode, prefix_end};
-use crate::store::{Admission, Range, Space, Txn, Urgency, View};
+use crate::store::{Admission, Pending, Range, Space, Txn, Urgency, View};
 
 pub(crate) use delete::resume_deletions;
 pub(crate) use device::bound_devices;
@@ -29,6 +30,8 @@ const DEVICES_OF_USER_MAX: usize = 500;
 const LIST_MAX: usize = 10_000;
 /// Devices written in one slice of an import, so that it delays a push by one batch at most.
 const IMPORT_SLICE: usize = 256;
+/// Slices of one import that wait for the writer.
+const IMPORT_AHEAD: usize = 2;
 /// Subscriptions changed in one slice.
 const TOPIC_SLICE: usize = 1_000;
 /// A device's bytes in the writer's queue, roughly.
@@ -84,6 +87,34 @@ fn key_of(app: Option<&AppId>, id: &KeyId) -> Vec<u8> {
 }
 
 impl EmbeddedRegistry {
+    fn import_slice(
+        &self,
+        slice: Vec<device::Prepared>,
+    ) -> Result<Pending<(), StoreError>, StoreError> {
+        let caches = Arc::clone(&self.0.caches);
+        let (admission, cost) = (Admission::Normal, slice.len() * DEVICE_COST);
+        let write = move |txn: &mut Txn<'_>| {
+            for mut given in slice {
+                let former = device::read(txn, &given.device.app, &given.device.id)?;
+                if let Some(former) = &former {
+                    given.change(|given| {
+                        // Whoever made the list may have read before a login or a new token.
+                        given.user.clone_from(&former.user);
+                        given.binding = former.binding;
+                        given.secret_hash = former.secret_hash;
+                        given.version = given.version.max(former.version + 1);
+                        given.last_seen = given.last_seen.max(former.last_seen);
+                    })?;
+                }
+                device::write(txn, &caches, former.as_ref(), given)?;
+            }
+            Ok(())
+        };
+        self.0
+            .store
+            .submit(admission, Urgency::Durable, cost, write)
+    }
+
     async fn write<T: Send + 'static>(
         &self,
         cost: usize,
@@ -239,39 +270,40 @@ impl Registry for EmbeddedRegistry {
         .await
     }
 
-    async fn put_device(&self, mut given: Device, expected: Option<u64>) -> Result<(), StoreError> {
+    async fn put_device(&self, given: Device, expected: Option<u64>) -> Result<(), StoreError> {
+        let mut given = device::Prepared::of(given)?;
+        let caches = Arc::clone(&self.0.caches);
         self.write(DEVICE_COST, move |txn| {
-            let former = device::read(txn, &given.app, &given.id)?;
+            let former = device::read(txn, &given.device.app, &given.device.id)?;
             check_version("device", former.as_ref().map(|d| d.version), expected)?;
             if let Some(former) = &former {
-                given.last_seen = given.last_seen.max(former.last_seen);
+                given.change(|given| given.last_seen = given.last_seen.max(former.last_seen))?;
             }
-            device::write(txn, former.as_ref(), &given)
+            device::write(txn, &caches, former.as_ref(), given)
         })
         .await
     }
 
     async fn import_devices(&self, devices: Vec<Device>) -> Result<(), StoreError> {
-        for slice in devices.chunks(IMPORT_SLICE) {
-            let slice = slice.to_vec();
-            self.write(slice.len() * DEVICE_COST, move |txn| {
-                for mut given in slice {
-                    let former = device::read(txn, &given.app, &given.id)?;
-                    if let Some(former) = &former {
-                        // Whoever made the list may have read before a login or a new token.
-                        given.user.clone_from(&former.user);
-                        given.binding = former.binding;
-                        given.secret_hash = former.secret_hash;
-                        given.version = given.version.max(former.version + 1);
-                        given.last_seen = given.last_seen.max(former.last_seen);
-                    }
-                    device::write(txn, former.as_ref(), &given)?;
+        let mut pending = VecDeque::new();
+        let mut devices = devices.into_iter();
+        loop {
+            let slice: Vec<_> = devices
+                .by_ref()
+                .take(IMPORT_SLICE)
+                .map(device::Prepared::of)
+                .collect::<Result<_, _>>()?;
+            // While one slice is written the next is made.
+            if pending.len() >= IMPORT_AHEAD || slice.is_empty() {
+                match pending.pop_front() {
+                    Some(former) => Pending::wait(former).await?,
+                    None => return Ok(()),
                 }
-                Ok(())
-            })
-            .await?;
+            }
+            if !slice.is_empty() {
+                pending.push_back(self.import_slice(slice)?);
+            }
         }
-        Ok(())
     }
 
     async fn devices(
@@ -407,6 +439,7 @@ impl Registry for EmbeddedRegistry {
     ) -> Result<bool, StoreError> {
         let (app, id) = (app.clone(), id.clone());
         let (channel, token) = (channel.clone(), token.to_owned());
+        let caches = Arc::clone(&self.0.caches);
         self.write(DEVICE_COST, move |txn| {
             let Some(former) = device::read(txn, &app, &id)? else {
                 return Ok(false);
@@ -421,7 +454,8 @@ impl Registry for EmbeddedRegistry {
             };
             held.state = TokenState::Dead { reason, at };
             device.version += 1;
-            device::write(txn, Some(&former), &device)?;
+            let device = device::Prepared::of(device)?;
+            device::write(txn, &caches, Some(&former), device)?;
             Ok(true)
         })
         .await
@@ -457,8 +491,11 @@ impl Registry for EmbeddedRegistry {
 
     async fn delete_user(&self, app: &AppId, id: &UserId) -> Result<bool, StoreError> {
         let (app, id) = (app.clone(), id.clone());
-        self.write(DEVICE_COST * 8, move |txn| delete::user(txn, &app, &id))
-            .await
+        let caches = Arc::clone(&self.0.caches);
+        self.write(DEVICE_COST * 8, move |txn| {
+            delete::user(txn, &caches, &app, &id)
+        })
+        .await
     }
 
     async fn subscribe(

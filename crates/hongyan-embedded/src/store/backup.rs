@@ -17,7 +17,8 @@ use super::watermark::Watermark;
 use super::{Backend, Change, Durability, Engine, Lock, OpenError, Options, Range, Space, Store};
 
 const MAGIC: &[u8; 8] = b"hongyanB";
-const FORMAT: u8 = 1;
+/// Grows with the layout of the records.
+const FORMAT: u8 = 2;
 const END: u8 = 0;
 /// Rows read from the engine at a time.
 const PAGE: usize = 1_024;
@@ -238,8 +239,13 @@ fn scan(
     if &source.array::<8>()? != MAGIC {
         return Err(source.damaged("it is not a backup of ours"));
     }
-    if source.array::<1>()? != [FORMAT] {
-        return Err(source.damaged("it is of an unknown format; use a newer program"));
+    match source.array::<1>()? {
+        [FORMAT] => {}
+        [older] if older < FORMAT => {
+            let what = "it is of an earlier format; use the program that made it";
+            return Err(source.damaged(what));
+        }
+        _ => return Err(source.damaged("it is of an unknown format; use a newer program")),
     }
     let _epoch = source.array::<4>()?;
     let number = u64::from_be_bytes(source.array()?);

@@ -1,9 +1,10 @@
 //! A bounded cache of parsed records that never serves what a finished write replaced.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 const SHARDS: usize = 16;
 
@@ -11,7 +12,7 @@ const SHARDS: usize = 16;
 /// former older half is dropped.
 pub(crate) struct Cache<V> {
     shards: Vec<Mutex<Shard<V>>>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     cost_max: usize,
 }
 
@@ -44,7 +45,7 @@ impl<V: Clone> Cache<V> {
         };
         Self {
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             cost_max: cost_max / SHARDS / 2,
         }
     }
@@ -90,6 +91,17 @@ impl<V: Clone> Cache<V> {
         shard
             .young
             .insert(key.to_vec(), (value, cost - key.len() - 64));
+    }
+
+    /// Replaces a value by what was just written: a value read before must not come in after it.
+    pub(crate) fn replace(&self, key: &[u8], value: V, cost: usize) {
+        let mut shard = self.shard(key);
+        shard.generation = shard.generation.wrapping_add(1);
+        shard.old.remove(key);
+        match shard.young.get_mut(key) {
+            Some(held) => held.0 = value,
+            None => self.insert(&mut shard, key, value, cost),
+        }
     }
 
     /// Forgets a key.

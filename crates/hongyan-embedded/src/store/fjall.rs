@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use hongyan_core::{Certainty, StoreError};
 
 use super::{
@@ -131,7 +131,8 @@ impl Backend for FjallBackend {
             Durability::Synced => PersistMode::SyncData,
             Durability::Buffered => PersistMode::Buffer,
         };
-        let mut batch = self.database.batch().durability(Some(mode));
+        let batch = OwnedWriteBatch::with_capacity(self.database.clone(), changes.len());
+        let mut batch = batch.durability(Some(mode));
         for change in changes {
             let keyspace = self.space(change.space);
             match &change.value {

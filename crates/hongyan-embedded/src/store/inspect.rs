@@ -16,8 +16,8 @@ use super::{
     SqliteBackend,
 };
 
-/// Layout of keys and records; an older program does not open a newer layout.
-const LAYOUT: u64 = 1;
+/// Layout of keys and records; a program opens its own only. 2: events in chunks, leases in memory.
+const LAYOUT: u64 = 2;
 const EPOCH: &[u8] = b"epoch";
 const LAYOUT_KEY: &[u8] = b"layout";
 /// Names the engine that made the directory.
@@ -133,11 +133,12 @@ pub(super) fn inspect(
     let watermark = watermark.map(|watermark| watermark.or_near(dir));
     let reader: &dyn Read = backend;
     let layout = verify::number_or_damage(reader, LAYOUT_KEY).map_err(fault)?;
-    if let Some(found) = layout.flatten().filter(|found| *found > LAYOUT) {
-        return Err(OpenError::NewerLayout {
-            dir: dir.to_owned(),
-            found,
-            known: LAYOUT,
+    if let Some(found) = layout.flatten().filter(|found| *found != LAYOUT) {
+        let (dir, known) = (dir.to_owned(), LAYOUT);
+        return Err(if found > LAYOUT {
+            OpenError::NewerLayout { dir, found, known }
+        } else {
+            OpenError::OlderLayout { dir, found, known }
         });
     }
     let epoch = verify::number_or_damage(reader, EPOCH).map_err(fault)?;

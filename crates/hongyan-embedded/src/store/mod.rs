@@ -12,6 +12,7 @@ mod lock;
 mod manifest;
 mod open;
 mod options;
+mod overlay;
 pub mod record;
 mod space;
 mod sqlite;
@@ -28,9 +29,11 @@ pub use self::fjall::FjallBackend;
 pub use lock::{Lock, LockError};
 pub use open::Store;
 pub use options::{DiskProbe, Engine, OpenError, Options, Wrap};
+pub use record::IntoKey;
 pub use space::Space;
 pub use sqlite::SqliteBackend;
 pub use txn::{Txn, View};
+pub(crate) use writer::Pending;
 pub use writer::{Admission, Durability, Fatal, Urgency};
 
 /// Keys and values, in key order.

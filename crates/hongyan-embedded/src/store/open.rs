@@ -16,7 +16,7 @@ use super::keeper::Keeper;
 use super::txn::Checked;
 use super::verify::Loss;
 use super::watermark::{NearMark, Watermark};
-use super::writer::{Observer, OnFatal, Pending, Setup, Shared, Writer};
+use super::writer::{Observer, OnFatal, Pending, Settle, Setup, Shared, Writer};
 use super::{Admission, Backend, Lock, OpenError, Options, Range, Rows, Space, Txn, Urgency, View};
 
 /// The store: an engine behind one writer, with checked records.
@@ -61,7 +61,11 @@ impl Store {
     ///
     /// # Errors
     /// [`OpenError`] names the file and what to do.
-    pub(crate) fn open(options: &Options, observers: Vec<Observer>) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        options: &Options,
+        observer: Observer,
+        settle: Settle,
+    ) -> Result<Self, OpenError> {
         let dir = options.store_dir();
         fs::create_dir_all(&dir).map_err(io_error(&dir))?;
         let lock = Lock::take(&dir)?;
@@ -107,7 +111,8 @@ impl Store {
             number: found.number,
             near: Some(near),
             on_fatal,
-            observers,
+            observer,
+            settle,
         })
         .map_err(io_error(&dir))?;
         let (keeper_stop, stop) = sync_channel(1);

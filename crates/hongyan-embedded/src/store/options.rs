@@ -147,6 +147,18 @@ pub enum OpenError {
         /// Ours.
         known: u64,
     },
+    /// The store was written by an earlier version whose records this one does not read.
+    #[error(
+        "the store in {dir} has layout {found}, this program reads {known} only; run it with the program that made it, or start with an empty data directory"
+    )]
+    OlderLayout {
+        /// The directory.
+        dir: PathBuf,
+        /// Its layout.
+        found: u64,
+        /// Ours.
+        known: u64,
+    },
     /// The engine cannot open or read its files.
     #[error("engine {engine} cannot read its files in {dir}; restore the newest backup")]
     Engine {

@@ -12,6 +12,8 @@ use super::Space;
 /// The only value format there is.
 const FORMAT: u8 = 1;
 const HEADER_BYTES: usize = 5;
+/// Room for most JSON records.
+const JSON_BYTES: usize = 512;
 
 /// What is wrong with a stored record.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +61,39 @@ fn checksum(space: Space, key: &[u8], format: u8, payload: &[u8]) -> [u8; 4] {
 #[must_use]
 pub fn seal(space: Space, key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(HEADER_BYTES + payload.len());
-    value.push(FORMAT);
-    value.extend_from_slice(&checksum(space, key, FORMAT, payload));
+    value.extend_from_slice(&[0; HEADER_BYTES]);
     value.extend_from_slice(payload);
+    reseal(space, key, &mut value);
     value
+}
+
+/// Makes the value of a record that is a few bytes and then JSON, in one piece.
+///
+/// # Errors
+/// As [`encode`].
+pub fn seal_json<T: serde::Serialize>(
+    space: Space,
+    key: &[u8],
+    head: &[u8],
+    value: &T,
+) -> Result<Vec<u8>, StoreError> {
+    let mut sealed = Vec::with_capacity(JSON_BYTES);
+    sealed.extend_from_slice(&[0; HEADER_BYTES]);
+    sealed.extend_from_slice(head);
+    serde_json::to_writer(&mut sealed, value).map_err(|source| StoreError::Corrupt {
+        entity: space.name(),
+        source: Box::new(source),
+    })?;
+    reseal(space, key, &mut sealed);
+    Ok(sealed)
+}
+
+/// Makes a sealed value fit for another keyspace or key.
+pub(crate) fn reseal(space: Space, key: &[u8], sealed: &mut [u8]) {
+    if let Some((header, payload)) = sealed.split_first_chunk_mut::<HEADER_BYTES>() {
+        header[0] = FORMAT;
+        header[1..].copy_from_slice(&checksum(space, key, FORMAT, payload));
+    }
 }
 
 /// Checks and unwraps what [`seal`] made.
@@ -87,6 +118,60 @@ pub fn unseal(space: Space, key: &[u8], mut value: Vec<u8>) -> Result<Vec<u8>, D
     Ok(value)
 }
 
+/// The payload of a value that [`seal`] made in this process.
+#[must_use]
+pub(crate) fn payload(sealed: &[u8]) -> &[u8] {
+    sealed.get(HEADER_BYTES..).unwrap_or_default()
+}
+
+/// What can be a key, taken over where it is owned.
+pub trait IntoKey {
+    /// The key's bytes.
+    fn into_key(self) -> Vec<u8>;
+}
+
+impl IntoKey for Vec<u8> {
+    fn into_key(self) -> Vec<u8> {
+        self
+    }
+}
+
+impl IntoKey for &Vec<u8> {
+    fn into_key(self) -> Vec<u8> {
+        self.clone()
+    }
+}
+
+impl IntoKey for &[u8] {
+    fn into_key(self) -> Vec<u8> {
+        self.to_vec()
+    }
+}
+
+impl<const N: usize> IntoKey for [u8; N] {
+    fn into_key(self) -> Vec<u8> {
+        self.to_vec()
+    }
+}
+
+impl<const N: usize> IntoKey for &[u8; N] {
+    fn into_key(self) -> Vec<u8> {
+        self.to_vec()
+    }
+}
+
+impl IntoKey for Key {
+    fn into_key(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// A signed number as one that sorts.
+#[must_use]
+pub const fn signed(n: i64) -> u64 {
+    n.cast_unsigned() ^ (1 << 63)
+}
+
 /// Builds a key, part by part.
 #[derive(Debug, Clone, Default)]
 pub struct Key(Vec<u8>);
@@ -99,8 +184,14 @@ impl Key {
 
     /// An empty key.
     #[must_use]
-    pub const fn empty() -> Self {
-        Self(Vec::new())
+    pub fn empty() -> Self {
+        Self(Vec::with_capacity(64))
+    }
+
+    /// An empty key or payload that is to have this many bytes.
+    #[must_use]
+    pub fn sized(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
     }
 
     /// Adds a text and its end.
@@ -127,7 +218,7 @@ impl Key {
     /// Adds a signed number so that it sorts.
     #[must_use]
     pub fn signed(self, n: i64) -> Self {
-        self.number(n.cast_unsigned() ^ (1 << 63))
+        self.number(signed(n))
     }
 
     /// The bytes.
@@ -161,6 +252,13 @@ impl<'a> Parts<'a> {
         let (head, tail) = self.0.split_first_chunk::<N>()?;
         self.0 = tail;
         Some(*head)
+    }
+
+    /// The next bytes.
+    pub fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, tail) = self.0.split_at_checked(len)?;
+        self.0 = tail;
+        Some(head)
     }
 
     /// The next number.
@@ -206,10 +304,12 @@ pub fn after(key: &[u8]) -> Vec<u8> {
 /// # Errors
 /// [`StoreError::Corrupt`] when the value has no JSON form; our records all have one.
 pub fn encode<T: serde::Serialize>(entity: &'static str, value: &T) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|source| StoreError::Corrupt {
+    let mut json = Vec::with_capacity(JSON_BYTES);
+    serde_json::to_writer(&mut json, value).map_err(|source| StoreError::Corrupt {
         entity,
         source: Box::new(source),
-    })
+    })?;
+    Ok(json)
 }
 
 /// Reads a JSON record.

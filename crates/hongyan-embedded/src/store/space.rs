@@ -45,6 +45,7 @@ macro_rules! spaces {
     (@ all) => { false };
 }
 
+// 23 and 29 were in layout 1.
 spaces! {
     /// name → number: epoch, format, counts.
     Meta = 1, "meta", all;
@@ -86,24 +87,20 @@ spaces! {
     BroadcastOf = 19, "broadcast_of", app;
     /// app, device → where its inbox begins and what it acked.
     Place = 20, "place", app;
-    /// job id → due, job.
+    /// id of a job that waits for its time → due, job.
     Job = 21, "job", all;
-    /// due, job id.
+    /// due, id of a job that waits for its time.
     Due = 22, "due", all;
-    /// end of lease, job id.
-    Held = 23, "held", all;
-    /// app, number → event.
+    /// app, number of the first → events of one day.
     Event = 24, "event", app;
-    /// app, message, number.
+    /// app, message, number of a chunk's first event → places in the chunk, counters.
     EventByMessage = 25, "event_by_message", app;
-    /// app, device, number → message.
+    /// app, device, number of a chunk's first event → places in the chunk.
     EventByDevice = 26, "event_by_device", app;
-    /// app, user, number → message.
+    /// app, user, number of a chunk's first event → places in the chunk.
     EventByUser = 27, "event_by_user", app;
     /// app, day, key → count.
     Counter = 28, "counter", app;
-    /// app, message, key → count.
-    MessageCounter = 29, "message_counter", app;
     /// app, message, device → version, delivery.
     Delivery = 30, "delivery", app;
     /// app, device, message → collapse key of an open delivery.
@@ -112,8 +109,10 @@ spaces! {
     Idempotency = 32, "idempotency", app;
     /// key, window → taken, end of the window.
     Quota = 33, "quota", all;
-    /// time, kind, key: what is to be dropped then.
+    /// kind, time, batch, part → keys of what is to be dropped then.
     Expiry = 34, "expiry", all;
+    /// id of a job that is offered or held → due, job.
+    Ready = 35, "ready", all;
 }
 
 #[cfg(test)]

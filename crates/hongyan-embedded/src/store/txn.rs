@@ -5,8 +5,10 @@ use std::fmt;
 
 use hongyan_core::StoreError;
 
-use super::record::{self, prefix_end, seal, unseal};
+use super::overlay::Overlay;
+use super::record::{self, IntoKey, payload, prefix_end, seal, unseal};
 use super::{Backend, Change, Direction, Range, Read, Rows, Space};
+use crate::gather::Gathered;
 
 /// Reads of checked payloads: from the store, from a snapshot, or from inside a batch.
 pub trait View {
@@ -95,36 +97,19 @@ impl<R: Read + ?Sized> View for Checked<'_, R> {
     }
 }
 
-/// Payloads by key; `None` removes.
-type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// Something to run once the batch is durable and visible.
 pub(crate) type After = Box<dyn FnOnce() + Send>;
-
-#[derive(Default)]
-struct Layer {
-    spaces: BTreeMap<Space, Changes>,
-    bytes: usize,
-    after: Vec<After>,
-}
-
-impl Layer {
-    fn get(&self, space: Space, key: &[u8]) -> Option<&Option<Vec<u8>>> {
-        self.spaces.get(&space)?.get(key)
-    }
-
-    fn set(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 16;
-        self.spaces.entry(space).or_default().insert(key, value);
-    }
-}
 
 /// One batch in the making. An operation sees the store, what earlier operations of the batch
 /// changed, and its own changes; those are kept only if it succeeds.
 pub struct Txn<'a> {
     backend: &'a dyn Backend,
     number: u64,
-    batch: Layer,
-    own: Layer,
+    overlay: Overlay,
+    gathered: Gathered,
+    own: Gathered,
+    after: Vec<After>,
+    own_after: Vec<After>,
     orders: u64,
 }
 
@@ -132,7 +117,7 @@ impl fmt::Debug for Txn<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Txn")
             .field("number", &self.number)
-            .field("bytes", &(self.batch.bytes + self.own.bytes))
+            .field("bytes", &self.bytes())
             .finish_non_exhaustive()
     }
 }
@@ -142,8 +127,11 @@ impl<'a> Txn<'a> {
         Self {
             backend,
             number,
-            batch: Layer::default(),
-            own: Layer::default(),
+            overlay: Overlay::new(),
+            gathered: Gathered::default(),
+            own: Gathered::default(),
+            after: Vec::new(),
+            own_after: Vec::new(),
             orders: 0,
         }
     }
@@ -161,77 +149,74 @@ impl<'a> Txn<'a> {
     }
 
     /// Writes a payload.
-    pub fn put(&mut self, space: Space, key: impl AsRef<[u8]>, payload: impl Into<Vec<u8>>) {
-        self.own
-            .set(space, key.as_ref().to_vec(), Some(payload.into()));
+    pub fn put(&mut self, space: Space, key: impl IntoKey, payload: impl AsRef<[u8]>) {
+        let key = key.into_key();
+        let value = seal(space, &key, payload.as_ref());
+        self.overlay.set(space, key, Some(value));
+    }
+
+    /// Writes what [`seal`] made of a payload for this key: the caller's thread has done the work.
+    pub(crate) fn put_sealed(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
+        self.overlay.set(space, key, Some(value));
     }
 
     /// Writes a number.
-    pub fn put_number(&mut self, space: Space, key: impl AsRef<[u8]>, number: u64) {
+    pub fn put_number(&mut self, space: Space, key: impl IntoKey, number: u64) {
         self.put(space, key, number.to_be_bytes());
     }
 
     /// Removes a key; an unknown one does nothing.
-    pub fn remove(&mut self, space: Space, key: impl AsRef<[u8]>) {
-        self.own.set(space, key.as_ref().to_vec(), None);
+    pub fn remove(&mut self, space: Space, key: impl IntoKey) {
+        self.overlay.set(space, key.into_key(), None);
     }
 
     /// Runs something when the batch is durable and visible, before anybody is told.
     pub fn after(&mut self, what: impl FnOnce() + Send + 'static) {
-        self.own.after.push(Box::new(what));
+        self.own_after.push(Box::new(what));
+    }
+
+    /// What the operation adds to that the batch writes together at its end.
+    pub(crate) const fn gather(&mut self) -> &mut Gathered {
+        &mut self.own
+    }
+
+    /// Takes what all operations gathered, to write it.
+    pub(crate) fn take_gathered(&mut self) -> Gathered {
+        std::mem::take(&mut self.gathered)
+    }
+
+    /// What this batch made of a key: `None` when it left it alone, `Some(None)` when it removed it.
+    pub(crate) fn changed(&self, space: Space, key: &[u8]) -> Option<Option<&[u8]>> {
+        self.overlay.get(space, key).map(|value| value.map(payload))
     }
 
     /// Takes the operation's changes over into the batch.
     pub(crate) fn keep(&mut self) {
-        let own = std::mem::take(&mut self.own);
-        self.batch.bytes += own.bytes;
-        self.batch.after.extend(own.after);
-        for (space, changes) in own.spaces {
-            self.batch.spaces.entry(space).or_default().extend(changes);
-        }
+        self.overlay.keep();
+        self.gathered.append(&mut self.own);
+        self.after.append(&mut self.own_after);
     }
 
     /// Forgets the operation's changes.
     pub(crate) fn discard(&mut self) {
-        self.own = Layer::default();
+        self.overlay.discard();
+        self.own = Gathered::default();
+        self.own_after.clear();
     }
 
     /// Bytes that the batch will write, roughly.
-    pub(crate) fn bytes(&self) -> usize {
-        self.batch.bytes
+    pub(crate) const fn bytes(&self) -> usize {
+        self.overlay.bytes() + self.gathered.bytes()
     }
 
     /// Whether nothing would be written.
     pub(crate) fn is_empty(&self) -> bool {
-        self.batch.spaces.is_empty()
+        self.overlay.is_empty() && self.gathered.is_empty()
     }
 
     /// The sealed changes, and what to run after them.
     pub(crate) fn into_changes(self) -> (Vec<Change>, Vec<After>) {
-        let mut changes = Vec::with_capacity(self.batch.spaces.values().map(Changes::len).sum());
-        for (space, of_space) in self.batch.spaces {
-            for (key, payload) in of_space {
-                let value = payload.map(|p| seal(space, &key, &p));
-                changes.push(Change { space, key, value });
-            }
-        }
-        (changes, self.batch.after)
-    }
-
-    fn overlay<'s>(&'s self, space: Space, range: &Range<'_>) -> Vec<(&'s [u8], Option<&'s [u8]>)> {
-        let mut merged: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
-        for layer in [&self.batch, &self.own] {
-            let Some(changes) = layer.spaces.get(&space) else {
-                continue;
-            };
-            for (key, value) in changes.range(range.from.to_vec()..) {
-                if range.to.is_some_and(|to| key.as_slice() >= to) {
-                    break;
-                }
-                merged.insert(key, value.as_deref());
-            }
-        }
-        merged.into_iter().collect()
+        (self.overlay.into_changes(), self.after)
     }
 }
 
@@ -241,19 +226,17 @@ impl View for Txn<'_> {
     }
 
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        for layer in [&self.own, &self.batch] {
-            if let Some(value) = layer.get(space, key) {
-                return Ok(value.clone());
-            }
+        match self.changed(space, key) {
+            Some(value) => Ok(value.map(<[u8]>::to_vec)),
+            None => Checked(self.backend).get(space, key),
         }
-        Checked(self.backend).get(space, key)
     }
 
     fn range(&self, space: Space, range: Range<'_>) -> Result<Rows, StoreError> {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let overlay = self.overlay(space, &range);
+        let overlay = self.overlay.range(space, range.from, range.to);
         if overlay.is_empty() {
             return Checked(self.backend).range(space, range);
         }
@@ -269,7 +252,7 @@ impl View for Txn<'_> {
             .collect();
         for (key, value) in overlay {
             match value {
-                Some(value) => merged.insert(key.to_vec(), value.to_vec()),
+                Some(value) => merged.insert(key.to_vec(), payload(value).to_vec()),
                 None => merged.remove(key),
             };
         }

@@ -10,6 +10,7 @@ use hongyan_core::error::BoxError;
 use hongyan_core::{Certainty, StoreError};
 use tokio::sync::oneshot;
 
+use super::record::payload;
 use super::verify::chain_change;
 use super::watermark::NearMark;
 use super::{Backend, Change, Space, Txn, unavailable};
@@ -75,8 +76,10 @@ pub struct Fatal {
 
 /// What ends the process.
 pub(crate) type OnFatal = Arc<dyn Fn(&Fatal) + Send + Sync>;
-/// Is told every key that a batch changed.
-pub(crate) type Observer = Arc<dyn Fn(Space, &[u8]) + Send + Sync>;
+/// Is told every key that a batch changed, with its payload; `None` when it was removed.
+pub(crate) type Observer = Arc<dyn Fn(Space, &[u8], Option<&[u8]>) + Send + Sync>;
+/// Writes what the operations of a batch gathered, after the last of them.
+pub(crate) type Settle = Arc<dyn Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync>;
 
 /// How much room the disk has, as of the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +188,8 @@ pub(crate) struct Setup {
     /// `None` once it could not be written.
     pub(crate) near: Option<NearMark>,
     pub(crate) on_fatal: OnFatal,
-    pub(crate) observers: Vec<Observer>,
+    pub(crate) observer: Observer,
+    pub(crate) settle: Settle,
 }
 
 impl Writer {
@@ -426,11 +430,14 @@ impl Loop {
         close
     }
 
-    fn commit(&mut self, txn: Txn<'_>, ran: Vec<Box<dyn Op>>, durability: Durability) {
+    fn commit(&mut self, mut txn: Txn<'_>, ran: Vec<Box<dyn Op>>, durability: Durability) {
         if self.setup.shared.has_failed() {
             return self.refuse(ran, Certainty::NothingHappened);
         }
         let number = txn.batch_number();
+        if let Err(e) = self.settle(&mut txn) {
+            return refuse_unwritten(ran, self.engine, &e);
+        }
         if txn.is_empty() {
             // Nothing to write; but what these operations saw must be durable before they answer.
             if durability == Durability::Synced && self.unsynced.is_some() {
@@ -453,9 +460,8 @@ impl Loop {
         }
         self.written(number, durability);
         for change in &changes {
-            for observer in &self.setup.observers {
-                observer(change.space, &change.key);
-            }
+            let value = change.value.as_deref().map(payload);
+            (self.setup.observer)(change.space, &change.key, value);
         }
         for run in after {
             run();
@@ -465,6 +471,18 @@ impl Loop {
         }
         metrics::counter!("hongyan_store_batches_total").increment(1);
         metrics::counter!("hongyan_store_operations_total").increment(ops as u64);
+    }
+
+    /// Lets what was gathered be written; nothing of the batch is on the disk yet.
+    fn settle(&self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
+        let settled = catch_unwind(AssertUnwindSafe(|| (self.setup.settle)(txn)));
+        settled.unwrap_or_else(|_| {
+            metrics::counter!("hongyan_store_operation_panics_total").increment(1);
+            let what = "the end of the batch panicked";
+            Err(unavailable(self.engine, Certainty::NothingHappened, what))
+        })?;
+        txn.keep();
+        Ok(())
     }
 
     /// Writes; an engine's panic is a failed commit.
@@ -532,5 +550,24 @@ impl Loop {
         for op in ran {
             op.finish(Err(unavailable(self.engine, certainty, what.clone())));
         }
+    }
+}
+
+/// Tells all operations of a batch that nothing of it was written.
+fn refuse_unwritten(ran: Vec<Box<dyn Op>>, engine: &'static str, error: &StoreError) {
+    let cause: Option<&BoxError> = match error {
+        StoreError::Unavailable { source, .. } | StoreError::Corrupt { source, .. } => Some(source),
+        _ => None,
+    };
+    let what = cause.map_or_else(|| error.to_string(), ToString::to_string);
+    tracing::error!(engine, error = %what, "a batch cannot be counted and was refused");
+    for op in ran {
+        op.finish(Err(match error {
+            StoreError::Corrupt { entity, .. } => StoreError::Corrupt {
+                entity,
+                source: what.clone().into(),
+            },
+            _ => unavailable(engine, Certainty::NothingHappened, what.clone()),
+        }));
     }
 }

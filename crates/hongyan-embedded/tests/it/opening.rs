@@ -113,6 +113,38 @@ fn spoil(dir: &Path, engine: Engine, space: Space, key: &[u8]) {
 }
 
 #[tokio::test]
+async fn another_layout_is_refused_and_left_as_it_is() {
+    for engine in Engine::ALL {
+        for (layout, advice) in [
+            (1u64, "the program that made it"),
+            (99, "use a newer program"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = options(dir.path(), engine);
+            let embedded = open(&options).unwrap();
+            let write = move |txn: &mut hongyan_embedded::store::Txn<'_>| {
+                txn.put_number(Space::Meta, b"layout", layout);
+                Ok::<_, hongyan_core::StoreError>(())
+            };
+            use hongyan_embedded::store::{Admission, Urgency};
+            let store = embedded.store();
+            store
+                .write(Admission::Normal, Urgency::Durable, 64, write)
+                .await
+                .unwrap();
+            embedded.close().await;
+            drop(embedded);
+            for _ in 0..2 {
+                let refused = open(&options).unwrap_err().to_string();
+                let wanted = format!("has layout {layout}");
+                assert!(refused.contains(&wanted), "{refused}");
+                assert!(refused.contains(advice), "{refused}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn damaged_records_are_named_and_can_be_given_up() {
     let message = [b"app\0".as_slice(), message_id(3).0.as_bytes()].concat();
     let cases: [(Space, &[u8], &str); 4] = [

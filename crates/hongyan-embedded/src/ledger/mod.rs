@@ -1,117 +1,27 @@
-//! What happened: events with their indexes, counters, deliveries.
+//! What happened: events (`events.rs`), counters, deliveries.
+
+mod events;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use hongyan_core::delivery::Delivery;
-use hongyan_core::port::{CounterKey, CounterRow, EventFilter, Ledger};
-use hongyan_core::{AppId, DeviceId, Event, MessageId, StoreError, Timestamp, UserId};
+use hongyan_core::port::{CounterRow, EventFilter, Ledger};
+use hongyan_core::{AppId, DeviceId, Event, MessageId, StoreError, Timestamp};
 
 use crate::embedded::Shelf;
 use crate::maintain;
 use crate::store::record::{Damage, Key, Parts, after, decode, encode, prefix_end};
 use crate::store::{Range, Rows, Space, Txn, View};
 
-/// The newest event number.
-pub(crate) const HEAD: &[u8] = b"events";
-/// Rows of an index that are looked at in one go.
-const PAGE: usize = 1_000;
 /// Counters of one app that are answered: days times the product of the words.
 const COUNTERS_MAX: usize = 200_000;
+
+pub(crate) use events::{HEAD, PreparedEvent, append, drop_slice};
 
 /// [`Ledger`] on the store.
 #[derive(Debug)]
 pub(crate) struct EmbeddedLedger(pub(crate) Arc<Shelf>);
-
-/// An event, ready to be written.
-#[derive(Debug)]
-pub(crate) struct PreparedEvent {
-    event: Event,
-    json: Vec<u8>,
-    counter: Vec<u8>,
-}
-
-impl PreparedEvent {
-    pub(crate) fn of(event: &Event) -> Result<Self, StoreError> {
-        let mut event = event.clone();
-        event.seq = 0;
-        let counter = CounterKey {
-            day: event.at.day(),
-            stage: event.stage,
-            reason: event.reason,
-            class: event.class,
-            channel: event.channel.clone(),
-            platform: event.platform,
-        };
-        Ok(Self {
-            json: encode("event", &event)?,
-            counter: encode("counter", &counter)?,
-            event,
-        })
-    }
-
-    pub(crate) fn cost(&self) -> usize {
-        self.json.len() + self.counter.len() + 256
-    }
-}
-
-fn bump(txn: &mut Txn<'_>, space: Space, key: Vec<u8>) -> Result<(), StoreError> {
-    let count = txn.number(space, &key)?.unwrap_or(0);
-    txn.put_number(space, key, count + 1);
-    Ok(())
-}
-
-/// Appends an event and counts it; answers its number. Runs in the writer.
-pub(crate) fn append(txn: &mut Txn<'_>, prepared: &PreparedEvent) -> Result<u64, StoreError> {
-    let seq = txn.number(Space::Meta, HEAD)?.unwrap_or(0) + 1;
-    txn.put_number(Space::Meta, HEAD, seq);
-    let event = &prepared.event;
-    let app = &event.app;
-    txn.put(
-        Space::Event,
-        Key::of(app).number(seq),
-        prepared.json.clone(),
-    );
-    let message: &[u8] = match &event.message {
-        Some(id) => id.0.as_bytes(),
-        None => &[],
-    };
-    if event.message.is_some() {
-        let key = Key::of(app).raw(message).number(seq);
-        txn.put(Space::EventByMessage, key, []);
-        let key = Key::of(app).raw(message).raw(&prepared.counter);
-        bump(txn, Space::MessageCounter, key.done())?;
-    }
-    if let Some(device) = &event.device {
-        let key = Key::of(app).text(device).number(seq);
-        txn.put(Space::EventByDevice, key, message);
-    }
-    if let Some(user) = &event.user {
-        let key = Key::of(app).text(user).number(seq);
-        txn.put(Space::EventByUser, key, message);
-    }
-    let key = Key::of(app)
-        .signed(event.at.day())
-        .raw(&prepared.counter)
-        .done();
-    bump(txn, Space::Counter, key)?;
-    Ok(seq)
-}
-
-fn event_key(app: &AppId, seq: u64) -> Vec<u8> {
-    Key::of(app).number(seq).done()
-}
-
-fn read_event(key: &[u8], payload: &[u8]) -> Result<Event, StoreError> {
-    let mut event: Event = decode(Space::Event, key, payload)?;
-    event.seq = number_at_end(key);
-    Ok(event)
-}
-
-/// The number at the end of an index key.
-fn number_at_end(key: &[u8]) -> u64 {
-    key.last_chunk::<8>().map_or(0, |n| u64::from_be_bytes(*n))
-}
 
 pub(crate) fn delivery_key(app: &AppId, message: MessageId, device: &DeviceId) -> Vec<u8> {
     Key::of(app).raw(message.0.as_bytes()).text(device).done()
@@ -139,8 +49,9 @@ pub(crate) fn delivery_version(
 /// The stored form of a delivery: version, whether it is open, JSON.
 pub(crate) fn delivery_payload(delivery: &Delivery) -> Result<Vec<u8>, StoreError> {
     let open = u8::from(delivery.outcome().is_none());
-    let head = Key::empty().raw(&delivery.version.to_be_bytes());
-    Ok(head.raw(&[open]).raw(&encode("delivery", delivery)?).done())
+    let json = encode("delivery", delivery)?;
+    let head = Key::sized(5 + json.len()).raw(&delivery.version.to_be_bytes());
+    Ok(head.raw(&[open]).raw(&json).done())
 }
 
 /// Writes a delivery and keeps the index of open ones in step. Runs in the writer.
@@ -168,80 +79,6 @@ pub(crate) fn put_delivery(
 
 fn read_delivery(key: &[u8], payload: &[u8]) -> Result<Delivery, StoreError> {
     decode(Space::Delivery, key, payload.get(5..).unwrap_or_default())
-}
-
-fn index_rows(
-    view: &impl View,
-    space: Space,
-    prefix: &Key,
-    after_seq: u64,
-    limit: usize,
-) -> Result<Rows, StoreError> {
-    let from = after(prefix.clone().number(after_seq).as_ref());
-    let end = prefix_end(prefix.as_ref());
-    view.range(space, Range::forward(&from, end.as_deref(), limit))
-}
-
-/// Numbers in an index, only those of one message if it is given.
-fn numbers(
-    view: &impl View,
-    space: Space,
-    prefix: &Key,
-    message: Option<MessageId>,
-    mut after_seq: u64,
-    limit: usize,
-) -> Result<Vec<u64>, StoreError> {
-    let mut found = Vec::new();
-    loop {
-        let page = if message.is_some() { PAGE } else { limit };
-        let rows = index_rows(view, space, prefix, after_seq, page)?;
-        let is_last = rows.len() < page;
-        for (key, of) in rows {
-            after_seq = number_at_end(&key);
-            if message.is_none_or(|m| m.0.as_bytes() == of.as_slice()) {
-                found.push(after_seq);
-            }
-            if found.len() == limit {
-                return Ok(found);
-            }
-        }
-        if is_last {
-            return Ok(found);
-        }
-    }
-}
-
-fn events(
-    view: &impl View,
-    app: &AppId,
-    filter: EventFilter,
-    after_seq: u64,
-    limit: usize,
-) -> Result<Vec<Event>, StoreError> {
-    let of = |id: MessageId| Key::of(app).raw(id.0.as_bytes());
-    let user_key = |user: &UserId| Key::of(app).text(user);
-    let device_key = |device: &DeviceId| Key::of(app).text(device);
-    let (space, prefix, message) = match filter {
-        EventFilter::App => {
-            let rows = index_rows(view, Space::Event, &Key::of(app), after_seq, limit)?;
-            return rows.iter().map(|(k, v)| read_event(k, v)).collect();
-        }
-        EventFilter::Message(id) => (Space::EventByMessage, of(id), None),
-        EventFilter::MessageUser(id, user) => (Space::EventByUser, user_key(&user), Some(id)),
-        EventFilter::MessageDevice(id, device) => {
-            (Space::EventByDevice, device_key(&device), Some(id))
-        }
-        EventFilter::User(user) => (Space::EventByUser, user_key(&user), None),
-        EventFilter::Device(device) => (Space::EventByDevice, device_key(&device), None),
-    };
-    let mut found = Vec::new();
-    for seq in numbers(view, space, &prefix, message, after_seq, limit)? {
-        let key = event_key(app, seq);
-        if let Some(payload) = view.get(Space::Event, &key)? {
-            found.push(read_event(&key, &payload)?);
-        }
-    }
-    Ok(found)
 }
 
 fn counter_rows(rows: Rows, space: Space, head: usize) -> Result<Vec<CounterRow>, StoreError> {
@@ -272,7 +109,7 @@ impl Ledger for EmbeddedLedger {
                 if limit == 0 {
                     return Ok(Vec::new());
                 }
-                events(&shelf.store, &app, filter, after, limit)
+                events::find(&shelf.store, &app, &filter, after, limit)
             })
             .await
     }
@@ -311,14 +148,9 @@ impl Ledger for EmbeddedLedger {
         app: &AppId,
         message: MessageId,
     ) -> Result<Vec<CounterRow>, StoreError> {
-        let prefix = Key::of(app).raw(message.0.as_bytes()).done();
+        let app = app.clone();
         self.0
-            .read(move |shelf| {
-                let rows = shelf
-                    .store
-                    .prefix(Space::MessageCounter, &prefix, COUNTERS_MAX)?;
-                counter_rows(rows, Space::MessageCounter, prefix.len())
-            })
+            .read(move |shelf| events::counters_of(&shelf.store, &app, message))
             .await
     }
 
