@@ -225,7 +225,7 @@ pub(crate) fn same_device(device: &Device, named: Option<&DeviceId>) -> Result<(
     }
 }
 
-fn too_many(wait: std::time::Duration) -> Problem {
+pub(crate) fn too_many(wait: std::time::Duration) -> Problem {
     Problem::new(
         Code::RateLimited,
         "slow down; Retry-After says how long to wait",

@@ -77,7 +77,6 @@ pub enum ServiceError {
 }
 
 /// What a vendor posted to a callback address.
-#[derive(Debug)]
 pub struct CallbackCall {
     /// The credential that the address names.
     pub credential: Option<CredentialName>,
@@ -91,6 +90,16 @@ pub struct CallbackCall {
     pub headers: Vec<(String, String)>,
     /// Body.
     pub body: Bytes,
+}
+
+impl fmt::Debug for CallbackCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallbackCall")
+            .field("credential", &self.credential)
+            .field("method", &self.method)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the vendor wants to hear, with status 200.

@@ -145,6 +145,12 @@ impl Draft {
                 format!("must be {low} to {high}"),
             );
         }
+        if o.channels.fallback_after_ms.is_some() && !o.channels.fallback {
+            fault(
+                "options.channels.fallback_after_ms",
+                "has no sense with fallback: false".to_owned(),
+            );
+        }
         if let Some(at) = o.send_at
             && at > now.plus(SEND_AHEAD_MAX)
         {

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hongyan_core::app::AppPolicy;
-use hongyan_core::delivery::Delivery;
 use hongyan_core::device::Platform;
-use hongyan_core::{AppId, ChannelId, Device, Message};
+use hongyan_core::{AppId, ChannelId, Device, Message, Timestamp};
 
 /// The channel of text messages: it costs money for each, so it is used only where somebody said so.
 const SMS: &str = "sms";
@@ -16,13 +15,14 @@ const FCM: &str = "fcm";
 /// What is believed of a channel before anything was measured, as the share of pushes that arrive.
 const NATIVE: f64 = 0.9;
 const OTHER: f64 = 0.8;
-const FCM_ELSEWHERE: f64 = 0.5;
 /// How many measured pushes the belief is worth.
 const BELIEF_WEIGHT: f64 = 200.0;
 /// Channels whose shares differ by less are equally good.
 const STEP: f64 = 0.05;
-/// Pushes after which older ones count half.
-const MEMORY: f64 = 10_000.0;
+/// A push counts when its receipt had this long to come.
+const RIPE_AFTER_MS: i64 = 600_000;
+/// What is left of a measurement after as long again: half in half a day, so that a channel that was given up is tried again.
+const KEPT: f64 = 0.99;
 /// Groups of phones that are told apart in one app.
 const GROUPS_MAX: usize = 4_096;
 
@@ -46,8 +46,33 @@ impl Group {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Measured {
-    accepted: f64,
+    /// Taken by the vendor, long enough ago to have arrived.
+    ripe: f64,
+    /// Taken since `turned`, and in the period before it.
+    fresh: [f64; 2],
     delivered: f64,
+    turned: Timestamp,
+}
+
+impl Measured {
+    /// Lets the time pass.
+    fn at(mut self, now: Timestamp) -> Self {
+        let periods = (now.millis() - self.turned.millis()).max(0) / RIPE_AFTER_MS;
+        if periods == 0 {
+            return self;
+        }
+        let [newest, older] = self.fresh;
+        let (ripened, fresh) = match periods {
+            1 => (older, [0.0, newest]),
+            _ => (older + newest, [0.0, 0.0]),
+        };
+        let kept = KEPT.powf(periods as f64);
+        self.ripe = (self.ripe + ripened) * kept;
+        self.delivered *= kept;
+        self.fresh = fresh;
+        self.turned = Timestamp(self.turned.millis() + periods * RIPE_AFTER_MS);
+        self
+    }
 }
 
 /// What was measured in one app.
@@ -56,38 +81,39 @@ pub struct Scores(HashMap<Group, Measured>);
 
 impl Scores {
     /// The share of pushes that this channel brings to such a device, as far as is known.
-    fn share(&self, channel: &ChannelId, device: &Device) -> f64 {
+    fn share(&self, channel: &ChannelId, device: &Device, now: Timestamp) -> f64 {
         let belief = if native(device) == Some(channel.as_str()) {
             NATIVE
-        } else if channel.as_str() == FCM {
-            FCM_ELSEWHERE
         } else {
             OTHER
         };
+        let known = self.0.get(&Group::of(channel, device)).map(|m| m.at(now));
         let Measured {
-            accepted,
-            delivered,
-        } = self
-            .0
-            .get(&Group::of(channel, device))
-            .copied()
-            // A channel that never told of an arrival has no receipts switched on: its silence says nothing.
-            .filter(|m| m.delivered > 0.0)
-            .unwrap_or_default();
-        (belief * BELIEF_WEIGHT + delivered.min(accepted)) / (BELIEF_WEIGHT + accepted)
+            ripe, delivered, ..
+        } = known.unwrap_or_default();
+        (belief * BELIEF_WEIGHT + delivered.min(ripe)) / (BELIEF_WEIGHT + ripe)
     }
 
-    fn note(&mut self, channel: &ChannelId, device: &Device, change: impl FnOnce(&mut Measured)) {
+    fn note(&mut self, channel: &ChannelId, device: &Device, now: Timestamp, arrived: bool) {
         let group = Group::of(channel, device);
-        if self.0.len() >= GROUPS_MAX && !self.0.contains_key(&group) {
+        let known = self.0.get(&group).copied();
+        // A channel that never told of an arrival has no receipts switched on: its silence says nothing, so nothing is
+        // counted before the first.
+        if known.is_none() && (!arrived || self.0.len() >= GROUPS_MAX) {
             return;
         }
-        let measured = self.0.entry(group).or_default();
-        change(measured);
-        if measured.accepted > MEMORY {
-            measured.accepted /= 2.0;
-            measured.delivered /= 2.0;
+        let mut measured = known
+            .unwrap_or(Measured {
+                turned: now,
+                ..Measured::default()
+            })
+            .at(now);
+        if arrived {
+            measured.delivered += 1.0;
+        } else {
+            measured.fresh[0] += 1.0;
         }
+        self.0.insert(group, measured);
     }
 }
 
@@ -104,19 +130,19 @@ impl Learned {
     }
 
     /// A vendor took a push for this device.
-    pub fn accepted(&self, channel: &ChannelId, device: &Device) {
-        self.note(channel, device, |m| m.accepted += 1.0);
+    pub fn accepted(&self, channel: &ChannelId, device: &Device, now: Timestamp) {
+        self.note(channel, device, now, false);
     }
 
     /// A receipt said that a push arrived at this device.
-    pub fn delivered(&self, channel: &ChannelId, device: &Device) {
-        self.note(channel, device, |m| m.delivered += 1.0);
+    pub fn delivered(&self, channel: &ChannelId, device: &Device, now: Timestamp) {
+        self.note(channel, device, now, true);
     }
 
-    fn note(&self, channel: &ChannelId, device: &Device, change: impl FnOnce(&mut Measured)) {
+    fn note(&self, channel: &ChannelId, device: &Device, now: Timestamp, arrived: bool) {
         let mut apps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let scores = apps.entry(device.app.clone()).or_default();
-        Arc::make_mut(scores).note(channel, device, change);
+        Arc::make_mut(scores).note(channel, device, now, arrived);
     }
 }
 
@@ -165,8 +191,9 @@ fn region(device: &Device) -> String {
 /// The channels for a device, best first.
 ///
 /// The message's channels alone if it names any. Else the app's order; what it does not name, and everything when it names
-/// none, is ordered by what is believed and was measured: the maker's own channel first, `fcm` last unless the app puts it
-/// first. `sms` comes after all, and only for classes that the app allows.
+/// none, is ordered by what is believed and was measured: the maker's own channel first, unless another was seen to deliver
+/// better. `fcm` is last but on Google's own phones, or first where the app says so; `sms` comes after all, and only for
+/// classes that the app allows.
 #[must_use]
 pub fn order(
     message: &Message,
@@ -174,6 +201,7 @@ pub fn order(
     policy: &AppPolicy,
     built_in: &[ChannelId],
     scores: &Scores,
+    now: Timestamp,
 ) -> Vec<ChannelId> {
     let wanted = &message.options.channels.order;
     if !wanted.is_empty() {
@@ -187,9 +215,14 @@ pub fn order(
         .collect();
     let place = |c: &ChannelId| built_in.iter().position(|b| b == c).unwrap_or(usize::MAX);
     let rank = |c: &ChannelId| {
-        let first = policy.fcm_first && c.as_str() == FCM;
-        let steps = (scores.share(c, device) / STEP).round();
-        (c.as_str() == SMS, !first, steps)
+        let fcm = c.as_str() == FCM;
+        let late = match (fcm, policy.fcm_first) {
+            (true, true) => 0,
+            (true, false) if native(device) != Some(FCM) => 2,
+            _ => 1,
+        };
+        let steps = (scores.share(c, device, now) / STEP).round();
+        (c.as_str() == SMS, late, steps)
     };
     let mut rest: Vec<_> = device
         .tokens
@@ -209,22 +242,6 @@ pub fn order(
     order.extend(rest.into_iter().map(|(_, _, c)| c.clone()));
     order.retain(|c| c.as_str() != SMS || policy.sms_fallback.contains(&message.class));
     order
-}
-
-/// Whether the device has a living token for a channel that was not tried, besides this one.
-pub(crate) fn has_other(
-    delivery: &Delivery,
-    message: &Message,
-    device: &Device,
-    channel: &ChannelId,
-) -> bool {
-    let wanted = &message.options.channels.order;
-    device.tokens.iter().any(|t| {
-        t.is_active()
-            && t.channel != *channel
-            && !delivery.tried.contains(&t.channel)
-            && (wanted.is_empty() || wanted.contains(&t.channel))
-    })
 }
 
 #[cfg(test)]

@@ -110,6 +110,8 @@ pub struct Opened {
     pub vendor: Arc<dyn Vendor>,
     /// The lane's limits.
     pub limits: LaneLimits,
+    /// Whether receipts can be heard: the vendor gives them, and it is asked for them or knows where to post them.
+    pub hears: bool,
     /// Whether the vendor granted only some classes (its credential shows `granted`), so that a message may go out as a
     /// lower one.
     pub limited: bool,
@@ -281,16 +283,23 @@ impl Credentials {
                 name: name.clone(),
                 source,
             })?;
+        let callback = self.callback_url(app, channel, name);
+        let capability = vendor.capability();
+        let hears = capability.receipts
+            && (callback.is_some()
+                || capability.poll_every.is_some()
+                || stored.shown.contains_key("callback"));
         let opened = Opened {
             channel: vendor.open(OpenCredential {
                 app: app.clone(),
                 name: name.clone(),
                 config: Secret::new(config),
                 endpoint: stored.endpoint.clone(),
-                callback: self.callback_url(app, channel, name),
+                callback,
             })?,
             vendor: Arc::clone(vendor),
             limits: stored.limits,
+            hears,
             limited: stored.shown.contains_key("granted"),
             generation: self.generations.fetch_add(1, Ordering::Relaxed),
         };

@@ -13,9 +13,9 @@ use hongyan_core::{
     Timestamp, UserId,
 };
 
-use crate::choice::{Learned, has_other};
-use crate::credentials::Credentials;
-use crate::plan::plan;
+use crate::choice::Learned;
+use crate::credentials::{CredentialError, Credentials};
+use crate::plan::{self, plan};
 use crate::quota::{Account, Day, Quotas, is_bulk};
 use crate::render;
 use crate::router::latest;
@@ -200,12 +200,24 @@ impl Explainer {
                 } => (channel, credential),
             };
             let outbound = render::outbound(message, device.package.clone(), read.now);
+            let mut next = delivery.clone();
+            next.tried.push(channel.clone());
+            let mut situation = read.situation(message, &next, Some(device), None);
+            situation.now = at;
+            let other =
+                message.options.channels.fallback && plan::choose(&situation, device).is_ok();
             let opened = match self
                 .credentials
                 .open(&message.app, &channel, &credential)
                 .await
             {
                 Ok(opened) => opened,
+                Err(CredentialError::Store(error)) => return Err(error),
+                Err(_) if other => {
+                    next.last_failure = Some(Reason::CredentialInvalid);
+                    delivery = next;
+                    continue;
+                }
                 Err(error) => {
                     return Ok(Would::Push {
                         channel,
@@ -233,28 +245,30 @@ impl Explainer {
                     }
                     parcel => parcel,
                 };
+                if let (Err((reason, _)), true) = (&parcel, other) {
+                    next.last_failure = Some(*reason);
+                    delivery = next;
+                    continue;
+                }
                 return Ok(Would::Push {
                     channel,
                     credential,
                     parcel,
                 });
             }
-            let other = message.options.channels.fallback
-                && has_other(&delivery, message, device, &channel);
-            let spills =
-                !is_bulk(message.class) || read.facts.policy.quota_overflow == QuotaOverflow::Spill;
-            if !(spills && other) {
-                return Ok(if day.end >= message.expires_at {
-                    Would::End(Reason::QuotaExhausted)
-                } else {
-                    Would::Hold {
-                        until: day.end,
-                        reason: Reason::QuotaExhausted,
-                    }
+            let bulk = is_bulk(message.class);
+            let spills = !bulk || read.facts.policy.quota_overflow == QuotaOverflow::Spill;
+            if bulk && !(spills && other) && day.end < message.expires_at {
+                return Ok(Would::Hold {
+                    until: day.end,
+                    reason: Reason::QuotaExhausted,
                 });
             }
-            delivery.tried.push(channel);
-            delivery.last_failure = Some(Reason::QuotaExhausted);
+            if !other {
+                return Ok(Would::End(Reason::QuotaExhausted));
+            }
+            next.last_failure = Some(Reason::QuotaExhausted);
+            delivery = next;
         }
         Ok(Would::End(Reason::QuotaExhausted))
     }

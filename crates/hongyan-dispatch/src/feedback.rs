@@ -211,6 +211,19 @@ async fn give_up(
     Ok(())
 }
 
+/// Applies signals of one app at once, for those who must know that they are durable.
+pub(crate) async fn apply(
+    ports: &Ports,
+    app: &AppId,
+    mut signals: Vec<Signal>,
+    in_flight: &InFlight,
+) -> Result<(), StoreError> {
+    if signals.is_empty() {
+        return Ok(());
+    }
+    settle(ports, app, &mut signals, in_flight).await
+}
+
 /// Applies signals of one app; those that must be tried again are left in `waiting`.
 async fn settle(
     ports: &Ports,

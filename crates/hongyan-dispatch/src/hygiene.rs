@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
+use hongyan_core::port::{CommitError, WriteSet};
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Device, DeviceId, Secret, StoreError, Verdict,
+    AppId, ChannelId, CredentialName, Device, DeviceId, Event, Reason, Secret, Stage, StoreError,
+    Verdict,
 };
 use tokio::sync::watch;
 
@@ -23,6 +25,8 @@ const PAGE: usize = 1_000;
 const BETWEEN_PAGES: Duration = Duration::from_secs(1);
 /// Apps read at once.
 const APPS_PAGE: usize = 100;
+/// Grace over the vendor's deadline before a question is given up from outside.
+const GRACE: Duration = Duration::from_secs(1);
 /// If more of a question's tokens than this share are dead, the answer is not believed: the credential is wrong then.
 const DEAD_SHARE_MAX: f64 = 0.9;
 /// Questions about fewer tokens are believed whatever they say.
@@ -68,7 +72,13 @@ impl Hygiene {
             };
             after = Some(last.id.clone());
             for app in &apps {
-                killed += self.app(&app.id).await?;
+                match self.app(&app.id).await {
+                    Ok(count) => killed += count,
+                    // One app's trouble is not the next one's.
+                    Err(error) => {
+                        tracing::warn!(app = %app.id, %error, "an app's stale tokens could not be asked about");
+                    }
+                }
             }
         }
     }
@@ -134,35 +144,83 @@ impl Hygiene {
                 return Ok(0);
             }
         };
-        let mut killed = 0;
+        let mut dead = Vec::new();
         for part in stale.chunks(opened.vendor.capability().batch_len_max.max(1)) {
             let tokens: Vec<Secret> = part
                 .iter()
                 .map(|(_, t)| Secret::new(t.as_bytes()))
                 .collect();
-            let Some(verdicts) = opened.channel.probe(&tokens, VENDOR_CALL_DEADLINE).await else {
-                return Ok(killed);
+            let asked = opened.channel.probe(&tokens, VENDOR_CALL_DEADLINE);
+            let Ok(Some(verdicts)) =
+                tokio::time::timeout(VENDOR_CALL_DEADLINE + GRACE, asked).await
+            else {
+                return Ok(0);
             };
-            let dead = |v: &Verdict| matches!(v, Verdict::TokenDead { .. });
-            let share =
-                verdicts.iter().filter(|v| dead(v)).count() as f64 / verdicts.len().max(1) as f64;
-            if verdicts.len() >= BELIEVED_LEN && share > DEAD_SHARE_MAX {
-                tracing::warn!(%app, %channel, credential = %name, asked = verdicts.len(), "the vendor calls nearly all stale tokens dead, so none is dropped: check the credential");
-                return Ok(killed);
-            }
-            let now = self.ports.clock.now();
             for ((device, token), verdict) in part.iter().zip(&verdicts) {
-                if let Verdict::TokenDead { reason, .. } = verdict {
-                    let registry = &self.ports.registry;
-                    if registry
-                        .kill_token(app, device, channel, token, *reason, now)
-                        .await?
-                    {
-                        killed += 1;
-                    }
+                if let Verdict::TokenDead { reason, detail, .. } = verdict {
+                    dead.push((device, token, *reason, detail.clone()));
                 }
+            }
+        }
+        // All that the credential was asked about on this page: a wrong one calls everybody dead.
+        let share = dead.len() as f64 / stale.len().max(1) as f64;
+        if stale.len() >= BELIEVED_LEN && share > DEAD_SHARE_MAX {
+            tracing::warn!(%app, %channel, credential = %name, asked = stale.len(), "the vendor calls nearly all stale tokens dead, so none is dropped: check the credential");
+            return Ok(0);
+        }
+        let mut killed = 0;
+        for (id, token, reason, detail) in dead {
+            let found = self.ports.registry.devices(app, std::slice::from_ref(id));
+            if let Some(Some(device)) = found.await?.pop()
+                && bury(&self.ports, &device, channel, token, reason, Some(detail)).await?
+            {
+                killed += 1;
             }
         }
         Ok(killed)
     }
+}
+
+/// Leaves a tombstone on a token and tells the ledger; answers whether the device still had it.
+pub(crate) async fn bury(
+    ports: &Ports,
+    device: &Device,
+    channel: &ChannelId,
+    token: &str,
+    reason: Reason,
+    detail: Option<String>,
+) -> Result<bool, StoreError> {
+    let now = ports.clock.now();
+    let buried = ports
+        .registry
+        .kill_token(&device.app, &device.id, channel, token, reason, now)
+        .await?;
+    if buried {
+        let told = Event {
+            seq: 0,
+            at: now,
+            app: device.app.clone(),
+            stage: Stage::TokenDead,
+            reason: Some(reason),
+            message: None,
+            class: None,
+            user: device.user.clone(),
+            device: Some(device.id.clone()),
+            platform: Some(device.platform),
+            channel: Some(channel.clone()),
+            attempt: 0,
+            until: None,
+            took_ms: None,
+            detail,
+            r#final: false,
+        };
+        let set = WriteSet {
+            events: vec![told],
+            ..WriteSet::default()
+        };
+        if let Some(Err(CommitError::Store(error))) = ports.commit.commit(vec![set]).await.pop() {
+            return Err(error);
+        }
+    }
+    Ok(buried)
 }

@@ -4,7 +4,7 @@
 
 mod quota;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX, VENDOR_CALL_DEADLIN
 use hongyan_core::port::{Batch, Outbound, Parcel, Recipient, Truncation, WriteSet};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Reason, Secret, Stage, StoreError, Timestamp, Verdict,
+    AppId, ChannelId, Class, CredentialName, Reason, Secret, Stage, StoreError, Timestamp, Verdict,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -74,10 +74,27 @@ struct Inner {
     lanes: Mutex<HashMap<LaneKey, Queue>>,
 }
 
+/// What waits in a lane: the urgent classes are taken first, and come back in a row of their own.
 #[derive(Debug)]
 struct Queue {
+    urgent: Way,
+    bulk: Way,
+}
+
+#[derive(Debug)]
+struct Way {
     sender: mpsc::Sender<Shipment>,
     returns: Arc<Returns>,
+}
+
+impl Queue {
+    fn of(&self, class: Class) -> &Way {
+        if is_bulk(class) {
+            &self.bulk
+        } else {
+            &self.urgent
+        }
+    }
 }
 
 impl Lanes {
@@ -119,21 +136,18 @@ impl Lanes {
             let queue = lanes
                 .entry(key.clone())
                 .or_insert_with(|| self.start(key.clone()));
-            if queue.sender.is_closed() {
+            if queue.bulk.sender.is_closed() {
                 // The lane ended for lack of work between two shipments.
                 *queue = self.start(key);
             }
-            let waiting = queue.sender.max_capacity() - queue.sender.capacity();
+            let way = queue.of(shipment.message.class);
+            let waiting = way.sender.max_capacity() - way.sender.capacity();
             let refused = if crowded && waiting >= CROWDED_QUEUE_LEN_MAX {
                 Some(shipment)
             } else {
-                queue
-                    .sender
-                    .try_send(shipment)
-                    .err()
-                    .map(|e| e.into_inner())
+                way.sender.try_send(shipment).err().map(|e| e.into_inner())
             };
-            refused.map(|shipment| (shipment, Arc::clone(&queue.returns)))
+            refused.map(|shipment| (shipment, Arc::clone(&way.returns)))
         };
         if let Some((shipment, returns)) = refused {
             let input = Input::NotSent {
@@ -145,16 +159,23 @@ impl Lanes {
     }
 
     fn start(&self, key: LaneKey) -> Queue {
-        let (sender, rest) = mpsc::channel(LANE_QUEUE_LEN_MAX);
-        let returns = Arc::new(Returns::new());
+        let way = || {
+            let (sender, rest) = mpsc::channel(LANE_QUEUE_LEN_MAX);
+            let returns = Arc::new(Returns::new());
+            (Way { sender, returns }, rest)
+        };
+        let (urgent, urgent_rest) = way();
+        let (bulk, bulk_rest) = way();
         let lane = Lane {
             inner: Arc::clone(&self.inner),
             key,
-            returns: Arc::clone(&returns),
+            urgent: Arc::clone(&urgent.returns),
+            bulk: Arc::clone(&bulk.returns),
+            tomorrow: Arc::new(Returns::new()),
         };
         tokio::spawn(async move {
             let channel = lane.key.1.clone();
-            if let Err(ended) = tokio::spawn(lane.run(rest)).await
+            if let Err(ended) = tokio::spawn(lane.run(urgent_rest, bulk_rest)).await
                 && ended.is_panic()
             {
                 // What waited here comes back with the end of its lease; the next shipment opens a new lane.
@@ -162,7 +183,7 @@ impl Lanes {
                 metrics::counter!("hongyan_lane_panics_total").increment(1);
             }
         });
-        Queue { sender, returns }
+        Queue { urgent, bulk }
     }
 
     /// Lanes that exist now.
@@ -210,11 +231,14 @@ impl Drop for Probe<'_> {
 struct Lane {
     inner: Arc<Inner>,
     key: LaneKey,
-    returns: Arc<Returns>,
+    urgent: Arc<Returns>,
+    bulk: Arc<Returns>,
+    /// For those that wait for the vendor's next day: nobody else waits behind them.
+    tomorrow: Arc<Returns>,
 }
 
 impl Lane {
-    async fn run(self, mut queue: mpsc::Receiver<Shipment>) {
+    async fn run(self, mut urgent: mpsc::Receiver<Shipment>, mut bulk: mpsc::Receiver<Shipment>) {
         let health = Arc::new(Mutex::new(Health {
             breaker: Breaker::default(),
             slowed: 0,
@@ -224,26 +248,40 @@ impl Lane {
         }));
         let mut pace: Option<(u64, Bucket, Arc<Semaphore>)> = None;
         let mut batch = Vec::new();
+        // Groups of the bulk classes that were taken out of the queue and wait for their turn.
+        let mut later: VecDeque<Vec<Shipment>> = VecDeque::new();
         loop {
             batch.clear();
-            match tokio::time::timeout(IDLE_MAX, queue.recv_many(&mut batch, TAKE_LEN_MAX)).await {
-                Ok(0) | Err(_) => {
-                    queue.close();
-                    self.leave();
-                    // Whoever slipped in before the queue was closed comes again.
-                    while let Ok(late) = queue.try_recv() {
-                        let now = self.inner.ports.clock.now();
-                        self.send_back(vec![late], Reason::VendorUnavailable, now)
-                            .await;
+            if later.is_empty() {
+                let first = tokio::time::timeout(IDLE_MAX, async {
+                    tokio::select! {
+                        biased;
+                        shipment = urgent.recv() => shipment,
+                        shipment = bulk.recv() => shipment,
                     }
+                });
+                let Ok(Some(first)) = first.await else {
+                    self.close(urgent, bulk).await;
                     return;
+                };
+                batch.push(first);
+                while batch.len() < TAKE_LEN_MAX
+                    && let Ok(shipment) = bulk.try_recv()
+                {
+                    batch.push(shipment);
                 }
-                Ok(_) => {}
+            }
+            for _ in 0..TAKE_LEN_MAX {
+                let Ok(shipment) = urgent.try_recv() else {
+                    break;
+                };
+                batch.push(shipment);
             }
             let (app, channel, credential) = &self.key;
             let opened = match self.inner.credentials.open(app, channel, credential).await {
                 Ok(opened) => opened,
                 Err(error) => {
+                    batch.extend(later.drain(..).flatten());
                     self.cannot_open(std::mem::take(&mut batch), &error).await;
                     continue;
                 }
@@ -255,7 +293,9 @@ impl Lane {
             if fresh {
                 let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
                 let batch_len = capability.batch_len_max.max(1) as u64;
-                self.returns.pace(batch_len.saturating_mul(rate.into()));
+                for returns in [&self.urgent, &self.bulk, &self.tomorrow] {
+                    returns.pace(batch_len.saturating_mul(rate.into()));
+                }
                 let slots = opened
                     .limits
                     .concurrency
@@ -270,7 +310,15 @@ impl Lane {
             let Some((_, bucket, slots)) = &mut pace else {
                 continue;
             };
-            for group in grouped(std::mem::take(&mut batch), capability.batch_len_max.max(1)) {
+            let is_later = |s: &Shipment| is_bulk(s.message.class);
+            let (wait, first): (Vec<_>, Vec<_>) = batch.drain(..).partition(is_later);
+            let batch_len = capability.batch_len_max.max(1);
+            let mut turn = grouped(first, batch_len);
+            later.extend(grouped(wait, batch_len));
+            if turn.is_empty() {
+                turn.extend(later.pop_front());
+            }
+            for group in turn {
                 match self.may_send(&health) {
                     Ok(pause) if pause.is_zero() => {}
                     Ok(pause) => tokio::time::sleep(pause).await,
@@ -297,6 +345,32 @@ impl Lane {
         }
     }
 
+    /// Ends the lane for lack of work.
+    async fn close(
+        &self,
+        mut urgent: mpsc::Receiver<Shipment>,
+        mut bulk: mpsc::Receiver<Shipment>,
+    ) {
+        urgent.close();
+        bulk.close();
+        self.leave();
+        // Whoever slipped in before the queues were closed comes again.
+        while let Ok(late) = urgent.try_recv().or_else(|_| bulk.try_recv()) {
+            let now = self.inner.ports.clock.now();
+            self.send_back(vec![late], Reason::VendorUnavailable, now)
+                .await;
+        }
+    }
+
+    /// Where those of a class come back.
+    fn returns(&self, class: Class) -> &Returns {
+        if is_bulk(class) {
+            &self.bulk
+        } else {
+            &self.urgent
+        }
+    }
+
     /// Takes its queue, which is closed, out of the map, unless another took its place.
     fn leave(&self) {
         let mut lanes = self
@@ -304,7 +378,10 @@ impl Lane {
             .lanes
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if lanes.get(&self.key).is_some_and(|q| q.sender.is_closed()) {
+        if lanes
+            .get(&self.key)
+            .is_some_and(|q| q.bulk.sender.is_closed())
+        {
             lanes.remove(&self.key);
         }
     }
@@ -327,7 +404,7 @@ impl Lane {
         for shipment in group {
             let input = Input::NotSent {
                 reason,
-                retry_at: self.returns.next(at),
+                retry_at: self.returns(shipment.message.class).next(at),
             };
             self.inner.feedback.send(shipment.signal(input)).await;
         }
@@ -366,7 +443,7 @@ impl Lane {
     ) -> Input {
         let channels = &shipment.message.options.channels;
         let attempts = opened.and_then(|o| o.limits.attempts);
-        let receipts = opened.is_some_and(|o| o.vendor.capability().receipts);
+        let receipts = opened.is_some_and(|o| o.hears);
         let after = match &verdict {
             Verdict::Retry { after, .. } => *after,
             _ => None,
@@ -425,8 +502,9 @@ impl Lane {
                 .collect(),
         };
         let channel = Arc::clone(&opened.channel);
-        let looks = first_try && (opened.limited || may_be_cut(&batch.outbound));
-        let strict = looks && self.is_strict().await;
+        let may_be_cut = may_be_cut(&batch.outbound);
+        let strict = may_be_cut && self.is_strict().await;
+        let looks = strict || first_try && (opened.limited || may_be_cut);
         let called = tokio::spawn(async move {
             let parcel = looks.then(|| channel.preview(&batch.outbound));
             let changed = parcel
@@ -500,7 +578,7 @@ impl Lane {
                             self.kill_token(&shipment, *reason, now).await;
                         }
                         Verdict::Accepted { .. } => {
-                            inner.learned.accepted(&self.key.1, &device);
+                            inner.learned.accepted(&self.key.1, &device, now);
                         }
                         _ => {}
                     }
@@ -546,7 +624,7 @@ impl Lane {
         for ((shipment, device), stored) in group.into_iter().zip(devices).zip(deliveries) {
             let d = &shipment.delivery;
             // Acked, collapsed or cancelled while it waited here: there is nothing left to say.
-            if stored.is_none_or(|stored| stored.version != d.version) {
+            if stored.is_none_or(|stored| stored.state != d.state || stored.attempt != d.attempt) {
                 continue;
             }
             let verdict = match &device {
@@ -601,8 +679,9 @@ impl Lane {
         match self.inner.ports.registry.app(&self.key.0).await {
             Ok(app) => app.is_some_and(|a| a.policy.strict_payload),
             Err(error) => {
-                tracing::debug!(%error, "an app's policy could not be read; texts are shortened");
-                false
+                // Nobody knows that shortening is allowed.
+                tracing::warn!(%error, "an app's policy could not be read; texts that are too long are refused");
+                true
             }
         }
     }

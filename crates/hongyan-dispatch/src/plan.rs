@@ -174,9 +174,16 @@ fn push_way(s: &Situation<'_>, device: &Device) -> Decision {
 }
 
 /// The first channel in order that has a live token and a credential and has not failed yet; else why there is none.
-fn choose(s: &Situation<'_>, device: &Device) -> Result<Decision, Reason> {
+pub(crate) fn choose(s: &Situation<'_>, device: &Device) -> Result<Decision, Reason> {
     let mut why = s.delivery.last_failure;
-    let order = choice::order(s.message, device, s.policy, s.built_in_order, s.scores);
+    let order = choice::order(
+        s.message,
+        device,
+        s.policy,
+        s.built_in_order,
+        s.scores,
+        s.now,
+    );
     for channel in order {
         let Some(token) = device.token(&channel) else {
             continue;

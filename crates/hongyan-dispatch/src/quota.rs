@@ -14,7 +14,9 @@ use hongyan_core::{AppId, ChannelId, Class, CredentialName, DeviceId, StoreError
 
 /// A vendor that says "quota reached" this many times in a row is believed for the rest of its day.
 const BELIEVED_AFTER: u32 = 5;
-/// Accounts whose vendors said something today.
+/// How long after its midnight a vendor's clock may still be in the day before.
+const EARLY: Duration = Duration::from_secs(300);
+/// Accounts whose vendors said something today; beyond it nobody more is believed until those of earlier days are forgotten.
 const SAID_MAX: usize = 10_000;
 const DAY_MS: i64 = 86_400_000;
 
@@ -101,10 +103,22 @@ pub struct Standing {
     pub closed_until: Option<Timestamp>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Said {
+    /// The day that it was said on.
+    day: Timestamp,
     in_a_row: u32,
     closed_until: Option<Timestamp>,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self {
+            day: Timestamp(0),
+            in_a_row: 0,
+            closed_until: None,
+        }
+    }
 }
 
 /// The quotas of all credentials. Cheap to clone.
@@ -134,36 +148,70 @@ impl Quotas {
         class: Class,
         devices: &[DeviceId],
     ) -> Result<Taken, StoreError> {
-        let none = Taken {
-            granted: vec![false; devices.len()],
-            day,
-        };
         if is_bulk(class) && self.closed(account, day).await?.is_some() {
-            return Ok(none);
+            return Ok(Taken {
+                granted: vec![false; devices.len()],
+                day,
+            });
         }
+        let mut taken = Vec::new();
+        let granted = self
+            .take_each(account, quota, day, class, devices, &mut taken)
+            .await;
+        if granted.is_err() {
+            // What was taken before the store failed is not used.
+            for (key, count) in taken {
+                self.back(&key, day, count).await?;
+            }
+        }
+        Ok(Taken {
+            granted: granted?,
+            day,
+        })
+    }
+
+    /// Takes from each counter, and writes into `taken` what it took.
+    async fn take_each(
+        &self,
+        account: &Account,
+        quota: &DailyQuota,
+        day: Day,
+        class: Class,
+        devices: &[DeviceId],
+        taken: &mut Vec<(String, u64)>,
+    ) -> Result<Vec<bool>, StoreError> {
         let mut granted = vec![true; devices.len()];
         if class == Class::Marketing
             && let Some(limit) = quota.marketing_per_device
         {
             for (place, device) in granted.iter_mut().zip(devices) {
                 let key = account.key(&format!("device/{device}"));
-                let grant = self.one(&key, day, limit.into(), 1).await?;
-                *place = grant == 1;
+                *place = self.one(&key, day, limit.into(), 1).await? == 1;
+                if *place {
+                    taken.push((key, 1));
+                }
             }
         }
         let want = granted.iter().filter(|g| **g).count() as u64;
         let mut have = want;
-        if is_bulk(class)
-            && let Some(limit) = bulk_limit(quota)
-        {
-            have = self.one(&account.key("bulk"), day, limit, have).await?;
-        }
-        if let Some(limit) = quota.per_day {
-            let got = self.one(&account.key("all"), day, limit, have).await?;
-            if is_bulk(class) && bulk_limit(quota).is_some() {
-                self.back(&account.key("bulk"), day, have - got).await?;
+        let shared = [
+            ("bulk", bulk_limit(quota).filter(|_| is_bulk(class))),
+            ("all", quota.per_day),
+        ];
+        for (what, limit) in shared {
+            if let Some(limit) = limit {
+                let key = account.key(what);
+                let got = self.one(&key, day, limit, have).await?;
+                if what == "all" && have > got && is_bulk(class) && bulk_limit(quota).is_some() {
+                    let bulk = account.key("bulk");
+                    self.back(&bulk, day, have - got).await?;
+                    if let Some((_, count)) = taken.iter_mut().find(|(key, _)| *key == bulk) {
+                        *count -= have - got;
+                    }
+                }
+                taken.push((key, got));
+                have = got;
             }
-            have = got;
         }
         // Those that come last go without.
         let mut excess = want - have;
@@ -177,7 +225,7 @@ impl Quotas {
                 self.device_back(account, quota, day, class, device).await?;
             }
         }
-        Ok(Taken { granted, day })
+        Ok(granted)
     }
 
     /// Whether one more push of this class to this device would be let go now; takes nothing.
@@ -280,13 +328,27 @@ impl Quotas {
             }
             return Ok(());
         };
-        let until = until.map_or(day.end, |after| self.clock.now().plus(after));
+        let now = self.clock.now();
+        // Its clock may still be in the day before.
+        if now.since(day.start) < EARLY {
+            return Ok(());
+        }
+        let until = until.map_or(day.end, |after| now.plus(after)).min(day.end);
         let believed = {
             let mut all = self.lock();
+            if all.len() >= SAID_MAX {
+                all.retain(|_, said| said.day == day.start);
+            }
             if all.len() >= SAID_MAX && !all.contains_key(account) {
                 return Ok(());
             }
             let said = all.entry(account.clone()).or_default();
+            if said.day != day.start {
+                *said = Said {
+                    day: day.start,
+                    ..Said::default()
+                };
+            }
             said.in_a_row += 1;
             let believed = said.in_a_row >= BELIEVED_AFTER;
             if believed {
@@ -304,21 +366,30 @@ impl Quotas {
     /// Until when the bulk classes are closed.
     async fn closed(&self, account: &Account, day: Day) -> Result<Option<Timestamp>, StoreError> {
         let now = self.clock.now();
-        let known = self
-            .lock()
-            .get(account)
-            .map(|said| said.closed_until.filter(|until| *until > now));
-        if let Some(known) = known {
-            return Ok(known);
+        let known = {
+            let all = self.lock();
+            let said = all.get(account).filter(|said| said.day == day.start);
+            said.and_then(|said| said.closed_until)
+        };
+        if let Some(until) = known {
+            return Ok((until > now).then_some(until));
         }
-        // Not asked since the start of the process, or for the first time.
+        // Perhaps it was closed before this process began.
         let closed = self.port.used(&account.key("closed"), day.start).await? > 0;
-        let until = closed.then_some(day.end);
-        let mut all = self.lock();
-        if all.len() < SAID_MAX {
-            all.entry(account.clone()).or_default().closed_until = until;
+        Ok(closed.then_some(day.end))
+    }
+
+    /// Forgets what the vendor said today: the credential was stored anew, perhaps with more quota.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn reopen(&self, account: &Account, offset_s: i32) -> Result<(), StoreError> {
+        self.lock().remove(account);
+        let day = Day::at(self.clock.now(), offset_s);
+        if self.port.used(&account.key("closed"), day.start).await? > 0 {
+            self.back(&account.key("closed"), day, 1).await?;
         }
-        Ok(until)
+        Ok(())
     }
 
     /// How an account stands.

@@ -21,7 +21,7 @@ use crate::service::Ports;
 /// What a recall did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Recalled {
-    /// Deliveries that were still open and now end as `recalled`.
+    /// Deliveries that were still open and now end: as `recalled`, or with the word of a vendor that had taken them.
     pub stopped: u64,
     /// Deliveries that a vendor withdrew.
     pub withdrawn: u64,
@@ -88,6 +88,12 @@ impl Recall {
             let mut sent: HashMap<ChannelId, Vec<DeviceId>> = HashMap::new();
             let mut under_way: HashMap<ChannelId, Vec<DeviceId>> = HashMap::new();
             for delivery in page {
+                for channel in delivery.taken.iter().chain(&delivery.via) {
+                    let devices = sent.entry(channel.clone()).or_default();
+                    if devices.last() != Some(&delivery.device) {
+                        devices.push(delivery.device.clone());
+                    }
+                }
                 if delivery.outcome().is_none() {
                     done.stopped += 1;
                     if let State::Pushing { channel, .. } = &delivery.state
@@ -105,8 +111,6 @@ impl Recall {
                             input: Input::End(Reason::Recalled),
                         })
                         .await;
-                } else if let Some(channel) = delivery.via {
-                    sent.entry(channel).or_default().push(delivery.device);
                 }
             }
             for (channel, devices) in sent {

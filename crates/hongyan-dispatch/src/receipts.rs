@@ -3,8 +3,7 @@
 //! A receipt is news about one delivery or one token. It is checked against what was really sent; what does not fit is
 //! counted and dropped, so that nobody can make a delivery up.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use hongyan_core::delivery::{Delivery, Input};
@@ -15,17 +14,22 @@ use hongyan_core::port::{
     Callback, CallbackError, CallbackRequest, EventFilter, Receipt, ReceiptKind,
 };
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Device, MessageId, Reason, Stage, StoreError,
+    AppId, ChannelId, CredentialName, Device, DeviceId, MessageId, Reason, Stage, StoreError,
 };
 use tokio::sync::watch;
 
 use crate::choice::Learned;
 use crate::credentials::{CredentialError, Credentials};
-use crate::feedback::{Feedback, Signal};
+use crate::feedback::{self, Signal};
+use crate::hygiene::bury;
+use crate::plan::CredentialIndex;
+use crate::router::InFlight;
 use crate::service::Ports;
 
-/// Receipts taken from one callback or query.
-const RECEIPTS_LEN_MAX: usize = 10_000;
+/// Receipts that become durable together.
+const PART_LEN: usize = 500;
+/// Grace over the vendor's deadline before a query is given up from outside.
+const POLL_GRACE: Duration = Duration::from_secs(1);
 /// Events of a device that are looked through for a vendor's id of a push.
 const EVENTS_LEN_MAX: usize = 5_000;
 /// Events read at once.
@@ -67,7 +71,7 @@ pub enum CallbackRefused {
 pub struct Receipts {
     pub(crate) ports: Ports,
     pub(crate) credentials: Credentials,
-    pub(crate) feedback: Feedback,
+    pub(crate) in_flight: InFlight,
     pub(crate) learned: Learned,
 }
 
@@ -95,30 +99,42 @@ impl Receipts {
         secret: Option<&str>,
         request: &CallbackRequest<'_>,
     ) -> Result<Callback, CallbackRefused> {
+        // Names that a stranger makes up must not become series of a metric.
+        let label = match self.credentials.vendor(channel) {
+            Some(_) => channel.to_string(),
+            None => "unknown".to_owned(),
+        };
         let refused = |why: &'static str| {
-            metrics::counter!("hongyan_callbacks_refused_total", "channel" => channel.to_string(), "why" => why)
+            metrics::counter!("hongyan_callbacks_refused_total", "channel" => label.clone(), "why" => why)
                 .increment(1);
         };
+        // Without a proof all failures look alike: nobody learns which addresses there are.
+        let unproved =
+            || CallbackRefused::Unproved("no signature and no secret of the address".to_owned());
         let name = match credential {
-            Some(name) => name.clone(),
+            Some(name) => Some(name.clone()),
             None => self.only_credential(app, channel).await?,
         };
-        let opened = match self.credentials.open(app, channel, &name).await {
-            Ok(opened) => opened,
-            Err(CredentialError::Missing { .. } | CredentialError::UnknownChannel(_)) => {
-                refused("unknown");
-                return Err(CallbackRefused::Unknown);
-            }
-            Err(CredentialError::Store(error)) => return Err(error.into()),
-            Err(error) => return Err(CallbackRefused::Credential(Box::new(error))),
+        let Some(name) = name else {
+            refused("unknown");
+            return Err(unproved());
         };
         let proved =
             secret.is_some_and(|s| self.credentials.is_callback_secret(app, channel, &name, s));
-        let callback = match opened.channel.callback(request) {
-            None => {
+        let opened = match self.credentials.open(app, channel, &name).await {
+            Ok(opened) => opened,
+            Err(CredentialError::Store(error)) => return Err(error.into()),
+            Err(error) => {
                 refused("unknown");
-                return Err(CallbackRefused::Unknown);
+                return Err(if proved {
+                    CallbackRefused::Credential(Box::new(error))
+                } else {
+                    unproved()
+                });
             }
+        };
+        let callback = match opened.channel.callback(request) {
+            Some(Ok(callback)) if callback.signed || proved => callback,
             Some(Err(CallbackError::Signature(why))) => {
                 refused("signature");
                 return Err(CallbackRefused::Unproved(why));
@@ -131,45 +147,34 @@ impl Receipts {
                 refused("malformed");
                 return Err(CallbackRefused::Malformed(why));
             }
-            // A stranger learns nothing about what would be read.
-            Some(Err(CallbackError::Malformed(_))) => {
-                refused("unproved");
-                return Err(CallbackRefused::Unproved(
-                    "no signature and no secret of the address".to_owned(),
-                ));
+            None if proved => {
+                refused("unknown");
+                return Err(CallbackRefused::Unknown);
             }
-            Some(Ok(callback)) => callback,
+            _ => {
+                refused("unproved");
+                return Err(unproved());
+            }
         };
-        if !callback.signed && !proved {
-            refused("unproved");
-            return Err(CallbackRefused::Unproved(
-                "no signature and no secret of the address".to_owned(),
-            ));
-        }
         self.take(app, channel, callback.receipts.clone()).await?;
         Ok(callback)
     }
 
+    /// The credential of an address that names none: `default`, or the only one.
     async fn only_credential(
         &self,
         app: &AppId,
         channel: &ChannelId,
-    ) -> Result<CredentialName, CallbackRefused> {
+    ) -> Result<Option<CredentialName>, StoreError> {
         let all = self.ports.registry.credentials(app).await?;
-        let mut names = all
-            .into_iter()
-            .filter(|c| c.channel == *channel)
-            .map(|c| c.name);
-        let first = names.next().ok_or(CallbackRefused::Unknown)?;
-        let mut rest = names.peekable();
-        if rest.peek().is_none() || first.as_str() == "default" {
-            return Ok(first);
+        let mut index = CredentialIndex::default();
+        for c in all.into_iter().filter(|c| c.channel == *channel) {
+            index.add(c.channel, c.name);
         }
-        rest.find(|n| n.as_str() == "default")
-            .ok_or(CallbackRefused::Unknown)
+        Ok(index.pick(channel, None).cloned())
     }
 
-    /// Takes receipts of a channel.
+    /// Takes receipts of a channel. What they change is durable when this returns.
     ///
     /// # Errors
     /// When the store does not answer; receipts before that are taken, and taking them again does no harm.
@@ -180,29 +185,42 @@ impl Receipts {
         receipts: Vec<Receipt>,
     ) -> Result<Noted, StoreError> {
         let mut noted = Noted::default();
-        for receipt in receipts.into_iter().take(RECEIPTS_LEN_MAX) {
-            let kind = word(receipt.kind);
-            let known = self.one(app, channel, receipt).await?;
-            if known {
-                noted.known += 1;
-            } else {
-                noted.unknown += 1;
+        let mut arrived = HashSet::new();
+        let mut receipts = receipts.into_iter();
+        loop {
+            let part: Vec<Receipt> = receipts.by_ref().take(PART_LEN).collect();
+            if part.is_empty() {
+                return Ok(noted);
             }
-            metrics::counter!(
-                "hongyan_receipts_total",
-                "channel" => channel.to_string(), "kind" => kind, "known" => if known { "yes" } else { "no" },
-            )
-            .increment(1);
+            let mut signals = Vec::with_capacity(part.len());
+            for receipt in part {
+                let kind = word(receipt.kind);
+                let known = self
+                    .one(app, channel, receipt, &mut signals, &mut arrived)
+                    .await?;
+                if known {
+                    noted.known += 1;
+                } else {
+                    noted.unknown += 1;
+                }
+                metrics::counter!(
+                    "hongyan_receipts_total",
+                    "channel" => channel.to_string(), "kind" => kind, "known" => if known { "yes" } else { "no" },
+                )
+                .increment(1);
+            }
+            feedback::apply(&self.ports, app, signals, &self.in_flight).await?;
         }
-        Ok(noted)
     }
 
-    /// Takes one receipt; answers whether it named something that was sent.
+    /// Reads one receipt into what it means for its delivery; answers whether it named something that was sent.
     async fn one(
         &self,
         app: &AppId,
         channel: &ChannelId,
         receipt: Receipt,
+        signals: &mut Vec<Signal>,
+        arrived: &mut HashSet<(MessageId, DeviceId)>,
     ) -> Result<bool, StoreError> {
         let device = self.device(app, channel, &receipt).await?;
         let delivery = self
@@ -227,30 +245,42 @@ impl Receipts {
             ReceiptKind::Failed(reason) => Some(undelivered(channel, reason, &receipt)),
             ReceiptKind::Other => None,
         };
-        let arrived = matches!(
+        let arrives = matches!(
             receipt.kind,
             ReceiptKind::Delivered | ReceiptKind::Displayed | ReceiptKind::Clicked
         );
         if let Some(delivery) = delivery
             && let Some(input) = input
         {
-            if arrived
+            // One arrival counts once, however many receipts tell of it.
+            if arrives
                 && !delivery.seen.has(Stage::Delivered)
-                && let Some(device) = &device
+                && arrived.insert((delivery.message, delivery.device.clone()))
             {
-                self.learned.delivered(channel, device);
+                let now = self.ports.clock.now();
+                let found = match device {
+                    Some(device) => Some(device),
+                    None => self.device_of(app, &delivery.device).await?,
+                };
+                if let Some(device) = found {
+                    self.learned.delivered(channel, &device, now);
+                }
             }
-            self.feedback
-                .send(Signal {
-                    app: delivery.app,
-                    message: delivery.message,
-                    device: delivery.device,
-                    user: delivery.user,
-                    input,
-                })
-                .await;
+            signals.push(Signal {
+                app: delivery.app,
+                message: delivery.message,
+                device: delivery.device,
+                user: delivery.user,
+                input,
+            });
         }
         Ok(known)
+    }
+
+    async fn device_of(&self, app: &AppId, id: &DeviceId) -> Result<Option<Device>, StoreError> {
+        let registry = &self.ports.registry;
+        let found = registry.devices(app, std::slice::from_ref(id)).await?;
+        Ok(found.into_iter().next().flatten())
     }
 
     /// The device that has the receipt's token now.
@@ -267,8 +297,7 @@ impl Receipts {
         let Some(id) = registry.device_by_token(app, channel, token).await? else {
             return Ok(None);
         };
-        let found = registry.devices(app, std::slice::from_ref(&id)).await?;
-        Ok(found.into_iter().next().flatten())
+        self.device_of(app, &id).await
     }
 
     /// The delivery that the receipt is about, if this channel really carried it.
@@ -281,8 +310,8 @@ impl Receipts {
     ) -> Result<Option<Delivery>, StoreError> {
         let ledger = &self.ports.ledger;
         let carried = |d: &Delivery| {
-            d.via.as_ref() == Some(channel)
-                || d.tried.contains(channel)
+            d.taken.contains(channel)
+                || d.via.as_ref() == Some(channel)
                 || matches!(&d.state, hongyan_core::delivery::State::Pushing { channel: c, .. } if c == channel)
                 || matches!(&d.state, hongyan_core::delivery::State::Retrying { channel: c, .. } if c == channel)
         };
@@ -296,8 +325,8 @@ impl Receipts {
                     .flatten()
                     .next()
             }
-            // The token has gone meanwhile, or the vendor gives none: a message to one device names it.
-            (Some(message), None) => {
+            // The vendor gives no token: a message that has one delivery names it.
+            (Some(message), None) if receipt.token.is_none() => {
                 let mut all = ledger.deliveries_of(app, message, None, 2).await?;
                 let one = all.pop();
                 if all.is_empty() { one } else { None }
@@ -318,7 +347,7 @@ impl Receipts {
                 }
                 None => None,
             },
-            (None, None) => None,
+            (_, None) => None,
         };
         Ok(found.filter(carried))
     }
@@ -371,18 +400,16 @@ impl Receipts {
         if given_since {
             return Ok(true);
         }
-        let now = self.ports.clock.now();
-        self.ports
-            .registry
-            .kill_token(
-                &device.app,
-                &device.id,
-                channel,
-                token,
-                Reason::TokenInvalid,
-                now,
-            )
-            .await?;
+        let detail = Some(receipt.detail.clone()).filter(|d| !d.is_empty());
+        bury(
+            &self.ports,
+            device,
+            channel,
+            token,
+            Reason::TokenInvalid,
+            detail,
+        )
+        .await?;
         Ok(true)
     }
 
@@ -503,9 +530,8 @@ impl Receipts {
         name: &CredentialName,
     ) -> Result<usize, BoxError> {
         let opened = self.credentials.open(app, channel, name).await?;
-        let receipts = Arc::clone(&opened.channel)
-            .poll(VENDOR_CALL_DEADLINE)
-            .await?;
+        let asked = opened.channel.poll(VENDOR_CALL_DEADLINE);
+        let receipts = tokio::time::timeout(VENDOR_CALL_DEADLINE + POLL_GRACE, asked).await??;
         let count = receipts.len();
         // What the vendor gave will not come again: the store gets a few chances.
         let mut tries = 0;

@@ -143,7 +143,7 @@ impl Dispatch {
         Receipts {
             ports: self.ports.clone(),
             credentials: self.credentials.clone(),
-            feedback: self.feedback.clone(),
+            in_flight: self.in_flight.clone(),
             learned: self.learned.clone(),
         }
     }

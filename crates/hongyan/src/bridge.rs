@@ -149,6 +149,16 @@ impl wanted::Services for Services {
             .put(app, channel, name, new)
             .await
             .map_err(credential)?;
+        if let Some(vendor) = self.dispatch.credentials().vendor(channel) {
+            // Perhaps it has more quota now: what its vendor said today is forgotten.
+            let account = Account {
+                app: app.clone(),
+                channel: channel.clone(),
+                credential: name.clone(),
+            };
+            let quotas = self.dispatch.quotas();
+            quotas.reopen(&account, vendor.day_offset_s()).await?;
+        }
         Ok(())
     }
 

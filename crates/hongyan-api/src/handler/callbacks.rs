@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use hongyan_core::{AppId, ChannelId};
 
+use crate::auth::too_many;
 use crate::problem::Problem;
 use crate::reply::Raw;
 use crate::route::Call;
-use crate::services::CallbackCall;
+use crate::services::{CallbackCall, ServiceError};
 use crate::wire::callback::CallbackQuery;
 
 pub(crate) async fn take(call: Call<CallbackQuery, Bytes>) -> Result<Raw, Problem> {
@@ -31,6 +32,18 @@ pub(crate) async fn take(call: Call<CallbackQuery, Bytes>) -> Result<Raw, Proble
         headers,
         body: call.body,
     };
-    let answer = call.api.services().callback(&app, &channel, said).await?;
+    let failed = |problem: Problem| {
+        // Whoever proves nothing again and again is slowed down, as with unknown keys.
+        let peer = call.parts.peer.ip();
+        match call.api.by_stranger().take(peer, call.api.now()) {
+            Ok(()) => problem,
+            Err(wait) => too_many(wait),
+        }
+    };
+    let answer = call.api.services().callback(&app, &channel, said).await;
+    let answer = answer.map_err(|error| match error {
+        ServiceError::Forbidden(_) => failed(error.into()),
+        other => other.into(),
+    })?;
     Ok(Raw::text(answer.content_type, answer.body))
 }

@@ -53,6 +53,12 @@ pub(crate) async fn put(
             "must not be more than per_day",
         ));
     }
+    if quota.reserved.is_some() && quota.per_day.is_none() {
+        faults.push(fault(
+            "limits.quota.reserved",
+            "is a part of per_day, which is missing",
+        ));
+    }
     no_faults(faults)?;
     let new = NewCredential {
         config: serde_json::Value::Object(state.config.clone()),

@@ -9,7 +9,7 @@ use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::limits::{BATCH_LEN_MAX, IDEMPOTENCY_KEY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX};
 use hongyan_core::message::Target;
 use hongyan_core::port::{CounterRow, JobKind};
-use hongyan_core::{AppId, DeviceId, MessageId, Stage, Timestamp};
+use hongyan_core::{AppId, DeviceId, MessageId, Reason, Stage, Timestamp};
 
 use super::{no_faults, unknown_channels};
 use crate::api::Api;
@@ -232,7 +232,7 @@ pub(crate) fn totals(
     for row in rows {
         *counts.entry(row.key.stage.as_str()).or_default() += row.count;
         if let Some(reason) = row.key.reason
-            && ends(row.key.stage)
+            && ends(row.key.stage, reason)
         {
             *reasons.entry(reason.as_str()).or_default() += row.count;
         }
@@ -240,11 +240,15 @@ pub(crate) fn totals(
     (counts, reasons)
 }
 
-/// Whether an event of this stage that has a reason ends its delivery. What comes after the end (a late ack) has none.
-pub(crate) const fn ends(stage: Stage) -> bool {
+/// Whether an event of this stage with this reason ends its delivery. What comes after the end (a late ack) has no reason; bad
+/// news of a vendor has its own, and only a wait for a receipt that ended in vain has the vendor's `accepted_by_vendor`.
+pub(crate) fn ends(stage: Stage, reason: Reason) -> bool {
     matches!(
-        stage,
-        Stage::Delivered | Stage::AcceptedByVendor | Stage::Dropped
+        (stage, reason),
+        (
+            Stage::Delivered | Stage::AcceptedByVendor | Stage::Dropped,
+            _
+        ) | (Stage::Undelivered, Reason::AcceptedByVendor)
     )
 }
 

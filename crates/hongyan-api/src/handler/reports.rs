@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hongyan_core::port::CounterRow;
-use hongyan_core::{MessageId, Stage, Timestamp};
+use hongyan_core::{MessageId, Reason, Stage, Timestamp};
 
 use super::messages::{ends, totals};
 use crate::options::REPORT_DAYS_MAX;
@@ -127,8 +127,12 @@ pub(crate) async fn channels(call: Call<ChannelsQuery>) -> Result<Reply<Channels
             _ => {}
         }
         if let Some(reason) = key.reason
-            && (ends(key.stage) || matches!(key.stage, Stage::Retried | Stage::Fallback))
-            && key.stage != Stage::AcceptedByVendor
+            && reason != Reason::AcceptedByVendor
+            && (ends(key.stage, reason)
+                || matches!(
+                    key.stage,
+                    Stage::Retried | Stage::Fallback | Stage::Undelivered
+                ))
         {
             *row.reasons.entry(reason.as_str()).or_default() += count;
         }

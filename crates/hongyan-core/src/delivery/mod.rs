@@ -57,9 +57,15 @@ pub struct Delivery {
     /// Tries at the present channel.
     #[serde(default)]
     pub attempt: u16,
-    /// The channel whose vendor took it.
+    /// The channel whose vendor took it last.
     #[serde(default)]
     pub via: Option<ChannelId>,
+    /// Every channel whose vendor took it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken: Vec<ChannelId>,
+    /// A channel whose vendor gave it up before its answer to our call came, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<(ChannelId, Reason)>,
     /// Whether an ack ends the deliveries to the user's other devices.
     #[serde(default)]
     pub first_ack: bool,
@@ -317,6 +323,8 @@ impl Delivery {
             last_failure: None,
             attempt: 0,
             via: None,
+            taken: Vec::new(),
+            given_up: None,
             first_ack: message.options.devices == DeviceChoice::FirstAck,
             seen: Seen::default(),
             version: 0,
@@ -372,7 +380,7 @@ impl Delivery {
         }
         match input {
             Input::Plan(decision) => self.planned(decision, now, out),
-            Input::Due => self.due(out),
+            Input::Due => self.due(now, out),
             Input::Acked => {
                 self.seen.add(Stage::Delivered);
                 self.end(Stage::Delivered, Reason::Delivered, None, now, out)
@@ -536,7 +544,18 @@ impl Delivery {
         if !matches!(&self.state, State::Pushing { channel: current, .. } if *current == channel) {
             return Next::Nothing;
         }
-        self.via = Some(channel.clone());
+        self.took(&channel);
+        if let Some((gave_up, reason)) = self.given_up.take()
+            && gave_up == channel
+        {
+            out.push(Happened {
+                channel: Some(channel.clone()),
+                attempt: self.attempt,
+                detail: vendor_id,
+                ..Happened::new(Stage::AcceptedByVendor, None)
+            });
+            return self.other_channel(channel, reason, None, out);
+        }
         out.push(Happened {
             channel: Some(channel.clone()),
             attempt: self.attempt,
@@ -566,12 +585,22 @@ impl Delivery {
         if !self.seen.add(Stage::Undelivered) {
             return Next::Nothing;
         }
+        if matches!(&self.state, State::Pushing { channel: current, .. } if *current == channel) {
+            self.given_up = Some((channel.clone(), reason));
+        }
         out.push(Happened {
             channel: Some(channel),
             detail,
             ..Happened::new(Stage::Undelivered, Some(reason))
         });
         Next::Recorded
+    }
+
+    fn took(&mut self, channel: &ChannelId) {
+        self.via = Some(channel.clone());
+        if !self.taken.contains(channel) {
+            self.taken.push(channel.clone());
+        }
     }
 
     /// Gives a channel up and asks the planner for another.
@@ -595,7 +624,7 @@ impl Delivery {
         Next::Plan
     }
 
-    fn due(&mut self, out: &mut Vec<Happened>) -> Next {
+    fn due(&mut self, now: Timestamp, out: &mut Vec<Happened>) -> Next {
         match &self.state {
             State::Planning => return Next::Plan,
             State::Online { .. } => {
@@ -608,6 +637,10 @@ impl Delivery {
                 again.channel = Some(channel.clone());
                 again.attempt = self.attempt;
                 out.push(again);
+            }
+            // A lease that ended late, or a job that was put back: the wait goes on.
+            State::AwaitingReceipt { until, .. } if now < (*until).min(self.expires_at) => {
+                return Next::Wait(*until);
             }
             State::AwaitingReceipt { channel, .. } => {
                 let channel = channel.clone();
@@ -647,7 +680,7 @@ impl Delivery {
         let detail = Some(verdict.detail().to_owned()).filter(|d| !d.is_empty());
         match verdict {
             Verdict::Accepted { .. } => {
-                self.via = Some(channel.clone());
+                self.took(&channel);
                 let attempt = self.attempt;
                 self.state = State::Done {
                     reason: Reason::AcceptedByVendor,

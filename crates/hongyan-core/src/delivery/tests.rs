@@ -21,6 +21,8 @@ fn delivery() -> Delivery {
         last_failure: None,
         attempt: 0,
         via: None,
+        taken: vec![],
+        given_up: None,
         first_ack: false,
         seen: Seen::default(),
         version: 0,
@@ -138,7 +140,8 @@ proptest! {
             }
             if let Next::Wait(until) = step.next {
                 let told = step.happened.iter().any(|h| h.until == Some(until));
-                prop_assert!(told, "a wait is told to the ledger");
+                let goes_on = step.happened.is_empty() && matches!(d.state, State::AwaitingReceipt { .. });
+                prop_assert!(told || goes_on, "a wait is told to the ledger");
             }
             finals.extend(step.happened.iter().filter(|h| h.r#final).map(|h| h.reason));
             reported.extend(step.happened.iter().map(|h| h.stage).filter(|s| Seen::is_client(*s)));
@@ -250,6 +253,34 @@ fn a_receipt_ends_the_wait_and_bad_news_shortens_it() {
     assert_eq!(step.next, Next::Done);
     assert_eq!(d.outcome(), Some(Reason::AcceptedByVendor));
     assert_eq!(d.apply(bad, Timestamp(5)).next, Next::Nothing, "told once");
+}
+
+#[test]
+fn a_wait_for_a_receipt_is_not_cut_short() {
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    d.apply(taken("apns", Some(60)), Timestamp(2));
+    let early = d.apply(Input::Due, Timestamp(59));
+    assert_eq!(
+        (early.next, early.happened),
+        (Next::Wait(Timestamp(60)), vec![])
+    );
+    assert_eq!(d.apply(Input::Due, Timestamp(60)).next, Next::Plan);
+}
+
+#[test]
+fn bad_news_that_overtakes_the_vendors_answer_is_remembered() {
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    let bad = Input::Undelivered {
+        channel: apns(),
+        reason: Reason::PermissionOff,
+        detail: None,
+    };
+    assert_eq!(d.apply(bad, Timestamp(2)).next, Next::Recorded);
+    let step = d.apply(taken("apns", Some(60)), Timestamp(3));
+    assert_eq!(step.next, Next::Plan, "nothing to wait for");
+    assert_eq!(d.taken, [apns()]);
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub trait Vendor: Send + Sync + std::fmt::Debug {
 }
 
 /// A credential with its secrets opened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OpenCredential {
     /// The app.
     pub app: AppId,
@@ -79,6 +79,16 @@ pub struct OpenCredential {
     /// Where the vendor may post receipts to: a whole URL, with a secret of this credential in its query. `None` when the
     /// server has no public address.
     pub callback: Option<String>,
+}
+
+impl std::fmt::Debug for OpenCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenCredential")
+            .field("app", &self.app)
+            .field("name", &self.name)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is wrong in a credential's configuration.
@@ -181,7 +191,7 @@ pub struct Parcel {
 }
 
 /// A request that a vendor made to the callback address.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct CallbackRequest<'a> {
     /// HTTP method.
     pub method: &'a str,
@@ -193,6 +203,15 @@ pub struct CallbackRequest<'a> {
     pub body: &'a [u8],
     /// Now, to refuse what was signed long ago.
     pub now: Timestamp,
+}
+
+impl std::fmt::Debug for CallbackRequest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallbackRequest")
+            .field("method", &self.method)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl CallbackRequest<'_> {

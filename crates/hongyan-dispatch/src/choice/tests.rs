@@ -5,6 +5,10 @@ use hongyan_core::{Class, DeviceId, MessageId, Timestamp, UserId};
 
 use super::*;
 
+const START: Timestamp = Timestamp(1_772_366_400_000);
+/// When receipts had their time.
+const LATER: Timestamp = Timestamp(START.0 + 2 * RIPE_AFTER_MS);
+
 const BUILT_IN: [&str; 7] = ["apns", "fcm", "huawei", "xiaomi", "oppo", "jpush", "sms"];
 
 fn id(name: &str) -> ChannelId {
@@ -68,9 +72,19 @@ fn ordered(
     policy: &AppPolicy,
     learned: &Learned,
 ) -> Vec<String> {
+    ordered_at(message, device, policy, learned, LATER)
+}
+
+fn ordered_at(
+    message: &Message,
+    device: &Device,
+    policy: &AppPolicy,
+    learned: &Learned,
+    at: Timestamp,
+) -> Vec<String> {
     let built_in = BUILT_IN.map(id);
     let scores = learned.scores(&device.app);
-    order(message, device, policy, &built_in, &scores)
+    order(message, device, policy, &built_in, &scores, at)
         .iter()
         .map(ToString::to_string)
         .collect()
@@ -133,49 +147,56 @@ fn what_was_measured_moves_a_channel_for_its_phones_only() {
     let auto = AppPolicy::default();
     let im = message(Class::Im, &[]);
     for n in 0..1_000 {
-        learned.accepted(&id("xiaomi"), &redmi);
-        learned.accepted(&id("jpush"), &redmi);
         // A third arrives through the maker's channel, nearly all through the other.
         if n % 3 == 0 {
-            learned.delivered(&id("xiaomi"), &redmi);
+            learned.delivered(&id("xiaomi"), &redmi, START);
         }
         if n % 20 != 0 {
-            learned.delivered(&id("jpush"), &redmi);
+            learned.delivered(&id("jpush"), &redmi, START);
         }
+        learned.accepted(&id("xiaomi"), &redmi, START);
+        learned.accepted(&id("jpush"), &redmi, START);
     }
-    assert_eq!(ordered(&im, &redmi, &auto, &learned), ["jpush", "xiaomi"]);
+    let now = |at| ordered_at(&im, &redmi, &auto, &learned, at);
+    assert_eq!(
+        now(START),
+        ["xiaomi", "jpush"],
+        "receipts are still on their way"
+    );
+    assert_eq!(now(LATER), ["jpush", "xiaomi"]);
     assert_eq!(ordered(&im, &nokia, &auto, &learned), ["xiaomi", "jpush"]);
     let elsewhere = Device {
         locale: Some("de-DE".to_owned()),
-        ..redmi
+        ..redmi.clone()
     };
     assert_eq!(
         ordered(&im, &elsewhere, &auto, &learned),
         ["xiaomi", "jpush"]
     );
+    // What nobody uses any more is forgotten in time, and tried again.
+    let days_later = Timestamp(START.millis() + 5 * 86_400_000);
+    assert_eq!(now(days_later), ["xiaomi", "jpush"]);
 }
 
 #[test]
-fn silence_of_a_channel_without_receipts_says_nothing() {
+fn silence_of_a_channel_without_receipts_says_nothing_also_once_they_are_switched_on() {
     let learned = Learned::default();
     let redmi = device("redmi", &["xiaomi", "jpush"]);
     for _ in 0..5_000 {
-        learned.accepted(&id("xiaomi"), &redmi);
+        learned.accepted(&id("xiaomi"), &redmi, START);
     }
-    let got = ordered(
-        &message(Class::Im, &[]),
-        &redmi,
-        &AppPolicy::default(),
-        &learned,
-    );
-    assert_eq!(got, ["xiaomi", "jpush"]);
+    let im = message(Class::Im, &[]);
+    let got = || ordered(&im, &redmi, &AppPolicy::default(), &learned);
+    assert_eq!(got(), ["xiaomi", "jpush"]);
+    learned.delivered(&id("xiaomi"), &redmi, START);
+    assert_eq!(got(), ["xiaomi", "jpush"]);
 }
 
 #[test]
 fn groups_are_bounded() {
     let learned = Learned::default();
     for n in 0..GROUPS_MAX + 100 {
-        learned.accepted(&id("fcm"), &device(&format!("maker{n}"), &["fcm"]));
+        learned.delivered(&id("fcm"), &device(&format!("maker{n}"), &["fcm"]), START);
     }
     assert_eq!(
         learned.scores(&AppId::parse("a").unwrap()).0.len(),

@@ -1,15 +1,22 @@
 //! A lane and its credential's daily quota: what may be sent, and what becomes of the rest.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use hongyan_core::app::QuotaOverflow;
 use hongyan_core::delivery::Input;
 use hongyan_core::verdict::Verdict;
 use hongyan_core::{Class, Device, DeviceId, Reason, StoreError, Timestamp};
 
 use super::{FULL_RETRY, Lane};
-use crate::choice::has_other;
 use crate::credentials::Opened;
+use crate::plan;
 use crate::quota::{Account, Day, Taken, is_bulk};
 use crate::shipment::Shipment;
+use crate::situation::{Read, app_facts};
+
+/// How long after a vendor's midnight the first held pushes come: no two clocks agree.
+const AFTER_MIDNIGHT: Duration = Duration::from_secs(60);
 
 /// A shipment whose device was looked up, so that it may leave.
 pub(super) type Ready = (Shipment, Device);
@@ -85,10 +92,15 @@ impl Lane {
             .iter()
             .map(|(device, v)| (device.clone(), uses_quota(v)))
             .collect();
-        let exhausted = results.iter().find_map(|(_, v)| match v {
-            Verdict::QuotaExhausted { until, .. } => Some(*until),
-            _ => None,
-        });
+        // A vendor that took some of the call has something left: single devices had their fill.
+        let some_left = accepted.iter().any(|(_, ok)| *ok);
+        let exhausted = results
+            .iter()
+            .filter(|_| !some_left)
+            .find_map(|(_, v)| match v {
+                Verdict::QuotaExhausted { until, .. } => Some(*until),
+                _ => None,
+            });
         let quotas = &self.inner.quotas;
         let settled = async {
             quotas
@@ -110,7 +122,8 @@ impl Lane {
         }
     }
 
-    /// What becomes of a shipment that finds the quota used up: it waits for the vendor's next day, or goes another way.
+    /// What becomes of a shipment that finds the quota used up. `marketing` and `subscription` wait for the vendor's next day,
+    /// or go another way if the app wants it so and there is one; the others go another way or end.
     pub(super) async fn over_quota(
         &self,
         shipment: &Shipment,
@@ -118,33 +131,50 @@ impl Lane {
         opens_at: Timestamp,
         detail: Option<String>,
     ) -> Input {
-        let class = shipment.message.class;
-        let other = shipment.message.options.channels.fallback
-            && has_other(&shipment.delivery, &shipment.message, device, &self.key.1);
         let now = self.inner.ports.clock.now();
-        let spills = !is_bulk(class) || self.overflow().await == QuotaOverflow::Spill;
-        let opens_at = self.returns.next(opens_at.max(now));
-        if (spills && other) || opens_at >= shipment.delivery.expires_at {
-            let verdict = Verdict::QuotaExhausted {
-                until: Some(opens_at.since(now)),
-                detail: detail.unwrap_or_else(|| "the day's quota is used up".to_owned()),
+        let opens_at = opens_at.max(now).plus(AFTER_MIDNIGHT);
+        let holds = is_bulk(shipment.message.class)
+            && opens_at < shipment.delivery.expires_at
+            && !self.spills(shipment, device).await;
+        if holds {
+            return Input::NotSent {
+                reason: Reason::QuotaExhausted,
+                retry_at: self.tomorrow.next(opens_at),
             };
-            return self.answer(shipment, verdict, None, now);
         }
-        Input::NotSent {
-            reason: Reason::QuotaExhausted,
-            retry_at: opens_at,
-        }
+        let verdict = Verdict::QuotaExhausted {
+            until: Some(opens_at.since(now)),
+            detail: detail.unwrap_or_else(|| "the day's quota is used up".to_owned()),
+        };
+        self.answer(shipment, verdict, None, now)
     }
 
-    async fn overflow(&self) -> QuotaOverflow {
-        match self.inner.ports.registry.app(&self.key.0).await {
-            Ok(app) => app.map(|a| a.policy.quota_overflow).unwrap_or_default(),
+    /// Whether the app wants such a push to go another way, and there is one.
+    async fn spills(&self, shipment: &Shipment, device: &Device) -> bool {
+        let app = &self.key.0;
+        let facts = match app_facts(&self.inner.ports, &self.inner.learned, app).await {
+            Ok(facts) => facts,
             Err(error) => {
                 tracing::debug!(%error, "an app's policy could not be read; its pushes wait");
-                QuotaOverflow::Hold
+                return false;
             }
+        };
+        if facts.policy.quota_overflow != QuotaOverflow::Spill
+            || !shipment.message.options.channels.fallback
+        {
+            return false;
         }
+        let mut delivery = shipment.delivery.clone();
+        delivery.tried.push(self.key.1.clone());
+        let read = Read {
+            facts: &facts,
+            users: HashMap::new(),
+            sessions: HashMap::new(),
+            built_in_order: self.inner.credentials.built_in_order(),
+            now: self.inner.ports.clock.now(),
+        };
+        let situation = read.situation(&shipment.message, &delivery, Some(device), None);
+        plan::choose(&situation, device).is_ok()
     }
 
     fn account(&self) -> Account {
