@@ -7,6 +7,7 @@ mod meizu;
 mod oppo;
 mod vivo;
 mod xiaomi;
+mod webpush;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -35,3 +35,8 @@ vendors! {
     vivo
     meizu
 }
+
+#[tokio::test]
+async fn webpush() {
+    run("webpush").await;
+}
