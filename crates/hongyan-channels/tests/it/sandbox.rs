@@ -7,6 +7,7 @@ mod meizu;
 mod oppo;
 mod vivo;
 mod xiaomi;
+mod apns;
 mod webpush;
 
 use std::sync::Arc;

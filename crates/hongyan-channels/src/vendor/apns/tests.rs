@@ -1,4 +1,5 @@
 use super::*;
+use crate::payload;
 use crate::vendor::fixture;
 
 fn config() -> Value {
@@ -10,6 +11,7 @@ fn config() -> Value {
 
 fn encoded(outbound: &Outbound) -> Result<(Vec<String>, Value), (Reason, String)> {
     let encoded = encode(&Config::read(&config()).unwrap(), outbound)?;
+    encoded.fits(encoded.push_type.bytes_max)?;
     let headers = encoded
         .headers
         .iter()
@@ -127,6 +129,102 @@ fn live_activities_are_checked() {
 }
 
 #[test]
+fn live_activities_are_held_against_apples_types() {
+    let live = |more: &[(&str, Value)]| {
+        let mut fields = json!({"push_type": "liveactivity", "event": "update", "content_state": {"gate": "B7"}});
+        for (name, value) in more {
+            fields[*name] = value.clone();
+        }
+        encoded(&fixture::with_vendor(NAME, &fields))
+    };
+    live(&[("stale_date", json!(1)), ("relevance_score", json!(80.5))]).unwrap();
+    live(&[
+        ("event", json!("end")),
+        ("content_state", Value::Null),
+        ("dismissal_date", json!(0)),
+    ])
+    .unwrap();
+    for (field, value) in [
+        ("content_state", json!("B7")),
+        ("stale_date", json!("soon")),
+        ("dismissal_date", json!(1.5)),
+        ("timestamp", json!("now")),
+        ("relevance_score", json!("high")),
+        ("attributes", json!({})),
+        ("input_push_token", json!(1)),
+        ("event", json!("begin")),
+    ] {
+        let (reason, words) = live(&[(field, value)]).unwrap_err();
+        assert_eq!(reason, Reason::PayloadRejected, "{field}: {words}");
+    }
+    let start = [
+        ("event", json!("start")),
+        ("attributes_type", json!("Flight")),
+        ("attributes", json!({"no": "XY1"})),
+        ("input_push_channel", json!("abc=")),
+    ];
+    let (_, body) = live(&start).unwrap();
+    assert_eq!(body["aps"]["input-push-channel"], "abc=");
+}
+
+#[test]
+fn an_activitys_time_is_the_messages_own() {
+    let fields = json!({"push_type": "liveactivity", "event": "update", "content_state": {}});
+    let mut late = fixture::with_vendor(NAME, &fields);
+    late.now = late.now.plus(Duration::from_secs(600));
+    let (_, body) = encoded(&late).unwrap();
+    assert_eq!(body["aps"]["timestamp"], fixture::NOW.seconds());
+    let mut message = (*late.message).clone();
+    message.options.send_at = Some(fixture::NOW.plus(Duration::from_secs(300)));
+    let (_, body) = encoded(&fixture::of(message)).unwrap();
+    assert_eq!(body["aps"]["timestamp"], fixture::NOW.seconds() + 300);
+}
+
+#[test]
+fn calls_are_for_now_or_never() {
+    for (name, want) in [
+        ("voip", "0"),
+        ("pushtotalk", "0"),
+        ("location", "1767232800"),
+    ] {
+        let outbound = fixture::with_vendor(NAME, &json!({"push_type": name}));
+        let (headers, _) = encoded(&outbound).unwrap();
+        assert_eq!(headers[3], format!("apns-expiration: {want}"));
+    }
+}
+
+#[test]
+fn tokens_say_what_they_are_for() {
+    use Address::{Broadcast, Device};
+    for (token, want) in [
+        ("00ff", Device(None, "00ff")),
+        ("00FF", Device(None, "00FF")),
+        ("voip:00ff", Device(Some("voip"), "00ff")),
+        ("liveactivity:00ff", Device(Some("liveactivity"), "00ff")),
+        (
+            "broadcast:dHN0LXNyY2gtY2hubA==",
+            Broadcast("dHN0LXNyY2gtY2hubA=="),
+        ),
+    ] {
+        assert_eq!(Address::parse(token), Ok(want));
+    }
+    let long = format!("broadcast:{}", "A".repeat(257));
+    for bad in [
+        "",
+        "0",
+        "xyz",
+        "voip:",
+        "voip:0",
+        "fax:00",
+        "broadcast:",
+        "broadcast:a b",
+        &long,
+    ] {
+        assert!(Address::parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn the_senders_fields_are_merged_last() {
     let extra = json!({
         "interruption_level": "time-sensitive", "subtitle": "s", "priority": 5, "collapse_id": "k",
@@ -193,7 +291,24 @@ fn verdict_table() {
     for reason in ["BadDeviceToken", "DeviceTokenNotForTopic"] {
         check(400, reason, "token_dead token_invalid");
     }
-    for reason in ["BadTopic", "MissingTopic", "TopicDisallowed"] {
+    for reason in ["ChannelNotRegistered", "BadChannelId"] {
+        check(400, reason, "token_dead token_invalid");
+    }
+    for reason in ["MissingChannelId", "MissingPushType", "BadRequestParams"] {
+        check(400, reason, "refused payload_rejected");
+    }
+    check(
+        503,
+        "Service Unavailable",
+        "retry vendor_unavailable not_taken",
+    );
+    check(403, "TopicMismatch", "credential_bad");
+    for reason in [
+        "BadTopic",
+        "MissingTopic",
+        "TopicDisallowed",
+        "FeatureNotEnabled",
+    ] {
         check(400, reason, "credential_bad");
     }
     check(400, "IdleTimeout", "retry vendor_unavailable not_taken");
