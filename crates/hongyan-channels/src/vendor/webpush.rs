@@ -430,13 +430,40 @@ impl Vendor for Webpush {
                 detail: e.to_string(),
             })?),
         };
-        Ok(Arc::new(Sender {
-            egress: self.egress.clone(),
-            any_host: instead.is_some(),
-            checked: instead.clone(),
-            peers: Peers::new(&self.egress, instead),
-            config,
-        }))
+        Ok(Arc::new(Sender::new(&self.egress, config, instead)))
+    }
+}
+
+/// A request that is ready to go.
+struct Composed {
+    peer: Arc<Peer>,
+    /// Of the token that it carries.
+    generation: u64,
+    call: Call,
+}
+
+/// Makes requests as the channel does and sends none: what a measurement of encryption needs.
+#[derive(Debug)]
+pub struct Composer(Sender);
+
+impl Composer {
+    /// For a credential's configuration.
+    ///
+    /// # Errors
+    /// The faults of the configuration.
+    pub fn new(egress: &Egress, config: &Value) -> Result<Self, ChannelError> {
+        let config = Config::read(config).map_err(|faults| config::refused(&faults))?;
+        Ok(Self(Sender::new(egress, config, None)))
+    }
+
+    /// The request of a message to a subscription.
+    ///
+    /// # Errors
+    /// The verdict with which a send would have ended before the call.
+    pub fn compose(&self, outbound: &Outbound, token: &str) -> Result<Call, Verdict> {
+        let encoded = encode(outbound).map_err(vendor::refusal)?;
+        let composed = self.0.compose(&encoded, &header_map(&encoded), token)?;
+        Ok(composed.call)
     }
 }
 
@@ -452,6 +479,16 @@ struct Sender {
 }
 
 impl Sender {
+    fn new(egress: &Egress, config: Config, instead: Option<Origin>) -> Self {
+        Self {
+            egress: egress.clone(),
+            any_host: instead.is_some(),
+            checked: instead.clone(),
+            peers: Peers::new(egress, instead),
+            config,
+        }
+    }
+
     /// The header that names us to a push service, and its generation.
     fn authorization(&self, peer: &Peer, origin: &Origin) -> Option<(HeaderValue, u64)> {
         let now = self.egress.now();
@@ -465,39 +502,33 @@ impl Sender {
         })
     }
 
-    async fn send_one(
+    /// Everything of a send but the call.
+    fn compose(
         &self,
         encoded: &Encoded,
         headers: &HeaderMap,
-        recipient: &Recipient,
-        until: Instant,
-    ) -> Verdict {
-        let token = recipient.token.expose_str().unwrap_or_default();
-        let to = match Subscription::parse(token, self.egress.now()) {
-            Ok(subscription) => subscription,
-            Err(problem) => return token_dead(&problem),
-        };
+        token: &str,
+    ) -> Result<Composed, Verdict> {
+        let no_chance = || unavailable(None, "the system gave no random numbers");
+        let to = Subscription::parse(token, self.egress.now()).map_err(|e| token_dead(&e))?;
         if !self.any_host && !self.config.knows(to.origin.host()) {
-            return elsewhere(&format!(
+            return Err(elsewhere(&format!(
                 "{} is not a known push service; add it to the credential's hosts",
                 to.origin.host()
-            ));
+            )));
         }
         let peer = self.peers.at(&to.origin);
-        let Some((authorization, generation)) = self.authorization(&peer, &to.origin) else {
-            return unavailable(None, "the system gave no random numbers to sign with");
-        };
+        let (authorization, generation) = self
+            .authorization(&peer, &to.origin)
+            .ok_or_else(no_chance)?;
         let keys = Keys {
             point: &to.point,
             auth: &to.auth,
         };
-        let body = match encryption::seal(keys, &encoded.bytes) {
-            Ok(body) => body,
-            Err(Unsealed::Point) => return token_dead("keys.p256dh is no point on P-256"),
-            Err(Unsealed::Here) => {
-                return unavailable(None, "the system gave no random numbers to encrypt with");
-            }
-        };
+        let body = encryption::seal(keys, &encoded.bytes).map_err(|why| match why {
+            Unsealed::Point => token_dead("keys.p256dh is no point on P-256"),
+            Unsealed::Here => no_chance(),
+        })?;
         let mut headers = headers.clone();
         headers.insert(AUTHORIZATION, authorization);
         if to.is_windows() {
@@ -510,6 +541,30 @@ impl Sender {
             path: to.path,
             headers,
             body: Bytes::from(body),
+        };
+        Ok(Composed {
+            peer,
+            generation,
+            call,
+        })
+    }
+
+    async fn send_one(
+        &self,
+        encoded: &Encoded,
+        headers: &HeaderMap,
+        recipient: &Recipient,
+        until: Instant,
+    ) -> Verdict {
+        let token = recipient.token.expose_str().unwrap_or_default();
+        let composed = self.compose(encoded, headers, token);
+        let Composed {
+            peer,
+            generation,
+            call,
+        } = match composed {
+            Ok(composed) => composed,
+            Err(verdict) => return verdict,
         };
         let answer = match peer.call(&call, until).await {
             Ok(answer) => answer,
