@@ -33,6 +33,7 @@
 
 mod encryption;
 mod peers;
+mod subscription;
 mod vapid;
 
 use std::sync::Arc;
@@ -50,8 +51,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use self::encryption::{AUTH_BYTES, Keys, PLAINTEXT_BYTES_MAX, POINT_BYTES, Unsealed};
+use self::encryption::{Keys, PLAINTEXT_BYTES_MAX, Unsealed};
 use self::peers::{Peer, Peers};
+use self::subscription::Subscription;
 use self::vapid::Vapid;
 pub use self::vapid::generate;
 use crate::answer::{
@@ -159,45 +161,6 @@ impl Config {
                 Some(end) => host.ends_with(end),
                 None => host == pattern,
             })
-    }
-}
-
-/// A browser's subscription: where to, and for whom.
-struct Subscription {
-    origin: Origin,
-    path: String,
-    point: [u8; POINT_BYTES],
-    auth: [u8; AUTH_BYTES],
-}
-
-impl Subscription {
-    fn parse(token: &str, now: Timestamp) -> Result<Self, String> {
-        let value: Value = serde_json::from_str(token)
-            .map_err(|_| "the token is not a subscription in JSON".to_owned())?;
-        let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
-        let key = |pointer: &str| text(pointer).and_then(vapid::decode);
-        let endpoint = text("/endpoint").ok_or("the subscription has no endpoint")?;
-        let (origin, path) = Origin::split(endpoint).map_err(|e| e.to_string())?;
-        if value
-            .get("expirationTime")
-            .and_then(Value::as_f64)
-            .is_some_and(|at| Timestamp(at as i64) <= now)
-        {
-            return Err("the subscription has expired".to_owned());
-        }
-        let point = key("/keys/p256dh").and_then(|bytes| bytes.try_into().ok());
-        let auth = key("/keys/auth").and_then(|bytes| bytes.try_into().ok());
-        Ok(Self {
-            origin,
-            path,
-            point: point.ok_or("keys.p256dh is not 65 bytes in base64url")?,
-            auth: auth.ok_or("keys.auth is not 16 bytes in base64url")?,
-        })
-    }
-
-    /// Whether Microsoft's service answers it, which wants one header more.
-    fn is_windows(&self) -> bool {
-        self.origin.host().ends_with(".notify.windows.com") || self.path.starts_with("/w/?token=")
     }
 }
 
