@@ -44,8 +44,6 @@ pub(crate) const ALL: &[Paper] = &[
     meizu::MEIZU,
     oppo::OPPO,
     vivo::VIVO,
-    oppo::OPPO,
-    vivo::VIVO,
     webpush::WEBPUSH,
 ];
 

@@ -34,9 +34,5 @@ vendors! {
     oppo
     vivo
     meizu
-}
-
-#[tokio::test]
-async fn webpush() {
-    run("webpush").await;
+    webpush
 }
