@@ -1,4 +1,4 @@
-//! Goal 9: what it costs to send to APNs (payload, call, verdict), beside a hyper client that sends
+//! Goals 9 and 11 (the latter in [`crate::webpush`]): what it costs to send to APNs (payload, call, verdict), beside a hyper client that sends
 //! bytes made before and looks at nothing but the status.
 
 use std::io::BufRead as _;
@@ -12,7 +12,7 @@ use hongyan_channels::{Egress, egress, vendor};
 use hongyan_core::message::{Notification, Options, Target};
 use hongyan_core::port::{Batch, Channel, Clock as _, OpenCredential, Outbound, Recipient};
 use hongyan_core::{
-    AppId, Class, CredentialName, DeviceId, Message, MessageId, Secret, UserId, Verdict,
+    AppId, Class, CredentialName, DeviceId, Message, MessageId, Secret, Timestamp, UserId, Verdict,
 };
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
@@ -60,6 +60,7 @@ pub fn run(args: &Args, prefix: &[String]) -> anyhow::Result<Report> {
     let peer = runtime.block_on(hyper_client(args, &ports))?;
     let ours = runtime.block_on(apns(args, &ports))?;
     let mut report = Report::default();
+    crate::webpush::run(Duration::from_secs(args.seconds.max(1)), &mut report)?;
     for (name, measured) in [("hyper client, HTTP/2", &peer), ("apns channel", &ours)] {
         report.row(
             name,
@@ -159,7 +160,16 @@ async fn apns(args: &Args, ports: &Ports) -> anyhow::Result<Measured> {
             endpoint: Some(format!("https://localhost:{}", ports.clients)),
             callback: None,
         })?;
-    let now = clock.now();
+    let outbound = outbound(clock.now())?;
+    drive(plan(args, "apns channel"), move |caller, n| {
+        let (channel, outbound) = (Arc::clone(&channel), outbound.clone());
+        async move { send(channel, outbound, token(caller, n)).await }
+    })
+    .await
+}
+
+/// The message that all channels send.
+pub(crate) fn outbound(now: Timestamp) -> anyhow::Result<Outbound> {
     let message = Message {
         id: MessageId(uuid::Uuid::from_u128(7 << 76 | 2 << 62)),
         app: AppId::parse("bench")?,
@@ -176,7 +186,7 @@ async fn apns(args: &Args, ports: &Ports) -> anyhow::Result<Measured> {
         accepted_at: now,
         expires_at: now.plus(Duration::from_secs(3_600)),
     };
-    let outbound = Outbound {
+    Ok(Outbound {
         title: Some("Order 42".to_owned()),
         body: Some("is on its way".to_owned()),
         badge: None,
@@ -185,12 +195,7 @@ async fn apns(args: &Args, ports: &Ports) -> anyhow::Result<Measured> {
         now,
         dedup_key: message.id.to_string(),
         message: Arc::new(message),
-    };
-    drive(plan(args, "apns channel"), move |caller, n| {
-        let (channel, outbound) = (Arc::clone(&channel), outbound.clone());
-        async move { send(channel, outbound, token(caller, n)).await }
     })
-    .await
 }
 
 async fn send(channel: Arc<dyn Channel>, outbound: Outbound, token: String) -> anyhow::Result<u64> {

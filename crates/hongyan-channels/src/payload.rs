@@ -20,6 +20,7 @@
 //! | `xiaomi` | the JSON text `payload`; all but `hy_data` also as `extra.hy_…` |
 //! | `oppo` | the JSON text `notification.action_parameters` |
 //! | `vivo` | `clientCustomMap`, as texts; also placeholders of the configured click intent |
+//! | `webpush` | top level of the JSON that the service worker gets, beside `notification` |
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -8,6 +8,7 @@ pub mod huawei;
 pub mod meizu;
 pub mod oppo;
 pub mod vivo;
+pub mod webpush;
 pub mod xiaomi;
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(vivo::Vivo::new(egress)),
         Arc::new(honor::Honor::new(egress)),
         Arc::new(meizu::Meizu::new(egress)),
+        Arc::new(webpush::Webpush::new(egress)),
     ]
 }
 
@@ -52,6 +54,7 @@ pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> 
         "vivo" => Some(vivo::decode(answer, now, false).rest),
         "honor" => Some(honor::decode(answer, now).rest),
         "meizu" => Some(meizu::decode(answer, now).rest),
+        "webpush" => Some(webpush::decode(answer, now)),
         _ => None,
     }
 }
@@ -310,12 +313,11 @@ mod tests {
     fn every_vendor_has_a_name_and_sane_numbers() {
         let vendors = all(&fixture::egress());
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
-        assert_eq!(
-            names,
-            [
-                "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu"
-            ]
-        );
+        let all = [
+            "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu",
+            "webpush",
+        ];
+        assert_eq!(names, all);
         for vendor in vendors {
             let c = vendor.capability();
             assert!(c.payload_bytes_max >= 1024 && c.batch_len_max > 0 && c.concurrency > 0);

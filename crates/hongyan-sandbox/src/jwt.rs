@@ -80,6 +80,11 @@ impl<'a> Jwt<'a> {
 pub(crate) struct EcKey(Vec<u8>);
 
 impl EcKey {
+    /// An uncompressed point of 65 bytes.
+    pub(crate) const fn from_point(point: Vec<u8>) -> Self {
+        Self(point)
+    }
+
     pub(crate) fn from_private_pem(pem: &str) -> Result<Self, SandboxError> {
         const WHAT: &str = "the APNs verification key";
         let der = pkcs8(pem, WHAT)?;

@@ -25,7 +25,7 @@ use crate::phone::{NewPhone, PatchPhone, PhoneView, Phones, TrayEntry};
 use crate::receipts::{ReceiptAddress, Receipts};
 use crate::requests::{Record, Requests};
 use crate::tokens::{TokenState, Tokens};
-use crate::vendor::{Simulators, xiaomi};
+use crate::vendor::{Simulators, apns, xiaomi};
 use crate::world::{Keys, World};
 use crate::{control, server};
 
@@ -355,6 +355,12 @@ impl Handle {
     /// Makes a vendor forget a token, so that it is malformed or unknown to it.
     pub fn forget_token(&self, channel: Channel, token: &str) {
         self.0.world.tokens.forget(channel, token);
+    }
+
+    /// Makes an APNs broadcast channel of the demo app, as Apple's console does; nothing when there are too many.
+    #[must_use]
+    pub fn make_apns_channel(&self, stores: bool) -> Option<String> {
+        apns::make_channel(&self.0.world, stores)
     }
 
     /// Sets the messages a day that a Xiaomi channel takes; `None` restores Xiaomi's own rule.

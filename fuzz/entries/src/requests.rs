@@ -178,6 +178,7 @@ pub(crate) const ANSWERS: Entry = Entry {
         };
         let channels = [
             "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu",
+            "webpush",
         ];
         let answer = hongyan_channels::http::Answer {
             status: 100 + u16::from_be_bytes([*high, *low]) % 500,
@@ -194,6 +195,7 @@ pub(crate) const ANSWERS: Entry = Entry {
             (0u8, 310u16, r#"{"reason":"Unregistered","timestamp":1767229200123}"#),
             (1, 304, r#"{"error":{"code":404,"status":"NOT_FOUND","details":[{"errorCode":"UNREGISTERED"}]}}"#),
             (2, 100, r#"{"code":"80100000","msg":"{\"success\":1,\"failure\":1,\"illegal_tokens\":[\"t\"]}","requestId":"r"}"#),
+            (9, 310, r#"{"code":410,"errno":106,"message":"Invalid subscription"}"#),
             (4, 100, r#"{"result":"error","code":20301,"reason":"No valid targets!"}"#),
         ]
         .map(|(which, status, body)| {

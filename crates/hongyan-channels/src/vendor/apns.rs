@@ -2,7 +2,8 @@
 //!
 //! Sources: Apple Developer Documentation, "Sending notification requests to APNs", "Generating a remote notification",
 //! "Handling notification responses from APNs", "Establishing a token-based connection to APNs", "Pushing background
-//! updates to your App", "Starting and updating Live Activities with ActivityKit push notifications" (read 2026-11).
+//! updates to your App", "Starting and updating Live Activities with ActivityKit push notifications", "Sending broadcast push
+//! notification requests to APNs" (read 2026-11). Unverified: which of its two hosts Apple prefers for broadcasts.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -11,6 +12,7 @@
 //! | `certificate`, `private_key` | instead of those: a PEM certificate and its PEM key |
 //! | `environment` | `production` (default) or `sandbox`, for tokens that do not say which they belong to |
 //! | `other_bundle_ids` | further apps of the team that this key serves: devices with that package get that topic |
+//! | `broadcast_hosts` | true: broadcasts go to `api-broadcast…push.apple.com`, as Apple's samples have it, instead of the usual host |
 //!
 //! The push type is `alert`, or `background` for a message without a text. A sender may choose others and set Apple's own
 //! fields in `options.vendor.apns`; these keys are taken out of it, everything else is merged into the payload:
@@ -22,8 +24,23 @@
 //! | `subtitle` | `aps.alert.subtitle` |
 //! | `interruption_level`, `relevance_score`, `category`, `sound`, `thread_id`, `target_content_id`, `filter_criteria`, `mutable_content`, `content_available`, `event`, `content_state`, `timestamp`, `stale_date`, `dismissal_date`, `attributes_type`, `attributes`, `input_push_channel`, `input_push_token` | the `aps` key, with hyphens |
 //!
+//! iOS gives an app tokens of several kinds. The app's own is registered as it is; each of the others is registered, for a
+//! device of its own, with the push type before it, and takes only messages that ask for that push type. An app's own token gets whatever a
+//! message asks for; where Apple does not take it for that, the token lives on.
+//!
+//! | token | what |
+//! | --- | --- |
+//! | `<hex>` | the app's own: `alert` and `background` |
+//! | `liveactivity:<hex>` | a push-to-start token (`event` `start`), or the update token of one activity (`update`, `end`) |
+//! | `voip:<hex>`, `pushtotalk:<hex>`, `location:<hex>`, `widgets:<hex>`, `controls:<hex>`, `complication:<hex>`, `fileprovider:<hex>`, `mdm:<hex>` | tokens of that kind |
+//! | `broadcast:<id>` | a broadcast channel of iOS 18: one `liveactivity` push updates or ends the activity on every device that follows it. Made in Apple's console or with its API, which has no place here |
+//!
+//! A Live Activity's `timestamp` is when the message was accepted, or was to be sent: a late try never outdates a newer update.
+//!
 //! When ten or more tokens of one batch are all answered `BadDeviceToken`, the environment or the credential is wrong, not
 //! the tokens: the verdict is then `token_environment` without the death of a token.
+
+mod encoding;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +58,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use self::encoding::{BROADCAST_BYTES_MAX, Encoded, encode, push_type_of};
 use crate::answer::{
     accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable,
@@ -49,9 +67,13 @@ use crate::config::{self, Fields};
 use crate::egress::{Egress, Identity, Origin, Protocol};
 use crate::http::{Answer, Call, h2};
 use crate::jwt::{Minted, Signer};
-use crate::{classes, payload, vendor};
+use crate::texts::detail;
+use crate::vendor;
 
 const NAME: &str = "apns";
+const ACTIVITY: &str = "liveactivity";
+/// Where broadcasts are published, before the bundle id.
+const BROADCASTS: &str = "/4/broadcasts/apps/";
 
 /// Apple publishes no rate; the numbers of streams and connections are what its notes advise to keep reusing.
 const CAPABILITY: Capability = Capability {
@@ -66,13 +88,13 @@ const CAPABILITY: Capability = Capability {
     environments: true,
 };
 
-/// Payload of a VoIP push, bytes.
-const VOIP_BYTES_MAX: usize = 5120;
 /// A provider token is used this long; Apple refuses it after 60 minutes and dislikes new ones before 20.
 const TOKEN_REUSE: Duration = Duration::from_secs(45 * 60);
 const TOKEN_FORCE_PAUSE: Duration = Duration::from_secs(20 * 60);
 /// First wait after `TooManyRequests` for one device, where Apple names none.
 const DEVICE_PAUSE: Duration = Duration::from_secs(60);
+/// Longest id of a broadcast channel that is sent, bytes; Apple fixes no size.
+const CHANNEL_BYTES_MAX: usize = 256;
 
 /// What Apple hands out for an app.
 #[derive(Debug)]
@@ -83,6 +105,7 @@ struct Config {
     bundle_id: String,
     other_bundle_ids: Vec<String>,
     environment: Environment,
+    broadcast_hosts: bool,
 }
 
 enum Auth {
@@ -116,6 +139,7 @@ impl Config {
                 Environment::Production
             }
         };
+        let broadcast_hosts = fields.switch("broadcast_hosts");
         let mut identity = None;
         let auth = if config.get("certificate").is_some() && config.get("key_id").is_none() {
             let certificate = fields.text("certificate", "the PEM certificate");
@@ -151,6 +175,7 @@ impl Config {
                 bundle_id,
                 other_bundle_ids,
                 environment,
+                broadcast_hosts,
             }),
             _ => Err(faults),
         }
@@ -166,333 +191,45 @@ impl Config {
     }
 }
 
-/// One way of waking a device.
-struct PushType {
-    name: &'static str,
-    topic_suffix: &'static str,
-    /// `None`: by class.
-    priority: Option<u8>,
-    bytes_max: usize,
-    content: Content,
+/// What a token of the registry stands for.
+#[derive(Debug, PartialEq, Eq)]
+enum Address<'a> {
+    /// A token of a device, in hexadecimal, and the push type that it is for; `None` for the app's own.
+    Device(Option<&'static str>, &'a str),
+    /// A broadcast channel.
+    Broadcast(&'a str),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Content {
-    Alert,
-    Background,
-    /// Apple asks for no `aps` keys.
-    Free,
-    Activity,
-    Reload,
-    /// Only what the sender gives.
-    Bare,
-}
-
-const fn push_type(
-    name: &'static str,
-    topic_suffix: &'static str,
-    priority: Option<u8>,
-    bytes_max: usize,
-    content: Content,
-) -> PushType {
-    PushType {
-        name,
-        topic_suffix,
-        priority,
-        bytes_max,
-        content,
-    }
-}
-
-const PUSH_TYPES: &[PushType] = &[
-    push_type("alert", "", None, 4096, Content::Alert),
-    push_type("background", "", Some(5), 4096, Content::Background),
-    push_type("voip", ".voip", Some(10), VOIP_BYTES_MAX, Content::Free),
-    push_type(
-        "complication",
-        ".complication",
-        Some(10),
-        4096,
-        Content::Free,
-    ),
-    push_type(
-        "fileprovider",
-        ".pushkit.fileprovider",
-        None,
-        4096,
-        Content::Free,
-    ),
-    push_type("mdm", "", None, 4096, Content::Bare),
-    push_type(
-        "liveactivity",
-        ".push-type.liveactivity",
-        None,
-        4096,
-        Content::Activity,
-    ),
-    push_type("location", ".location-query", None, 4096, Content::Free),
-    push_type("pushtotalk", ".voip-ptt", Some(10), 4096, Content::Free),
-    push_type("widgets", ".push-type.widgets", None, 4096, Content::Reload),
-    push_type(
-        "controls",
-        ".push-type.controls",
-        None,
-        4096,
-        Content::Reload,
-    ),
-];
-
-/// Keys of `options.vendor.apns` that go into `aps`.
-const APS_KEYS: &[(&str, &str)] = &[
-    ("interruption_level", "interruption-level"),
-    ("relevance_score", "relevance-score"),
-    ("category", "category"),
-    ("sound", "sound"),
-    ("thread_id", "thread-id"),
-    ("target_content_id", "target-content-id"),
-    ("filter_criteria", "filter-criteria"),
-    ("mutable_content", "mutable-content"),
-    ("content_available", "content-available"),
-    ("event", "event"),
-    ("content_state", "content-state"),
-    ("timestamp", "timestamp"),
-    ("stale_date", "stale-date"),
-    ("dismissal_date", "dismissal-date"),
-    ("attributes_type", "attributes-type"),
-    ("attributes", "attributes"),
-    ("input_push_channel", "input-push-channel"),
-    ("input_push_token", "input-push-token"),
-];
-
-/// A notification without its token and authorization.
-struct Encoded {
-    headers: Vec<(&'static str, String)>,
-    body: Value,
-    bytes: Bytes,
-}
-
-fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, String)> {
-    let rejected = |words: String| (Reason::PayloadRejected, words);
-    let mut extra = payload::vendor_fields(outbound, NAME);
-    let silent = outbound.title.is_none() && outbound.body.is_none();
-    let wanted = match extra.remove("push_type") {
-        None => if silent { "background" } else { "alert" }.to_owned(),
-        Some(Value::String(name)) => name,
-        Some(_) => return Err(rejected("vendor.apns.push_type must be a text".to_owned())),
-    };
-    let push_type = PUSH_TYPES
-        .iter()
-        .find(|p| p.name == wanted)
-        .ok_or_else(|| rejected(format!("vendor.apns.push_type {wanted:?} is not known")))?;
-    let headers = headers(config, outbound, push_type, &mut extra)?;
-    let body = body(outbound, push_type, extra).map_err(rejected)?;
-    let body = Value::Object(body);
-    let bytes = body.to_string();
-    if bytes.len() > push_type.bytes_max {
-        return Err((
-            Reason::PayloadTooLarge,
-            format!(
-                "the payload has {} bytes; APNs takes {}",
-                bytes.len(),
-                push_type.bytes_max
-            ),
-        ));
-    }
-    Ok(Encoded {
-        headers,
-        body,
-        bytes: bytes.into(),
-    })
-}
-
-fn headers(
-    config: &Config,
-    outbound: &Outbound,
-    push_type: &PushType,
-    extra: &mut Map<String, Value>,
-) -> Result<Vec<(&'static str, String)>, (Reason, String)> {
-    let options = &outbound.message.options;
-    let mut given = |name: &str| -> Result<Option<String>, (Reason, String)> {
-        let plain = |s: &str| s.bytes().all(|b| (0x20..0x7f).contains(&b));
-        match extra.remove(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) if plain(&text) => Ok(Some(text)),
-            Some(Value::Number(number)) => Ok(Some(number.to_string())),
-            Some(_) => Err((
-                Reason::PayloadRejected,
-                format!("vendor.apns.{name} must be a text or a number"),
-            )),
-        }
-    };
-    let topic = given("topic")?
-        .unwrap_or_else(|| format!("{}{}", config.bundle_id(outbound), push_type.topic_suffix));
-    let by_class = push_type
-        .priority
-        .unwrap_or_else(|| classes::of(&outbound.message).apns_priority);
-    let priority = given("priority")?.unwrap_or_else(|| by_class.to_string());
-    let allowed = match priority.as_str() {
-        "1" | "5" => true,
-        "10" => push_type.content != Content::Background,
-        _ => false,
-    };
-    if !allowed {
-        return Err((
-            Reason::PayloadRejected,
-            format!(
-                "vendor.apns.priority {priority} is not allowed: 1, 5 or 10, and for background pushes 1 or 5"
-            ),
-        ));
-    }
-    let expiration = given("expiration")?.unwrap_or_else(|| {
-        if options.ttl_s == Some(0) {
-            "0".to_owned()
-        } else {
-            outbound.expires_at.seconds().max(0).to_string()
-        }
-    });
-    let collapse_id = match given("collapse_id")? {
-        Some(id) => id,
-        None => options
-            .collapse_key
-            .clone()
-            .unwrap_or_else(|| outbound.dedup_key.clone()),
-    };
-    let mut headers = vec![
-        ("apns-push-type", push_type.name.to_owned()),
-        ("apns-topic", topic),
-        ("apns-priority", priority),
-        ("apns-expiration", expiration),
-    ];
-    // A collapse id makes a repeated send shown once; these kinds are not shown by the system.
-    if matches!(push_type.name, "alert" | "background") {
-        headers.push(("apns-collapse-id", collapse_text(&collapse_id)));
-    }
-    Ok(headers)
-}
-
-/// Apple takes 64 bytes; longer keys and keys that are no header text are hashed.
-fn collapse_text(key: &str) -> String {
-    if key.len() <= 64 && key.bytes().all(|b| (0x21..0x7f).contains(&b)) {
-        key.to_owned()
-    } else {
-        payload::short_hash(key, 16)
-    }
-}
-
-fn body(
-    outbound: &Outbound,
-    push_type: &PushType,
-    mut extra: Map<String, Value>,
-) -> Result<Map<String, Value>, String> {
-    if push_type.content == Content::Bare {
-        return if extra.is_empty() {
-            Err("an mdm push needs vendor.apns.mdm, the push magic".to_owned())
-        } else {
-            Ok(extra)
+impl<'a> Address<'a> {
+    fn parse(token: &'a str) -> Result<Self, String> {
+        let (kind, rest) = match token.split_once(':') {
+            None => (None, token),
+            Some(("broadcast", id)) => {
+                let plain = |b: u8| b.is_ascii_alphanumeric() || b"+/=-_".contains(&b);
+                return if (1..=CHANNEL_BYTES_MAX).contains(&id.len()) && id.bytes().all(plain) {
+                    Ok(Self::Broadcast(id))
+                } else {
+                    Err("the channel id behind broadcast: is not base64".to_owned())
+                };
+            }
+            Some((kind, rest)) => match push_type_of(kind) {
+                Some(push_type) => (Some(push_type.name), rest),
+                None => return Err(format!("{} is no push type", detail(kind))),
+            },
         };
-    }
-    let mut aps = aps(outbound, push_type.content);
-    for (name, key) in APS_KEYS {
-        if let Some(value) = extra.remove(*name) {
-            if value.is_null() {
-                aps.remove(*key);
-            } else {
-                aps.insert((*key).to_owned(), value);
-            }
+        let hex = rest.len() % 2 == 0 && rest.bytes().all(|b| b.is_ascii_hexdigit());
+        if rest.is_empty() || !hex {
+            return Err("the token is not hexadecimal".to_owned());
         }
+        Ok(Self::Device(kind, rest))
     }
-    if let Some(subtitle) = extra.remove("subtitle")
-        && let Some(Value::Object(alert)) = aps.get_mut("alert")
-    {
-        alert.insert("subtitle".to_owned(), subtitle);
-    }
-    let mut body = payload::keys(&outbound.message);
-    if push_type.content == Content::Alert
-        && let Some(image) = outbound
-            .message
-            .notification
-            .as_ref()
-            .and_then(|n| n.image.as_ref())
-    {
-        body.insert("hy_image".to_owned(), image.as_str().into());
-    }
-    body.insert("aps".to_owned(), Value::Object(aps));
-    let id = body.get("hy_id").cloned();
-    payload::merge(&mut body, &extra);
-    if let Some(id) = id {
-        body.insert("hy_id".to_owned(), id);
-    }
-    if push_type.content == Content::Activity {
-        check_activity(&body)?;
-    }
-    Ok(body)
 }
 
-fn aps(outbound: &Outbound, content: Content) -> Map<String, Value> {
-    let mut aps = Map::new();
-    let marks = classes::of(&outbound.message);
-    let shown = outbound.message.notification.as_ref();
-    let mut alert = Map::new();
-    for (key, text) in [("title", &outbound.title), ("body", &outbound.body)] {
-        if let Some(text) = text.as_ref().filter(|t| !t.is_empty()) {
-            alert.insert(key.to_owned(), text.as_str().into());
-        }
-    }
-    let sound = shown
-        .and_then(|n| n.sound.clone())
-        .or_else(|| marks.sounds.then(|| "default".to_owned()));
-    match content {
-        Content::Alert => {
-            if let Some(sound) = sound {
-                aps.insert("sound".to_owned(), sound.into());
-            }
-            if let Some(badge) = outbound.badge {
-                aps.insert("badge".to_owned(), badge.into());
-            }
-            if let Some(group) = shown.and_then(|n| n.group.as_ref()) {
-                aps.insert("thread-id".to_owned(), group.as_str().into());
-            }
-            aps.insert(
-                "interruption-level".to_owned(),
-                marks.apns_interruption.into(),
-            );
-            // Lets the app's notification service extension acknowledge and fetch the picture.
-            aps.insert("mutable-content".to_owned(), 1.into());
-        }
-        Content::Background => {
-            aps.insert("content-available".to_owned(), 1.into());
-        }
-        Content::Reload => {
-            aps.insert("content-changed".to_owned(), true.into());
-        }
-        Content::Activity => {
-            aps.insert("timestamp".to_owned(), outbound.now.seconds().into());
-        }
-        Content::Free | Content::Bare => {}
-    }
-    if !alert.is_empty() && matches!(content, Content::Alert | Content::Activity) {
-        aps.insert("alert".to_owned(), Value::Object(alert));
-    }
-    aps
-}
-
-fn check_activity(body: &Map<String, Value>) -> Result<(), String> {
-    let aps = body.get("aps").and_then(Value::as_object);
-    let has = |key: &str| aps.is_some_and(|a| a.contains_key(key));
-    let event = aps.and_then(|a| a.get("event")).and_then(Value::as_str);
-    let needed: &[&str] = match event {
-        Some("start") => &["attributes-type", "attributes", "content-state", "alert"],
-        Some("update") => &["content-state"],
-        Some("end") => &[],
-        _ => {
-            return Err(
-                "a liveactivity push needs vendor.apns.event: start, update or end".to_owned(),
-            );
-        }
-    };
-    match needed.iter().find(|key| !has(key)) {
-        Some(key) => Err(format!("a liveactivity push of this event needs {key}")),
-        None => Ok(()),
+/// The token is for another kind of push.
+fn of_another_kind(words: &str) -> Verdict {
+    Verdict::Refused {
+        reason: Reason::TokenEnvironment,
+        detail: detail(words),
     }
 }
 
@@ -531,9 +268,13 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
             unavailable(after, &format!("{words}: check this machine's clock"))
         }
         (_, "IdleTimeout" | "Shutdown" | "UnrelatedKeyIdInToken") => unavailable(after, &words),
-        (_, "TopicDisallowed" | "BadTopic" | "MissingTopic") => credential_bad(&format!(
-            "{words}: check bundle_id and what the key may send to"
+        (_, "ChannelNotRegistered" | "BadChannelId") => token_dead(&words),
+        (_, "FeatureNotEnabled") => credential_bad(&format!(
+            "{words}: switch broadcast on for the app id in the developer account"
         )),
+        (_, "TopicDisallowed" | "BadTopic" | "MissingTopic" | "TopicMismatch") => credential_bad(
+            &format!("{words}: check bundle_id and what the key may send to"),
+        ),
         (_, "InvalidProviderToken") => credential_bad(&format!(
             "{words}: check key_id, team_id, private_key and the clock"
         )),
@@ -619,6 +360,7 @@ impl Vendor for Apns {
                 Some(read.other_bundle_ids.into()).filter(|v| *v != json!([])),
             ),
             ("environment", Some(environment.into())),
+            ("broadcast_hosts", read.broadcast_hosts.then(|| true.into())),
         ]))
     }
 
@@ -643,9 +385,18 @@ impl Vendor for Apns {
             })?;
             Ok(h2::Pool::new(&self.egress, origin, tls.clone()))
         };
+        let broadcasts = if config.broadcast_hosts {
+            Some((
+                pool("https://api-broadcast.push.apple.com")?,
+                pool("https://api-broadcast.sandbox.push.apple.com")?,
+            ))
+        } else {
+            None
+        };
         Ok(Arc::new(Sender {
             production: pool("https://api.push.apple.com")?,
             sandbox: pool("https://api.sandbox.push.apple.com")?,
+            broadcasts,
             egress: self.egress.clone(),
             config,
             token: Minted::new(TOKEN_REUSE, TOKEN_FORCE_PAUSE),
@@ -660,6 +411,8 @@ struct Sender {
     config: Config,
     production: h2::Pool,
     sandbox: h2::Pool,
+    /// Production and sandbox, when broadcasts have hosts of their own.
+    broadcasts: Option<(h2::Pool, h2::Pool)>,
     token: Minted,
 }
 
@@ -684,32 +437,102 @@ impl Sender {
         })
     }
 
-    fn pool(&self, environment: Option<Environment>) -> &h2::Pool {
+    fn pool(&self, path: &str, environment: Option<Environment>) -> &h2::Pool {
+        let (production, sandbox) = match &self.broadcasts {
+            Some((production, sandbox)) if path.starts_with(BROADCASTS) => (production, sandbox),
+            _ => (&self.production, &self.sandbox),
+        };
         match environment.unwrap_or(self.config.environment) {
-            Environment::Production => &self.production,
-            Environment::Sandbox => &self.sandbox,
+            Environment::Production => production,
+            Environment::Sandbox => sandbox,
         }
     }
 
     async fn send_one(
         &self,
+        outbound: &Outbound,
         encoded: &Encoded,
         headers: &HeaderMap,
         recipient: &Recipient,
         until: Instant,
     ) -> Verdict {
         let token = recipient.token.expose_str().unwrap_or_default().trim();
-        if token.is_empty() || token.len() % 2 == 1 || !token.bytes().all(|b| b.is_ascii_hexdigit())
-        {
-            return token_dead("the token is not hexadecimal");
+        let (kind, hex) = match Address::parse(token) {
+            Err(problem) => return token_dead(&problem),
+            Ok(Address::Broadcast(id)) => {
+                return self
+                    .publish(outbound, encoded, headers, id, recipient.environment, until)
+                    .await;
+            }
+            Ok(Address::Device(kind, hex)) => (kind, hex),
+        };
+        let asked = encoded.push_type.name;
+        if let Some(kind) = kind.filter(|kind| *kind != asked) {
+            return of_another_kind(&format!("the token is for {kind} pushes, not {asked}"));
         }
-        let path = format!("/3/device/{}", token.to_ascii_lowercase());
+        if let Err(refused) = encoded.fits(encoded.push_type.bytes_max) {
+            return vendor::refusal(refused);
+        }
+        let path = format!("/3/device/{}", hex.to_ascii_lowercase());
         let answer = self
             .post(path, headers, &encoded.bytes, recipient.environment, until)
             .await;
-        match answer {
-            Ok(answer) => decode(&answer, self.egress.now()),
-            Err(verdict) => verdict,
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(verdict) => return verdict,
+        };
+        // An app's own token does not take every kind of push, and is none the worse for that.
+        let own = kind.is_none() && !matches!(asked, "alert" | "background");
+        match decode(&answer, self.egress.now()) {
+            Verdict::TokenDead { detail, .. } if own && answer.status != 410 => of_another_kind(
+                &format!("{detail}: a token for {asked} pushes is registered as {asked}:<token>"),
+            ),
+            verdict => verdict,
+        }
+    }
+
+    /// Publishes on a broadcast channel. A channel that stores nothing takes no expiration, so that is tried when Apple
+    /// does not like the message's.
+    async fn publish(
+        &self,
+        outbound: &Outbound,
+        encoded: &Encoded,
+        headers: &HeaderMap,
+        id: &str,
+        environment: Option<Environment>,
+        until: Instant,
+    ) -> Verdict {
+        if encoded.push_type.name != ACTIVITY {
+            return of_another_kind("a broadcast channel takes liveactivity pushes only");
+        }
+        if encoded.starts_an_activity() {
+            return refused("a broadcast cannot start an activity; it updates or ends it");
+        }
+        if let Err(refused) = encoded.fits(BROADCAST_BYTES_MAX) {
+            return vendor::refusal(refused);
+        }
+        let Ok(id) = HeaderValue::from_str(id) else {
+            return token_dead("the channel id is no header text");
+        };
+        let path = format!("{BROADCASTS}{}", self.config.bundle_id(outbound));
+        let mut headers = headers.clone();
+        headers.remove("apns-topic");
+        headers.insert("apns-channel-id", id);
+        let now_or_never = HeaderValue::from_static("0");
+        loop {
+            let answer = self
+                .post(path.clone(), &headers, &encoded.bytes, environment, until)
+                .await;
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(verdict) => return verdict,
+            };
+            let given = headers.insert("apns-expiration", now_or_never.clone());
+            let again = reason_of(&answer) == "BadExpirationDate"
+                && given.is_some_and(|given| given != now_or_never);
+            if !again {
+                return decode(&answer, self.egress.now());
+            }
         }
     }
 
@@ -722,7 +545,7 @@ impl Sender {
         environment: Option<Environment>,
         until: Instant,
     ) -> Result<Answer, Verdict> {
-        let pool = self.pool(environment);
+        let pool = self.pool(&path, environment);
         let mut call = Call {
             method: Method::POST,
             path,
@@ -767,6 +590,7 @@ fn header_map(encoded: &Encoded) -> HeaderMap {
 impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
+        encoded.fits(encoded.push_type.bytes_max)?;
         Ok(Parcel {
             method: "POST",
             path: "/3/device/{token}".to_owned(),
@@ -791,7 +615,7 @@ impl Channel for Sender {
         let calls = batch
             .recipients
             .iter()
-            .map(|recipient| self.send_one(&encoded, &headers, recipient, until))
+            .map(|recipient| self.send_one(&batch.outbound, &encoded, &headers, recipient, until))
             .collect();
         let verdicts = vendor::fan_out(calls).await;
         vendor::spare_tokens(verdicts, wrong_environment)
@@ -841,314 +665,4 @@ fn report(ok: bool, detail: &str) -> CheckReport {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::vendor::fixture;
-
-    fn config() -> Value {
-        json!({
-            "key_id": "ABCDE12345", "team_id": "TEAM567890", "bundle_id": "com.example.app",
-            "private_key": fixture::ec_pem(),
-        })
-    }
-
-    fn encoded(outbound: &Outbound) -> Result<(Vec<String>, Value), (Reason, String)> {
-        let encoded = encode(&Config::read(&config()).unwrap(), outbound)?;
-        let headers = encoded
-            .headers
-            .iter()
-            .map(|(n, v)| format!("{n}: {v}"))
-            .collect();
-        Ok((headers, encoded.body))
-    }
-
-    #[test]
-    fn golden_alert() {
-        let (headers, body) = encoded(&fixture::outbound()).unwrap();
-        assert_eq!(
-            headers,
-            [
-                "apns-push-type: alert",
-                "apns-topic: com.example.app",
-                "apns-priority: 10",
-                "apns-expiration: 1767232800",
-                "apns-collapse-id: 018f0000-0000-7000-8000-000000000001",
-            ]
-        );
-        let user = payload::user_hash(
-            &hongyan_core::AppId::parse("demo").unwrap(),
-            &hongyan_core::UserId::parse("u1").unwrap(),
-        );
-        assert_eq!(
-            body,
-            json!({
-                "aps": {
-                    "alert": {"title": "Order 42", "body": "is on its way"},
-                    "badge": 3, "sound": "default", "thread-id": "orders",
-                    "interruption-level": "active", "mutable-content": 1,
-                },
-                "hy_id": "018f0000-0000-7000-8000-000000000001",
-                "hy_data": {"order": 42}, "hy_url": "app://order/42", "hy_user": user,
-            })
-        );
-    }
-
-    #[test]
-    fn golden_background_for_data_alone() {
-        let (headers, body) = encoded(&fixture::data_only()).unwrap();
-        assert_eq!(headers[0], "apns-push-type: background");
-        assert_eq!(headers[2], "apns-priority: 5");
-        assert_eq!(body["aps"], json!({"content-available": 1}));
-        assert_eq!(body["hy_data"], json!({"order": 42}));
-    }
-
-    #[test]
-    fn each_class_has_its_marks() {
-        use hongyan_core::Class;
-        for (class, priority, level, sound) in [
-            (Class::Im, "10", "active", true),
-            (Class::Transaction, "10", "active", true),
-            (Class::Subscription, "10", "active", true),
-            (Class::Marketing, "5", "passive", false),
-        ] {
-            let mut message = fixture::message();
-            message.class = class;
-            let (headers, body) = encoded(&fixture::of(message)).unwrap();
-            assert_eq!(headers[2], format!("apns-priority: {priority}"));
-            assert_eq!(body["aps"]["interruption-level"], level);
-            assert_eq!(body["aps"].get("sound").is_some(), sound);
-        }
-    }
-
-    #[test]
-    fn every_push_type_has_its_topic() {
-        for (name, topic) in [
-            ("alert", "com.example.app"),
-            ("background", "com.example.app"),
-            ("voip", "com.example.app.voip"),
-            ("complication", "com.example.app.complication"),
-            ("fileprovider", "com.example.app.pushkit.fileprovider"),
-            ("location", "com.example.app.location-query"),
-            ("pushtotalk", "com.example.app.voip-ptt"),
-            ("widgets", "com.example.app.push-type.widgets"),
-            ("controls", "com.example.app.push-type.controls"),
-        ] {
-            let outbound = fixture::with_vendor(NAME, &json!({"push_type": name}));
-            let (headers, _) = encoded(&outbound).unwrap();
-            assert_eq!(headers[0], format!("apns-push-type: {name}"));
-            assert_eq!(headers[1], format!("apns-topic: {topic}"));
-        }
-        let mdm = json!({"push_type": "mdm", "mdm": "magic", "topic": "com.apple.mgmt.x"});
-        let (headers, body) = encoded(&fixture::with_vendor(NAME, &mdm)).unwrap();
-        assert_eq!(headers[1], "apns-topic: com.apple.mgmt.x");
-        assert_eq!(body, json!({"mdm": "magic"}));
-    }
-
-    #[test]
-    fn live_activities_are_checked() {
-        let start = json!({
-            "push_type": "liveactivity", "event": "start", "attributes_type": "Flight",
-            "attributes": {"no": "XY1"}, "content_state": {"gate": "B7"}, "stale_date": 1,
-        });
-        let (headers, body) = encoded(&fixture::with_vendor(NAME, &start)).unwrap();
-        assert_eq!(
-            headers[1],
-            "apns-topic: com.example.app.push-type.liveactivity"
-        );
-        assert_eq!(headers.len(), 4, "no collapse id");
-        assert_eq!(body["aps"]["timestamp"], 1_767_229_200);
-        assert_eq!(body["aps"]["content-state"], json!({"gate": "B7"}));
-        assert_eq!(body["aps"]["attributes-type"], "Flight");
-        assert!(body["aps"]["alert"].is_object());
-        for bad in [
-            json!({"push_type": "liveactivity"}),
-            json!({"push_type": "liveactivity", "event": "update"}),
-            json!({"push_type": "liveactivity", "event": "start", "content_state": {}}),
-        ] {
-            let (reason, _) = encoded(&fixture::with_vendor(NAME, &bad)).unwrap_err();
-            assert_eq!(reason, Reason::PayloadRejected, "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_senders_fields_are_merged_last() {
-        let extra = json!({
-            "interruption_level": "time-sensitive", "subtitle": "s", "priority": 5, "collapse_id": "k",
-            "aps": {"badge": null, "alert": {"loc-key": "K"}}, "own": [1], "hy_id": "forged",
-        });
-        let (headers, body) = encoded(&fixture::with_vendor(NAME, &extra)).unwrap();
-        assert!(headers.contains(&"apns-priority: 5".to_owned()));
-        assert!(headers.contains(&"apns-collapse-id: k".to_owned()));
-        assert_eq!(body["aps"]["interruption-level"], "time-sensitive");
-        assert_eq!(body["aps"]["alert"]["subtitle"], "s");
-        assert_eq!(body["aps"]["alert"]["loc-key"], "K");
-        assert!(body["aps"].get("badge").is_none());
-        assert_eq!(body["own"], json!([1]));
-        assert_eq!(body["hy_id"], "018f0000-0000-7000-8000-000000000001");
-    }
-
-    #[test]
-    fn what_apple_would_refuse_is_never_sent() {
-        let mut message = fixture::message();
-        message.data = json!({"x": "y".repeat(4096)}).as_object().cloned();
-        let (reason, words) = encoded(&fixture::of(message)).unwrap_err();
-        assert_eq!(reason, Reason::PayloadTooLarge);
-        assert!(words.contains("4096"), "{words}");
-        for bad in [
-            json!({"push_type": "telegram"}),
-            json!({"push_type": 1}),
-            json!({"priority": 7}),
-            json!({"push_type": "background", "priority": 10}),
-            json!({"topic": {"a": 1}}),
-            json!({"collapse_id": "a\nb"}),
-        ] {
-            let (reason, _) = encoded(&fixture::with_vendor(NAME, &bad)).unwrap_err();
-            assert_eq!(reason, Reason::PayloadRejected, "{bad}");
-        }
-    }
-
-    #[test]
-    fn verdict_table() {
-        let check = |status: u16, reason: &str, want: &str| {
-            let body = if reason.is_empty() {
-                String::new()
-            } else {
-                json!({"reason": reason}).to_string()
-            };
-            let verdict = decode(&fixture::answer(status, &body), fixture::NOW);
-            assert_eq!(fixture::words(&verdict), want, "{status} {reason}");
-        };
-        check(200, "", "accepted");
-        for reason in [
-            "BadCollapseId",
-            "BadExpirationDate",
-            "BadMessageId",
-            "BadPriority",
-            "DuplicateHeaders",
-            "InvalidPushType",
-            "MissingDeviceToken",
-            "PayloadEmpty",
-            "BadRequestPayload",
-            "NewReason",
-            "",
-        ] {
-            check(400, reason, "refused payload_rejected");
-        }
-        for reason in ["BadDeviceToken", "DeviceTokenNotForTopic"] {
-            check(400, reason, "token_dead token_invalid");
-        }
-        for reason in ["BadTopic", "MissingTopic", "TopicDisallowed"] {
-            check(400, reason, "credential_bad");
-        }
-        check(400, "IdleTimeout", "retry vendor_unavailable not_taken");
-        for reason in [
-            "BadCertificate",
-            "BadCertificateEnvironment",
-            "Forbidden",
-            "InvalidProviderToken",
-            "MissingProviderToken",
-            "BadEnvironmentKeyIdInToken",
-            "BadEnvironmentKeyInToken",
-            "",
-        ] {
-            check(403, reason, "credential_bad");
-        }
-        check(
-            403,
-            "ExpiredProviderToken",
-            "retry vendor_unavailable not_taken",
-        );
-        check(
-            403,
-            "UnrelatedKeyIdInToken",
-            "retry vendor_unavailable not_taken",
-        );
-        check(404, "BadPath", "credential_bad");
-        check(405, "MethodNotAllowed", "credential_bad");
-        check(410, "Unregistered", "token_dead token_invalid");
-        check(410, "ExpiredToken", "token_dead token_invalid");
-        check(413, "PayloadTooLarge", "refused payload_too_large");
-        check(
-            429,
-            "TooManyProviderTokenUpdates",
-            "retry vendor_rate_limited 60s not_taken",
-        );
-        check(
-            429,
-            "TooManyRequests",
-            "retry vendor_rate_limited 60s not_taken",
-        );
-        check(
-            500,
-            "InternalServerError",
-            "retry vendor_unavailable not_taken",
-        );
-        check(
-            503,
-            "ServiceUnavailable",
-            "retry vendor_unavailable not_taken",
-        );
-        check(503, "Shutdown", "retry vendor_unavailable not_taken");
-        check(502, "", "retry vendor_unavailable not_taken");
-    }
-
-    #[test]
-    fn a_dead_token_is_told_with_its_time() {
-        let body = r#"{"reason":"Unregistered","timestamp":1767229200123}"#;
-        let verdict = decode(&fixture::answer(410, body), fixture::NOW);
-        assert_eq!(
-            verdict.detail(),
-            "410 Unregistered since 2026-01-01T01:00:00.123Z"
-        );
-    }
-
-    #[test]
-    fn a_batch_of_bad_tokens_kills_none() {
-        let bad = decode(
-            &fixture::answer(400, r#"{"reason":"BadDeviceToken"}"#),
-            fixture::NOW,
-        );
-        let few = vendor::spare_tokens(vec![bad.clone(); 9], wrong_environment);
-        assert!(few.iter().all(|v| v.reason() == Reason::TokenInvalid));
-        let all = vendor::spare_tokens(vec![bad.clone(); 10], wrong_environment);
-        assert!(
-            all.iter()
-                .all(|v| fixture::words(v) == "refused token_environment")
-        );
-        let mut mixed = vec![bad; 10];
-        mixed.push(accepted(None));
-        assert_eq!(
-            vendor::spare_tokens(mixed.clone(), wrong_environment),
-            mixed
-        );
-    }
-
-    #[test]
-    fn configurations_are_checked_and_shown_without_secrets() {
-        let vendor = Apns::new(&fixture::egress());
-        let shown = vendor.check_config(&config()).unwrap();
-        assert_eq!(
-            Value::Object(shown),
-            json!({"auth": "token", "key_id": "ABCDE12345", "team_id": "TEAM567890",
-                   "bundle_id": "com.example.app", "environment": "production"})
-        );
-        let bad = json!({"key_id": "x", "private_key": "p", "environment": "moon", "extra": 1});
-        let faults = vendor.check_config(&bad).unwrap_err();
-        assert_eq!(
-            fixture::paths(&faults),
-            [
-                "bundle_id",
-                "environment",
-                "key_id",
-                "team_id",
-                "private_key",
-                "extra"
-            ]
-        );
-        assert!(
-            vendor
-                .check_config(&json!({"certificate": "c", "private_key": "p", "bundle_id": "b"}))
-                .is_err()
-        );
-    }
-}
+mod tests;

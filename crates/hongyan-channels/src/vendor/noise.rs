@@ -67,6 +67,9 @@ fn config(name: &str) -> Value {
         "vivo" => json!({"app_id": 1, "app_key": "k", "app_secret": "s"}),
         "honor" => json!({"app_id": "1", "client_id": "c", "client_secret": "s"}),
         "meizu" => json!({"app_id": "1", "app_secret": "s", "pass_through": true}),
+        "webpush" => {
+            json!({"private_key": fixture::ec_pem(), "subject": "mailto:a@b"})
+        }
         _ => json!({"app_secret": "s", "package": "p", "channels": {"marketing": "200001"}}),
     }
 }
@@ -157,6 +160,7 @@ proptest! {
                 super::vivo::decode(&answer, fixture::NOW, false).rest,
                 super::honor::decode(&answer, fixture::NOW).rest,
                 super::meizu::decode(&answer, fixture::NOW).rest,
+                super::webpush::decode(&answer, fixture::NOW),
             ] {
                 prop_assert!(verdict.detail().len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
             }

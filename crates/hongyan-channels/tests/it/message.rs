@@ -38,7 +38,7 @@ pub(crate) fn open(
     config: &Value,
     endpoint: &str,
 ) -> Arc<dyn Channel> {
-    open_with_callback(egress, name, config, endpoint, None)
+    open_at(egress, name, config, Some(endpoint), None)
 }
 
 /// The same for a server that vendors can post to.
@@ -47,6 +47,17 @@ pub(crate) fn open_with_callback(
     name: &str,
     config: &Value,
     endpoint: &str,
+    callback: Option<&str>,
+) -> Arc<dyn Channel> {
+    open_at(egress, name, config, Some(endpoint), callback)
+}
+
+/// The same, at the vendor's usual address when there is no endpoint.
+pub(crate) fn open_at(
+    egress: &Egress,
+    name: &str,
+    config: &Value,
+    endpoint: Option<&str>,
     callback: Option<&str>,
 ) -> Arc<dyn Channel> {
     let vendors = vendor::all(egress);
@@ -58,7 +69,7 @@ pub(crate) fn open_with_callback(
             app: AppId::parse("demo").unwrap(),
             name: CredentialName::parse("default").unwrap(),
             config: Secret::new(config.to_string()),
-            endpoint: Some(endpoint.to_owned()),
+            endpoint: endpoint.map(str::to_owned),
             callback: callback.map(str::to_owned),
         })
         .unwrap()

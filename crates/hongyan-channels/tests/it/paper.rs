@@ -4,6 +4,7 @@ mod honor;
 mod meizu;
 mod oppo;
 mod vivo;
+mod webpush;
 
 use std::collections::BTreeMap;
 
@@ -43,6 +44,7 @@ pub(crate) const ALL: &[Paper] = &[
     meizu::MEIZU,
     oppo::OPPO,
     vivo::VIVO,
+    webpush::WEBPUSH,
 ];
 
 /// Requests as the suite counts them, for vendors whose sends take several calls: each send as one request.

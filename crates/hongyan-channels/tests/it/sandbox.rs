@@ -1,11 +1,13 @@
 //! Whole sends against the sandbox's simulators, which are written from the vendors' papers and share no code with us.
 
+mod apns;
 mod honor;
 mod huawei;
 mod listener;
 mod meizu;
 mod oppo;
 mod vivo;
+mod webpush;
 mod xiaomi;
 
 use std::sync::Arc;

@@ -77,7 +77,15 @@ pub(crate) fn server_tls(protocols: &[&[u8]]) -> (Arc<rustls::ServerConfig>, Str
 
 impl StandIn {
     pub(crate) async fn start(judge: impl Fn(&Seen) -> Act + Send + Sync + 'static) -> Self {
-        let (tls, ca_pem) = server_tls(&[b"h2", b"http/1.1"]);
+        Self::start_with(&[b"h2", b"http/1.1"], judge).await
+    }
+
+    /// The same, speaking these protocols only.
+    pub(crate) async fn start_with(
+        protocols: &[&[u8]],
+        judge: impl Fn(&Seen) -> Act + Send + Sync + 'static,
+    ) -> Self {
+        let (tls, ca_pem) = server_tls(protocols);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("https://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {

@@ -34,4 +34,5 @@ vendors! {
     oppo
     vivo
     meizu
+    webpush
 }

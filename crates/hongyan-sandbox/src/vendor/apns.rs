@@ -75,6 +75,11 @@ const fn refuse(status: u16, reason: &'static str) -> Refusal {
     }
 }
 
+/// Makes a broadcast channel of the demo app, as Apple's console does.
+pub(crate) fn make_channel(world: &World, stores: bool) -> Option<String> {
+    channels::make(world, PACKAGE, u8::from(stores))
+}
+
 /// The simulator.
 #[derive(Debug)]
 pub(crate) struct Apns;

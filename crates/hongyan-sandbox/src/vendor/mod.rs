@@ -10,6 +10,7 @@ pub(crate) mod meizu;
 pub(crate) mod oauth;
 pub(crate) mod oppo;
 pub(crate) mod vivo;
+pub(crate) mod webpush;
 pub(crate) mod xiaomi;
 
 use std::fmt;
@@ -76,7 +77,7 @@ pub(crate) struct Simulators(Arc<[Box<dyn Simulator>]>);
 impl Simulators {
     /// All of them. A vendor whose account is not in `accounts` yet makes it there.
     /// `address` is where all of them listen.
-    pub(crate) fn open(accounts: &mut Accounts, _address: SocketAddr, dice: &Dice) -> Self {
+    pub(crate) fn open(accounts: &mut Accounts, address: SocketAddr, dice: &Dice) -> Self {
         let all: Vec<Box<dyn Simulator>> = vec![
             Box::new(apns::Apns),
             Box::new(fcm::Fcm),
@@ -87,6 +88,7 @@ impl Simulators {
             Box::new(vivo::Vivo::open(accounts, dice)),
             Box::new(honor::Honor::open(accounts, dice)),
             Box::new(meizu::Meizu::open(accounts, dice)),
+            Box::new(webpush::Webpush::open(accounts, address)),
         ];
         Self(all.into())
     }
@@ -193,6 +195,8 @@ fn act(
 
 fn names_token(call: &Call, token: &str) -> bool {
     call.path.ends_with(token)
+        // A subscription names its path.
+        || (token.starts_with('{') && call.path.len() > 1 && token.contains(&call.path))
         || String::from_utf8_lossy(&call.body).contains(token)
         || call.form().iter().any(|(_, value)| value.contains(token))
 }

@@ -3,7 +3,8 @@
 Neither the sandbox nor hongyan's senders had a hand in these libraries, so where they agree with a
 simulator, both read the vendor's papers alike. Needs:
 
-    pip install google-auth requests pyjwt cryptography 'httpx[http2]' aioapns
+    pip install google-auth==2.62.2 requests pyjwt==2.15.1 cryptography 'httpx[http2]==0.28.1' aioapns==4.0 \
+        firebase-admin==7.7.0 pyfcm==2.1.1 pywebpush==2.5.0
 
     hongyan sandbox &
     python crates/hongyan-sandbox/tests/clients/public_clients.py [http://127.0.0.1:7500]
@@ -132,12 +133,89 @@ def apns_token(accounts, _):
     yield check("apns with aioapns, valid and dead token", asyncio.run(send()), ["200", "410"])
 
 
+def fcm_admin(accounts, ca_file):
+    import firebase_admin
+    from firebase_admin import credentials, exceptions, messaging
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    endpoint = accounts["endpoint"]
+    info = {**accounts["fcm"]["service_account"], "token_uri": endpoint + "/token"}
+    messaging._MessagingService.FCM_URL = endpoint + "/v1/projects/{0}/messages:send"
+    app = firebase_admin.initialize_app(credentials.Certificate(info))
+
+    def send(state):
+        message = messaging.Message(
+            notification=messaging.Notification(title="t", body="b"), token=token("fcm", state)
+        )
+        try:
+            return messaging.send(message, app=app).split("/")[0]
+        except exceptions.FirebaseError as error:
+            return type(error).__name__
+
+    wants = [("valid", "projects"), ("dead", "UnregisteredError"), ("other_app", "SenderIdMismatchError")]
+    for state, want in wants:
+        yield check(f"fcm with firebase-admin, {state} token", send(state), want)
+
+
+def fcm_py(accounts, ca_file):
+    from google.oauth2 import service_account
+    from pyfcm import FCMNotification, errors
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    endpoint = accounts["endpoint"]
+    info = {**accounts["fcm"]["service_account"], "token_uri": endpoint + "/token"}
+    client = FCMNotification(
+        project_id=info["project_id"],
+        credentials=service_account.Credentials.from_service_account_info(
+            info, scopes=["https://www.googleapis.com/auth/firebase.messaging"]
+        ),
+    )
+    client._fcm_end_point = f"{endpoint}/v1/projects/{info['project_id']}/messages:send"
+    for state, want in [("valid", "name"), ("dead", "FCMNotRegisteredError")]:
+        try:
+            answer = client.notify(
+                fcm_token=token("fcm", state), notification_title="t", notification_body="b"
+            )
+            got = next(iter(answer))
+        except errors.FCMError as error:
+            got = type(error).__name__
+        yield check(f"fcm with pyfcm, {state} token", got, want)
+
+
+def web_push(accounts, ca_file):
+    from pywebpush import WebPushException, webpush
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    account = accounts["webpush"]
+
+    def send(state, **more):
+        try:
+            answer = webpush(
+                json.loads(token("webpush", state)),
+                data=json.dumps({"notification": {"title": "t", "body": "b"}}),
+                vapid_private_key=account["private_key"],
+                vapid_claims={"sub": "mailto:push@example.com"},
+                **more,
+            )
+        except WebPushException as error:
+            answer = error.response
+        return answer.status_code
+
+    # The four services take turns, so each is met.
+    got = [send("valid", ttl=60, headers={"urgency": "high", "topic": "t"}) for _ in range(12)]
+    yield check("webpush with pywebpush, valid subscriptions", set(got), {201})
+    got = [send("dead", ttl=60) for _ in range(12)]
+    yield check("webpush with pywebpush, dead subscriptions", set(got), {410})
+    got = [send("other_app", ttl=60) for _ in range(12)]
+    yield check("webpush with pywebpush, of another key", set(got) <= {400, 401, 403}, True)
+
+
 def main():
     accounts = control("GET", "/accounts")
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as ca:
         ca.write(accounts["ca_pem"])
         ca.flush()
-        runs = [fcm, harmony, apns_certificate, apns_token]
+        runs = [fcm, fcm_admin, fcm_py, harmony, apns_certificate, apns_token, web_push]
         good = [result for run in runs for result in run(accounts, ca.name)]
     sys.exit(0 if all(good) else 1)
 

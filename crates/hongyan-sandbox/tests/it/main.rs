@@ -20,4 +20,5 @@ mod phones;
 mod receipts;
 mod stage;
 mod vivo;
+mod webpush;
 mod xiaomi;

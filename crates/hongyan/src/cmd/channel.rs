@@ -103,6 +103,15 @@ enum Command {
         #[arg(default_value = "default")]
         name: String,
     },
+    /// Make a key for Web Push and print the configuration that `set webpush -f -` takes
+    #[command(
+        after_help = "Example:\n  hongyan channel vapid --subject mailto:push@example.org > webpush.json\n  hongyan channel set webpush -f webpush.json\n\nPages pass public_key to pushManager.subscribe as applicationServerKey. Keep the file: with another key\nevery browser has to subscribe again."
+    )]
+    Vapid {
+        /// Who answers for the messages: a mailto: or https: address that push services can turn to
+        #[arg(long, value_name = "URL")]
+        subject: String,
+    },
     /// Delete a credential
     Delete {
         /// The channel
@@ -114,6 +123,9 @@ enum Command {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let form = args.remote.form();
+    if let Command::Vapid { subject } = &args.command {
+        return vapid(subject);
+    }
     let admin = args.remote.connect(Reach::App)?;
     block_on(async {
         match args.command {
@@ -193,6 +205,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 );
                 form.done(&answer, format!("the vendor takes it. {detail}").trim_end())?;
             }
+            // Made here, without a server.
+            Command::Vapid { .. } => {}
             Command::Delete { channel, name } => {
                 let answer = admin
                     .delete_credential(&channel, &name)
@@ -239,6 +253,16 @@ async fn check_all(admin: &Admin, form: Form) -> anyhow::Result<()> {
         "{failed} of {} credentials do not hold; the lines above say why",
         count
     );
+    Ok(())
+}
+
+/// Prints a new key pair as a credential's configuration.
+fn vapid(subject: &str) -> anyhow::Result<()> {
+    let (private_key, public_key) = hongyan_channels::vendor::webpush::generate()
+        .context("the system gave no random numbers to make a key of")?;
+    super::output::json(&json!({
+        "private_key": private_key, "public_key": public_key, "subject": subject,
+    }))?;
     Ok(())
 }
 

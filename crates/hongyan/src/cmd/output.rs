@@ -64,7 +64,7 @@ pub(crate) fn json_line(value: &Value) -> io::Result<()> {
     print(&format!("{value}\n"))
 }
 
-fn json(value: &Value) -> io::Result<()> {
+pub(crate) fn json(value: &Value) -> io::Result<()> {
     print(&format!("{value:#}\n"))
 }
 

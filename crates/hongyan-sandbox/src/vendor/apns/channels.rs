@@ -97,13 +97,19 @@ fn create(world: &World, call: &Call, bundle: &str) -> Result<Reply, Refusal> {
         Some(Some(1)) => 1,
         Some(_) => return Err(refuse(400, "BadRequestParams")),
     };
+    let id = make(world, bundle, policy).ok_or_else(|| refuse(400, "CannotCreateChannelConfig"))?;
+    Ok(Reply::empty(201, "accepted channel created").with("apns-channel-id", id))
+}
+
+/// A new channel's id, unless the app has too many.
+pub(super) fn make(world: &World, bundle: &str, policy: u8) -> Option<String> {
     let mut channels = lock(world);
     if channels.keys().filter(|(of, _)| of == bundle).count() >= limits::APNS_CHANNELS_MAX {
-        return Err(refuse(400, "CannotCreateChannelConfig"));
+        return None;
     }
     let id = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
     channels.insert((bundle.to_owned(), id.clone()), policy);
-    Ok(Reply::empty(201, "accepted channel created").with("apns-channel-id", id))
+    Some(id)
 }
 
 fn publish(world: &World, call: &Call, bundle: &str) -> Result<Reply, Refusal> {

@@ -1,0 +1,213 @@
+//! Sends to the sandbox's push services, which speak for Mozilla, Google, Apple and Microsoft in turn.
+
+use hongyan_core::message::ClickGuard;
+use hongyan_core::{ChannelId, Class};
+use hongyan_sandbox::{Channel as Vendor, Fault, FaultKind, NewPhone, PatchPhone, TokenState};
+use hongyan_testkit::channel_suite::words;
+use serde_json::{Value, json};
+
+use super::{PATIENCE, World, survives, takes_everything, tells_tokens_apart};
+use crate::message;
+
+/// The public half of another key pair.
+fn other_key() -> (String, String) {
+    hongyan_channels::vendor::webpush::generate().unwrap()
+}
+
+#[tokio::test]
+async fn webpush() {
+    let world = World::start(Vendor::Webpush).await;
+    takes_everything(&world).await;
+    tells_tokens_apart(
+        &world,
+        &[
+            (super::DEAD, "token_dead token_invalid"),
+            // The service took our key for others, so it is the subscription that is of another key.
+            (TokenState::OtherApp, "token_dead token_invalid"),
+            (TokenState::OtherEnvironment, "token_dead token_invalid"),
+        ],
+    )
+    .await;
+    survives(
+        &world,
+        &[
+            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
+            (
+                FaultKind::RateLimited,
+                "retry vendor_rate_limited not_taken",
+            ),
+            (
+                FaultKind::QuotaExhausted,
+                "retry vendor_rate_limited not_taken",
+            ),
+            (FaultKind::TokenInvalid, "token_dead token_invalid"),
+            // A service that knew us a moment ago: nothing dies of it.
+            (FaultKind::AuthExpired, "refused token_environment"),
+            (FaultKind::Goaway, "accepted"),
+            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
+            (FaultKind::Malformed, "accepted"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn webpush_with_another_key_blames_the_credential_and_kills_no_token() {
+    let (private_key, public_key) = other_key();
+    let world = World::start_with(Vendor::Webpush, |config| {
+        config["private_key"] = private_key.as_str().into();
+        config["public_key"] = public_key.as_str().into();
+    })
+    .await;
+    let report = world.channel.check(PATIENCE).await;
+    assert!(
+        report.ok && report.detail.contains(&public_key),
+        "{report:?}"
+    );
+    let tokens = world.tokens(12, TokenState::Valid);
+    let verdicts = world.send(message::message(Class::Im), tokens).await;
+    assert_eq!(verdicts, vec!["credential_bad"; 12]);
+}
+
+#[tokio::test]
+async fn webpush_signs_once_for_each_service_and_encrypts_each_time() {
+    let world = World::start(Vendor::Webpush).await;
+    let tokens = world.tokens(40, TokenState::Valid);
+    let verdicts = world.send(message::message(Class::Im), tokens).await;
+    assert_eq!(verdicts, vec!["accepted"; 40]);
+    let requests = world.handle.requests(Vendor::Webpush);
+    let signed: std::collections::BTreeSet<_> = requests
+        .iter()
+        .map(|r| &r.headers["authorization"])
+        .collect();
+    let bodies: std::collections::BTreeSet<_> =
+        requests.iter().map(|r| r.body.to_string()).collect();
+    assert_eq!((signed.len(), bodies.len()), (1, 40));
+}
+
+#[tokio::test]
+async fn webpush_reaches_the_browser_and_a_collapse_key_replaces() {
+    let world = World::start(Vendor::Webpush).await;
+    let phone = NewPhone::of("web", "firefox", "Firefox", "alice");
+    let phone = world.handle.add_phone(phone).await.unwrap();
+    let token = world.handle.phone_tokens(&phone.id).unwrap()[&Vendor::Webpush].clone();
+    let network = async |on: &str| {
+        let patch = PatchPhone {
+            network: Some(on.to_owned()),
+            ..PatchPhone::default()
+        };
+        world.handle.patch_phone(&phone.id, patch).await.unwrap();
+    };
+    network("off").await;
+    for title in ["first", "second"] {
+        let mut sent = message::message(Class::Im);
+        sent.options.collapse_key = Some("a chat".to_owned());
+        sent.options.click_guard = ClickGuard::Anyone;
+        sent.notification.as_mut().unwrap().title = title.to_owned();
+        assert_eq!(world.send(sent, vec![token.clone()]).await, ["accepted"]);
+    }
+    network("on").await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let tray = loop {
+        let tray = world.handle.tray(&phone.id).unwrap();
+        if !tray.is_empty() || tokio::time::Instant::now() > deadline {
+            break tray;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    };
+    let shown: Vec<(&str, &str)> = tray
+        .iter()
+        .map(|entry| (entry.title.as_str(), entry.body.as_str()))
+        .collect();
+    assert_eq!(shown, [("second", "is on its way")]);
+}
+
+#[tokio::test]
+async fn webpush_now_or_never_goes_to_every_service() {
+    let world = World::start(Vendor::Webpush).await;
+    let mut sent = message::message(Class::Im);
+    sent.options.ttl_s = Some(0);
+    let verdicts = world.send(sent, world.tokens(40, TokenState::Valid)).await;
+    assert_eq!(verdicts, vec!["accepted"; 40], "{:?}", world.last());
+    let mut sent = message::message(Class::Im);
+    let fields = json!({"urgency": "very-low", "topic": "T", "ttl": 5});
+    sent.options.vendor.insert(
+        ChannelId::parse("webpush").unwrap(),
+        fields.as_object().unwrap().clone(),
+    );
+    let verdicts = world.send(sent, world.tokens(1, TokenState::Valid)).await;
+    assert_eq!(verdicts, ["accepted"]);
+    let headers = world.last().headers;
+    let got = ["urgency", "topic", "ttl"].map(|name| headers[name].as_str());
+    assert_eq!(got, ["very-low", "T", "5"]);
+}
+
+#[tokio::test]
+async fn webpush_endpoints_are_only_known_services_at_public_addresses() {
+    let world = World::start(Vendor::Webpush).await;
+    let token = world.tokens(1, TokenState::Valid).remove(0);
+    let config = |hosts: Value| {
+        let mut config = world.handle.credential(Vendor::Webpush).unwrap();
+        config["hosts"] = hosts;
+        config
+    };
+    let send = async |config: Value, loopback: bool, token: &str| {
+        let options = hongyan_channels::egress::Options {
+            allow_loopback: loopback,
+            roots_pem: Some(world.handle.ca_pem().to_owned()),
+            ..hongyan_channels::egress::Options::default()
+        };
+        let clock = std::sync::Arc::new(message::WallClock);
+        let egress = hongyan_channels::Egress::new(&options, clock).unwrap();
+        let channel = message::open_at(&egress, "webpush", &config, None, None);
+        let sent = message::outbound(message::message(Class::Im));
+        let batch = message::batch(sent, [token.to_owned()]);
+        words(&channel.send(&batch, PATIENCE).await[0])
+    };
+    let nobody = json!([]);
+    let got = send(config(nobody.clone()), true, &token).await;
+    assert_eq!(
+        got, "refused token_environment",
+        "127.0.0.1 is no push service"
+    );
+    let got = send(config(json!(["127.0.0.1"])), true, &token).await;
+    assert_eq!(got, "accepted", "a host of the credential's own");
+    let got = send(config(json!(["*"])), false, &token).await;
+    assert_eq!(got, "token_dead token_invalid", "not a public address");
+    let plain = token.replace("https://", "http://");
+    let got = send(config(json!(["*"])), true, &plain).await;
+    assert_eq!(got, "token_dead token_invalid", "not https");
+}
+
+#[tokio::test]
+async fn webpush_falls_back_to_http_1_where_there_is_nothing_else() {
+    use crate::stand_in::{Act, StandIn};
+    let stand_in = StandIn::start_with(&[b"http/1.1"], |_| {
+        Act::Answer(201, Vec::new(), String::new())
+    })
+    .await;
+    let egress = message::egress(&stand_in.ca_pem);
+    let paper = crate::paper::ALL
+        .iter()
+        .find(|p| p.name == "webpush")
+        .unwrap();
+    let channel = message::open(&egress, "webpush", &(paper.config)(), &stand_in.endpoint);
+    for _ in 0..3 {
+        let sent = message::outbound(message::message(Class::Im));
+        let batch = message::batch(sent, [(paper.token)(1)]);
+        let verdicts = channel.send(&batch, PATIENCE).await;
+        assert_eq!(words(&verdicts[0]), "accepted");
+    }
+    assert_eq!(stand_in.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn webpush_faults_can_be_for_one_subscription() {
+    let world = World::start(Vendor::Webpush).await;
+    let tokens = world.tokens(2, TokenState::Valid);
+    let mut fault = Fault::always(FaultKind::TokenInvalid);
+    fault.token = Some(tokens[1].clone());
+    world.handle.inject(Vendor::Webpush, fault).unwrap();
+    let verdicts = world.send(message::message(Class::Im), tokens).await;
+    assert_eq!(verdicts, ["accepted", "token_dead token_invalid"]);
+}
