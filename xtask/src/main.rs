@@ -7,6 +7,7 @@
     reason = "this program's only purpose is to run steps and say how they went"
 )]
 
+mod channels;
 mod reasons;
 mod steps;
 mod tidy;

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{Project, reasons};
+use crate::{Project, channels, reasons};
 
 impl Project {
     fn cargo(&self, args: &[&str]) -> Command {
@@ -89,6 +89,7 @@ pub(crate) fn test(project: &Project) -> Result<()> {
 /// `HONGYAN_GOLDEN=write`.
 pub(crate) fn write_golden(project: &Project) -> Result<()> {
     reasons::write(project)?;
+    channels::write(project)?;
     run(project
         .cargo(&["test", "--workspace", "--locked", "_is_up_to_date"])
         .env("HONGYAN_GOLDEN", "write"))

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{Project, reasons};
+use crate::{Project, channels, reasons};
 
 /// A text file of the repository.
 #[derive(Debug)]
@@ -41,6 +41,9 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         );
     }
     if let Err(error) = reasons::check(project) {
+        faults.push(format!("{error:#}"));
+    }
+    if let Err(error) = channels::check(project) {
         faults.push(format!("{error:#}"));
     }
     if faults.is_empty() {

@@ -10,6 +10,7 @@
 mod crash;
 mod damage;
 mod disk;
+mod everywhere;
 mod faults;
 mod harness;
 mod input;
