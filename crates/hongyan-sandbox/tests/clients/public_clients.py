@@ -3,7 +3,7 @@
 Neither the sandbox nor hongyan's senders had a hand in these libraries, so where they agree with a
 simulator, both read the vendor's papers alike. Needs:
 
-    pip install google-auth requests pyjwt cryptography 'httpx[http2]' aioapns
+    pip install google-auth requests pyjwt cryptography 'httpx[http2]' aioapns jpush==3.3.9
 
     hongyan sandbox &
     python crates/hongyan-sandbox/tests/clients/public_clients.py [http://127.0.0.1:7500]
@@ -132,12 +132,64 @@ def apns_token(accounts, _):
     yield check("apns with aioapns, valid and dead token", asyncio.run(send()), ["200", "410"])
 
 
+def jpush(accounts, ca_file):
+    import jpush as client
+    from jpush import common
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    base = accounts["endpoint"] + "/v3/"
+    common.ZONES["DEFAULT"] = {
+        "PUSH": base, "REPORT": base, "DEVICE": base + "devices/", "ALIAS": base + "aliases/",
+        "TAG": base + "tags/", "SCHEDULE": base + "schedules/", "ADMIN": base,
+    }
+    account = accounts["jpush"]
+
+    def push_to(audience, secret=account["master_secret"]):
+        push = client.JPush(account["app_key"], secret).create_push()
+        push.platform = client.all_
+        push.audience = audience
+        push.notification = client.notification(
+            alert="hi", android=client.android("hi", extras={"a": 1}), ios=client.ios("hi", extras={"a": 1})
+        )
+        return push
+
+    def code(send):
+        try:
+            return send().status_code
+        except common.Unauthorized:
+            return 401
+        except common.JPushFailure as failure:
+            return failure.error_code
+
+    good = token("jpush")
+    to = client.registration_id
+    yield check("jpush, valid id", code(push_to(client.audience(to(good))).send), 200)
+    yield check("jpush, validated", code(push_to(client.audience(to(good))).send_validate), 200)
+    dead = client.audience(to(token("jpush", "dead")))
+    yield check("jpush, dead id", code(push_to(dead).send), 1011)
+    foreign = client.audience(to(token("jpush", "other_app")))
+    yield check("jpush, foreign id", code(push_to(foreign).send), 1003)
+    yield check("jpush, wrong secret", code(push_to(client.audience(to(good)), "x").send), 401)
+    push = push_to(client.audience(to(good)))
+    push.cid = push.get_cid(1, "push").payload["cidlist"][0]
+    ids = {push.send().payload["msg_id"], push.send().payload["msg_id"]}
+    yield check("jpush, cid twice", len(ids), 1)
+    single = {"platform": "all", "target": good, "notification": {"alert": "hi"}}
+    answers = push.batch_push_by_regid([single, {**single, "target": "3"}]).payload.values()
+    yield check("jpush, batch", sorted("error" in answer for answer in answers), [False, True])
+    app = client.JPush(account["app_key"], account["master_secret"])
+    app.create_device().set_deviceinfo(good, {"alias": "ann", "tags": {"add": ["a"]}})
+    about = app.create_device().get_deviceinfo(good).payload
+    yield check("jpush, device", (about["alias"], about["tags"]), ("ann", ["a"]))
+    yield check("jpush, alias", code(push_to(client.audience(client.alias("ann"))).send), 200)
+
+
 def main():
     accounts = control("GET", "/accounts")
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as ca:
         ca.write(accounts["ca_pem"])
         ca.flush()
-        runs = [fcm, harmony, apns_certificate, apns_token]
+        runs = [fcm, harmony, apns_certificate, apns_token, jpush]
         good = [result for run in runs for result in run(accounts, ca.name)]
     sys.exit(0 if all(good) else 1)
 
