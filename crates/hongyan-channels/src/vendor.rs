@@ -2,13 +2,19 @@
 
 pub mod apns;
 pub mod fcm;
+pub mod getui;
 pub mod harmony;
 pub mod honor;
 pub mod huawei;
+pub mod jpush;
 pub mod meizu;
 pub mod oppo;
+pub mod umeng;
 pub mod vivo;
 pub mod xiaomi;
+
+mod makers;
+mod recent;
 
 #[cfg(test)]
 mod noise;
@@ -36,6 +42,9 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(vivo::Vivo::new(egress)),
         Arc::new(honor::Honor::new(egress)),
         Arc::new(meizu::Meizu::new(egress)),
+        Arc::new(jpush::Jpush::new(egress)),
+        Arc::new(getui::Getui::new(egress)),
+        Arc::new(umeng::Umeng::new(egress)),
     ]
 }
 
@@ -52,6 +61,9 @@ pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> 
         "vivo" => Some(vivo::decode(answer, now, false).rest),
         "honor" => Some(honor::decode(answer, now).rest),
         "meizu" => Some(meizu::decode(answer, now).rest),
+        "jpush" => Some(jpush::decode(answer, now)),
+        "getui" => Some(getui::decode(answer, now).rest),
+        "umeng" => Some(umeng::decode(answer, now)),
         _ => None,
     }
 }
@@ -313,7 +325,8 @@ mod tests {
         assert_eq!(
             names,
             [
-                "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu"
+                "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu",
+                "jpush", "getui", "umeng",
             ]
         );
         for vendor in vendors {

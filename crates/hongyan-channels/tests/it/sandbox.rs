@@ -1,10 +1,13 @@
 //! Whole sends against the sandbox's simulators, which are written from the vendors' papers and share no code with us.
 
+mod getui;
 mod honor;
 mod huawei;
+mod jpush;
 mod listener;
 mod meizu;
 mod oppo;
+mod umeng;
 mod vivo;
 mod xiaomi;
 

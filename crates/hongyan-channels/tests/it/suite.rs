@@ -35,3 +35,18 @@ vendors! {
     vivo
     meizu
 }
+
+#[tokio::test]
+async fn jpush() {
+    run("jpush").await;
+}
+
+#[tokio::test]
+async fn getui() {
+    run("getui").await;
+}
+
+#[tokio::test]
+async fn umeng() {
+    run("umeng").await;
+}
