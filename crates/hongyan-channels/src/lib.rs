@@ -21,6 +21,7 @@ mod address;
 mod answer;
 mod callback;
 mod config;
+mod digests;
 mod jwt;
 mod receipts;
 mod stored;

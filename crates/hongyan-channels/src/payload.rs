@@ -21,6 +21,9 @@
 //! | `oppo` | the JSON text `notification.action_parameters` |
 //! | `vivo` | `clientCustomMap`, as texts; also placeholders of the configured click intent |
 //! | `webpush` | top level of the JSON that the service worker gets, beside `notification` |
+//! | `jpush` | `extras` of each platform's notification; the JSON text `msg_content` of background messages |
+//! | `getui` | the JSON text `payload` of each notification; the JSON text `transmission` of background messages |
+//! | `umeng` | `extra` on Android and HarmonyOS, top level of the payload on iOS; the JSON text `custom` of background messages |
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

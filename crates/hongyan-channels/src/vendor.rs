@@ -2,14 +2,20 @@
 
 pub mod apns;
 pub mod fcm;
+pub mod getui;
 pub mod harmony;
 pub mod honor;
 pub mod huawei;
+pub mod jpush;
 pub mod meizu;
 pub mod oppo;
+pub mod umeng;
 pub mod vivo;
 pub mod webpush;
 pub mod xiaomi;
+
+mod makers;
+mod recent;
 
 #[cfg(test)]
 mod noise;
@@ -38,6 +44,9 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(honor::Honor::new(egress)),
         Arc::new(meizu::Meizu::new(egress)),
         Arc::new(webpush::Webpush::new(egress)),
+        Arc::new(jpush::Jpush::new(egress)),
+        Arc::new(getui::Getui::new(egress)),
+        Arc::new(umeng::Umeng::new(egress)),
     ]
 }
 
@@ -55,6 +64,9 @@ pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> 
         "honor" => Some(honor::decode(answer, now).rest),
         "meizu" => Some(meizu::decode(answer, now).rest),
         "webpush" => Some(webpush::decode(answer, now)),
+        "jpush" => Some(jpush::decode(answer, now)),
+        "getui" => Some(getui::decode(answer, now).rest),
+        "umeng" => Some(umeng::decode(answer, now)),
         _ => None,
     }
 }
@@ -315,7 +327,7 @@ mod tests {
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
         let all = [
             "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu",
-            "webpush",
+            "webpush", "jpush", "getui", "umeng",
         ];
         assert_eq!(names, all);
         for vendor in vendors {

@@ -26,6 +26,8 @@ pub(crate) enum Shape {
     List(&'static Shape, usize),
     /// Any object.
     AnyObject,
+    /// Any value: a field that comes in several types.
+    Any,
 }
 
 /// Fields of an object by name; a `!` in front of the name marks a required one.
@@ -98,7 +100,9 @@ fn check(value: &Value, shape: &Shape, names: Names, path: &str) -> Result<(), V
         })
     };
     match (shape, value) {
-        (Shape::AnyObject, Value::Object(_)) | (Shape::Bool, Value::Bool(_)) => Ok(()),
+        (Shape::Any, _) | (Shape::AnyObject, Value::Object(_)) | (Shape::Bool, Value::Bool(_)) => {
+            Ok(())
+        }
         (Shape::Text, Value::String(_)) => Ok(()),
         (Shape::TextMax(max), Value::String(text)) => {
             if text.is_empty() {
@@ -170,6 +174,7 @@ impl Shape {
             Self::Bool => "true or false",
             Self::Object(_) | Self::Map(_) | Self::AnyObject => "an object",
             Self::List(..) => "a list",
+            Self::Any => "a value",
         }
     }
 }

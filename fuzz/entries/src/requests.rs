@@ -178,7 +178,7 @@ pub(crate) const ANSWERS: Entry = Entry {
         };
         let channels = [
             "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu",
-            "webpush",
+            "webpush", "jpush", "getui", "umeng",
         ];
         let answer = hongyan_channels::http::Answer {
             status: 100 + u16::from_be_bytes([*high, *low]) % 500,

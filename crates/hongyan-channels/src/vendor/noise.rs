@@ -70,6 +70,9 @@ fn config(name: &str) -> Value {
         "webpush" => {
             json!({"private_key": fixture::ec_pem(), "subject": "mailto:a@b"})
         }
+        "jpush" => json!({"app_key": "k", "master_secret": "s", "vip": true}),
+        "getui" => json!({"app_id": "a", "app_key": "k", "master_secret": "s"}),
+        "umeng" => json!({"app_key": "k", "master_secret": "s"}),
         _ => json!({"app_secret": "s", "package": "p", "channels": {"marketing": "200001"}}),
     }
 }
@@ -98,6 +101,13 @@ fn any_callback() -> impl Strategy<Value = Value> {
         Just("eventType"),
         Just("eventTime"),
         Just("messageId"),
+        Just("msgid"),
+        Just("msg_id"),
+        Just("device_token"),
+        Just("callback_params"),
+        Just("type"),
+        Just("ts"),
+        Just("sent_time"),
     ];
     let value = prop_oneof![
         "[a-z0-9, _]{0,24}".prop_map(Value::from),
@@ -139,6 +149,8 @@ proptest! {
                 "xiaomi" => &["/registration_id", "/topic", "/alias", "/user_account"],
                 "oppo" => &["/target_value", "/notification/target_value", "/notification/registration_id"],
                 "vivo" => &["/regId", "/alias", "/regIds", "/aliases", "/tagExpression"],
+                "jpush" | "getui" => &["/audience"],
+                "umeng" => &["/device_tokens", "/alias", "/file_id", "/filter"],
                 _ => &[],
             };
             for target in targets {
@@ -161,6 +173,9 @@ proptest! {
                 super::honor::decode(&answer, fixture::NOW).rest,
                 super::meizu::decode(&answer, fixture::NOW).rest,
                 super::webpush::decode(&answer, fixture::NOW),
+                super::jpush::decode(&answer, fixture::NOW),
+                super::getui::decode(&answer, fixture::NOW).rest,
+                super::umeng::decode(&answer, fixture::NOW),
             ] {
                 prop_assert!(verdict.detail().len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
             }

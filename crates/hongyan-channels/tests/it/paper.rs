@@ -1,8 +1,11 @@
 //! What each vendor's paper says, as the stand-ins play it: how it takes, refuses and names tokens.
 
+mod getui;
 mod honor;
+mod jpush;
 mod meizu;
 mod oppo;
+mod umeng;
 mod vivo;
 mod webpush;
 
@@ -45,6 +48,9 @@ pub(crate) const ALL: &[Paper] = &[
     oppo::OPPO,
     vivo::VIVO,
     webpush::WEBPUSH,
+    jpush::JPUSH,
+    getui::GETUI,
+    umeng::UMENG,
 ];
 
 /// Requests as the suite counts them, for vendors whose sends take several calls: each send as one request.
@@ -52,6 +58,7 @@ pub(crate) fn sends(vendor: &str, seen: Vec<Seen>) -> Vec<Seen> {
     match vendor {
         "oppo" => oppo::sends(seen),
         "vivo" => vivo::sends(seen),
+        "getui" => getui::sends(seen),
         _ => seen,
     }
 }
@@ -61,6 +68,7 @@ pub(crate) fn preparation(vendor: &str, seen: &Seen) -> Option<Act> {
     match vendor {
         "oppo" => oppo::preparation(seen),
         "vivo" => vivo::preparation(seen),
+        "getui" => getui::preparation(seen),
         _ => None,
     }
 }

@@ -1,11 +1,14 @@
 //! Whole sends against the sandbox's simulators, which are written from the vendors' papers and share no code with us.
 
 mod apns;
+mod getui;
 mod honor;
 mod huawei;
+mod jpush;
 mod listener;
 mod meizu;
 mod oppo;
+mod umeng;
 mod vivo;
 mod webpush;
 mod xiaomi;

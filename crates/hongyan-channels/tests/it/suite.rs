@@ -36,3 +36,18 @@ vendors! {
     meizu
     webpush
 }
+
+#[tokio::test]
+async fn jpush() {
+    run("jpush").await;
+}
+
+#[tokio::test]
+async fn getui() {
+    run("getui").await;
+}
+
+#[tokio::test]
+async fn umeng() {
+    run("umeng").await;
+}

@@ -3,12 +3,15 @@
 
 pub(crate) mod apns;
 pub(crate) mod fcm;
+pub(crate) mod getui;
 pub(crate) mod harmony;
 pub(crate) mod honor;
 pub(crate) mod huawei;
+pub(crate) mod jpush;
 pub(crate) mod meizu;
 pub(crate) mod oauth;
 pub(crate) mod oppo;
+pub(crate) mod umeng;
 pub(crate) mod vivo;
 pub(crate) mod webpush;
 pub(crate) mod xiaomi;
@@ -89,6 +92,9 @@ impl Simulators {
             Box::new(honor::Honor::open(accounts, dice)),
             Box::new(meizu::Meizu::open(accounts, dice)),
             Box::new(webpush::Webpush::open(accounts, address)),
+            Box::new(jpush::Jpush::open(accounts, dice)),
+            Box::new(getui::Getui::open(accounts, dice)),
+            Box::new(umeng::Umeng::open(accounts, dice)),
         ];
         Self(all.into())
     }

@@ -4,7 +4,7 @@ Neither the sandbox nor hongyan's senders had a hand in these libraries, so wher
 simulator, both read the vendor's papers alike. Needs:
 
     pip install google-auth==2.62.2 requests pyjwt==2.15.1 cryptography 'httpx[http2]==0.28.1' aioapns==4.0 \
-        firebase-admin==7.7.0 pyfcm==2.1.1 pywebpush==2.5.0
+        firebase-admin==7.7.0 pyfcm==2.1.1 pywebpush==2.5.0 jpush==3.3.9
 
     hongyan sandbox &
     python crates/hongyan-sandbox/tests/clients/public_clients.py [http://127.0.0.1:7500]
@@ -208,6 +208,56 @@ def web_push(accounts, ca_file):
     yield check("webpush with pywebpush, dead subscriptions", set(got), {410})
     got = [send("other_app", ttl=60) for _ in range(12)]
     yield check("webpush with pywebpush, of another key", set(got) <= {400, 401, 403}, True)
+def jpush(accounts, ca_file):
+    import jpush as client
+    from jpush import common
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    base = accounts["endpoint"] + "/v3/"
+    common.ZONES["DEFAULT"] = {
+        "PUSH": base, "REPORT": base, "DEVICE": base + "devices/", "ALIAS": base + "aliases/",
+        "TAG": base + "tags/", "SCHEDULE": base + "schedules/", "ADMIN": base,
+    }
+    account = accounts["jpush"]
+
+    def push_to(audience, secret=account["master_secret"]):
+        push = client.JPush(account["app_key"], secret).create_push()
+        push.platform = client.all_
+        push.audience = audience
+        push.notification = client.notification(
+            alert="hi", android=client.android("hi", extras={"a": 1}), ios=client.ios("hi", extras={"a": 1})
+        )
+        return push
+
+    def code(send):
+        try:
+            return send().status_code
+        except common.Unauthorized:
+            return 401
+        except common.JPushFailure as failure:
+            return failure.error_code
+
+    good = token("jpush")
+    to = client.registration_id
+    yield check("jpush, valid id", code(push_to(client.audience(to(good))).send), 200)
+    yield check("jpush, validated", code(push_to(client.audience(to(good))).send_validate), 200)
+    dead = client.audience(to(token("jpush", "dead")))
+    yield check("jpush, dead id", code(push_to(dead).send), 1011)
+    foreign = client.audience(to(token("jpush", "other_app")))
+    yield check("jpush, foreign id", code(push_to(foreign).send), 1003)
+    yield check("jpush, wrong secret", code(push_to(client.audience(to(good)), "x").send), 401)
+    push = push_to(client.audience(to(good)))
+    push.cid = push.get_cid(1, "push").payload["cidlist"][0]
+    ids = {push.send().payload["msg_id"], push.send().payload["msg_id"]}
+    yield check("jpush, cid twice", len(ids), 1)
+    single = {"platform": "all", "target": good, "notification": {"alert": "hi"}}
+    answers = push.batch_push_by_regid([single, {**single, "target": "3"}]).payload.values()
+    yield check("jpush, batch", sorted("error" in answer for answer in answers), [False, True])
+    app = client.JPush(account["app_key"], account["master_secret"])
+    app.create_device().set_deviceinfo(good, {"alias": "ann", "tags": {"add": ["a"]}})
+    about = app.create_device().get_deviceinfo(good).payload
+    yield check("jpush, device", (about["alias"], about["tags"]), ("ann", ["a"]))
+    yield check("jpush, alias", code(push_to(client.audience(client.alias("ann"))).send), 200)
 
 
 def main():
@@ -215,7 +265,7 @@ def main():
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as ca:
         ca.write(accounts["ca_pem"])
         ca.flush()
-        runs = [fcm, fcm_admin, fcm_py, harmony, apns_certificate, apns_token, web_push]
+        runs = [fcm, fcm_admin, fcm_py, harmony, apns_certificate, apns_token, web_push, jpush]
         good = [result for run in runs for result in run(accounts, ca.name)]
     sys.exit(0 if all(good) else 1)
 

@@ -1,0 +1,162 @@
+//! Sends through JPush against its simulator.
+
+use hongyan_core::port::{Clock as _, OpenCredential, ReceiptKind};
+use hongyan_core::{AppId, Class, CredentialName, Secret};
+use hongyan_sandbox::{Channel as Vendor, FaultKind, NewPhone, TokenState};
+use hongyan_testkit::channel_suite::words;
+
+use super::{DEAD, PATIENCE, World, survives, takes_everything, tells_tokens_apart};
+use crate::message::{self, WallClock};
+use crate::posts::Posts;
+
+impl World {
+    /// A channel whose receipts are posted to this address.
+    pub(super) async fn start_called(vendor: Vendor, callback: &str) -> Self {
+        let mut world = Self::start(vendor).await;
+        let config = super::config(&world.handle, vendor);
+        let egress = message::egress(world.handle.ca_pem());
+        let vendors = hongyan_channels::vendor::all(&egress);
+        let name = vendor.as_str();
+        let vendor = vendors.iter().find(|v| v.id().as_str() == name).unwrap();
+        world.channel = vendor
+            .open(OpenCredential {
+                app: AppId::parse("demo").unwrap(),
+                name: CredentialName::parse("default").unwrap(),
+                config: Secret::new(config.to_string()),
+                endpoint: Some(world.handle.vendors_url()),
+                callback: Some(callback.to_owned()),
+            })
+            .unwrap();
+        world
+    }
+}
+
+#[tokio::test]
+async fn jpush() {
+    let world = World::start(Vendor::Jpush).await;
+    takes_everything(&world).await;
+    // Among living ones JPush leaves out a device that is gone, and says nothing.
+    tells_tokens_apart(
+        &world,
+        &[
+            (DEAD, "accepted"),
+            (TokenState::OtherApp, "token_dead token_invalid"),
+        ],
+    )
+    .await;
+    let dead = world.tokens(2, DEAD);
+    let verdicts = world.send(message::message(Class::Im), dead).await;
+    assert_eq!(verdicts, ["token_dead token_invalid"; 2]);
+    let foreign = world.tokens(12, TokenState::OtherApp);
+    let verdicts = world.send(message::message(Class::Im), foreign).await;
+    assert_eq!(verdicts, vec!["refused token_environment"; 12]);
+    survives(
+        &world,
+        &[
+            (
+                FaultKind::RateLimited,
+                "retry vendor_rate_limited not_taken",
+            ),
+            (FaultKind::QuotaExhausted, "quota_exhausted"),
+            (FaultKind::TokenInvalid, "token_dead token_invalid"),
+            (FaultKind::AuthExpired, "credential_bad"),
+            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
+            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
+            (FaultKind::Malformed, "retry vendor_unavailable maybe_taken"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn jpush_shows_a_repeat_once() {
+    let world = World::start(Vendor::Jpush).await;
+    let phone = NewPhone {
+        channels: Some(vec!["jpush".to_owned()]),
+        ..NewPhone::of("android", "samsung", "", "u")
+    };
+    let phone = world.handle.add_phone(phone).await.unwrap();
+    let token = world.handle.phone_tokens(&phone.id).unwrap()[&Vendor::Jpush].clone();
+    let sent = message::message(Class::Transaction);
+    for _ in 0..3 {
+        let verdicts = world.send(sent.clone(), vec![token.clone()]).await;
+        assert_eq!(verdicts, ["accepted"], "{:?}", world.last());
+    }
+    let tray = world.handle.tray(&phone.id).unwrap();
+    assert_eq!(
+        (tray.len(), tray[0].copies),
+        (1, 1),
+        "the cid swallows repeats"
+    );
+    assert_eq!(tray[0].message, Some(sent.id.to_string()));
+    assert_eq!(
+        (tray[0].title.as_str(), tray[0].body.as_str()),
+        ("Order 42", "is on its way")
+    );
+    let batch = message::batch(message::outbound(sent.clone()), [token]);
+    let recalled = world.channel.recall(&sent, &batch.recipients, PATIENCE);
+    let recalled = recalled.await.unwrap();
+    assert_eq!(words(&recalled[0]), "accepted", "{:?}", world.last());
+    assert!(world.handle.tray(&phone.id).unwrap()[0].gone);
+    let never = message::message(Class::Im);
+    let unknown = world.channel.recall(&never, &batch.recipients, PATIENCE);
+    assert_eq!(
+        words(&unknown.await.unwrap()[0]),
+        "refused payload_rejected"
+    );
+}
+
+#[tokio::test]
+async fn jpush_tells_which_tokens_live() {
+    let world = World::start(Vendor::Jpush).await;
+    let mut tokens = world.tokens(1, TokenState::Valid);
+    tokens.extend(world.tokens(1, DEAD));
+    tokens.extend(world.tokens(1, TokenState::OtherApp));
+    tokens.push("a/b".to_owned());
+    let tokens: Vec<_> = tokens.into_iter().map(Secret::new).collect();
+    let probed = world.channel.probe(&tokens, PATIENCE).await.unwrap();
+    let probed: Vec<String> = probed.iter().map(words).collect();
+    let dead = "token_dead token_invalid";
+    assert_eq!(probed, ["accepted", dead, dead, dead]);
+}
+
+#[tokio::test]
+async fn jpush_receipts_come_back() {
+    let posts = Posts::listen().await;
+    let world = World::start_called(Vendor::Jpush, &posts.url).await;
+    let sent = message::message(Class::Im);
+    let token = world.tokens(1, TokenState::Valid);
+    assert_eq!(world.send(sent.clone(), token.clone()).await, ["accepted"]);
+    let now = WallClock.now();
+    let read = posts.wait(1).await[0].read(&*world.channel, now).unwrap();
+    assert!(read.signed);
+    let receipt = &read.receipts[0];
+    assert_eq!(
+        (receipt.kind, receipt.message),
+        (ReceiptKind::Delivered, Some(sent.id))
+    );
+    assert_eq!(
+        receipt.token.as_ref().unwrap().expose_str(),
+        Some(token[0].as_str())
+    );
+    let mut forged = posts.wait(1).await.remove(0);
+    for (name, value) in &mut forged.headers {
+        if name == "authorization" {
+            value.push('x');
+        }
+    }
+    assert!(forged.read(&*world.channel, now).is_err());
+}
+
+#[tokio::test]
+async fn jpush_with_wrong_keys() {
+    for field in ["/app_key", "/master_secret"] {
+        let world = World::start_with(Vendor::Jpush, |config| {
+            *config.pointer_mut(field).unwrap() = "WRONG12345".into();
+        })
+        .await;
+        let report = world.channel.check(PATIENCE).await;
+        assert!(!report.ok, "{field} {report:?}");
+        assert_eq!(world.send_one().await, "credential_bad");
+    }
+}
