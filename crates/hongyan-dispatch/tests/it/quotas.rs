@@ -257,6 +257,6 @@ async fn a_vendor_that_says_it_is_used_up_is_believed_until_its_midnight() {
     assert_eq!(w.outcome(im).await, Reason::AcceptedByVendor);
     let marketing = w.send(of_class(Class::Marketing, "u1")).await;
     assert_eq!(settled(&w, marketing).await, "held");
-    w.pass(Duration::from_secs(4 * 3600 + 60));
+    w.pass(Duration::from_secs(4 * 3600 + 120));
     assert_eq!(w.outcome(marketing).await, Reason::AcceptedByVendor);
 }
