@@ -21,6 +21,9 @@
 //! | `oppo` | the JSON text `notification.action_parameters` |
 //! | `vivo` | `clientCustomMap`, as texts; also placeholders of the configured click intent |
 //! | `webpush` | top level of the JSON that the service worker gets, beside `notification` |
+//! | `tpns` | the JSON text `message.android.custom_content`; on iOS `message.ios.custom_content` |
+//! | `aliyun` | the JSON text `AndroidExtParameters`, `iOSExtParameters` or `HarmonyExtParameters`; also the body of a data message |
+//! | `sms` | nowhere: a text has no place for them |
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,5 +1,6 @@
 //! The vendors: one file each, one line each.
 
+pub mod aliyun;
 pub mod apns;
 pub mod fcm;
 pub mod harmony;
@@ -7,6 +8,8 @@ pub mod honor;
 pub mod huawei;
 pub mod meizu;
 pub mod oppo;
+pub mod sms;
+pub mod tpns;
 pub mod vivo;
 pub mod webpush;
 pub mod xiaomi;
@@ -38,6 +41,9 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(honor::Honor::new(egress)),
         Arc::new(meizu::Meizu::new(egress)),
         Arc::new(webpush::Webpush::new(egress)),
+        Arc::new(tpns::Tpns::new(egress)),
+        Arc::new(aliyun::Aliyun::new(egress)),
+        Arc::new(sms::Sms::new(egress)),
     ]
 }
 
@@ -55,6 +61,9 @@ pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> 
         "honor" => Some(honor::decode(answer, now).rest),
         "meizu" => Some(meizu::decode(answer, now).rest),
         "webpush" => Some(webpush::decode(answer, now)),
+        "tpns" => Some(tpns::decode(answer, now)),
+        "aliyun" => Some(aliyun::decode(answer, now)),
+        "sms" => Some(sms::decode(answer, now)),
         _ => None,
     }
 }
@@ -315,7 +324,7 @@ mod tests {
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
         let all = [
             "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu",
-            "webpush",
+            "webpush", "tpns", "aliyun", "sms",
         ];
         assert_eq!(names, all);
         for vendor in vendors {

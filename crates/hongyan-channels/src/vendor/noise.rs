@@ -70,6 +70,14 @@ fn config(name: &str) -> Value {
         "webpush" => {
             json!({"private_key": fixture::ec_pem(), "subject": "mailto:a@b"})
         }
+        "tpns" => json!({"access_id": "1", "secret_key": "s"}),
+        "aliyun" => {
+            json!({"access_key_id": "i", "access_key_secret": "s", "app_key": "1"})
+        }
+        "sms" => {
+            json!({"provider": "aliyun_sms", "access_key_id": "i", "access_key_secret": "s", "sign_name": "n",
+                        "templates": {"default": {"id": "SMS_1", "params": {"text": "{body}"}}}})
+        }
         _ => json!({"app_secret": "s", "package": "p", "channels": {"marketing": "200001"}}),
     }
 }
@@ -136,6 +144,9 @@ proptest! {
                 "harmony" => &["/target"],
                 "honor" => &["/token"],
                 "meizu" => &["/pushIds", "/alias"],
+                "tpns" => &["/token_list", "/account_list", "/tag_list", "/upload_id"],
+                "aliyun" => &["/TargetValue"],
+                "sms" => &["/PhoneNumbers", "/PhoneNumberJson"],
                 "xiaomi" => &["/registration_id", "/topic", "/alias", "/user_account"],
                 "oppo" => &["/target_value", "/notification/target_value", "/notification/registration_id"],
                 "vivo" => &["/regId", "/alias", "/regIds", "/aliases", "/tagExpression"],
@@ -161,6 +172,9 @@ proptest! {
                 super::honor::decode(&answer, fixture::NOW).rest,
                 super::meizu::decode(&answer, fixture::NOW).rest,
                 super::webpush::decode(&answer, fixture::NOW),
+                super::tpns::decode(&answer, fixture::NOW),
+                super::aliyun::decode(&answer, fixture::NOW),
+                super::sms::decode(&answer, fixture::NOW),
             ] {
                 prop_assert!(verdict.detail().len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
             }

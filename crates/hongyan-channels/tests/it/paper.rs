@@ -1,8 +1,11 @@
 //! What each vendor's paper says, as the stand-ins play it: how it takes, refuses and names tokens.
 
+mod aliyun;
 mod honor;
 mod meizu;
 mod oppo;
+mod sms;
+mod tpns;
 mod vivo;
 mod webpush;
 
@@ -15,6 +18,7 @@ use crate::stand_in::{Act, Seen};
 /// A vendor by its paper.
 #[derive(Clone, Copy)]
 pub(crate) struct Paper {
+    /// The channel's name; what follows a slash tells papers of one channel apart.
     pub(crate) name: &'static str,
     pub(crate) config: fn() -> Value,
     /// The path of its token endpoint, if it has one.
@@ -45,6 +49,11 @@ pub(crate) const ALL: &[Paper] = &[
     oppo::OPPO,
     vivo::VIVO,
     webpush::WEBPUSH,
+    tpns::PAPER,
+    aliyun::PAPER,
+    sms::TWILIO,
+    sms::TENCENT,
+    sms::ALIYUN,
 ];
 
 /// Requests as the suite counts them, for vendors whose sends take several calls: each send as one request.

@@ -1,11 +1,14 @@
 //! Whole sends against the sandbox's simulators, which are written from the vendors' papers and share no code with us.
 
+mod aliyun;
 mod apns;
 mod honor;
 mod huawei;
 mod listener;
 mod meizu;
 mod oppo;
+mod sms;
+mod tpns;
 mod vivo;
 mod webpush;
 mod xiaomi;
@@ -90,7 +93,7 @@ impl World {
         change(&mut config);
         let egress = message::egress(handle.ca_pem());
         let endpoint = handle.vendors_url();
-        let name = vendor.as_str();
+        let (name, _) = handle.credential_place(vendor).unwrap();
         let channel = message::open_with_callback(&egress, name, &config, &endpoint, callback);
         Self {
             _data: data,

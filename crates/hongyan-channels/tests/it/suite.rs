@@ -36,3 +36,28 @@ vendors! {
     meizu
     webpush
 }
+
+#[tokio::test]
+async fn tpns() {
+    run("tpns").await;
+}
+
+#[tokio::test]
+async fn aliyun() {
+    run("aliyun").await;
+}
+
+#[tokio::test]
+async fn sms_twilio() {
+    run("sms/twilio").await;
+}
+
+#[tokio::test]
+async fn sms_tencent() {
+    run("sms/tencent").await;
+}
+
+#[tokio::test]
+async fn sms_aliyun() {
+    run("sms/aliyun").await;
+}

@@ -18,6 +18,7 @@ mod meizu;
 mod oppo;
 mod phones;
 mod receipts;
+mod sms;
 mod stage;
 mod vivo;
 mod webpush;
