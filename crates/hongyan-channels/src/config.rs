@@ -106,6 +106,29 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A whole number within the range, as a number or its digits.
+    pub(crate) fn number(
+        &mut self,
+        name: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+        default: u64,
+    ) -> u64 {
+        let number = match self.value(name) {
+            None => return default,
+            Some(Value::Number(number)) => number.as_u64(),
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            Some(_) => None,
+        };
+        match number.filter(|n| range.contains(n)) {
+            Some(number) => number,
+            None => {
+                let (low, high) = range.into_inner();
+                self.fault(name, format!("must be a whole number from {low} to {high}"));
+                default
+            }
+        }
+    }
+
     /// A list of texts; empty when absent.
     pub(crate) fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
         let value = self.value(name)?;

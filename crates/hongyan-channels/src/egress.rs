@@ -1,4 +1,4 @@
-//! The one place that opens sockets: https to public addresses, and nothing else.
+//! The one place that opens sockets: https to public addresses, and nothing else but the sessions of SMPP.
 //!
 //! - A name is resolved once and the connection goes to the very address that was checked (resolve, then pin).
 //! - Private and special ranges are refused, also when an IPv6 address hides them; loopback only by option.
@@ -242,6 +242,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2.
     Http2,
+    /// None: what runs inside is not HTTP.
+    Raw,
 }
 
 /// A client certificate with its key.
@@ -287,6 +289,7 @@ struct Inner {
     roots: Arc<RootCertStore>,
     plain_http1: Arc<ClientConfig>,
     plain_http2: Arc<ClientConfig>,
+    plain_raw: Arc<ClientConfig>,
     allow_loopback: bool,
     connect_timeout: Duration,
 }
@@ -326,6 +329,7 @@ impl Egress {
                 clock,
                 plain_http1: client_config(&roots, Protocol::Http1, None)?,
                 plain_http2: client_config(&roots, Protocol::Http2, None)?,
+                plain_raw: client_config(&roots, Protocol::Raw, None)?,
                 roots,
                 allow_loopback: options.allow_loopback,
                 connect_timeout: Duration::from_millis(options.connect_timeout_ms.max(1)),
@@ -350,6 +354,7 @@ impl Egress {
         match protocol {
             Protocol::Http1 => self.inner.plain_http1.clone(),
             Protocol::Http2 => self.inner.plain_http2.clone(),
+            Protocol::Raw => self.inner.plain_raw.clone(),
         }
     }
 
@@ -375,12 +380,7 @@ impl Egress {
         let work = async {
             let name = ServerName::try_from(origin.host.clone())
                 .map_err(|_| unreachable("the host name is not valid".to_owned()))?;
-            let addresses = self.resolve(origin).await?;
-            let tcp = dial(&addresses, self.inner.connect_timeout)
-                .await
-                .map_err(|e| unreachable(format!("connecting failed: {e}")))?;
-            tcp.set_nodelay(true)
-                .map_err(|e| unreachable(e.to_string()))?;
+            let tcp = self.dial(origin).await?;
             TlsConnector::from(tls)
                 .connect(name, tcp)
                 .await
@@ -389,6 +389,33 @@ impl Egress {
         tokio::time::timeout(self.inner.connect_timeout, work)
             .await
             .unwrap_or_else(|_| Err(unreachable("connecting took too long".to_owned())))
+    }
+
+    /// Opens a connection without TLS, by the same rules: for protocols that are not HTTP and offer none.
+    pub(crate) async fn connect_plain(&self, origin: &Origin) -> Result<TcpStream, CallError> {
+        tokio::time::timeout(self.inner.connect_timeout, self.dial(origin))
+            .await
+            .unwrap_or_else(|_| {
+                Err(CallError::Unreachable {
+                    host: origin.host.clone(),
+                    problem: "connecting took too long".to_owned(),
+                })
+            })
+    }
+
+    /// Resolves, checks and connects to the very address that was checked.
+    async fn dial(&self, origin: &Origin) -> Result<TcpStream, CallError> {
+        let unreachable = |problem: String| CallError::Unreachable {
+            host: origin.host.clone(),
+            problem,
+        };
+        let addresses = self.resolve(origin).await?;
+        let tcp = dial(&addresses, self.inner.connect_timeout)
+            .await
+            .map_err(|e| unreachable(format!("connecting failed: {e}")))?;
+        tcp.set_nodelay(true)
+            .map_err(|e| unreachable(e.to_string()))?;
+        Ok(tcp)
     }
 
     /// Makes one guarded call on a connection of its own: webhooks, pictures, token endpoints.
@@ -468,10 +495,11 @@ fn client_config(
             .with_client_auth_cert(chain, key)
             .map_err(EgressError::Tls)?,
     };
-    config.alpn_protocols = vec![match protocol {
-        Protocol::Http1 => b"http/1.1".to_vec(),
-        Protocol::Http2 => b"h2".to_vec(),
-    }];
+    config.alpn_protocols = match protocol {
+        Protocol::Http1 => vec![b"http/1.1".to_vec()],
+        Protocol::Http2 => vec![b"h2".to_vec()],
+        Protocol::Raw => Vec::new(),
+    };
     Ok(Arc::new(config))
 }
 

@@ -17,6 +17,7 @@ pub mod payload;
 pub mod egress;
 pub mod http;
 
+mod acs;
 mod address;
 mod answer;
 mod callback;

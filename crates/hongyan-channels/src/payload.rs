@@ -24,6 +24,9 @@
 //! | `jpush` | `extras` of each platform's notification; the JSON text `msg_content` of background messages |
 //! | `getui` | the JSON text `payload` of each notification; the JSON text `transmission` of background messages |
 //! | `umeng` | `extra` on Android and HarmonyOS, top level of the payload on iOS; the JSON text `custom` of background messages |
+//! | `tpns` | the JSON text `message.android.custom_content`; on iOS `message.ios.custom_content` |
+//! | `aliyun` | the JSON text `AndroidExtParameters`, `iOSExtParameters` or `HarmonyExtParameters`; also the body of a data message |
+//! | `sms` | nowhere: a text has no place for them |
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

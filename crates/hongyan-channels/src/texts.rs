@@ -100,6 +100,42 @@ pub(crate) fn escaped(text: &str) -> String {
     out
 }
 
+/// The pairs of a form or query (WHATWG URL section 5.1).
+pub(crate) fn parse_form(text: &str) -> Vec<(String, String)> {
+    text.split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (unescaped(name), unescaped(value))
+        })
+        .collect()
+}
+
+/// The pairs of a URL's query.
+pub(crate) fn query_of(url: &str) -> Vec<(String, String)> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    parse_form(query.split('#').next().unwrap_or_default())
+}
+
+fn unescaped(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let hex = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match (byte, hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
+                at += 2;
+            }
+            (b'+', ..) => out.push(b' '),
+            _ => out.push(*byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 fn escape(text: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
@@ -150,5 +186,15 @@ mod tests {
             form([("a b", "1+2=3"), ("雁", "&")]),
             "a%20b=1%2B2%3D3&%E9%9B%81=%26"
         );
+        let pairs = parse_form("a%20b=1%2B2%3D3&%E9%9B%81=%26+&c&%4=%");
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(
+            pairs,
+            [("a b", "1+2=3"), ("雁", "& "), ("c", ""), ("%4", "%")]
+        );
+        assert_eq!(query_of("https://a/b?c=d#e").len(), 1);
     }
 }

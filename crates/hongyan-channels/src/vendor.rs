@@ -1,5 +1,6 @@
 //! The vendors: one file each, one line each.
 
+pub mod aliyun;
 pub mod apns;
 pub mod fcm;
 pub mod getui;
@@ -9,6 +10,8 @@ pub mod huawei;
 pub mod jpush;
 pub mod meizu;
 pub mod oppo;
+pub mod sms;
+pub mod tpns;
 pub mod umeng;
 pub mod vivo;
 pub mod webpush;
@@ -47,6 +50,9 @@ pub fn all(egress: &Egress) -> Vec<Arc<dyn Vendor>> {
         Arc::new(jpush::Jpush::new(egress)),
         Arc::new(getui::Getui::new(egress)),
         Arc::new(umeng::Umeng::new(egress)),
+        Arc::new(tpns::Tpns::new(egress)),
+        Arc::new(aliyun::Aliyun::new(egress)),
+        Arc::new(sms::Sms::new(egress)),
     ]
 }
 
@@ -67,6 +73,9 @@ pub fn judge(channel: &str, answer: &Answer, now: Timestamp) -> Option<Verdict> 
         "jpush" => Some(jpush::decode(answer, now)),
         "getui" => Some(getui::decode(answer, now).rest),
         "umeng" => Some(umeng::decode(answer, now)),
+        "tpns" => Some(tpns::decode(answer, now)),
+        "aliyun" => Some(aliyun::decode(answer, now)),
+        "sms" => Some(sms::decode(answer, now)),
         _ => None,
     }
 }
@@ -327,7 +336,7 @@ mod tests {
         let names: Vec<String> = vendors.iter().map(|v| v.id().to_string()).collect();
         let all = [
             "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu",
-            "webpush", "jpush", "getui", "umeng",
+            "webpush", "jpush", "getui", "umeng", "tpns", "aliyun", "sms",
         ];
         assert_eq!(names, all);
         for vendor in vendors {

@@ -407,8 +407,9 @@ async fn credential(State(handle): State<Handle>, Path(name): Path<String>) -> A
             "{channel} is reached through its providers' credentials"
         ))
     })?;
+    let (of, as_name) = handle.credential_place(channel).unwrap_or_default();
     Ok(Json(
-        json!({"config": config, "endpoint": handle.vendors_url()}),
+        json!({"channel": of, "name": as_name, "config": config, "endpoint": handle.vendors_url()}),
     ))
 }
 

@@ -15,6 +15,8 @@ pub struct Options {
     pub control: SocketAddr,
     /// Address of the vendors.
     pub vendors: SocketAddr,
+    /// Address of the message centre, SMPP.
+    pub smpp: SocketAddr,
     /// A bound listener instead of `control`, for tests.
     pub control_listener: Option<std::net::TcpListener>,
     /// A bound listener instead of `vendors`, for tests.
@@ -35,13 +37,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// The documented defaults: control on 127.0.0.1:7500, vendors on 127.0.0.1:7501.
+    /// The documented defaults: control on 127.0.0.1:7500, vendors on 127.0.0.1:7501, SMPP on 127.0.0.1:7502.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
             data: data.into(),
             control: SocketAddr::from((Ipv4Addr::LOCALHOST, 7500)),
             vendors: SocketAddr::from((Ipv4Addr::LOCALHOST, 7501)),
+            smpp: SocketAddr::from((Ipv4Addr::LOCALHOST, 7502)),
             control_listener: None,
             vendors_listener: None,
             phones: NewPhone::demo(),
@@ -58,6 +61,7 @@ impl Options {
         Self {
             control: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             vendors: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            smpp: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             phones: Vec::new(),
             ..Self::new(data)
         }

@@ -83,7 +83,15 @@ impl Sandbox {
         )
         .await?;
 
+        let smpp_listener = listen(
+            None,
+            options.smpp,
+            "the simulated message centre",
+            "sandbox.smpp_listen",
+        )
+        .await?;
         let vendors = local(&vendor_listener)?;
+        let smpp = local(&smpp_listener)?;
         let clock = Arc::new(Clock::default());
         let dice = Arc::new(Dice::new(options.seed));
         let (authority, accounts, simulators) = {
@@ -91,7 +99,7 @@ impl Sandbox {
             let open = move || {
                 let authority = Authority::open(&directory)?;
                 let mut accounts = Accounts::open(&directory, &authority, &dice)?;
-                let simulators = Simulators::open(&mut accounts, vendors, &dice);
+                let simulators = Simulators::open(&mut accounts, vendors, smpp, &dice);
                 accounts.keep(&directory)?;
                 Ok((authority, accounts, simulators))
             };
@@ -162,6 +170,11 @@ impl Sandbox {
             tokio::spawn(server::run(
                 vendor_listener,
                 tls,
+                Arc::clone(&world),
+                stop.subscribe(),
+            )),
+            tokio::spawn(crate::vendor::smpp::run(
+                smpp_listener,
                 Arc::clone(&world),
                 stop.subscribe(),
             )),
@@ -408,6 +421,13 @@ impl Handle {
     pub fn credential(&self, channel: Channel) -> Option<serde_json::Value> {
         let vendor = self.0.world.simulators.of(channel)?;
         Some(vendor.credential(&self.0.world.accounts))
+    }
+
+    /// Channel and name of that credential: several providers share the channel `sms`.
+    #[must_use]
+    pub fn credential_place(&self, channel: Channel) -> Option<(&'static str, &'static str)> {
+        let vendor = self.0.world.simulators.of(channel)?;
+        Some(vendor.place())
     }
 
     /// The channels that have a simulator.

@@ -79,6 +79,8 @@ impl Tokens {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         let text = match self.vendors.of(channel) {
             Some(vendor) => vendor.new_token(&unique, dice),
+            // Telephone numbers are of no provider.
+            None if channel == Channel::Sms => crate::vendor::sms::new_number(&unique),
             None => unique,
         };
         self.put(channel, &text, state, phone)?;
@@ -104,19 +106,19 @@ impl Tokens {
             state,
             phone: phone.map(str::to_owned),
         };
-        tokens.insert((channel, text.to_owned()), token);
+        tokens.insert((channel.reaches(), text.to_owned()), token);
         Ok(())
     }
 
     pub(crate) fn get(&self, channel: Channel, text: &str) -> Option<Token> {
         let tokens = self.given.read().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(&(channel, text.to_owned())).cloned()
+        tokens.get(&(channel.reaches(), text.to_owned())).cloned()
     }
 
     /// Changes what the vendor thinks of a token; false when it never gave it out.
     pub(crate) fn set_state(&self, channel: Channel, text: &str, state: TokenState) -> bool {
         let mut tokens = self.given.write().unwrap_or_else(PoisonError::into_inner);
-        match tokens.get_mut(&(channel, text.to_owned())) {
+        match tokens.get_mut(&(channel.reaches(), text.to_owned())) {
             Some(token) => {
                 token.state = state;
                 true
@@ -127,7 +129,7 @@ impl Tokens {
 
     pub(crate) fn forget(&self, channel: Channel, text: &str) {
         let mut tokens = self.given.write().unwrap_or_else(PoisonError::into_inner);
-        tokens.remove(&(channel, text.to_owned()));
+        tokens.remove(&(channel.reaches(), text.to_owned()));
     }
 
     /// Tokens of a channel that reach their app.

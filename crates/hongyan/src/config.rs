@@ -114,6 +114,8 @@ group! {
         vendors_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7501)),
         /// Where the phones page and the control API listen.
         control_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7500)),
+        /// Where the simulated message centre listens (SMPP 3.4, without TLS).
+        smpp_listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7502)),
     }
 }
 
@@ -231,6 +233,7 @@ impl Config {
             ("http.listen", self.http.listen),
             ("sandbox.vendors_listen", self.sandbox.vendors_listen),
             ("sandbox.control_listen", self.sandbox.control_listen),
+            ("sandbox.smpp_listen", self.sandbox.smpp_listen),
         ];
         for (n, (name, address)) in listeners.iter().enumerate() {
             if let Some((other, _)) = listeners[..n]

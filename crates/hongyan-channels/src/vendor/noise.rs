@@ -73,6 +73,14 @@ fn config(name: &str) -> Value {
         "jpush" => json!({"app_key": "k", "master_secret": "s", "vip": true}),
         "getui" => json!({"app_id": "a", "app_key": "k", "master_secret": "s"}),
         "umeng" => json!({"app_key": "k", "master_secret": "s"}),
+        "tpns" => json!({"access_id": "1", "secret_key": "s"}),
+        "aliyun" => {
+            json!({"access_key_id": "i", "access_key_secret": "s", "app_key": "1"})
+        }
+        "sms" => {
+            json!({"provider": "aliyun_sms", "access_key_id": "i", "access_key_secret": "s", "sign_name": "n",
+                        "templates": {"default": {"id": "SMS_1", "params": {"text": "{body}"}}}})
+        }
         _ => json!({"app_secret": "s", "package": "p", "channels": {"marketing": "200001"}}),
     }
 }
@@ -146,6 +154,9 @@ proptest! {
                 "harmony" => &["/target"],
                 "honor" => &["/token"],
                 "meizu" => &["/pushIds", "/alias"],
+                "tpns" => &["/token_list", "/account_list", "/tag_list", "/upload_id"],
+                "aliyun" => &["/TargetValue"],
+                "sms" => &["/PhoneNumbers", "/PhoneNumberJson"],
                 "xiaomi" => &["/registration_id", "/topic", "/alias", "/user_account"],
                 "oppo" => &["/target_value", "/notification/target_value", "/notification/registration_id"],
                 "vivo" => &["/regId", "/alias", "/regIds", "/aliases", "/tagExpression"],
@@ -176,6 +187,9 @@ proptest! {
                 super::jpush::decode(&answer, fixture::NOW),
                 super::getui::decode(&answer, fixture::NOW).rest,
                 super::umeng::decode(&answer, fixture::NOW),
+                super::tpns::decode(&answer, fixture::NOW),
+                super::aliyun::decode(&answer, fixture::NOW),
+                super::sms::decode(&answer, fixture::NOW),
             ] {
                 prop_assert!(verdict.detail().len() <= hongyan_core::limits::DETAIL_BYTES_MAX);
             }

@@ -79,7 +79,8 @@ impl PaperBench {
         })
         .await;
         let egress = message::egress(&stand_in.ca_pem);
-        let channel = message::open(&egress, paper.name, &(paper.config)(), &stand_in.endpoint);
+        let name = paper.name.split('/').next().unwrap_or_default();
+        let channel = message::open(&egress, name, &(paper.config)(), &stand_in.endpoint);
         Self {
             paper,
             stand_in,

@@ -1,10 +1,13 @@
 //! What each vendor's paper says, as the stand-ins play it: how it takes, refuses and names tokens.
 
+mod aliyun;
 mod getui;
 mod honor;
 mod jpush;
 mod meizu;
 mod oppo;
+mod sms;
+mod tpns;
 mod umeng;
 mod vivo;
 mod webpush;
@@ -18,6 +21,7 @@ use crate::stand_in::{Act, Seen};
 /// A vendor by its paper.
 #[derive(Clone, Copy)]
 pub(crate) struct Paper {
+    /// The channel's name; what follows a slash tells papers of one channel apart.
     pub(crate) name: &'static str,
     pub(crate) config: fn() -> Value,
     /// The path of its token endpoint, if it has one.
@@ -51,6 +55,11 @@ pub(crate) const ALL: &[Paper] = &[
     jpush::JPUSH,
     getui::GETUI,
     umeng::UMENG,
+    tpns::PAPER,
+    aliyun::PAPER,
+    sms::TWILIO,
+    sms::TENCENT,
+    sms::ALIYUN,
 ];
 
 /// Requests as the suite counts them, for vendors whose sends take several calls: each send as one request.

@@ -1,5 +1,6 @@
 //! Whole sends against the sandbox's simulators, which are written from the vendors' papers and share no code with us.
 
+mod aliyun;
 mod apns;
 mod getui;
 mod honor;
@@ -8,6 +9,8 @@ mod jpush;
 mod listener;
 mod meizu;
 mod oppo;
+mod sms;
+mod tpns;
 mod umeng;
 mod vivo;
 mod webpush;
@@ -93,7 +96,7 @@ impl World {
         change(&mut config);
         let egress = message::egress(handle.ca_pem());
         let endpoint = handle.vendors_url();
-        let name = vendor.as_str();
+        let (name, _) = handle.credential_place(vendor).unwrap();
         let channel = message::open_with_callback(&egress, name, &config, &endpoint, callback);
         Self {
             _data: data,

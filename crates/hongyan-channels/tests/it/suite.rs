@@ -16,38 +16,31 @@ async fn run(vendor: &str) {
 }
 
 macro_rules! vendors {
-    ($($vendor:ident)*) => {$(
+    ($($test:ident: $paper:literal;)*) => {$(
         #[tokio::test]
-        async fn $vendor() {
-            run(stringify!($vendor)).await;
+        async fn $test() {
+            run($paper).await;
         }
     )*};
 }
 
 vendors! {
-    apns
-    fcm
-    huawei
-    harmony
-    xiaomi
-    honor
-    oppo
-    vivo
-    meizu
-    webpush
-}
-
-#[tokio::test]
-async fn jpush() {
-    run("jpush").await;
-}
-
-#[tokio::test]
-async fn getui() {
-    run("getui").await;
-}
-
-#[tokio::test]
-async fn umeng() {
-    run("umeng").await;
+    apns: "apns";
+    fcm: "fcm";
+    huawei: "huawei";
+    harmony: "harmony";
+    xiaomi: "xiaomi";
+    honor: "honor";
+    oppo: "oppo";
+    vivo: "vivo";
+    meizu: "meizu";
+    webpush: "webpush";
+    jpush: "jpush";
+    getui: "getui";
+    umeng: "umeng";
+    tpns: "tpns";
+    aliyun: "aliyun";
+    sms_twilio: "sms/twilio";
+    sms_tencent: "sms/tencent";
+    sms_aliyun: "sms/aliyun";
 }

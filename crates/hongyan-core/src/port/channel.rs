@@ -180,7 +180,8 @@ pub struct Parcel {
     pub method: &'static str,
     /// Path.
     pub path: String,
-    /// Headers that shape delivery (never authorization).
+    /// Headers that shape delivery (never authorization). Names that begin with a colon say how the vendor counts and are
+    /// not sent: `:segments` of a text message.
     pub headers: Vec<(String, String)>,
     /// Body as JSON (forms are shown as an object).
     pub body: serde_json::Value,

@@ -1,6 +1,9 @@
 //! The simulators. Each is one pure-looking function from a request to a reply, written from the
 //! vendor's documents; what they share is only the routing and the faults.
 
+pub(crate) mod acs;
+pub(crate) mod aliyun;
+pub(crate) mod aliyun_sms;
 pub(crate) mod apns;
 pub(crate) mod fcm;
 pub(crate) mod getui;
@@ -11,6 +14,11 @@ pub(crate) mod jpush;
 pub(crate) mod meizu;
 pub(crate) mod oauth;
 pub(crate) mod oppo;
+pub(crate) mod smpp;
+pub(crate) mod sms;
+pub(crate) mod tencent_sms;
+pub(crate) mod tpns;
+pub(crate) mod twilio;
 pub(crate) mod umeng;
 pub(crate) mod vivo;
 pub(crate) mod webpush;
@@ -56,6 +64,11 @@ pub(crate) trait Simulator: Send + Sync + fmt::Debug {
     /// The configuration of hongyan's credential, as a person would copy it from the vendor's console.
     fn credential(&self, accounts: &Accounts) -> Value;
 
+    /// Channel and name of that credential in hongyan: several providers share the channel `sms`.
+    fn place(&self) -> (&'static str, &'static str) {
+        (self.channel().as_str(), "default")
+    }
+
     /// What the vendor posts to the sender about a push. `console` is the address that was entered in its console.
     fn receipt(
         &self,
@@ -75,12 +88,18 @@ pub(crate) trait Simulator: Send + Sync + fmt::Debug {
 
 /// Every simulated vendor, shared by all who ask one of them.
 #[derive(Debug, Clone)]
-pub(crate) struct Simulators(Arc<[Box<dyn Simulator>]>);
+pub(crate) struct Simulators(Arc<[Box<dyn Simulator>]>, Arc<smpp::Smsc>);
 
 impl Simulators {
     /// All of them. A vendor whose account is not in `accounts` yet makes it there.
-    /// `address` is where all of them listen.
-    pub(crate) fn open(accounts: &mut Accounts, address: SocketAddr, dice: &Dice) -> Self {
+    /// `address` is where all of them listen, but the message centre, which has `smpp`.
+    pub(crate) fn open(
+        accounts: &mut Accounts,
+        address: SocketAddr,
+        smpp: SocketAddr,
+        dice: &Dice,
+    ) -> Self {
+        let smsc = Arc::new(smpp::Smsc::open(accounts, smpp, dice));
         let all: Vec<Box<dyn Simulator>> = vec![
             Box::new(apns::Apns),
             Box::new(fcm::Fcm),
@@ -95,8 +114,19 @@ impl Simulators {
             Box::new(jpush::Jpush::open(accounts, dice)),
             Box::new(getui::Getui::open(accounts, dice)),
             Box::new(umeng::Umeng::open(accounts, dice)),
+            Box::new(tpns::Tpns::open(accounts, dice)),
+            Box::new(aliyun::Aliyun::open(accounts, dice)),
+            Box::new(aliyun_sms::AliyunSms::open(accounts, dice)),
+            Box::new(tencent_sms::TencentSms::open(accounts, dice)),
+            Box::new(twilio::Twilio::open(accounts, dice)),
+            Box::new(smpp::Smpp(Arc::clone(&smsc))),
         ];
-        Self(all.into())
+        Self(all.into(), smsc)
+    }
+
+    /// The message centre, which has a listener of its own.
+    pub(crate) fn smsc(&self) -> &Arc<smpp::Smsc> {
+        &self.1
     }
 
     /// The vendor of a channel.
@@ -220,7 +250,7 @@ mod tests {
     fn paths_belong_to_one_vendor() {
         let address = SocketAddr::from(([127, 0, 0, 1], 7501));
         let mut accounts = Accounts::default();
-        let vendors = Simulators::open(&mut accounts, address, &Dice::new(1));
+        let vendors = Simulators::open(&mut accounts, address, address, &Dice::new(1));
         let check = |path: &str, want: Option<Channel>| {
             let call = Call {
                 path: path.to_owned(),
@@ -266,6 +296,11 @@ mod tests {
             Some(Channel::Honor),
         );
         check("/api/v1/104/sendMessage", Some(Channel::Honor));
+        check("/v3/push/app", Some(Channel::Tpns));
+        check(
+            "/2010-04-01/Accounts/AC1/Messages.json",
+            Some(Channel::Twilio),
+        );
         check("/", None);
         check("/v1/nothing", None);
     }

@@ -4,7 +4,8 @@ Neither the sandbox nor hongyan's senders had a hand in these libraries, so wher
 simulator, both read the vendor's papers alike. Needs:
 
     pip install google-auth==2.62.2 requests pyjwt==2.15.1 cryptography 'httpx[http2]==0.28.1' aioapns==4.0 \
-        firebase-admin==7.7.0 pyfcm==2.1.1 pywebpush==2.5.0 jpush==3.3.9
+        firebase-admin==7.7.0 pyfcm==2.1.1 pywebpush==2.5.0 jpush==3.3.9 twilio==9.8.8 smpplib==2.2.4 \
+        tencentcloud-sdk-python-sms==3.1.153 aliyun-python-sdk-core==2.16.1
 
     hongyan sandbox &
     python crates/hongyan-sandbox/tests/clients/public_clients.py [http://127.0.0.1:7500]
@@ -260,12 +261,132 @@ def jpush(accounts, ca_file):
     yield check("jpush, alias", code(push_to(client.audience(client.alias("ann"))).send), 200)
 
 
+def credential(channel):
+    return control("GET", f"/vendors/{channel}/credential")["config"]
+
+
+def twilio(accounts, ca_file):
+    from twilio.base.exceptions import TwilioRestException
+    from twilio.http.http_client import TwilioHttpClient
+    from twilio.rest import Client
+
+    class Here(TwilioHttpClient):
+        """The library's own client; only the host of the address is another."""
+
+        def request(self, method, url, *rest, **more):
+            url = url.replace("https://api.twilio.com", accounts["endpoint"])
+            return super().request(method, url, *rest, **more)
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    account = credential("twilio")
+    client = Client(account["account_sid"], account["auth_token"], http_client=Here())
+    for state, want in [("valid", "queued"), ("dead", 21614)]:
+        try:
+            sent = client.messages.create(to=token("sms", state), from_=account["from"], body="鸿雁")
+            got = client.messages(sent.sid).fetch().status
+        except TwilioRestException as refused:
+            got = refused.code
+        yield check(f"twilio, {state} number", got, want)
+
+
+def tencent_sms(accounts, ca_file):
+    from tencentcloud.common import credential as tencent
+    from tencentcloud.common.profile.client_profile import ClientProfile
+    from tencentcloud.common.profile.http_profile import HttpProfile
+    from tencentcloud.sms.v20210111 import models, sms_client
+
+    account = credential("tencent_sms")
+    http = HttpProfile(endpoint=accounts["endpoint"].removeprefix("https://"), certification=ca_file)
+    client = sms_client.SmsClient(
+        tencent.Credential(account["secret_id"], account["secret_key"]),
+        "ap-guangzhou", ClientProfile(httpProfile=http),
+    )
+    request = models.SendSmsRequest()
+    request.SmsSdkAppId = account["sdk_app_id"]
+    request.SignName = account["sign_name"]
+    request.TemplateId = account["templates"]["default"]["id"]
+    request.TemplateParamSet = ["a", "b"]
+    request.PhoneNumberSet = [token("sms"), token("sms", "dead")]
+    codes = [one.Code for one in client.SendSms(request).SendStatusSet]
+    yield check(
+        "tencentcloud-sdk, valid and dead number", codes,
+        ["Ok", "InvalidParameterValue.IncorrectPhoneNumber"],
+    )
+
+
+def aliyun(accounts, ca_file):
+    from aliyunsdkcore.client import AcsClient
+    from aliyunsdkcore.request import CommonRequest
+
+    def call(channel, version, action, parameters):
+        account = credential(channel)
+        client = AcsClient(
+            account["access_key_id"], account["access_key_secret"], "cn-hangzhou", verify=ca_file
+        )
+        request = CommonRequest(
+            domain=accounts["endpoint"].removeprefix("https://"), version=version, action_name=action
+        )
+        request.set_method("POST")
+        request.set_protocol_type("https")
+        request.set_accept_format("json")
+        for name, value in parameters.items():
+            request.add_query_param(name, value)
+        return json.loads(client.do_action_with_exception(request))
+
+    text = {
+        "PhoneNumbers": token("sms").removeprefix("+86"), "SignName": "鸿雁",
+        "TemplateCode": "SMS_100002", "TemplateParam": json.dumps({"title": "a*b~c", "text": "d e+f"}),
+    }
+    yield check(
+        "aliyun-python-sdk-core, SendSms", call("aliyun_sms", "2017-05-25", "SendSms", text)["Code"], "OK"
+    )
+    push = {
+        "AppKey": credential("aliyun")["app_key"], "PushType": "NOTICE", "DeviceType": "ALL",
+        "Target": "DEVICE", "TargetValue": token("aliyun"), "Title": "t", "Body": "a*b~c+d 你好",
+    }
+    answer = call("aliyun", "2016-08-01", "Push", push)
+    yield check("aliyun-python-sdk-core, Push", answer["MessageId"].isdigit(), True)
+
+
+def smpp(_, __):
+    import smpplib.client
+    import smpplib.consts
+    import smpplib.gsm
+
+    account = credential("smpp")
+    client = smpplib.client.Client(account["host"], account["port"], timeout=10)
+    taken, receipts = [], []
+    client.set_message_sent_handler(lambda pdu: taken.append(pdu.message_id))
+    client.set_message_received_handler(lambda pdu: receipts.append(pdu.short_message))
+    client.connect()
+    client.bind_transceiver(system_id=account["system_id"], password=account["password"])
+    number = token("sms").removeprefix("+")
+    # Long enough for two parts, each with a header of the library's making.
+    parts, coding, message_class = smpplib.gsm.make_parts("鸿雁传书，" * 20)
+    for part in parts:
+        client.send_message(
+            source_addr_ton=smpplib.consts.SMPP_TON_NWSPEC, source_addr="10690",
+            dest_addr_ton=smpplib.consts.SMPP_TON_INTL, destination_addr=number,
+            short_message=part, data_coding=coding, esm_class=message_class, registered_delivery=True,
+        )
+    while len(receipts) < len(parts):
+        client.read_once()
+    ids = {int(one, 16) for one in taken}
+    told = {int(one.split(b"id:")[1].split()[0]) for one in receipts}
+    yield check("smpplib, two parts and their receipts", (len(parts), told), (2, ids))
+    client.unbind()
+    client.disconnect()
+
+
 def main():
     accounts = control("GET", "/accounts")
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as ca:
         ca.write(accounts["ca_pem"])
         ca.flush()
-        runs = [fcm, fcm_admin, fcm_py, harmony, apns_certificate, apns_token, web_push, jpush]
+        runs = [
+            fcm, fcm_admin, fcm_py, harmony, apns_certificate, apns_token, web_push, jpush,
+            twilio, tencent_sms, aliyun, smpp,
+        ]
         good = [result for run in runs for result in run(accounts, ca.name)]
     sys.exit(0 if all(good) else 1)
 

@@ -20,6 +20,7 @@ mod meizu;
 mod oppo;
 mod phones;
 mod receipts;
+mod sms;
 mod stage;
 mod umeng;
 mod vivo;

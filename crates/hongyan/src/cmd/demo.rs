@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use hongyan_api::key::{self, TokenKind};
 use hongyan_core::app::{App, AppPolicy, Key, KeyKind, LaneLimits, Scope};
-use hongyan_core::{AppId, ChannelId, CredentialName, KeyId, StoreError};
+use hongyan_core::{AppId, ChannelId, Class, CredentialName, KeyId, StoreError};
 use hongyan_dispatch::credentials::NewCredential;
 use hongyan_sandbox::{Handle, Sandbox};
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,7 @@ async fn go(args: Args) -> anyhow::Result<()> {
         &data,
         config.sandbox.control_listen,
         config.sandbox.vendors_listen,
+        config.sandbox.smpp_listen,
     )
     .await
     .context("the sandbox does not start")?;
@@ -95,10 +96,12 @@ pub(crate) async fn start_sandbox(
     data: &Path,
     control: SocketAddr,
     vendors: SocketAddr,
+    smpp: SocketAddr,
 ) -> anyhow::Result<Sandbox> {
     let options = hongyan_sandbox::Options {
         control,
         vendors,
+        smpp,
         ..hongyan_sandbox::Options::new(data.join("sandbox"))
     };
     Ok(Sandbox::start(options).await?)
@@ -110,7 +113,11 @@ async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Fa
     let new = App {
         id: app.clone(),
         name: "Demo".to_owned(),
-        policy: AppPolicy::default(),
+        // The texts of the sandbox cost nothing.
+        policy: AppPolicy {
+            sms_fallback: Class::ALL.to_vec(),
+            ..AppPolicy::default()
+        },
         created_at: node.clock.now(),
         version: 1,
     };
@@ -141,9 +148,11 @@ async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Fa
         earlier_keys.1,
     )
     .await?;
-    let name = CredentialName::parse("default")?;
     for service in sandbox.channels() {
-        let Some(config) = sandbox.credential(service) else {
+        let (Some(config), Some((channel, name))) = (
+            sandbox.credential(service),
+            sandbox.credential_place(service),
+        ) else {
             continue;
         };
         let new = NewCredential {
@@ -151,7 +160,8 @@ async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Fa
             endpoint: Some(sandbox.vendors_url()),
             limits: LaneLimits::default(),
         };
-        let channel = ChannelId::parse(service.as_str())?;
+        let channel = ChannelId::parse(channel)?;
+        let name = CredentialName::parse(name)?;
         node.dispatch()
             .credentials()
             .put(&app, &channel, &name, new)

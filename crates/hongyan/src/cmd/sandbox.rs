@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Where the vendors listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7501")]
     vendors: SocketAddr,
+    /// Where the message centre listens (SMPP)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7502")]
+    smpp: SocketAddr,
     /// The server that the phones register with and connect to
     #[arg(long, env = "HONGYAN_API", value_name = "URL")]
     api: Option<String>,
@@ -69,6 +72,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let mut options = Options::new(args.data);
     options.control = args.control;
     options.vendors = args.vendors;
+    options.smpp = args.smpp;
     options.server = server;
     options.seed = args.seed;
     if args.no_phones {
