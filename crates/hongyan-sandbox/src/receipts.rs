@@ -125,14 +125,12 @@ impl Receipts {
         };
     }
 
-    /// The address in a vendor's console. HarmonyOS pushes are of Huawei's console.
+    /// The address in a vendor's console. HarmonyOS pushes are of Huawei's console, where an app may have its own address.
     pub(crate) fn console(&self, channel: Channel) -> Option<ReceiptAddress> {
-        let of = match channel {
-            Channel::Harmony => Channel::Huawei,
-            other => other,
-        };
         let consoles = self.consoles.lock().unwrap_or_else(PoisonError::into_inner);
-        consoles.get(&of).cloned()
+        let project = (channel == Channel::Harmony).then_some(&Channel::Huawei);
+        let own = consoles.get(&channel);
+        own.or_else(|| consoles.get(project?)).cloned()
     }
 
     /// Tells the sender what became of a push, if it asked for this kind of news.

@@ -104,6 +104,7 @@ pub(crate) fn deliver(
         _ => {}
     }
     let push = Push {
+        message: reference(&receipt),
         body: text,
         visible: true,
         expires_ms: world.clock.now_ms().saturating_add(2 * 86_400_000),
@@ -112,6 +113,18 @@ pub(crate) fn deliver(
         ..Push::default()
     };
     world.deliver(channel, number, push);
+}
+
+/// The sender's own id of the message, as it gave it to be told with the receipt: a text itself has no place for it.
+fn reference(receipt: &Receipt) -> Option<String> {
+    let in_url = receipt
+        .url
+        .split_once("hy_message=")
+        .map(|(_, rest)| rest.split('&').next().unwrap_or_default());
+    [receipt.param.as_str(), in_url.unwrap_or_default()]
+        .into_iter()
+        .find(|text| uuid::Uuid::parse_str(text).is_ok())
+        .map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use hongyan_api::key::{self, TokenKind};
 use hongyan_core::app::{App, AppPolicy, Key, KeyKind, LaneLimits, Scope};
 use hongyan_core::{AppId, ChannelId, Class, CredentialName, KeyId, StoreError};
 use hongyan_dispatch::credentials::NewCredential;
-use hongyan_sandbox::{Handle, Sandbox};
+use hongyan_sandbox::{Channel as Service, Handle, ReceiptAddress, Sandbox};
 use serde::{Deserialize, Serialize};
 
 use crate::cmd::serve;
@@ -167,6 +167,20 @@ async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Fa
             .put(&app, &channel, &name, new)
             .await
             .with_context(|| format!("the sandbox's credential for {channel} is not accepted"))?;
+        // Where a vendor has the address from its console, it is entered there.
+        if let Service::Huawei | Service::Harmony | Service::Honor = service
+            && let Some(url) = node
+                .dispatch()
+                .credentials()
+                .callback_url(&app, &channel, &name)
+        {
+            let address = ReceiptAddress {
+                url,
+                username: None,
+                key: None,
+            };
+            sandbox.set_receipts(service, Some(address));
+        }
     }
     let admin = std::fs::read_to_string(data.join(ADMIN_KEY_FILE)).with_context(|| {
         format!(

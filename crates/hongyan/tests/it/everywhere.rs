@@ -105,16 +105,6 @@ const WITH_RECEIPTS: [&str; 7] = [
 #[test]
 fn receipts_find_their_way_into_the_trace() {
     let demo = Demo::start();
-    // Huawei, Honor and vivo know the address from their consoles.
-    for channel in ["huawei", "honor"] {
-        let path = format!("/v1/channels/{channel}/credentials/default");
-        let (status, credential) = demo.api("GET", &path, &Value::Null);
-        assert_eq!(status, 200, "{credential}");
-        let address = json!({ "url": credential["callback_url"] });
-        let path = format!("/vendors/{channel}/receipts");
-        let (status, answer) = demo.sandbox("PUT", &path, &address);
-        assert!((200..300).contains(&status), "{answer}");
-    }
     let far = everybody(&demo);
     for f in far
         .iter()
