@@ -8,6 +8,7 @@
 )]
 
 mod channels;
+mod clients;
 mod reasons;
 mod steps;
 mod tidy;
@@ -21,7 +22,7 @@ use anyhow::{Context as _, Result};
 /// A named piece of work.
 type Step = (&'static str, &'static str, fn(&Project) -> Result<()>);
 
-/// All steps, in the order of `ci`; the tests come last.
+/// All steps, in the order of `ci`; the tests come last, and `clients` uses the binary built for them.
 const STEPS: &[Step] = &[
     ("fmt", "formatting is as rustfmt has it", steps::fmt),
     ("tidy", "house rules that no compiler knows", tidy::run),
@@ -33,6 +34,11 @@ const STEPS: &[Step] = &[
     ),
     ("deny", "licences, sources, crate edges", steps::deny),
     ("test", "documentation tests, then all tests", steps::test),
+    (
+        "clients",
+        "public client libraries drive the simulators",
+        clients::run,
+    ),
 ];
 
 /// Steps that change files, not part of `ci`.

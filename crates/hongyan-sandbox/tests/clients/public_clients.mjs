@@ -1,9 +1,9 @@
-// Public client libraries of Node.js against a running sandbox, as public_clients.py does for Python. Needs Node 20 and:
+// Public client libraries of Node.js against a running sandbox, as public_clients.py does for Python. Needs Node 18.
+// `cargo xtask clients` runs this; by hand, in a folder with the package.json and package-lock.json from here:
 //
-//     npm install web-push@3.6.7 @parse/node-apn@8.1.0
-//
+//     npm ci
 //     hongyan sandbox &
-//     node crates/hongyan-sandbox/tests/clients/public_clients.mjs [http://127.0.0.1:7500]
+//     node <here>/public_clients.mjs [http://127.0.0.1:7500]
 //
 // The packages are looked for where Node is started.
 

@@ -1,12 +1,9 @@
 """Public client libraries against a running sandbox, as a second opinion on the simulators.
 
 Neither the sandbox nor hongyan's senders had a hand in these libraries, so where they agree with a
-simulator, both read the vendor's papers alike. Needs:
+simulator, both read the vendor's papers alike. `cargo xtask clients` runs this; by hand:
 
-    pip install google-auth==2.62.2 requests pyjwt==2.15.1 cryptography 'httpx[http2]==0.28.1' aioapns==4.0 \
-        firebase-admin==7.7.0 pyfcm==2.1.1 pywebpush==2.5.0 jpush==3.3.9 twilio==9.8.8 smpplib==2.2.4 \
-        tencentcloud-sdk-python-sms==3.1.153 aliyun-python-sdk-core==2.16.1
-
+    pip install -r crates/hongyan-sandbox/tests/clients/requirements.txt
     hongyan sandbox &
     python crates/hongyan-sandbox/tests/clients/public_clients.py [http://127.0.0.1:7500]
 """
