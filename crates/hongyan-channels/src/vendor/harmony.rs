@@ -6,12 +6,12 @@
 //!
 //! The credential is the service account's JSON file, on its own or under `service_account`. The app may add `client_id`
 //! (without which nothing can be recalled), `receipt_id`, `test` (test messages, 1,000 a day), `granted`,
-//! `strict_classes`, `categories`, `class_override`, `receipt_user` and `receipt_key` as for [`huawei`](super::huawei).
+//! `strict_classes`, `categories`, `class_override`, `receipt_user` and `receipt_key` as for `huawei`.
 //!
 //! The scene is an alert (`push-type` 0), or a background message (6) without a text. A sender may choose another with
 //! `options.vendor.harmony.push_type`; everything else of `options.vendor.harmony` is merged into the body (`payload`,
 //! `pushOptions`). The target and `biTag` cannot be set that way, and a marketing message keeps its category, and cannot
-//! be a voice broadcast or a call, unless the credential has `class_override`. Verdicts share the table of [`huawei`](super::huawei).
+//! be a voice broadcast or a call, unless the credential has `class_override`. Verdicts share the table of `huawei`.
 
 use std::sync::Arc;
 use std::time::Duration;

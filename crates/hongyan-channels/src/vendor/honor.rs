@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | `app_id` | the App ID of the console; the path has it |
 //! | `client_id`, `client_secret` | the OAuth client of the push page; not the App Secret |
-//! | `granted`, `strict_classes` | as in [`Grants`](crate::classes::Grants); Honor has one right for all service classes |
+//! | `granted`, `strict_classes` | which classes were granted, and whether others are refused; Honor has one right for all service classes |
 //! | `class_override` | whether a sender may give a marketing message the importance of a service message |
 //! | `click_intent` | intent URI for taps with `{hy_id}`, `{hy_url}`, `{hy_data}`, `{hy_user}`; absent: a tap opens the app, which gets `data` |
 //! | `badge_class` | full name of the launcher activity, without which no badge is set |

@@ -10,7 +10,7 @@
 //! | `client_secret`, `client_id` | OAuth client credentials; the client id is the app id when absent; API v1 |
 //! | `service_account` | instead of those: the service account's JSON file (or its fields beside `app_id`); API v2 |
 //! | `api`, `project_id` | `v1` or `v2` when it should differ; v2 addresses the project |
-//! | `granted`, `strict_classes` | as in [`Grants`](crate::classes::Grants): the classes that the app has the self-classification right for |
+//! | `granted`, `strict_classes` | which classes were granted, and whether others are refused: the classes that the app has the self-classification right for |
 //! | `categories` | the same in Huawei's own words: others are sent as `MARKETING`, or not at all with `strict_classes`. Absent: Huawei decides |
 //! | `class_override` | whether a sender may give a marketing message another category |
 //! | `click_intent` | intent URI for taps with `{hy_id}`, `{hy_url}`, `{hy_data}`, `{hy_user}`; absent: a tap opens the app, which gets `message.data` |

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `app_id`, `app_secret` | AppId and AppSecret of the console |
 //! | `region` | `china` (default) or `overseas` |
-//! | `granted`, `strict_classes` | as in [`Grants`](crate::classes::Grants). Meizu grants nothing beforehand and checks afterwards that private messages are: list the classes that are |
+//! | `granted`, `strict_classes` | which classes were granted, and whether others are refused. Meizu grants nothing beforehand and checks afterwards that private messages are: list the classes that are |
 //! | `class_override` | whether a sender may make a marketing message private |
 //! | `click_activity` | full name of the activity that a tap opens, with the keys of `payload` as parameters; absent: the app's first page |
 //! | `click_uri` | instead: a URI with `{hy_id}`, `{hy_url}`, `{hy_data}`, `{hy_user}` |

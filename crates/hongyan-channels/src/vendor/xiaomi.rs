@@ -10,7 +10,7 @@
 //! | `app_secret`, `package` | AppSecret and Android package of the app |
 //! | `channels` | for each class (`im`, `transaction`, `transaction.finance` …, `subscription`, `marketing`) the approved channel: its id, or `{"channel_id", "template_id", "template_param", "public"}`. Template variables are texts in which `{title}` and `{body}` stand for the message's own. Absent: Xiaomi's default class, one message a device and day |
 //! | `region` | `china` (default), `china_vip`, `singapore`, `europe`, `india` or `russia` |
-//! | `granted`, `strict_classes` | as in [`Grants`](crate::classes::Grants). A class without a channel goes through the one of `marketing`, or not at all with `strict_classes`, once there are channels |
+//! | `granted`, `strict_classes` | which classes were granted, and whether others are refused. A class without a channel goes through the one of `marketing`, or not at all with `strict_classes`, once there are channels |
 //! | `callback` | https URL for receipts, at most 128 bytes; absent: the server's own, when it has a public address and is short enough |
 //! | `feedback_url` | where invalid regIds are fetched, when not at the region's usual host |
 //! | `ignore_bar_status` | whether a receipt's `barStatus` "Disable" says nothing about notifications being off |

@@ -1,0 +1,404 @@
+//! One call of a lane to its vendor, from the gate to the feedback.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hongyan_core::delivery::{Happened, Input};
+use hongyan_core::limits::VENDOR_CALL_DEADLINE;
+use hongyan_core::port::{Batch, Outbound, Parcel, Recipient, Truncation, WriteSet};
+use hongyan_core::verdict::Unsure;
+use hongyan_core::{Reason, Secret, Stage, StoreError, Timestamp, Verdict};
+
+use super::quota::Ready;
+use super::{Health, Lane, PAUSE_MAX, lock};
+use crate::credentials::Opened;
+use crate::quota::{Day, is_bulk};
+use crate::render;
+use crate::shipment::Shipment;
+
+/// First pause of a lane that its vendor asked to slow down; doubles while it goes on asking. The delivery itself waits as
+/// long as the vendor said: many vendors count by device, so that one busy device must not stop the lane for a minute.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+/// Texts shorter than these, in characters, are within every vendor's limits.
+const SHORT_TITLE: usize = 15;
+const SHORT_BODY: usize = 50;
+/// Grace over the vendor's deadline before the call is given up from outside.
+const DEADLINE_GRACE: Duration = Duration::from_secs(1);
+/// Tokens that may be called dead one after another, without one that lives between them.
+const DEATHS_MAX: usize = 100;
+
+/// A call that may be the probe of an open breaker. When nothing was asked of the vendor in the end, whatever the cause,
+/// the probe must not stay open: the next call may be one.
+struct Probe<'a> {
+    health: &'a Mutex<Health>,
+    answered: bool,
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            lock(self.health).breaker.not_made();
+        }
+    }
+}
+
+impl Lane {
+    /// One call to the vendor, from the gate to the feedback.
+    pub(super) async fn send(&self, opened: Opened, group: Vec<Shipment>, health: &Mutex<Health>) {
+        let inner = &self.inner;
+        let mut probe = Probe {
+            health,
+            answered: false,
+        };
+        let pass = inner.gate.enter(
+            &self.key.0,
+            group
+                .iter()
+                .map(|s| (s.delivery.device.clone(), s.delivery.binding)),
+        );
+        let (fit, mut rest) = self.still_meant(group).await;
+        let (fit, over, share) = self.within_quota(&opened, fit).await;
+        rest.extend(over);
+        for (shipment, input) in rest {
+            inner.feedback.send(shipment.signal(input)).await;
+        }
+        let Some((first, _)) = fit.first() else {
+            return;
+        };
+        let now = inner.ports.clock.now();
+        let first_try = fit.iter().any(|(s, _)| s.delivery.attempt <= 1);
+        let batch = Batch {
+            outbound: render::outbound(&first.message, first.package.clone(), now),
+            recipients: fit
+                .iter()
+                .map(|(s, _)| Recipient {
+                    device: s.delivery.device.clone(),
+                    token: Secret::new(s.token.as_bytes()),
+                    environment: s.environment,
+                })
+                .collect(),
+        };
+        let channel = Arc::clone(&opened.channel);
+        let may_be_cut = may_be_cut(&batch.outbound);
+        let strict = may_be_cut && self.is_strict().await;
+        let looks = strict || first_try && (opened.limited || may_be_cut);
+        let called = tokio::spawn(async move {
+            let parcel = looks.then(|| channel.preview(&batch.outbound));
+            let changed = parcel
+                .and_then(Result::ok)
+                .map(Changed::of)
+                .unwrap_or_default();
+            if strict && !changed.cut.is_empty() {
+                let (reason, detail) = render::too_long(&changed.cut);
+                let refused = Verdict::Refused { reason, detail };
+                let refused = vec![refused; batch.recipients.len()];
+                return (Ok(refused), Changed::default());
+            }
+            let sent = tokio::time::timeout(
+                VENDOR_CALL_DEADLINE + DEADLINE_GRACE,
+                channel.send(&batch, VENDOR_CALL_DEADLINE),
+            )
+            .await;
+            (sent, changed)
+        });
+        let lost = |detail: &str| Verdict::Retry {
+            reason: Reason::VendorUnavailable,
+            after: None,
+            detail: detail.to_owned(),
+            certainty: Unsure::MaybeTaken,
+        };
+        let (sent, changed) = match called.await {
+            Ok((sent, changed)) => (Ok(sent), changed),
+            Err(panic) => (Err(panic), Changed::default()),
+        };
+        let mut verdicts = match sent {
+            Ok(Ok(verdicts)) => verdicts,
+            Ok(Err(_elapsed)) => vec![lost("no answer within the deadline"); fit.len()],
+            Err(panic) => {
+                tracing::error!(channel = %self.key.1, error = %panic, "a channel panicked");
+                metrics::counter!("hongyan_lane_panics_total").increment(1);
+                vec![lost("internal error while sending"); fit.len()]
+            }
+        };
+        verdicts.resize(fit.len(), lost("the channel gave no verdict"));
+        drop(pass);
+        let now = inner.ports.clock.now();
+        let verdicts = self.learn(health, verdicts, now);
+        probe.answered = true;
+        self.tell_changed(&fit, &changed, now).await;
+        if let Some(share) = &share {
+            let results: Vec<_> = fit
+                .iter()
+                .map(|(_, device)| device.id.clone())
+                .zip(verdicts.iter().cloned())
+                .collect();
+            self.settle_quota(&opened, share, &results).await;
+        }
+        for ((shipment, device), verdict) in fit.into_iter().zip(verdicts) {
+            let verdict = unless_given_since(&shipment, verdict);
+            metrics::counter!(
+                "hongyan_lane_verdicts_total",
+                "channel" => self.key.1.to_string(),
+                "reason" => verdict.reason().as_str(),
+            )
+            .increment(1);
+            let input = match verdict {
+                Verdict::QuotaExhausted { until, detail } if is_bulk(shipment.message.class) => {
+                    let day = Day::at(now, opened.vendor.day_offset_s());
+                    let opens_at = until.map_or(day.end, |after| now.plus(after));
+                    self.over_quota(&shipment, &device, opens_at, Some(detail))
+                        .await
+                }
+                verdict => {
+                    match &verdict {
+                        Verdict::TokenDead { reason, .. } => {
+                            self.kill_token(&shipment, *reason, now).await;
+                        }
+                        Verdict::Accepted { .. } => {
+                            inner.learned.accepted(&self.key.1, &device, now);
+                        }
+                        _ => {}
+                    }
+                    self.answer(&shipment, verdict, Some(&opened), now)
+                }
+            };
+            inner.feedback.send(shipment.signal(input)).await;
+        }
+    }
+
+    /// Looks each device up once more, inside the gate: what is no longer meant for who holds it stays here.
+    async fn still_meant(&self, group: Vec<Shipment>) -> (Vec<Ready>, Vec<(Shipment, Input)>) {
+        let ports = &self.inner.ports;
+        let now = ports.clock.now();
+        let ids: Vec<_> = group.iter().map(|s| s.delivery.device.clone()).collect();
+        let again = Input::NotSent {
+            reason: Reason::VendorUnavailable,
+            retry_at: now.plus(Duration::from_millis(500)),
+        };
+        let keys: Vec<_> = group
+            .iter()
+            .map(|s| (s.delivery.message, s.delivery.device.clone()))
+            .collect();
+        let message = group.first().map(|s| s.message.id);
+        let looked = async {
+            let devices = ports.registry.devices(&self.key.0, &ids).await?;
+            let recalled = match message {
+                Some(id) => ports.inbox.recalled(&self.key.0, id).await?.is_some(),
+                None => false,
+            };
+            let deliveries = ports.ledger.deliveries(&self.key.0, &keys).await?;
+            Ok::<_, StoreError>((devices, recalled, deliveries))
+        };
+        let (devices, recalled, deliveries) = match looked.await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "a lane could not look its devices up; its shipments come again");
+                let again = |s| (s, again.clone());
+                return (vec![], group.into_iter().map(again).collect());
+            }
+        };
+        let (mut fit, mut rest) = (Vec::with_capacity(group.len()), Vec::new());
+        for ((shipment, device), stored) in group.into_iter().zip(devices).zip(deliveries) {
+            let d = &shipment.delivery;
+            // Acked, collapsed or cancelled while it waited here: there is nothing left to say.
+            if stored.is_none_or(|stored| stored.state != d.state || stored.attempt != d.attempt) {
+                continue;
+            }
+            let verdict = match &device {
+                None => Some(Input::End(Reason::DeviceDeleted)),
+                Some(device)
+                    if d.user.is_some()
+                        && (device.user != d.user || device.binding != d.binding) =>
+                {
+                    Some(Input::End(Reason::UserLoggedOut))
+                }
+                Some(_) if recalled => Some(Input::End(Reason::Recalled)),
+                Some(_) if now >= d.expires_at => Some(Input::End(Reason::Expired)),
+                Some(device) => match device.token(&self.key.1) {
+                    Some(t) if t.is_active() && t.token == shipment.token => None,
+                    // The token changed on the way: plan again with the new one.
+                    _ => Some(Input::NotSent {
+                        reason: Reason::TokenInvalid,
+                        retry_at: now,
+                    }),
+                },
+            };
+            match (verdict, device) {
+                (None, Some(device)) => fit.push((shipment, device)),
+                (None, None) => rest.push((shipment, Input::End(Reason::DeviceDeleted))),
+                (Some(input), _) => rest.push((shipment, input)),
+            }
+        }
+        (fit, rest)
+    }
+
+    async fn kill_token(&self, shipment: &Shipment, reason: Reason, now: Timestamp) {
+        let killed = self
+            .inner
+            .ports
+            .registry
+            .kill_token(
+                &self.key.0,
+                &shipment.delivery.device,
+                &self.key.1,
+                &shipment.token,
+                reason,
+                now,
+            )
+            .await;
+        if let Err(error) = killed {
+            tracing::warn!(channel = %self.key.1, %error, "a dead token could not be taken out of use");
+        }
+    }
+
+    /// Whether the app wants texts refused that are too long.
+    async fn is_strict(&self) -> bool {
+        match self.inner.ports.registry.app(&self.key.0).await {
+            Ok(app) => app.is_some_and(|a| a.policy.strict_payload),
+            Err(error) => {
+                // Nobody knows that shortening is allowed.
+                tracing::warn!(%error, "an app's policy could not be read; texts that are too long are refused");
+                true
+            }
+        }
+    }
+
+    /// What was changed for the vendor is told, once for each delivery.
+    async fn tell_changed(&self, sent: &[Ready], changed: &Changed, now: Timestamp) {
+        let mut told = Vec::new();
+        if !changed.cut.is_empty() {
+            told.push((
+                Stage::Truncated,
+                Reason::Truncated,
+                render::cut_words(&changed.cut),
+            ));
+        }
+        if let Some(why) = &changed.downgraded {
+            told.push((Stage::ClassDowngraded, Reason::ClassDowngraded, why.clone()));
+        }
+        if told.is_empty() {
+            return;
+        }
+        let mut events = Vec::with_capacity(sent.len());
+        for (shipment, _) in sent.iter().filter(|(s, _)| s.delivery.attempt <= 1) {
+            for (stage, reason, detail) in &told {
+                let happened = Happened {
+                    channel: Some(self.key.1.clone()),
+                    attempt: shipment.delivery.attempt,
+                    detail: Some(detail.clone()),
+                    ..Happened::new(*stage, Some(*reason))
+                };
+                events.push(shipment.delivery.event(happened, now));
+            }
+        }
+        let set = WriteSet {
+            events,
+            ..WriteSet::default()
+        };
+        if let Some(Err(error)) = self.inner.ports.commit.commit(vec![set]).await.pop() {
+            tracing::warn!(%error, "what was changed for a vendor could not be told");
+        }
+    }
+
+    /// What the answers say about the vendor's health.
+    ///
+    /// A vendor that calls token after token dead, over calls, speaks of a wrong credential: then no more tokens die.
+    fn learn(
+        &self,
+        health: &Mutex<Health>,
+        mut verdicts: Vec<Verdict>,
+        now: Timestamp,
+    ) -> Vec<Verdict> {
+        let mut health = lock(health);
+        for verdict in &mut verdicts {
+            match verdict {
+                Verdict::TokenDead { detail, .. } => {
+                    health.deaths += 1;
+                    if health.deaths > DEATHS_MAX {
+                        *verdict = Verdict::Refused {
+                            reason: Reason::TokenEnvironment,
+                            detail: format!(
+                                "{} tokens in a row were called dead ({detail}), so they are kept: check the credential, its environment and where the tokens come from",
+                                health.deaths
+                            ),
+                        };
+                    }
+                }
+                Verdict::Accepted { .. } => health.deaths = 0,
+                _ => {}
+            }
+        }
+        let mut answered = false;
+        let mut failed = false;
+        let mut slowed = None;
+        for verdict in &verdicts {
+            match verdict {
+                Verdict::Retry {
+                    reason: Reason::VendorRateLimited,
+                    after,
+                    ..
+                } => slowed = slowed.max(Some(after.unwrap_or(PAUSE_MAX))),
+                Verdict::Retry { .. } => failed = true,
+                _ => answered = true,
+            }
+        }
+        if let Some(asked) = slowed.filter(|_| !answered) {
+            let pause = PAUSE_MIN
+                .saturating_mul(1 << health.slowed.min(8))
+                .min(PAUSE_MAX)
+                .min(asked);
+            health.slowed = health.slowed.saturating_add(1);
+            health.pace.slow_down(now);
+            health.paused_until = health.paused_until.max(now.plus(pause));
+            answered = true;
+        } else if answered {
+            health.slowed = 0;
+        }
+        if answered {
+            health.breaker.succeeded();
+        } else if failed {
+            health.breaker.failed(now);
+        }
+        verdicts
+    }
+}
+
+/// What a channel changed of a message, to be told.
+#[derive(Debug, Default)]
+struct Changed {
+    cut: Vec<Truncation>,
+    downgraded: Option<String>,
+}
+
+impl Changed {
+    fn of(parcel: Parcel) -> Self {
+        Self {
+            cut: parcel.truncated,
+            downgraded: parcel.downgraded,
+        }
+    }
+}
+
+/// Whether a vendor might shorten a text of it.
+fn may_be_cut(outbound: &Outbound) -> bool {
+    let longer =
+        |text: &Option<String>, len| text.as_ref().is_some_and(|t| t.chars().nth(len).is_some());
+    longer(&outbound.title, SHORT_TITLE) || longer(&outbound.body, SHORT_BODY)
+}
+
+/// A token that the device gave again after the vendor saw it die is alive: the vendor has not noticed yet.
+fn unless_given_since(shipment: &Shipment, verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::TokenDead {
+            detail,
+            since: Some(since),
+            ..
+        } if shipment.registered_at > since => Verdict::Retry {
+            reason: Reason::VendorUnavailable,
+            after: None,
+            detail: format!("{detail}, but the device gave it again later"),
+            certainty: Unsure::NotTaken,
+        },
+        verdict => verdict,
+    }
+}
