@@ -112,9 +112,6 @@ pub struct Opened {
     pub limits: LaneLimits,
     /// Whether receipts can be heard: the vendor gives them, and it is asked for them or knows where to post them.
     pub hears: bool,
-    /// Whether the vendor granted only some classes (its credential shows `granted`), so that a message may go out as a
-    /// lower one.
-    pub limited: bool,
     /// Grows with every opening in this process: another number is another credential, or a changed one.
     pub generation: u64,
 }
@@ -167,6 +164,16 @@ impl Credentials {
         Some(format!(
             "{base}/v1/callbacks/{app}/{channel}?{which}k={proof}"
         ))
+    }
+
+    /// The secret in the callback address of a credential.
+    pub(crate) fn callback_secret(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> String {
+        self.sealer.proof(&callback_of(app, channel, name))
     }
 
     pub(crate) fn is_callback_secret(
@@ -300,7 +307,6 @@ impl Credentials {
             vendor: Arc::clone(vendor),
             limits: stored.limits,
             hears,
-            limited: stored.shown.contains_key("granted"),
             generation: self.generations.fetch_add(1, Ordering::Relaxed),
         };
         let new = Kept {

@@ -233,13 +233,20 @@ impl Explainer {
             };
             let day = Day::at(read.now, opened.vendor.day_offset_s());
             let limits = &opened.limits.quota;
-            let granted = self
+            let opens_at = self
                 .quotas
-                .would_grant(&account, limits, day, message.class, &device.id)
+                .opens_at(&account, limits, day, message.class, &device.id)
                 .await?;
-            if granted {
+            let Some(opens_at) = opens_at else {
                 let strict = read.facts.policy.strict_payload;
-                let parcel = match opened.channel.preview(&outbound) {
+                let shown = opened.channel.preview(&outbound).map(|mut parcel| {
+                    let secret =
+                        self.credentials
+                            .callback_secret(&message.app, &channel, &credential);
+                    hide(&mut parcel.body, &secret);
+                    parcel
+                });
+                let parcel = match shown {
                     Ok(parcel) if strict && !parcel.truncated.is_empty() => {
                         Err(render::too_long(&parcel.truncated))
                     }
@@ -255,12 +262,12 @@ impl Explainer {
                     credential,
                     parcel,
                 });
-            }
+            };
             let bulk = is_bulk(message.class);
             let spills = !bulk || read.facts.policy.quota_overflow == QuotaOverflow::Spill;
-            if bulk && !(spills && other) && day.end < message.expires_at {
+            if bulk && !(spills && other) && opens_at < message.expires_at {
                 return Ok(Would::Hold {
-                    until: day.end,
+                    until: opens_at,
                     reason: Reason::QuotaExhausted,
                 });
             }
@@ -342,6 +349,17 @@ impl Explainer {
             }
         }
         Ok((targets, false))
+    }
+}
+
+/// Takes the secret of the callback address out of what is shown: whoever may send need not be able to speak for a vendor.
+fn hide(body: &mut serde_json::Value, secret: &str) {
+    use serde_json::Value;
+    match body {
+        Value::String(text) if text.contains(secret) => *text = text.replace(secret, "…"),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, secret)),
+        Value::Object(fields) => fields.values_mut().for_each(|value| hide(value, secret)),
+        _ => {}
     }
 }
 

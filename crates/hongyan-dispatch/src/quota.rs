@@ -59,6 +59,10 @@ impl Day {
     }
 }
 
+fn closed_key(account: &Account, class: Class) -> String {
+    account.key(&format!("closed/{}", class.as_str()))
+}
+
 /// Whether a class comes after what is reserved for the others.
 pub(crate) const fn is_bulk(class: Class) -> bool {
     matches!(class, Class::Marketing | Class::Subscription)
@@ -79,6 +83,8 @@ fn bulk_limit(quota: &DailyQuota) -> Option<u64> {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) granted: Vec<bool>,
+    /// When there is more, for those that got none.
+    pub(crate) opens_at: Timestamp,
     day: Day,
 }
 
@@ -99,7 +105,7 @@ pub struct Standing {
     pub runs_out_at: Option<Timestamp>,
     /// When that of `marketing` and `subscription` will be.
     pub bulk_runs_out_at: Option<Timestamp>,
-    /// Until when the vendor takes no more of `marketing` and `subscription`, by its own word.
+    /// Until when the vendor takes no more `marketing`, by its own word.
     pub closed_until: Option<Timestamp>,
 }
 
@@ -126,7 +132,7 @@ impl Default for Said {
 pub struct Quotas {
     port: Arc<dyn port::Quota>,
     clock: Arc<dyn Clock>,
-    said: Arc<Mutex<HashMap<Account, Said>>>,
+    said: Arc<Mutex<HashMap<(Account, Class), Said>>>,
 }
 
 impl Quotas {
@@ -138,8 +144,7 @@ impl Quotas {
         }
     }
 
-    /// Takes quota for these devices, as far as there is any. Nothing is read or written for a credential without limits,
-    /// unless its vendor said that it takes no more.
+    /// Takes quota for these devices, as far as there is any. Nothing is taken for a credential without limits.
     pub(crate) async fn take(
         &self,
         account: &Account,
@@ -148,9 +153,10 @@ impl Quotas {
         class: Class,
         devices: &[DeviceId],
     ) -> Result<Taken, StoreError> {
-        if is_bulk(class) && self.closed(account, day).await?.is_some() {
+        if let Some(opens_at) = self.closed(account, day, class).await? {
             return Ok(Taken {
                 granted: vec![false; devices.len()],
+                opens_at,
                 day,
             });
         }
@@ -166,6 +172,7 @@ impl Quotas {
         }
         Ok(Taken {
             granted: granted?,
+            opens_at: day.end,
             day,
         })
     }
@@ -228,17 +235,17 @@ impl Quotas {
         Ok(granted)
     }
 
-    /// Whether one more push of this class to this device would be let go now; takes nothing.
-    pub(crate) async fn would_grant(
+    /// When one more push of this class to this device may go, if not now; takes nothing.
+    pub(crate) async fn opens_at(
         &self,
         account: &Account,
         quota: &DailyQuota,
         day: Day,
         class: Class,
         device: &DeviceId,
-    ) -> Result<bool, StoreError> {
-        if is_bulk(class) && self.closed(account, day).await?.is_some() {
-            return Ok(false);
+    ) -> Result<Option<Timestamp>, StoreError> {
+        if let Some(opens_at) = self.closed(account, day, class).await? {
+            return Ok(Some(opens_at));
         }
         let device = format!("device/{device}");
         let limits = [
@@ -256,10 +263,10 @@ impl Quotas {
             if let Some(limit) = limit
                 && self.port.used(&account.key(what), day.start).await? >= limit
             {
-                return Ok(false);
+                return Ok(Some(day.end));
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// Settles what was taken: each granted place with whether the vendor accepted it.
@@ -271,9 +278,6 @@ impl Quotas {
         taken: &Taken,
         results: &[(DeviceId, bool)],
     ) -> Result<(), StoreError> {
-        if quota.is_empty() {
-            return Ok(());
-        }
         let day = taken.day;
         let accepted = results.iter().filter(|(_, ok)| *ok).count() as u64;
         let unused = results.len() as u64 - accepted;
@@ -311,7 +315,7 @@ impl Quotas {
     }
 
     /// The vendor answered a call of this class: it said that its quota is used up, or it did not. Once it has said so
-    /// often enough, the bulk classes are closed until `until` or the end of its day; the others are asked each time.
+    /// often enough, this class, if it is a bulk class, is closed until `until` or the end of its day; the others are asked each time.
     pub(crate) async fn heard(
         &self,
         account: &Account,
@@ -323,7 +327,7 @@ impl Quotas {
             return Ok(());
         }
         let Some(until) = exhausted else {
-            if let Some(said) = self.lock().get_mut(account) {
+            if let Some(said) = self.lock().get_mut(&(account.clone(), class)) {
                 said.in_a_row = 0;
             }
             return Ok(());
@@ -339,10 +343,11 @@ impl Quotas {
             if all.len() >= SAID_MAX {
                 all.retain(|_, said| said.day == day.start);
             }
-            if all.len() >= SAID_MAX && !all.contains_key(account) {
+            let key = (account.clone(), class);
+            if all.len() >= SAID_MAX && !all.contains_key(&key) {
                 return Ok(());
             }
-            let said = all.entry(account.clone()).or_default();
+            let said = all.entry(key).or_default();
             if said.day != day.start {
                 *said = Said {
                     day: day.start,
@@ -358,24 +363,34 @@ impl Quotas {
         };
         if believed {
             // Kept over a restart: some vendors punish those who go on asking.
-            self.one(&account.key("closed"), day, 1, 1).await?;
+            self.one(&closed_key(account, class), day, 1, 1).await?;
         }
         Ok(())
     }
 
-    /// Until when the bulk classes are closed.
-    async fn closed(&self, account: &Account, day: Day) -> Result<Option<Timestamp>, StoreError> {
+    /// Until when a class is closed by the vendor's word.
+    async fn closed(
+        &self,
+        account: &Account,
+        day: Day,
+        class: Class,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        if !is_bulk(class) {
+            return Ok(None);
+        }
         let now = self.clock.now();
         let known = {
             let all = self.lock();
-            let said = all.get(account).filter(|said| said.day == day.start);
+            let key = (account.clone(), class);
+            let said = all.get(&key).filter(|said| said.day == day.start);
             said.and_then(|said| said.closed_until)
         };
         if let Some(until) = known {
             return Ok((until > now).then_some(until));
         }
         // Perhaps it was closed before this process began.
-        let closed = self.port.used(&account.key("closed"), day.start).await? > 0;
+        let key = closed_key(account, class);
+        let closed = self.port.used(&key, day.start).await? > 0;
         Ok(closed.then_some(day.end))
     }
 
@@ -384,10 +399,13 @@ impl Quotas {
     /// # Errors
     /// When the store does not answer.
     pub async fn reopen(&self, account: &Account, offset_s: i32) -> Result<(), StoreError> {
-        self.lock().remove(account);
         let day = Day::at(self.clock.now(), offset_s);
-        if self.port.used(&account.key("closed"), day.start).await? > 0 {
-            self.back(&account.key("closed"), day, 1).await?;
+        for class in Class::ALL.into_iter().filter(|c| is_bulk(*c)) {
+            self.lock().remove(&(account.clone(), class));
+            let key = closed_key(account, class);
+            if self.port.used(&key, day.start).await? > 0 {
+                self.back(&key, day, 1).await?;
+            }
         }
         Ok(())
     }
@@ -424,7 +442,7 @@ impl Quotas {
                 .and_then(|limit| runs_out_at(sum(false), limit, day, now)),
             bulk_runs_out_at: bulk_per_day
                 .and_then(|limit| runs_out_at(sum(true), limit, day, now)),
-            closed_until: self.closed(account, day).await?,
+            closed_until: self.closed(account, day, Class::Marketing).await?,
             day,
             used,
             per_day: quota.per_day,
@@ -448,7 +466,7 @@ impl Quotas {
         self.port.give_back(key, day.start, count).await
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Account, Said>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Account, Class), Said>> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -277,6 +277,11 @@ impl Receipts {
         Ok(known)
     }
 
+    async fn is_personal(&self, app: &AppId, message: MessageId) -> Result<bool, StoreError> {
+        let found = self.ports.inbox.message(app, message).await?;
+        Ok(found.is_some_and(|m| m.to.audience().is_none()))
+    }
+
     async fn device_of(&self, app: &AppId, id: &DeviceId) -> Result<Option<Device>, StoreError> {
         let registry = &self.ports.registry;
         let found = registry.devices(app, std::slice::from_ref(id)).await?;
@@ -325,8 +330,8 @@ impl Receipts {
                     .flatten()
                     .next()
             }
-            // The vendor gives no token: a message that has one delivery names it.
-            (Some(message), None) if receipt.token.is_none() => {
+            // No token, or one that is written otherwise here (a telephone number): a personal message with one delivery names it.
+            (Some(message), None) if self.is_personal(app, message).await? => {
                 let mut all = ledger.deliveries_of(app, message, None, 2).await?;
                 let one = all.pop();
                 if all.is_empty() { one } else { None }

@@ -243,7 +243,8 @@ impl wanted::Services for Services {
                 .quotas()
                 .standing(&account, &c.limits.quota, vendor.day_offset_s())
                 .await?;
-            if c.limits.quota.is_empty() && now.closed_until.is_none() {
+            let used: u64 = now.used.iter().map(|(_, n)| n).sum();
+            if c.limits.quota.is_empty() && now.closed_until.is_none() && used == 0 {
                 continue;
             }
             standings.push(wanted::QuotaStanding {

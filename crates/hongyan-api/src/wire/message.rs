@@ -186,7 +186,8 @@ pub(crate) struct Channels {
     /// Whether the next channel is tried when one fails for good.
     pub(crate) fallback: bool,
     /// Milliseconds to wait for the receipt of a vendor that gives receipts, before the next channel is tried. Left out: the
-    /// vendor's word is enough.
+    /// vendor's word is enough. Of no effect at channels without receipts: `apns`, `fcm`, `webpush`, `tpns`, `aliyun`, and those
+    /// that post them while the server has no public address.
     #[schemars(range(min = 1_000, max = 86_400_000))]
     pub(crate) fallback_after_ms: Option<u32>,
 }

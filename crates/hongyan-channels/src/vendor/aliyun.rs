@@ -276,7 +276,7 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     }
     let marks = marks(config, message, class);
     set.extend(marks.clone());
-    merge(&mut set, config, outbound, &marks);
+    merge(&mut set, config, outbound, class, &marks);
     Ok(Encoded {
         parameters: set,
         truncated,
@@ -404,9 +404,10 @@ fn merge(
     set: &mut Map<String, Value>,
     config: &Config,
     outbound: &Outbound,
+    class: Class,
     marks: &Map<String, Value>,
 ) {
-    let bound = outbound.message.class == Class::Marketing && !config.class_override;
+    let bound = class == Class::Marketing && !config.class_override;
     let mut patch = payload::vendor_fields(outbound, NAME);
     patch.retain(|name, _| {
         let is = |other: &&&str| other.eq_ignore_ascii_case(name);

@@ -285,7 +285,7 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
         ("trace_id".to_owned(), source.id.to_string().into()),
         ("message".to_owned(), Value::Object(message)),
     ]);
-    merge(&mut body, config, outbound, (&marks, &extras));
+    merge(&mut body, config, outbound, class, (&marks, &extras));
     let bytes = body
         .get("message")
         .map(Value::to_string)
@@ -372,6 +372,7 @@ fn merge(
     body: &mut Map<String, Value>,
     config: &Config,
     outbound: &Outbound,
+    class: Class,
     (marks, extras): (&Map<String, Value>, &str),
 ) {
     let mut patch = payload::vendor_fields(outbound, NAME);
@@ -394,7 +395,7 @@ fn merge(
     }
     let Value::Object(place) = place else { return };
     place.insert("custom_content".to_owned(), extras.into());
-    if outbound.message.class == Class::Marketing && !config.class_override && !config.ios {
+    if class == Class::Marketing && !config.class_override && !config.ios {
         for name in CHANNEL_FIELDS
             .iter()
             .chain(&["hw_importance", "hw_biz_type"])

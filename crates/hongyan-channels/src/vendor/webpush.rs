@@ -531,9 +531,9 @@ impl Sender {
         };
         let answer = match peer.call(&call, until).await {
             Ok(answer) => answer,
-            Err(error @ (CallError::Address { .. } | CallError::Forbidden { .. })) => {
-                return token_dead(&error.to_string());
-            }
+            Err(error @ CallError::Address { .. }) => return token_dead(&error.to_string()),
+            // What a name resolves to here and now says nothing about the subscription.
+            Err(error @ CallError::Forbidden { .. }) => return elsewhere(&error.to_string()),
             Err(error) => return error.verdict(),
         };
         match decode(&answer, self.egress.now()) {

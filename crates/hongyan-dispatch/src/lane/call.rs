@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hongyan_core::delivery::{Happened, Input};
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
-use hongyan_core::port::{Batch, Outbound, Parcel, Recipient, Truncation, WriteSet};
+use hongyan_core::port::{Batch, Parcel, Recipient, Truncation, WriteSet};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{Reason, Secret, Stage, StoreError, Timestamp, Verdict};
 
@@ -19,9 +19,6 @@ use crate::shipment::Shipment;
 /// First pause of a lane that its vendor asked to slow down; doubles while it goes on asking. The delivery itself waits as
 /// long as the vendor said: many vendors count by device, so that one busy device must not stop the lane for a minute.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// Texts shorter than these, in characters, are within every vendor's limits.
-const SHORT_TITLE: usize = 15;
-const SHORT_BODY: usize = 50;
 /// Grace over the vendor's deadline before the call is given up from outside.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 /// Tokens that may be called dead one after another, without one that lives between them.
@@ -79,9 +76,8 @@ impl Lane {
                 .collect(),
         };
         let channel = Arc::clone(&opened.channel);
-        let may_be_cut = may_be_cut(&batch.outbound);
-        let strict = may_be_cut && self.is_strict().await;
-        let looks = strict || first_try && (opened.limited || may_be_cut);
+        let strict = self.is_strict().await;
+        let looks = strict || first_try;
         let called = tokio::spawn(async move {
             let parcel = looks.then(|| channel.preview(&batch.outbound));
             let changed = parcel
@@ -377,13 +373,6 @@ impl Changed {
             downgraded: parcel.downgraded,
         }
     }
-}
-
-/// Whether a vendor might shorten a text of it.
-fn may_be_cut(outbound: &Outbound) -> bool {
-    let longer =
-        |text: &Option<String>, len| text.as_ref().is_some_and(|t| t.chars().nth(len).is_some());
-    longer(&outbound.title, SHORT_TITLE) || longer(&outbound.body, SHORT_BODY)
 }
 
 /// A token that the device gave again after the vendor saw it die is alive: the vendor has not noticed yet.

@@ -69,7 +69,9 @@ impl Lane {
         }
         let mut rest = Vec::with_capacity(over.len());
         for (shipment, device) in over {
-            let input = self.over_quota(&shipment, &device, day.end, None).await;
+            let input = self
+                .over_quota(&shipment, &device, taken.opens_at, None)
+                .await;
             rest.push((shipment, input));
         }
         let share = Share {

@@ -241,7 +241,7 @@ async fn a_vendor_that_says_it_is_used_up_is_believed_until_its_midnight() {
         until: None,
         detail: "over".to_owned(),
     };
-    w.alpha.always(Some(exhausted));
+    w.alpha.always(Some(exhausted.clone()));
     for _ in 0..6 {
         let id = w.send(of_class(Class::Marketing, "u1")).await;
         assert_eq!(settled(&w, id).await, "held");
@@ -249,6 +249,11 @@ async fn a_vendor_that_says_it_is_used_up_is_believed_until_its_midnight() {
     assert_eq!(w.alpha.sent().len(), 5, "asked five times, then believed");
     let standing = w.standing("alpha", DailyQuota::default()).await;
     assert_eq!(standing.closed_until, Some(standing.day.end));
+    // Another class is another matter.
+    w.alpha.always(None);
+    let subscription = w.send(of_class(Class::Subscription, "u1")).await;
+    assert_eq!(w.outcome(subscription).await, Reason::AcceptedByVendor);
+    w.alpha.always(Some(exhausted));
     // The urgent classes are asked each time, and end at once: tomorrow is too late for them.
     let im = w.send(of_class(Class::Im, "u1")).await;
     assert_eq!(w.outcome(im).await, Reason::QuotaExhausted);
@@ -259,4 +264,25 @@ async fn a_vendor_that_says_it_is_used_up_is_believed_until_its_midnight() {
     assert_eq!(settled(&w, marketing).await, "held");
     w.pass(Duration::from_secs(4 * 3600 + 120));
     assert_eq!(w.outcome(marketing).await, Reason::AcceptedByVendor);
+}
+
+#[tokio::test]
+async fn a_vendor_that_names_the_hour_gets_them_then() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.alpha.always(Some(Verdict::QuotaExhausted {
+        until: Some(Duration::from_secs(2 * 3600)),
+        detail: "not at this hour".to_owned(),
+    }));
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.push(w.send(of_class(Class::Marketing, "u1")).await);
+        assert_eq!(settled(&w, held[held.len() - 1]).await, "held");
+    }
+    assert_eq!(w.alpha.sent().len(), 5);
+    w.alpha.always(None);
+    w.pass(Duration::from_secs(2 * 3600 + 120));
+    for id in held {
+        assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    }
 }

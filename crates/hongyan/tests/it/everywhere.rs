@@ -98,8 +98,8 @@ fn every_channel_has_a_phone_a_credential_that_holds_and_brings_the_message_once
 }
 
 /// Vendors that run no code of the app on arrival: only their receipts can tell that it arrived at a killed phone.
-const WITH_RECEIPTS: [&str; 7] = [
-    "harmony", "honor", "huawei", "oppo", "sms", "vivo", "xiaomi",
+const WITH_RECEIPTS: [&str; 8] = [
+    "harmony", "honor", "huawei", "meizu", "oppo", "sms", "vivo", "xiaomi",
 ];
 
 #[test]

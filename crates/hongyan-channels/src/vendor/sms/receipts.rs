@@ -23,10 +23,13 @@ pub(super) fn kind_of(state: &str) -> ReceiptKind {
     }
 }
 
+/// What is kept of news, however long it is: anybody may post.
+type Print = [u8; 32];
+
 /// Remembers, bounded, which news was told: providers post again until they like the answer.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    inner: Mutex<(HashSet<String>, VecDeque<String>)>,
+    inner: Mutex<(HashSet<Print>, VecDeque<Print>)>,
 }
 
 impl Told {
@@ -34,10 +37,13 @@ impl Told {
     pub(super) fn is_new(&self, news: &str) -> bool {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, order) = &mut *inner;
-        if !known.insert(news.to_owned()) {
+        let mut print = Print::default();
+        let digest = ring::digest::digest(&ring::digest::SHA256, news.as_bytes());
+        print.copy_from_slice(digest.as_ref());
+        if !known.insert(print) {
             return false;
         }
-        order.push_back(news.to_owned());
+        order.push_back(print);
         while order.len() > TOLD_MAX {
             if let Some(oldest) = order.pop_front() {
                 known.remove(&oldest);

@@ -240,6 +240,9 @@ fn rank(status: &str) -> u8 {
     }
 }
 
+/// A sid has 34 characters; what is longer is none, and is not kept.
+const SID_BYTES_MAX: usize = 64;
+
 /// Statuses seen, by text, bounded.
 #[derive(Debug, Default)]
 struct Statuses {
@@ -313,6 +316,9 @@ impl Sender {
 
     /// Whether this status brings the text further than it was.
     fn goes_forward(&self, sid: &str, status: &str) -> bool {
+        if sid.len() > SID_BYTES_MAX {
+            return false;
+        }
         let rank = rank(status);
         let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
         let before = statuses.ranks.insert(sid.to_owned(), rank);

@@ -137,7 +137,7 @@ async fn getui_receipts_come_back() {
         assert!(receipt.vendor_id.as_ref().unwrap().starts_with("RASL_"));
     }
     let seen = posts.wait(2).await;
-    assert!(seen[0].read(&*world.channel, now).unwrap().signed);
+    assert!(!seen[0].read(&*world.channel, now).unwrap().signed);
     let mut forged = seen[0].clone();
     let text = String::from_utf8(forged.body.to_vec()).unwrap();
     forged.body = text.replace("\"cid\":\"", "\"cid\":\"0").into();

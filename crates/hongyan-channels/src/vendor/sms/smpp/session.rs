@@ -46,8 +46,9 @@ const SEQUENCE_MAX: u32 = 0x7FFF_FFFF;
 /// Waits between tries.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// A session that lived this long may be opened anew at once.
-const LIVED_WELL: Duration = Duration::from_secs(1);
+/// Sessions that worked may be opened anew at once, so many times in this time; then each loss is given its pause.
+const QUICK_MAX: usize = 3;
+const QUICK_WITHIN: Duration = Duration::from_secs(10);
 /// How long the centre may take for a bind, and to read what is written.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// After this a submission without an answer makes room for another.
@@ -117,16 +118,20 @@ pub(super) async fn run(
     mut orders: mpsc::Receiver<Order>,
 ) {
     let mut pause = PAUSE_FIRST;
+    let mut quick: Vec<Instant> = Vec::new();
     loop {
-        let since = Instant::now();
         let (verdict, wait) = match open(&config, &egress).await {
             Ok((stream, buffer)) => {
+                let since = Instant::now();
                 let mut bound = Bound::new(stream, buffer, &config, &news);
                 match bound.live(&mut orders).await {
                     End::Closed => return,
                     End::Lost(why) => {
                         bound.abandon(&why);
-                        if since.elapsed() >= LIVED_WELL || bound.taken > 0 {
+                        let worked = since.elapsed() >= PAUSE_FIRST || bound.taken > 0;
+                        quick.retain(|at| at.elapsed() < QUICK_WITHIN);
+                        if worked && quick.len() < QUICK_MAX {
+                            quick.push(Instant::now());
                             pause = PAUSE_FIRST;
                             continue;
                         }
@@ -202,7 +207,12 @@ async fn open(config: &Config, egress: &Egress) -> Result<(Box<dyn Stream>, Byte
         0 => Err(unreachable(
             "the centre answered the bind with something else",
         )),
-        0x04 | 0x05 | 0x0D..=0x0F => Err(Trouble::Refused(credential_bad(&words(frame.status)))),
+        // An earlier session of ours that the centre has not noticed the end of yet.
+        0x04 | 0x05 => Err(Trouble::Unreachable(unavailable(
+            None,
+            &words(frame.status),
+        ))),
+        0x0D..=0x0F => Err(Trouble::Refused(credential_bad(&words(frame.status)))),
         status => match verdict(status) {
             bad @ Verdict::CredentialBad { .. } => Err(Trouble::Refused(bad)),
             other => Err(Trouble::Unreachable(unavailable(None, other.detail()))),
@@ -334,9 +344,16 @@ impl<'a> Bound<'a> {
             Some(at) => at + ANSWER_MAX,
             None => self.heard + self.config.enquire_every,
         };
-        let tick = self
-            .rests_until
-            .map_or(silent_until, |until| until.min(silent_until));
+        // What the centre never answers gives its place in the window back, however much else it says.
+        let unanswered_until = self
+            .pending
+            .values()
+            .map(|pending| pending.since + SUBMIT_ANSWER_MAX)
+            .min();
+        let tick = [self.rests_until, unanswered_until]
+            .into_iter()
+            .flatten()
+            .fold(silent_until, Instant::min);
         let event = tokio::select! {
             read = self.stream.read_buf(&mut self.buffer) => Event::Read(read),
             order = orders.recv(), if may_send => Event::Order(order),
