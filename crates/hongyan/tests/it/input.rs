@@ -141,3 +141,46 @@ fn bad_input_gets_a_clear_error_and_harms_nobody() {
     let (status, _) = demo.api("GET", "/v1/users/calm", &Value::Null);
     assert_eq!(status, 200);
 }
+
+/// Bodies that are refused leave nothing behind: what was sent in all is far more than what the server may hold more.
+#[test]
+#[cfg(target_os = "linux")]
+fn bad_input_does_not_grow_the_memory() {
+    const ROUNDS: usize = 1_000;
+    const BODY_KIB: usize = 48;
+    const MORE_KIB_MAX: u64 = 32 * 1024;
+    let demo = Demo::start();
+    let bearer = format!("Bearer {}", demo.fact("server_key"));
+    let flood = |rounds: usize| {
+        for n in 0..rounds {
+            let junk = format!("{n:08}").repeat(BODY_KIB * 128);
+            let unknown =
+                json!({ "to": { "user": "u" }, "notification": { "title": "t" }, "odd": junk });
+            let headers = [
+                ("authorization", bearer.as_str()),
+                ("content-type", "application/json"),
+            ];
+            for (path, headers) in [
+                ("/v1/messages".to_owned(), &headers[..]),
+                (format!("/v1/devices/d{n}/tokens/odd"), &headers[1..]),
+                (format!("/v1/callbacks/demo/odd{n}?c=x"), &headers[1..]),
+            ] {
+                let body = unknown.to_string();
+                let (status, _) =
+                    try_http("POST", &demo.fact("api"), &path, headers, body.as_bytes()).unwrap();
+                assert!((400..500).contains(&status), "{status} for {path}");
+            }
+        }
+    };
+    // What a server makes once: connections, buffers, the allocator's own.
+    flood(50);
+    let before = demo.resident_kib();
+    flood(ROUNDS);
+    let more = demo.resident_kib().saturating_sub(before);
+    let sent = ROUNDS * 3 * BODY_KIB;
+    println!("{more} KiB more after {sent} KiB of bad input");
+    assert!(
+        more < MORE_KIB_MAX,
+        "{more} KiB more after {sent} KiB of bad input"
+    );
+}
