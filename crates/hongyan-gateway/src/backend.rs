@@ -4,23 +4,27 @@
 //! the other by one task, so that everything a device said reaches dispatch in its order; while
 //! that task waits, reactors read less.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use hongyan_core::port::{Ack, Clock, Inbox, Reader, Registry, SessionSink};
+use hongyan_core::port::{Ack, InboxPage, Reader, SessionSink};
 use hongyan_core::session::{AppState, SessionEvent, SessionSaid};
 use hongyan_core::{
-    AppId, Cursor, Device, MessageId, Secret, SessionId, Stage, StoreError, Timestamp, Topic,
-    limits,
+    AppId, Cursor, Device, MessageId, SessionId, Stage, StoreError, Timestamp, Topic, limits,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::hub::Hub;
+use crate::gateway::Ports;
+use crate::hub::{Hub, Left};
 use crate::mailbox::{Again, Command, Greeted, Page};
 use crate::protocol::websocket::close;
+use crate::protocol::{Kind, Proof};
 use crate::session::Read;
 
 /// Acks of different devices that are written at once: one group commit takes them all.
@@ -34,16 +38,35 @@ const TAKEOVER_WAIT: Duration = Duration::from_secs(2);
 /// Tries of an acknowledgement before the entries are left to come again.
 const ACK_TRIES: usize = 5;
 
+/// What a protocol wants to know of the store; the answer goes back to it.
+pub(crate) struct Ask(pub(crate) Question);
+
+/// Instead of an answer to an [`Ask`], when it could not be asked.
+#[derive(Debug)]
+pub(crate) struct Unanswered;
+
+type Question = Box<dyn FnOnce(Ports) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send>;
+type Answer = Box<dyn Any + Send>;
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ask")
+    }
+}
+
 /// What a session needs.
 #[derive(Debug)]
 pub(crate) enum Job {
     Hello {
         session: SessionId,
-        token: Secret,
+        proof: Proof,
+        kind: Kind,
         state: AppState,
         /// Of the page that connected, if it is one.
         origin: Option<Box<str>>,
     },
+    /// For a protocol.
+    Ask { session: SessionId, ask: Ask },
     /// Sessions of one reactor.
     Reads(Vec<Wanted>),
     Again {
@@ -96,9 +119,7 @@ pub(crate) enum What {
 /// What the tasks share.
 #[derive(Debug, Clone)]
 pub(crate) struct Backend {
-    pub(crate) registry: Arc<dyn Registry>,
-    pub(crate) inbox: Arc<dyn Inbox>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ports: Ports,
     pub(crate) hub: Hub,
 }
 
@@ -175,11 +196,19 @@ impl Backend {
         match job {
             Job::Hello {
                 session,
-                token,
+                proof,
+                kind,
                 state,
                 origin,
             } => {
-                self.hello(session, &token, state, origin.as_deref()).await;
+                self.hello(session, &proof, kind, state, origin.as_deref())
+                    .await;
+            }
+            Job::Ask { session, ask } => {
+                let what: Answer = Box::new(Unanswered);
+                let reply = self.reply(session, Command::Tell { session, what });
+                let what = ask.0(self.ports.clone()).await;
+                reply.send(Command::Tell { session, what });
             }
             Job::Reads(wanted) => self.reads(wanted).await,
             Job::Again {
@@ -271,8 +300,13 @@ impl Backend {
             reader,
             read,
         } = wanted;
-        let now = self.clock.now();
-        let page = match self.inbox.read(&reader, read.after, read.limit, now).await {
+        let now = self.ports.clock.now();
+        let page = match self
+            .ports
+            .inbox
+            .read(&reader, read.after, read.limit, now)
+            .await
+        {
             Ok(page) => Some(Box::new(page)),
             Err(error) => {
                 tracing::warn!(app = %reader.app, %error, "an inbox read failed; it is made again");
@@ -297,7 +331,8 @@ impl Backend {
     async fn hello(
         &self,
         session: SessionId,
-        token: &Secret,
+        proof: &Proof,
+        kind: Kind,
         state: AppState,
         origin: Option<&str>,
     ) {
@@ -308,7 +343,7 @@ impl Backend {
             detail,
         };
         let reply = self.reply(session, refuse(AWAY));
-        match self.greet(session, token, state, origin).await {
+        match self.greet(session, proof, kind, state, origin).await {
             Ok(Ok(greeted)) => reply.send(Command::Welcome {
                 session,
                 greeted: Box::new(greeted),
@@ -321,12 +356,13 @@ impl Backend {
     async fn greet(
         &self,
         session: SessionId,
-        token: &Secret,
+        proof: &Proof,
+        kind: Kind,
         state: AppState,
         origin: Option<&str>,
     ) -> Result<Result<Greeted, Refusal>, StoreError> {
-        let now = self.clock.now();
-        let Some(device) = self.authenticate(token, now).await? else {
+        let now = self.ports.clock.now();
+        let Some(device) = self.authenticate(proof, now).await? else {
             return Ok(Err(UNAUTHORIZED));
         };
         if let Some(origin) = origin
@@ -339,19 +375,31 @@ impl Backend {
             device: device.id.clone(),
             user: device.user.clone(),
         });
-        let registered = self.hub.register(session, &reader, state, now);
+        let registered = self.hub.register(session, &reader, kind, state, now);
         let greeted = self
-            .settle(session, device, &reader, registered.former, state, now)
+            .settle(session, device, &reader, registered.former, now)
             .await;
+        let greeted = greeted.map(|settled| {
+            settled.map(|(page, left)| Greeted {
+                reader: Arc::clone(&reader),
+                page,
+                unfinished: left.unfinished,
+                parked: left
+                    .parked
+                    .filter(|(former, _)| *former == kind)
+                    .map(|(_, parked)| parked),
+                state,
+            })
+        });
         if !matches!(greeted, Ok(Ok(_))) {
-            self.hub.unregister(session, &reader, None);
+            self.hub.unregister(session, &reader, Left::default());
         }
         greeted
     }
 
     /// Whether the app names this origin: before the device was known, any app's would do.
     async fn allows(&self, app: &AppId, origin: &str) -> Result<bool, StoreError> {
-        let app = self.registry.app(app).await?;
+        let app = self.ports.registry.app(app).await?;
         Ok(app.is_some_and(|app| {
             let mut origins = app.policy.origins.iter();
             origins.any(|one| one == "*" || one == origin)
@@ -362,17 +410,33 @@ impl Backend {
     /// once the device has changed hands.
     async fn authenticate(
         &self,
-        proof: &Secret,
+        proof: &Proof,
         now: Timestamp,
     ) -> Result<Option<Device>, StoreError> {
+        let proof = match proof {
+            Proof::Secret(secret) => secret,
+            Proof::Device {
+                app,
+                device,
+                secret_hash,
+            } => {
+                let found = self.ports.registry.devices(app, &[device.clone()]).await?;
+                let device = found.into_iter().next().flatten();
+                return Ok(device.filter(|d| d.secret_hash == *secret_hash));
+            }
+        };
         if let Some(holder) = self.hub.tickets().redeem(proof, now) {
-            let found = self.registry.devices(&holder.app, &[holder.device]).await?;
+            let found = self
+                .ports
+                .registry
+                .devices(&holder.app, &[holder.device])
+                .await?;
             let device = found.into_iter().next().flatten();
             return Ok(device.filter(|d| d.user == holder.user));
         }
         let digest = ring::digest::digest(&ring::digest::SHA256, proof.expose());
         match <[u8; 32]>::try_from(digest.as_ref()) {
-            Ok(hash) => self.registry.device_by_secret(&hash).await,
+            Ok(hash) => self.ports.registry.device_by_secret(&hash).await,
             Err(_) => Ok(None),
         }
     }
@@ -385,13 +449,13 @@ impl Backend {
         first: Device,
         reader: &Arc<Reader>,
         former: Option<tokio::sync::oneshot::Receiver<()>>,
-        state: AppState,
         now: Timestamp,
-    ) -> Result<Result<Greeted, Refusal>, StoreError> {
+    ) -> Result<Result<(InboxPage, Left), Refusal>, StoreError> {
         if let Some(former) = former {
             let _ = tokio::time::timeout(TAKEOVER_WAIT, former).await;
         }
         let again = self
+            .ports
             .registry
             .devices(&first.app, std::slice::from_ref(&first.id))
             .await?;
@@ -409,21 +473,25 @@ impl Backend {
             )));
         }
         self.load_topics(session, reader).await?;
-        let unfinished = self.hub.take_unfinished(reader);
-        let page = self.inbox.read(reader, None, FIRST_PAGE_LEN, now).await?;
-        self.registry
+        let left = self.hub.take_left(reader).unwrap_or_default();
+        let page = self
+            .ports
+            .inbox
+            .read(reader, None, FIRST_PAGE_LEN, now)
+            .await?;
+        self.ports
+            .registry
             .touch_device(&device.app, &device.id, now)
             .await?;
-        Ok(Ok(Greeted {
-            reader: Arc::clone(reader),
-            page,
-            unfinished,
-            state,
-        }))
+        Ok(Ok((page, left)))
     }
 
     async fn load_topics(&self, session: SessionId, reader: &Reader) -> Result<(), StoreError> {
-        let topics = self.registry.topics_of(&reader.app, &reader.device).await?;
+        let topics = self
+            .ports
+            .registry
+            .topics_of(&reader.app, &reader.device)
+            .await?;
         let topics = topics
             .into_iter()
             .take(limits::TOPICS_PER_DEVICE_MAX)
@@ -442,7 +510,11 @@ impl Backend {
     ) -> Result<Result<(), (&'static str, &'static str)>, StoreError> {
         let devices = std::slice::from_ref(&reader.device);
         if follow {
-            let topics = self.registry.topics_of(&reader.app, &reader.device).await?;
+            let topics = self
+                .ports
+                .registry
+                .topics_of(&reader.app, &reader.device)
+                .await?;
             let known = topics
                 .iter()
                 .any(|subscription| subscription.topic == *topic);
@@ -452,9 +524,13 @@ impl Backend {
                     "a device follows at most 200 topics",
                 )));
             }
-            self.registry.subscribe(&reader.app, topic, devices).await?;
+            self.ports
+                .registry
+                .subscribe(&reader.app, topic, devices)
+                .await?;
         } else {
-            self.registry
+            self.ports
+                .registry
                 .unsubscribe(&reader.app, topic, devices)
                 .await?;
         }
@@ -463,12 +539,12 @@ impl Backend {
     }
 
     async fn again(&self, app: &AppId, id: MessageId) -> Result<Again, StoreError> {
-        if self.inbox.recalled(app, id).await?.is_some() {
+        if self.ports.inbox.recalled(app, id).await?.is_some() {
             return Ok(Again::Gone);
         }
-        let message = self.inbox.message(app, id).await?;
+        let message = self.ports.inbox.message(app, id).await?;
         Ok(
-            match message.filter(|message| message.expires_at > self.clock.now()) {
+            match message.filter(|message| message.expires_at > self.ports.clock.now()) {
                 Some(message) => Again::Send(message),
                 None => Again::Gone,
             },
@@ -485,7 +561,7 @@ impl Backend {
         while reports.recv_many(&mut batches, BATCHES_AT_ONCE).await > 0 {
             let batch: Vec<Report> = batches.drain(..).flatten().collect();
             let acked = self.write_acks(&batch).await;
-            let now = self.clock.now();
+            let now = self.ports.clock.now();
             let events: Vec<SessionEvent> = batch
                 .into_iter()
                 .enumerate()
@@ -532,7 +608,12 @@ impl Backend {
 
     async fn write_ack(&self, reader: &Reader, ack: Ack) -> Vec<MessageId> {
         for _ in 0..ACK_TRIES {
-            match self.inbox.ack(reader, ack.clone(), self.clock.now()).await {
+            match self
+                .ports
+                .inbox
+                .ack(reader, ack.clone(), self.ports.clock.now())
+                .await
+            {
                 Ok(ids) => return ids,
                 Err(StoreError::Busy { retry_after_ms }) => {
                     tokio::time::sleep(Duration::from_millis(retry_after_ms.clamp(1, 1000))).await;

@@ -80,6 +80,10 @@ impl Permit {
         self
     }
 
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
     pub(crate) fn origin(&self) -> Option<Box<str>> {
         self.origin.clone()
     }

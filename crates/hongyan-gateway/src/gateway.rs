@@ -6,17 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
-use hongyan_core::{Device, Secret, Timestamp};
+use hongyan_core::{Device, Secret, SessionId, Timestamp};
 use mio::{Poll, Waker};
 use rustls::ServerConnection;
 use tokio::sync::mpsc;
 
+use std::any::Any;
+
 use crate::backend::{Backend, Job, Report};
 use crate::gate::{Busy, Gate, Permit};
 use crate::hub::Hub;
-use crate::mailbox::{Adopted, Command, Mailbox};
+use crate::mailbox::{Adopted, Command, From, Mailbox};
 use crate::options::Options;
-use crate::protocol::Encoding;
+use crate::pipe::{Stream, pipe};
+use crate::protocol::{Speaker, Speech};
 use crate::reactor::{Parts, Reactor, WAKER};
 use crate::tickets::Holder;
 
@@ -143,9 +146,7 @@ impl Gateway {
         let (jobs, jobs_in) = mpsc::channel::<Job>(JOBS_LEN_MAX);
         let (reports, reports_in) = mpsc::channel::<Vec<Report>>(REPORT_BATCHES_MAX);
         let backend = Backend {
-            registry: self.ports.registry,
-            inbox: self.ports.inbox,
-            clock: Arc::clone(&self.ports.clock),
+            ports: self.ports.clone(),
             hub: self.hub.clone(),
         };
         let mut threads = Vec::new();
@@ -201,8 +202,8 @@ impl GatewayHandle {
         self.gate.admit(ip)
     }
 
-    /// Takes over a connection after 101 was written. `read_ahead` is what came behind the
-    /// request, decrypted.
+    /// Takes a connection over: after 101 was written when it speaks in WebSocket messages, else at once. `read_ahead` is
+    /// what came already, decrypted.
     ///
     /// # Errors
     /// [`AdoptError`] when the socket cannot be used; it is dropped then.
@@ -210,7 +211,7 @@ impl GatewayHandle {
         &self,
         socket: Socket,
         read_ahead: Bytes,
-        encoding: Encoding,
+        speech: impl Into<Speech>,
         permit: Permit,
     ) -> Result<(), AdoptError> {
         let (Socket::Plain(tcp) | Socket::Tls(tcp, _)) = &socket;
@@ -219,17 +220,55 @@ impl GatewayHandle {
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "a socket keeps its delay");
         }
+        let (speaker, websocket) = speech.into().speaker();
+        let from = if websocket {
+            From::WebSocket(socket)
+        } else {
+            From::Raw(socket)
+        };
+        self.take_in(Adopted {
+            from,
+            read_ahead,
+            speaker,
+            permit,
+        });
+        Ok(())
+    }
+
+    /// Begins a connection that is the body of an HTTP answer.
+    pub(crate) fn stream(&self, speaker: Speaker, permit: Permit) -> Stream {
+        let (end, stream) = pipe(self.hub.clone());
+        self.take_in(Adopted {
+            from: From::Pipe(end),
+            read_ahead: Bytes::new(),
+            speaker,
+            permit,
+        });
+        stream
+    }
+
+    /// Begins a connection whose protocol answers in process.
+    pub(crate) fn inner(&self, speaker: Speaker, permit: Permit) {
+        self.take_in(Adopted {
+            from: From::Nothing,
+            read_ahead: Bytes::new(),
+            speaker,
+            permit,
+        });
+    }
+
+    /// Gives something to a session's protocol; it is dropped when the session is gone.
+    pub(crate) fn tell(&self, session: SessionId, what: Box<dyn Any + Send>) {
+        self.hub
+            .mailbox(session)
+            .push(Command::Tell { session, what });
+    }
+
+    fn take_in(&self, adopted: Adopted) {
         let boxes = self.hub.mailboxes();
         let mailbox = &boxes[self.next.fetch_add(1, Ordering::Relaxed) % boxes.len()];
         self.hub.sockets().fetch_add(1, Ordering::Relaxed);
-        let adopted = Adopted {
-            socket,
-            read_ahead,
-            encoding,
-            permit,
-        };
         mailbox.push(Command::Adopt(Box::new(adopted)));
-        Ok(())
     }
 
     /// Makes a text, drawn at random by the caller, a ticket of this device as it is bound now: good once, for

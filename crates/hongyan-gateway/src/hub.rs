@@ -18,11 +18,12 @@ use tokio::sync::oneshot;
 use crate::gate::Gate;
 use crate::mailbox::{Command, Mailbox};
 use crate::protocol::websocket::close;
+use crate::protocol::{Kind, Parked};
 use crate::tickets::Tickets;
 
-/// Devices whose unfinished place is remembered for their next connection; the oldest is
-/// forgotten beyond it, which costs it only the `dup` mark.
-const UNFINISHED_LEN_MAX: usize = 65_536;
+/// Devices of which something is remembered for their next connection; the oldest is forgotten beyond it, which costs it
+/// the `dup` mark, or the session of its protocol.
+const LEFT_LEN_MAX: usize = 65_536;
 
 type DeviceKey = (AppId, DeviceId);
 
@@ -91,6 +92,7 @@ struct Member {
         reason = "one word instead of three in every member"
     )]
     topics: Option<Box<Vec<Topic>>>,
+    kind: Kind,
     state: AppState,
 }
 
@@ -106,8 +108,27 @@ struct Index {
     devices: HashMap<ByDevice, Member>,
     users: BTreeSet<(AppId, UserId, SessionId)>,
     topics: BTreeSet<(AppId, Topic, SessionId)>,
-    unfinished: HashMap<DeviceKey, Cursor>,
-    unfinished_order: VecDeque<DeviceKey>,
+    left: HashMap<DeviceKey, Left>,
+    left_order: VecDeque<DeviceKey>,
+}
+
+/// What a connection leaves to the next one of its device.
+#[derive(Default)]
+pub(crate) struct Left {
+    /// The place up to which entries were sent but not all acknowledged.
+    pub(crate) unfinished: Option<Cursor>,
+    /// What its protocol keeps.
+    pub(crate) parked: Option<(Kind, Parked)>,
+}
+
+impl std::fmt::Debug for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parked = self.parked.as_ref().map(|(kind, _)| kind);
+        f.debug_struct("Left")
+            .field("unfinished", &self.unfinished)
+            .field("parked", &parked)
+            .finish()
+    }
 }
 
 /// Numbers about the gateway now.
@@ -194,12 +215,13 @@ impl Hub {
         &self,
         session: SessionId,
         reader: &Arc<Reader>,
+        kind: Kind,
         state: AppState,
         since: Timestamp,
     ) -> Registered {
         let mut index = self.index();
         let former = index.remove(&reader.app, &reader.device);
-        index.add(reader, session, since, state);
+        index.add(reader, session, since, kind, state);
         let former = former.map(|former| {
             let (done, ended) = oneshot::channel();
             self.mailbox(former.session).push(Command::Close {
@@ -213,30 +235,25 @@ impl Hub {
         Registered { former }
     }
 
-    /// The place up to which earlier connections of this device were sent, once.
-    pub(crate) fn take_unfinished(&self, reader: &Reader) -> Option<Cursor> {
+    /// What earlier connections of this device left, once.
+    pub(crate) fn take_left(&self, reader: &Reader) -> Option<Left> {
         self.index()
-            .unfinished
+            .left
             .remove(&(reader.app.clone(), reader.device.clone()))
     }
 
     /// Ends a session. Does nothing to a newer one of the same device.
-    pub(crate) fn unregister(
-        &self,
-        session: SessionId,
-        reader: &Reader,
-        unfinished: Option<Cursor>,
-    ) {
+    pub(crate) fn unregister(&self, session: SessionId, reader: &Reader, left: Left) {
         let mut index = self.index();
         let key = (reader.app.clone(), reader.device.clone());
-        if let Some(place) = unfinished {
-            if index.unfinished_order.len() >= UNFINISHED_LEN_MAX
-                && let Some(oldest) = index.unfinished_order.pop_front()
+        if left.unfinished.is_some() || left.parked.is_some() {
+            if index.left_order.len() >= LEFT_LEN_MAX
+                && let Some(oldest) = index.left_order.pop_front()
             {
-                index.unfinished.remove(&oldest);
+                index.left.remove(&oldest);
             }
-            if index.unfinished.insert(key.clone(), place).is_none() {
-                index.unfinished_order.push_back(key.clone());
+            if index.left.insert(key.clone(), left).is_none() {
+                index.left_order.push_back(key.clone());
             }
         }
         if index
@@ -245,6 +262,18 @@ impl Hub {
         {
             index.remove(&reader.app, &reader.device);
         }
+    }
+
+    /// Ends a session of which only the id is left. A look at all: for sessions that failed.
+    pub(crate) fn forget(&self, session: SessionId) -> Option<Arc<Reader>> {
+        let mut index = self.index();
+        let (ByDevice(reader), _) = index
+            .devices
+            .iter()
+            .find(|(_, member)| member.session == session)?;
+        let reader = Arc::clone(reader);
+        index.remove(&reader.app, &reader.device);
+        Some(reader)
     }
 
     /// Sets the topics that wake a session; ignored when it is no longer the device's one.
@@ -360,7 +389,14 @@ impl Index {
         self.devices.get(key)
     }
 
-    fn add(&mut self, reader: &Arc<Reader>, session: SessionId, since: Timestamp, state: AppState) {
+    fn add(
+        &mut self,
+        reader: &Arc<Reader>,
+        session: SessionId,
+        since: Timestamp,
+        kind: Kind,
+        state: AppState,
+    ) {
         if let Some(user) = &reader.user {
             self.users
                 .insert((reader.app.clone(), user.clone(), session));
@@ -369,6 +405,7 @@ impl Index {
             session,
             since,
             topics: None,
+            kind,
             state,
         };
         self.devices.insert(ByDevice(Arc::clone(reader)), member);
@@ -402,7 +439,7 @@ impl Presence for Hub {
                     session: member.session,
                     state: member.state,
                     since: member.since,
-                    protocol: "websocket",
+                    protocol: member.kind.name(),
                 })
             })
             .collect()
@@ -460,7 +497,7 @@ impl Presence for Hub {
                 user,
             });
             index.devices.insert(ByDevice(Arc::clone(&reader)), member);
-            index.unfinished.remove(&(app.clone(), device.clone()));
+            index.left.remove(&(app.clone(), device.clone()));
             let (done, rebound) = oneshot::channel();
             // Under the lock, so that two rebinds of a device arrive in their order.
             self.mailbox(session).push(Command::Rebind {
@@ -501,7 +538,7 @@ impl Presence for Hub {
     async fn disconnect(&self, app: &AppId, device: &DeviceId) {
         let session = {
             let mut index = self.index();
-            index.unfinished.remove(&(app.clone(), device.clone()));
+            index.left.remove(&(app.clone(), device.clone()));
             index.member(app, device).map(|member| member.session)
         };
         let Some(session) = session else { return };

@@ -1,5 +1,6 @@
 //! How other threads speak to a reactor.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,29 +14,53 @@ use tokio::sync::oneshot;
 
 use crate::gate::Permit;
 use crate::gateway::Socket;
-use crate::protocol::Encoding;
+use crate::pipe::Pipe;
+use crate::protocol::{Parked, Speaker};
 
 /// Commands beyond which hints are dropped and every session looks for itself instead. The other
 /// commands are bounded by what asked for them: requests under way, permits, waiting callers.
 const QUEUE_LEN_MAX: usize = 65_536;
 
-/// A connection that was just upgraded.
+/// A connection that was just taken in.
 #[derive(Debug)]
 pub(crate) struct Adopted {
-    pub(crate) socket: Socket,
+    pub(crate) from: From,
     pub(crate) read_ahead: Bytes,
-    pub(crate) encoding: Encoding,
+    pub(crate) speaker: Speaker,
     pub(crate) permit: Permit,
 }
 
-/// The device was authenticated and registered, and its first page was read.
+/// Where a connection comes from.
 #[derive(Debug)]
+pub(crate) enum From {
+    /// A socket behind a WebSocket's opening handshake.
+    WebSocket(Socket),
+    /// A socket of its own listener.
+    Raw(Socket),
+    /// An HTTP answer's body.
+    Pipe(Pipe),
+    /// In process.
+    Nothing,
+}
+
+/// The device was authenticated and registered, and its first page was read.
 pub(crate) struct Greeted {
     pub(crate) reader: Arc<Reader>,
     pub(crate) page: InboxPage,
     /// What the device was sent on earlier connections to this node.
     pub(crate) unfinished: Option<Cursor>,
+    /// What the device's former connection of the same protocol left.
+    pub(crate) parked: Option<Parked>,
     pub(crate) state: AppState,
+}
+
+impl std::fmt::Debug for Greeted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Greeted")
+            .field("reader", &self.reader)
+            .field("parked", &self.parked.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// An answer to a read; without a page it failed.
@@ -61,6 +86,15 @@ pub(crate) enum Command {
         detail: &'static str,
     },
     Pages(Vec<Page>),
+    /// For the connection's protocol.
+    Tell {
+        session: SessionId,
+        what: Box<dyn Any + Send>,
+    },
+    /// A pipe has room again.
+    Writable(SessionId),
+    /// Nobody reads the pipe any more.
+    Gone(SessionId),
     Again {
         session: SessionId,
         reader: Arc<Reader>,

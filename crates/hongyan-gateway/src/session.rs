@@ -11,6 +11,7 @@ use std::sync::Arc;
 use hongyan_core::port::{Entry, InboxPage, Reader};
 use hongyan_core::{Cursor, MessageId};
 
+use crate::protocol::Taken;
 use crate::wheel::Tick;
 
 /// Most entries in one read: a page of small messages fits one write.
@@ -30,6 +31,8 @@ pub struct Read {
 pub struct Sent {
     /// Messages that went out, in order.
     pub ids: Vec<MessageId>,
+    /// Messages that this connection can never carry.
+    pub rejected: Vec<MessageId>,
     /// Everything stored was sent, for the first time: say `idle` with this head.
     pub idle: Option<Cursor>,
 }
@@ -65,6 +68,8 @@ pub struct Session {
     reading: bool,
     wanted: bool,
     idle_said: bool,
+    /// The read under way is void: it began before a restart.
+    void: bool,
 }
 
 impl Session {
@@ -95,6 +100,7 @@ impl Session {
             reading: true,
             wanted: false,
             idle_said: false,
+            void: false,
         }
     }
 
@@ -116,6 +122,12 @@ impl Session {
         self.window
             .as_ref()
             .map_or(0, |window| window.inflight.len())
+    }
+
+    /// The place up to which entries were sent, on this connection or (while it has not read) not at all.
+    #[must_use]
+    pub fn sent(&self) -> Option<Cursor> {
+        (!self.fresh).then_some(self.sent)
     }
 
     /// Notes that there may be more to read.
@@ -146,20 +158,25 @@ impl Session {
     /// The read could not be made: it is wanted again.
     pub fn read_failed(&mut self) {
         self.reading = false;
+        self.void = false;
         self.wanted = true;
     }
 
-    /// Sends a page. `send` puts an entry on its way (with whether it was sent before) or answers
-    /// false when the connection takes no more for now; the rest is read again later.
+    /// Sends a page. `send` puts an entry on its way (with whether it was sent before) or says that the connection takes
+    /// no more for now; the rest is read again later.
     pub fn take_page(
         &mut self,
         page: &InboxPage,
         now: Tick,
         first_wait: Option<Tick>,
-        mut send: impl FnMut(&Entry, bool) -> bool,
+        mut send: impl FnMut(&Entry, bool) -> Taken,
     ) -> Sent {
         self.reading = false;
         self.head = page.head;
+        if std::mem::take(&mut self.void) {
+            self.wanted = true;
+            return Sent::default();
+        }
         let mut sent = Sent::default();
         for entry in &page.entries {
             if self.is_in_flight(entry.message.id) {
@@ -167,9 +184,21 @@ impl Session {
             }
             let dup = self.was_sent_before(&entry.cursor);
             let room = self.inflight() < usize::from(self.inflight_max);
-            if !room || !send(entry, dup) {
-                self.wanted = true;
-                return sent;
+            let taken = if room { send(entry, dup) } else { Taken::Full };
+            match taken {
+                Taken::Sent => {}
+                Taken::Full => {
+                    self.wanted = true;
+                    return sent;
+                }
+                Taken::Skipped { rejected } => {
+                    self.sent = entry.cursor;
+                    self.fresh = false;
+                    if rejected {
+                        sent.rejected.push(entry.message.id);
+                    }
+                    continue;
+                }
             }
             self.window
                 .get_or_insert_default()
@@ -287,6 +316,19 @@ impl Session {
             .is_some_and(|window| window.inflight.iter().any(|one| one.id == id))
     }
 
+    /// Reads again: from a place, or from what the device acknowledged. What was in flight is forgotten.
+    pub fn restart(&mut self, after: Option<Cursor>) {
+        self.window = None;
+        let after = after.filter(|place| same_inbox(place, &self.head));
+        self.fresh = after.is_none();
+        if let Some(place) = after {
+            self.sent = place;
+        }
+        self.idle_said = false;
+        self.void = self.reading;
+        self.wanted = true;
+    }
+
     /// Binds the session to another reader: what was in flight is forgotten, not acknowledged, and
     /// a read under way is void (its page carries the former reader).
     pub fn rebind(&mut self, reader: Arc<Reader>) {
@@ -294,6 +336,7 @@ impl Session {
         self.window = None;
         self.fresh = true;
         self.reading = false;
+        self.void = false;
         self.wanted = true;
         self.idle_said = false;
     }

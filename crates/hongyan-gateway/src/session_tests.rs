@@ -55,7 +55,7 @@ fn take(session: &mut Session, page: &InboxPage) -> (Vec<u64>, Vec<bool>, Option
     let mut dups = Vec::new();
     let sent = session.take_page(page, 0, Some(300), |_, dup| {
         dups.push(dup);
-        true
+        Taken::Sent
     });
     let numbers = sent
         .ids
@@ -179,12 +179,49 @@ fn a_cut_before_replay_keeps_the_mark() {
 }
 
 #[test]
+fn what_a_connection_cannot_carry_is_passed_over() {
+    let mut session = session(8, None);
+    let sent = session.take_page(&page(1..=3, 3), 0, None, |entry, _| {
+        match entry.cursor.user {
+            1 => Taken::Skipped { rejected: true },
+            2 => Taken::Skipped { rejected: false },
+            _ => Taken::Sent,
+        }
+    });
+    assert_eq!((sent.rejected, sent.ids), (vec![id(1)], vec![id(3)]));
+    assert_eq!((session.inflight(), session.sent()), (1, Some(place(3))));
+}
+
+#[test]
+fn a_restart_reads_again_and_voids_the_read_under_way() {
+    let mut session = session(8, None);
+    take(&mut session, &page(1..=4, 4));
+    session.want();
+    assert!(session.next_read().is_some());
+    session.restart(Some(place(1)));
+    assert_eq!(session.inflight(), 0);
+    assert_eq!(
+        take(&mut session, &page(5..=5, 5)).0,
+        [] as [u64; 0],
+        "asked before"
+    );
+    let again = Read {
+        after: Some(place(1)),
+        limit: 8,
+    };
+    assert_eq!(session.next_read(), Some(again));
+    assert_eq!(take(&mut session, &page(2..=5, 5)).0, [2, 3, 4, 5]);
+    session.restart(None);
+    assert_eq!(session.next_read().map(|read| read.after), Some(None));
+}
+
+#[test]
 fn a_full_connection_reads_the_rest_again() {
     let mut session = session(8, None);
     let mut room = 2;
     let sent = session.take_page(&page(1..=4, 4), 0, None, |_, _| {
         room -= 1;
-        room >= 0
+        if room >= 0 { Taken::Sent } else { Taken::Full }
     });
     assert_eq!(sent.ids.len(), 2);
     assert_eq!(
@@ -196,7 +233,7 @@ fn a_full_connection_reads_the_rest_again() {
     );
     // Nothing at all went out: begin where the first read began.
     let mut session = self::session(8, None);
-    session.take_page(&page(1..=4, 4), 0, None, |_, _| false);
+    session.take_page(&page(1..=4, 4), 0, None, |_, _| Taken::Full);
     assert_eq!(
         session.next_read(),
         Some(Read {
@@ -325,11 +362,11 @@ proptest::proptest! {
             session.take_page(&page, now, Some(300), |entry, dup| {
                 assert!(!dup);
                 if room == 0 {
-                    return false;
+                    return Taken::Full;
                 }
                 room -= 1;
                 sent.push(entry.cursor.user);
-                true
+                Taken::Sent
             });
         };
 

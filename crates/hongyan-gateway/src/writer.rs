@@ -10,6 +10,7 @@ use bytes::Bytes;
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 
+use crate::pipe::Pipe;
 use crate::wheel::Tick;
 
 /// Slices in one vectored write: far below the kernel's 1,024, as the array is on the stack.
@@ -128,7 +129,7 @@ impl Output {
     }
 
     /// Writes what the socket takes; true when nothing is left.
-    pub(crate) fn flush(&mut self, io: &mut Io) -> io::Result<bool> {
+    pub(crate) fn flush(&mut self, io: &mut Way) -> io::Result<bool> {
         while !self.pieces.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
@@ -176,6 +177,68 @@ impl Output {
         self.frames = 0;
         self.blocked_since = None;
         self.own.capacity() <= POOLED_BYTES_MAX && self.pieces.capacity() <= SLICES_MAX
+    }
+}
+
+/// Where the bytes of a connection go and come from.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// A socket.
+    Socket(Io),
+    /// The body of an HTTP answer.
+    Pipe(Pipe),
+    /// Nothing: a session whose answers are given in process.
+    Nothing,
+}
+
+impl Way {
+    /// The socket, if it is one.
+    pub(crate) fn socket(&mut self) -> Option<&mut Io> {
+        match self {
+            Self::Socket(io) => Some(io),
+            Self::Pipe(_) | Self::Nothing => None,
+        }
+    }
+
+    /// Whether there is no TLS of ours.
+    pub(crate) fn is_plain(&self) -> bool {
+        match self {
+            Self::Socket(io) => io.is_plain(),
+            Self::Pipe(_) | Self::Nothing => true,
+        }
+    }
+
+    /// Reads plain bytes. `Ok(0)` is the end of the stream.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(io) => io.read(buffer),
+            Self::Pipe(_) | Self::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Socket(io) => io.write_vectored(slices),
+            Self::Pipe(pipe) => pipe.write_vectored(slices),
+            Self::Nothing => Ok(slices.iter().map(|slice| slice.len()).sum()),
+        }
+    }
+
+    /// Writes what TLS still holds; true when nothing is left.
+    pub(crate) fn finish(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Socket(io) => io.finish(),
+            Self::Pipe(_) | Self::Nothing => Ok(true),
+        }
+    }
+
+    /// Says that nothing more is sent.
+    pub(crate) fn shutdown(&mut self) {
+        match self {
+            Self::Socket(io) => io.shutdown(),
+            Self::Pipe(pipe) => pipe.finish(),
+            Self::Nothing => {}
+        }
     }
 }
 

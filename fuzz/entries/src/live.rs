@@ -2,7 +2,7 @@
 
 use hongyan_core::Cursor;
 use hongyan_gateway::protocol::websocket::frame::{Decoder, Fault, Incoming};
-use hongyan_gateway::protocol::websocket::incoming;
+use hongyan_gateway::protocol::hongyan::incoming;
 use hongyan_gateway::{Encoding, handshake};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 

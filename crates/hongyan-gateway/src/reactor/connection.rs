@@ -6,11 +6,11 @@ use hongyan_core::{Cursor, SessionId};
 
 use crate::gate::Permit;
 use crate::options::{Options, TICK_MS};
-use crate::protocol::Encoding;
 use crate::protocol::websocket::frame::Decoder;
+use crate::protocol::{Silence, Speaker};
 use crate::session::Session;
 use crate::wheel::Tick;
-use crate::writer::{Io, Output};
+use crate::writer::{Output, Way};
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,17 @@ pub(super) enum Phase {
     Ending,
 }
 
+/// How bytes are cut into what a protocol hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Not at all: a stream.
+    Raw,
+    /// Into WebSocket messages.
+    WebSocket,
+    /// Nothing comes in; what goes out is the body of an HTTP answer.
+    Pipe,
+}
+
 /// What only a connection that has not been welcomed needs.
 #[derive(Debug)]
 pub(super) struct Opening {
@@ -40,7 +51,9 @@ pub(super) struct Opening {
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) io: Io,
+    pub(super) io: Way,
+    /// `None` only while it is at work.
+    pub(super) speaker: Option<Speaker>,
     /// Exists while a frame or a message is incomplete.
     pub(super) decoder: Option<Box<Decoder>>,
     /// Exists while something waits to be written.
@@ -60,20 +73,23 @@ pub(super) struct Connection {
     pub(super) tokens_at: Tick,
     /// Messages that the client may send now.
     pub(super) tokens: u16,
-    pub(super) encoding: Encoding,
+    pub(super) framing: Framing,
     pub(super) phase: Phase,
     /// A ping was sent and nothing was heard since.
     pub(super) pinged: bool,
     /// Is in the list of those that want to read their inbox.
     pub(super) queued: bool,
+    /// The peer said goodbye.
+    pub(super) clean: bool,
     /// Is in the list of those to be flushed.
     pub(super) dirty: bool,
 }
 
 impl Connection {
     pub(super) fn new(
-        io: Io,
-        encoding: Encoding,
+        io: Way,
+        speaker: Speaker,
+        framing: Framing,
         permit: Permit,
         generation: u32,
         now: Tick,
@@ -84,8 +100,10 @@ impl Connection {
             cursor: None,
             inflight: options.inflight,
         };
+        let opening_ms = speaker.protocol().opening_ms(options);
         Self {
             io,
+            speaker: Some(speaker),
             decoder: None,
             output: None,
             opening: Some(Box::new(opening)),
@@ -93,12 +111,13 @@ impl Connection {
             generation,
             heard: now,
             timer: Tick::MAX,
-            deadline: now + crate::options::ticks(options.hello_timeout_ms),
+            deadline: now + crate::options::ticks(opening_ms),
             tokens_at: now,
             tokens: options.messages_burst,
-            encoding,
+            framing,
             phase: Phase::Opening,
             pinged: false,
+            clean: false,
             queued: false,
             dirty: false,
         }
@@ -110,10 +129,10 @@ impl Connection {
 
     /// Longest message that the peer may send now.
     pub(super) fn message_bytes_max(&self, options: &Options) -> usize {
-        match self.phase {
-            Phase::Opening | Phase::Greeting => options.hello_bytes_max,
-            _ => options.message_bytes_max,
-        }
+        let live = !matches!(self.phase, Phase::Opening | Phase::Greeting);
+        self.speaker.as_ref().map_or(0, |speaker| {
+            speaker.protocol().message_bytes_max(live, options)
+        })
     }
 
     /// Takes one message from the client's allowance; false when there is none.
@@ -134,10 +153,16 @@ impl Connection {
         }
     }
 
-    /// Silence after which this connection is pinged, in ticks: ±10 %, different for each.
-    pub(super) fn heartbeat(&self, options: &Options) -> Tick {
+    /// What silence of this connection means: ±10 %, different for each.
+    pub(super) fn silence(&self, options: &Options) -> Silence {
         let percent = 90 + u64::from(self.generation.wrapping_mul(0x9e37_79b9) >> 16) % 21;
-        crate::options::ticks(options.heartbeat_ms * percent / 100)
+        match &self.speaker {
+            Some(speaker) => speaker.protocol().silence(percent, options),
+            None => Silence {
+                ping_after: None,
+                dead_after: None,
+            },
+        }
     }
 
     /// When this connection must be looked at without being asked.
@@ -146,9 +171,15 @@ impl Connection {
             Phase::Live => {}
             _ => return self.deadline,
         }
-        let mut next = self.heard + self.heartbeat(options);
-        if self.pinged {
-            next += crate::options::ticks(options.heartbeat_grace_ms);
+        let silence = self.silence(options);
+        let wait = if self.pinged {
+            silence.dead_after
+        } else {
+            silence.ping_after.or(silence.dead_after)
+        };
+        let mut next = wait.map_or(Tick::MAX, |wait| self.heard.saturating_add(wait));
+        if let Some(due) = self.speaker.as_ref().and_then(|s| s.protocol().due()) {
+            next = next.min(due);
         }
         if self.deadline != 0 {
             next = next.min(self.deadline);
@@ -195,7 +226,7 @@ mod tests {
         // types say: all four boxes are optional and empty then.
         let connection = std::mem::size_of::<Connection>();
         let reader = std::mem::size_of::<hongyan_core::port::Reader>() + 16;
-        assert!(connection <= 208, "{connection}");
+        assert!(connection <= 224, "{connection}");
         assert!(connection + reader + 8 <= 400);
     }
 }

@@ -14,8 +14,8 @@ use super::{PULLS_PER_TURN, READ_RETRY_MS, Reactor, SWEEP_PER_TURN, SweepFor};
 use crate::backend::{Job, Report, Wanted, What};
 use crate::mailbox::Again;
 use crate::options::ticks;
-use crate::protocol::Encoding;
-use crate::protocol::websocket::outgoing::{self, Id, Place, ServerMessage};
+use crate::protocol::hongyan::outgoing;
+use crate::protocol::{Encoding, Outgoing, Taken};
 use crate::session::Sent;
 
 /// Shared parts that are kept for sessions that read the same broadcast a little later.
@@ -162,20 +162,30 @@ impl Reactor {
             return;
         };
         if page.lost > 0 {
-            self.say(key, &ServerMessage::Gap { lost: page.lost });
+            let lost = page.lost;
+            self.speak(key, None, |protocol, desk| protocol.gap(lost, desk));
         }
         let sent = self.send_page(key, &page);
-        if !sent.ids.is_empty() {
-            metrics::counter!("hongyan_gateway_messages_total").increment(sent.ids.len() as u64);
+        let count = sent.ids.len();
+        for rejected in sent.rejected {
+            self.report(key, What::Reject(rejected));
+        }
+        if count > 0 {
+            metrics::counter!("hongyan_gateway_messages_total").increment(count as u64);
             let what = What::Sent(id, sent.ids);
             self.reports.push(Report {
                 reader: Arc::clone(reader),
                 what,
             });
         }
-        if let Some(head) = sent.idle {
-            self.say(key, &ServerMessage::Idle { head: Place(head) });
-        }
+        self.speak(key, None, |protocol, desk| {
+            if count > 0 {
+                protocol.sent(count, desk);
+            }
+            if let Some(head) = sent.idle {
+                protocol.idle(head, desk);
+            }
+        });
         self.queue_pull(key);
         self.arm(key);
     }
@@ -187,47 +197,32 @@ impl Reactor {
         let Some(mut session) = connection.session.take() else {
             return Sent::default();
         };
-        let encoding = connection.encoding;
-        let first_wait = self.parts.options.redeliver_after(1);
-        let sent = session.take_page(page, self.now, first_wait, |entry, dup| {
-            self.send(key, encoding, &entry.message, entry.cursor, dup)
+        let redelivers = connection
+            .speaker
+            .as_ref()
+            .is_some_and(|speaker| speaker.protocol().redelivers());
+        let first_wait = redelivers
+            .then(|| self.parts.options.redeliver_after(1))
+            .flatten();
+        let now = self.now;
+        let sent = self.speak(key, None, |protocol, desk| {
+            session.take_page(page, now, first_wait, |entry, dup| {
+                let one = Outgoing {
+                    message: &entry.message,
+                    place: entry.cursor,
+                    dup,
+                };
+                protocol.send(&one, desk)
+            })
         });
         if let Some(connection) = self.connections.get_mut(key) {
             connection.session = Some(session);
         }
-        sent
-    }
-
-    /// Queues one message; false when the queue is full.
-    fn send(
-        &mut self,
-        key: usize,
-        encoding: Encoding,
-        message: &Message,
-        place: Cursor,
-        dup: bool,
-    ) -> bool {
-        let shared = self.shared(encoding, message);
-        let bytes_max = self.parts.options.queue_bytes_max;
-        let len_max = self.parts.options.queue_len_max;
-        let Some(output) = self.output(key) else {
-            return false;
-        };
-        let fits = output.bytes() + shared.len() <= bytes_max && output.frames() < len_max;
-        // One message always fits an empty queue: the store bounds its size.
-        if !fits && !output.is_empty() {
-            return false;
-        }
-        let rest = shared.slice(1.min(shared.len())..);
-        output.shared_frame(
-            |out| outgoing::open_msg(encoding, &shared, place, dup, out),
-            rest,
-        );
-        true
+        sent.unwrap_or_default()
     }
 
     /// The part of a message that all sessions share, encoded once for a broadcast.
-    fn shared(&mut self, encoding: Encoding, message: &Message) -> Bytes {
+    pub(super) fn shared(&mut self, encoding: Encoding, message: &Message) -> Bytes {
         if !matches!(message.to, Target::Topic(_) | Target::All) {
             return outgoing::shared(encoding, message);
         }
@@ -301,7 +296,6 @@ impl Reactor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let encoding = connection.encoding;
         let Some(session) = &mut connection.session else {
             return;
         };
@@ -310,7 +304,13 @@ impl Reactor {
         }
         match found {
             Again::Send(body) => {
-                if self.send(key, encoding, &body, place, true) {
+                let one = Outgoing {
+                    message: &body,
+                    place,
+                    dup: true,
+                };
+                let taken = self.speak(key, None, |protocol, desk| protocol.send(&one, desk));
+                if taken == Some(Taken::Sent) {
                     metrics::counter!("hongyan_gateway_redeliveries_total").increment(1);
                 } else {
                     self.retry_later(key, message);
@@ -331,7 +331,7 @@ impl Reactor {
             .and_then(|c| c.session.as_mut());
         let Some(session) = session else { return };
         session.recall(id);
-        self.say(key, &ServerMessage::Recall { id: Id(id) });
+        self.speak(key, None, |protocol, desk| protocol.recall(id, desk));
         self.queue_pull(key);
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::{Reactor, SWEEP_PER_TURN};
 use crate::options::{ticks, ticks_of};
 use crate::protocol::websocket::close;
-use crate::protocol::websocket::outgoing::ServerMessage;
 use crate::wheel::Tick;
 
 /// A drain that is under way.
@@ -48,7 +47,7 @@ impl Reactor {
                 .get(key)
                 .is_some_and(|c| c.session.is_some())
             {
-                self.say(key, &ServerMessage::Drain { after_ms });
+                self.speak(key, None, |protocol, desk| protocol.drain(after_ms, desk));
             }
         }
         drain.told = told;

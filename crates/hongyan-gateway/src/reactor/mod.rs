@@ -7,6 +7,7 @@
 
 mod connection;
 mod deliver;
+mod desk;
 mod drain;
 mod talk;
 
@@ -24,19 +25,21 @@ use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use self::connection::{Connection, Phase, place_of, session_id};
+pub(crate) use self::desk::Desk;
+
+use self::connection::{Connection, Framing, Phase, place_of, session_id};
+use self::desk::End;
 use crate::backend::{Job, Report, What};
 use crate::gateway::Socket;
-use crate::hub::Hub;
-use crate::mailbox::{Adopted, Command, Mailbox, Page};
+use crate::hub::{Hub, Left};
+use crate::mailbox::{Adopted, Command, From, Mailbox, Page};
 use crate::options::{Options, TICK_MS, ticks};
-use crate::protocol::Encoding;
 use crate::protocol::websocket::close;
 use crate::protocol::websocket::frame::{self, Decoder, Fault};
-use crate::protocol::websocket::outgoing::{self, ServerMessage};
+use crate::protocol::{Encoding, Farewell, Input};
 use crate::session::Session;
 use crate::wheel::{Tick, Timer, Wheel};
-use crate::writer::{Io, Output};
+use crate::writer::{Io, Output, Way};
 
 /// The waker's token; slab places are far below it.
 pub(crate) const WAKER: Token = Token(usize::MAX);
@@ -259,6 +262,9 @@ impl Reactor {
         match command {
             Command::Welcome { session, .. }
             | Command::Refuse { session, .. }
+            | Command::Tell { session, .. }
+            | Command::Writable(session)
+            | Command::Gone(session)
             | Command::Again { session, .. }
             | Command::Topic { session, .. }
             | Command::Rebind { session, .. }
@@ -279,6 +285,21 @@ impl Reactor {
             } => {
                 if let Some(key) = self.find(session) {
                     self.refuse(key, close, code, detail);
+                }
+            }
+            Command::Tell { session, what } => {
+                if let Some(key) = self.find(session) {
+                    self.speak(key, None, |protocol, desk| protocol.told(what, desk));
+                }
+            }
+            Command::Writable(session) => {
+                if let Some(key) = self.find(session) {
+                    self.mark_dirty(key);
+                }
+            }
+            Command::Gone(session) => {
+                if let Some(key) = self.find(session) {
+                    self.end(key);
                 }
             }
             Command::Pages(pages) => {
@@ -372,36 +393,52 @@ impl Reactor {
 
     fn adopt(&mut self, adopted: Adopted) {
         let Adopted {
-            socket,
+            from,
             read_ahead,
-            encoding,
+            speaker,
             permit,
         } = adopted;
-        let (tcp, tls) = match socket {
-            Socket::Plain(tcp) => (tcp, None),
-            Socket::Tls(tcp, tls) => (tcp, Some(tls)),
+        let (socket, framing) = match from {
+            From::WebSocket(socket) => (Ok(socket), Framing::WebSocket),
+            From::Raw(socket) => (Ok(socket), Framing::Raw),
+            From::Pipe(pipe) => (Err(Way::Pipe(pipe)), Framing::Pipe),
+            From::Nothing => (Err(Way::Nothing), Framing::Pipe),
         };
         let entry = self.connections.vacant_entry();
         let key = entry.key();
-        let mut tcp = mio::net::TcpStream::from_std(tcp);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self
-            .parts
-            .poll
-            .registry()
-            .register(&mut tcp, Token(key), interest)
-        {
-            tracing::warn!(%error, "a connection could not be taken over");
+        self.generation = self.generation.wrapping_add(1);
+        let id = session_id(self.parts.index, key, self.generation);
+        let way = match socket {
+            Ok(socket) => {
+                let (tcp, tls) = match socket {
+                    Socket::Plain(tcp) => (tcp, None),
+                    Socket::Tls(tcp, tls) => (tcp, Some(tls)),
+                };
+                let mut tcp = mio::net::TcpStream::from_std(tcp);
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                let registry = self.parts.poll.registry();
+                match registry.register(&mut tcp, Token(key), interest) {
+                    Ok(()) => Some(Way::Socket(Io::new(tcp, tls))),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be taken over");
+                        None
+                    }
+                }
+            }
+            Err(Way::Pipe(pipe)) => pipe.begin(id).then_some(Way::Pipe(pipe)),
+            Err(way) => Some(way),
+        };
+        let Some(way) = way else {
             self.parts
                 .hub
                 .sockets()
                 .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
             return;
-        }
-        self.generation = self.generation.wrapping_add(1);
+        };
         entry.insert(Connection::new(
-            Io::new(tcp, tls),
-            encoding,
+            way,
+            speaker,
+            framing,
             permit,
             self.generation,
             self.now,
@@ -409,6 +446,10 @@ impl Reactor {
         ));
         metrics::counter!("hongyan_gateway_connections_total").increment(1);
         self.arm(key);
+        self.speak(key, None, |protocol, desk| protocol.begin(desk));
+        if framing == Framing::Pipe {
+            return;
+        }
         if !read_ahead.is_empty() {
             let mut bytes = read_ahead.to_vec();
             self.take_input(key, &mut bytes);
@@ -482,6 +523,14 @@ impl Reactor {
             return;
         }
         let generation = connection.generation;
+        if connection.framing == Framing::Raw {
+            if connection.phase != Phase::Closing {
+                self.speak(key, None, |protocol, desk| {
+                    protocol.hear(Input::Bytes(bytes), desk);
+                });
+            }
+            return;
+        }
         let mut kept = connection.decoder.take();
         let mut fresh = Decoder::default();
         let decoder = kept.as_deref_mut().unwrap_or(&mut fresh);
@@ -593,39 +642,70 @@ impl Reactor {
 
     // Ends.
 
-    /// Begins to close: nothing but the close frame leaves from here on.
-    fn close(&mut self, key: usize, code: u16, reason: &str) {
-        self.close_saying(key, code, reason, None);
+    /// Begins to close: nothing but the last words leaves from here on.
+    fn close(&mut self, key: usize, code: u16, reason: &'static str) {
+        let end = End {
+            code,
+            word: close_label(code),
+            detail: reason,
+            error: false,
+        };
+        self.close_saying(key, end, false);
     }
 
-    /// The same, with a last word before the close frame.
-    fn close_saying(
-        &mut self,
-        key: usize,
-        code: u16,
-        reason: &str,
-        last: Option<&ServerMessage<'_>>,
-    ) {
-        let Some(connection) = self.connections.get_mut(key) else {
+    /// Says a fatal error, then closes.
+    fn refuse(&mut self, key: usize, code: u16, word: &'static str, detail: &'static str) {
+        let end = End {
+            code,
+            word,
+            detail,
+            error: true,
+        };
+        self.close_saying(key, end, false);
+    }
+
+    /// Begins to close. What the connection's own protocol decided lets go first what the socket takes at once.
+    fn close_saying(&mut self, key: usize, end: End, own: bool) {
+        let Some(connection) = self.connections.get(key) else {
             return;
         };
         if connection.is_closing() {
             return;
         }
-        let encoding = connection.encoding;
-        connection.phase = Phase::Closing;
-        connection.deadline = self.now + ticks(self.parts.options.close_wait_ms);
-        metrics::counter!("hongyan_gateway_closes_total", "code" => close_label(code)).increment(1);
+        let blocked = |output: &Output| output.blocked_since.is_some();
+        if own && connection.output.as_deref().is_some_and(|o| !blocked(o)) {
+            self.flush_one(key);
+        }
+        let deadline = self.now + ticks(self.parts.options.close_wait_ms);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.phase = match connection.framing {
+            Framing::WebSocket => Phase::Closing,
+            Framing::Raw => Phase::Broken,
+            Framing::Pipe => Phase::Ending,
+        };
+        connection.deadline = deadline;
+        let framing = connection.framing;
         if let Some(output) = &mut connection.output {
             output.drop_waiting();
         }
+        metrics::counter!("hongyan_gateway_closes_total", "code" => close_label(end.code))
+            .increment(1);
+        let farewell = Farewell {
+            code: end.code,
+            word: end.word,
+            detail: end.detail,
+            error: end.error,
+        };
+        let code = self.speak(key, None, |protocol, desk| protocol.close(&farewell, desk));
         self.leave(key);
-        if let Some(output) = self.output(key) {
-            if let Some(last) = last {
-                output.frame(|out| outgoing::encode(encoding, last, out));
-            }
-            output.frame(|out| frame::encode_close(code, reason, out));
+        if framing == Framing::WebSocket
+            && let Some(output) = self.output(key)
+        {
+            output.frame(|out| frame::encode_close(code.unwrap_or(end.code), end.detail, out));
         }
+        self.mark_dirty(key);
         self.arm(key);
     }
 
@@ -636,14 +716,39 @@ impl Reactor {
         };
         connection.opening = None;
         let id = session_id(self.parts.index, key, connection.generation);
-        if let Some(session) = connection.session.take() {
-            let reader = Arc::clone(session.reader());
-            self.parts.hub.unregister(id, &reader, session.unfinished());
+        let clean = connection.clean;
+        let parked = connection.speaker.as_mut().and_then(|speaker| {
+            let protocol = speaker.protocol_mut();
+            protocol.park(clean).map(|parked| (protocol.kind(), parked))
+        });
+        let reader = match connection.session.take() {
+            Some(session) => {
+                let reader = Arc::clone(session.reader());
+                let left = Left {
+                    unfinished: session.unfinished(),
+                    parked,
+                };
+                self.parts.hub.unregister(id, &reader, left);
+                Some(reader)
+            }
+            // Its work failed while the session was in hand.
+            None if connection.phase == Phase::Live => self.parts.hub.forget(id),
+            None => None,
+        };
+        if let Some(reader) = reader {
             metrics::gauge!("hongyan_gateway_sessions").decrement(1.0);
             self.reports.push(Report {
                 reader,
                 what: What::Down(id),
             });
+        }
+    }
+
+    /// Notes what a session has to say.
+    fn report(&mut self, key: usize, what: What) {
+        if let Some(reader) = self.connections.get(key).and_then(|c| c.reader()) {
+            let reader = Arc::clone(reader);
+            self.reports.push(Report { reader, what });
         }
     }
 
@@ -654,11 +759,9 @@ impl Reactor {
             if connection.phase == Phase::Ending {
                 connection.io.shutdown();
             }
-            let _ = self
-                .parts
-                .poll
-                .registry()
-                .deregister(&mut connection.io.tcp);
+            if let Some(io) = connection.io.socket() {
+                let _ = self.parts.poll.registry().deregister(&mut io.tcp);
+            }
             self.parts
                 .hub
                 .sockets()
@@ -765,25 +868,41 @@ impl Reactor {
             );
             return;
         }
-        let heartbeat = connection.heartbeat(options);
+        let due = connection.speaker.as_ref().and_then(|s| s.protocol().due());
+        if due.is_some_and(|due| due <= now) {
+            self.speak(key, None, |protocol, desk| protocol.fire(desk));
+        }
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let silence = connection.silence(options);
         let silent = now.saturating_sub(connection.heard);
-        if connection.pinged && silent >= heartbeat + ticks(options.heartbeat_grace_ms) {
+        let asked = connection.pinged || silence.ping_after.is_none();
+        if asked && silence.dead_after.is_some_and(|dead| silent >= dead) {
             // After a pause of this whole process its answer may be here, unread.
+            let heard = connection.heard;
             self.read_socket(key, true);
             let Some(connection) = self.connections.get_mut(key) else {
                 return;
             };
-            if connection.pinged {
+            if connection.heard == heard && connection.phase == Phase::Live {
                 metrics::counter!("hongyan_gateway_dead_total").increment(1);
-                self.end(key);
+                if silence.ping_after.is_some() {
+                    self.end(key);
+                } else {
+                    self.refuse(
+                        key,
+                        close::TOO_SLOW,
+                        "silent",
+                        "nothing was heard for too long",
+                    );
+                }
             }
             return;
         }
-        if !connection.pinged && silent >= heartbeat {
+        if !connection.pinged && silence.ping_after.is_some_and(|wait| silent >= wait) {
             connection.pinged = true;
-            if let Some(output) = self.output(key) {
-                output.frame(|out| frame::encode(frame::Opcode::Ping, b"", out));
-            }
+            self.speak(key, None, |protocol, desk| protocol.ping(desk));
         }
         self.ask_again(key);
     }

@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use hongyan_core::port::Ack;
 use hongyan_core::{SessionId, Topic};
 
 use super::connection::Phase;
 use super::{Reactor, frame};
 use crate::backend::{Job, Report, What};
+use crate::hub::Left;
 use crate::mailbox::Greeted;
 use crate::options::ticks;
-use crate::protocol::Encoding;
 use crate::protocol::websocket::close;
 use crate::protocol::websocket::frame::{Incoming, Opcode};
-use crate::protocol::websocket::incoming::{self, ClientMessage, Hello};
-use crate::protocol::websocket::outgoing::{self, Place, Replay, ServerMessage};
+use crate::protocol::{Hello, Input, Kind, Welcome};
 use crate::session::Session;
 
 impl Reactor {
@@ -40,7 +38,6 @@ impl Reactor {
             );
             return;
         }
-        let encoding = connection.encoding;
         match incoming {
             Incoming::Ping(payload) => {
                 if let Some(output) = self.output(key) {
@@ -54,66 +51,29 @@ impl Reactor {
                     connection.phase = Phase::Ending;
                 }
             }
-            Incoming::Text(bytes) if encoding == Encoding::Json => self.read(key, bytes),
-            Incoming::Binary(bytes) if encoding == Encoding::Cbor => self.read(key, bytes),
-            Incoming::Text(_) => {
-                self.close(
-                    key,
-                    close::UNSUPPORTED,
-                    "this subprotocol speaks binary messages",
-                );
+            Incoming::Text(bytes) => {
+                self.speak(key, None, |protocol, desk| {
+                    protocol.hear(Input::Text(bytes), desk);
+                });
             }
-            Incoming::Binary(_) => {
-                self.close(
-                    key,
-                    close::UNSUPPORTED,
-                    "this subprotocol speaks text messages",
-                );
+            Incoming::Binary(bytes) => {
+                self.speak(key, None, |protocol, desk| {
+                    protocol.hear(Input::Binary(bytes), desk);
+                });
             }
         }
     }
 
-    fn read(&mut self, key: usize, bytes: &[u8]) {
-        let Some(connection) = self.connections.get(key) else {
-            return;
+    /// Asks the store who it is; false when the gateway is busy.
+    pub(super) fn hello(&mut self, key: usize, hello: Hello, kind: Kind) -> bool {
+        let Some(session) = self.id(key) else {
+            return true;
         };
-        let phase = connection.phase;
-        match incoming::parse(connection.encoding, bytes) {
-            Ok(ClientMessage::Hello(hello)) if phase == Phase::Opening => self.hello(key, hello),
-            Ok(ClientMessage::Hello(_)) => {
-                self.refuse(
-                    key,
-                    close::BAD_MESSAGE,
-                    "bad_order",
-                    "hello is said exactly once",
-                );
-            }
-            Ok(_) if phase != Phase::Live => {
-                self.refuse(
-                    key,
-                    close::BAD_MESSAGE,
-                    "bad_order",
-                    "hello comes first, then welcome",
-                );
-            }
-            Ok(message) => self.act(key, message),
-            Err(error) => match error.close {
-                Some(code) => self.refuse(key, code, error.code, error.detail),
-                None if phase != Phase::Live => {
-                    self.refuse(key, close::BAD_MESSAGE, "bad_order", "hello comes first");
-                }
-                None => self.say_error(key, error.code, error.detail, None),
-            },
-        }
-    }
-
-    fn hello(&mut self, key: usize, hello: Hello) {
-        let Some(id) = self.id(key) else { return };
         let Some(connection) = self.connections.get_mut(key) else {
-            return;
+            return true;
         };
         let Some(opening) = &mut connection.opening else {
-            return;
+            return true;
         };
         opening.cursor = hello.cursor;
         if let Some(inflight) = hello.inflight {
@@ -121,20 +81,15 @@ impl Reactor {
         }
         let origin = opening.permit.origin();
         connection.phase = Phase::Greeting;
+        connection.deadline = self.now + ticks(self.parts.options.hello_timeout_ms);
         let job = Job::Hello {
-            session: id,
-            token: hello.token,
+            session,
+            proof: hello.proof,
+            kind,
             state: hello.state,
             origin,
         };
-        if self.parts.jobs.try_send(job).is_err() {
-            self.refuse(
-                key,
-                close::TRY_AGAIN,
-                "busy",
-                "the gateway is busy; try again later",
-            );
-        }
+        self.parts.jobs.try_send(job).is_ok()
     }
 
     pub(super) fn welcome(&mut self, id: SessionId, greeted: Greeted) {
@@ -142,6 +97,7 @@ impl Reactor {
             reader,
             page,
             unfinished,
+            parked,
             state,
         } = greeted;
         let greeting = self
@@ -150,7 +106,11 @@ impl Reactor {
             .and_then(|key| Some((key, self.connections[key].opening.take()?)));
         let Some((key, opening)) = greeting else {
             // It left while it was greeted.
-            self.parts.hub.unregister(id, &reader, unfinished);
+            let left = Left {
+                unfinished,
+                parked: None,
+            };
+            self.parts.hub.unregister(id, &reader, left);
             return;
         };
         let known = opening
@@ -170,136 +130,24 @@ impl Reactor {
             opening.inflight,
             before,
         ));
-        let encoding = connection.encoding;
         metrics::gauge!("hongyan_gateway_sessions").increment(1.0);
         tracing::debug!(app = %reader.app, device = %reader.device, ?state, "session up");
         self.reports.push(Report {
             reader: Arc::clone(&reader),
             what: What::Up(id),
         });
-        let welcome = ServerMessage::Welcome {
-            session: &format!("{:016x}", id.0),
-            device: reader.device.as_str(),
-            head: Place(page.head),
-            hb: self.parts.options.heartbeat_ms.div_ceil(1000),
+        let welcome = Welcome {
+            session: id,
+            reader: &reader,
+            head: page.head,
+            resumed: known.is_some(),
             inflight: opening.inflight,
-            replay: if known.is_some() {
-                Replay::Resume
-            } else {
-                Replay::Full
-            },
-            now: self.parts.clock.now(),
         };
-        if let Some(output) = self.output(key) {
-            output.frame(|out| outgoing::encode(encoding, &welcome, out));
-        }
+        self.speak(key, parked, |protocol, desk| {
+            protocol.welcome(&welcome, desk);
+        });
         self.take_page(id, &reader, Some(Box::new(page)));
         self.arm(key);
-    }
-
-    fn act(&mut self, key: usize, message: ClientMessage) {
-        let (now, Some(id)) = (self.now, self.id(key)) else {
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        let encoding = connection.encoding;
-        let Some(session) = &mut connection.session else {
-            return;
-        };
-        let reader = Arc::clone(session.reader());
-        let mut report = |what| {
-            self.reports.push(Report {
-                reader: Arc::clone(&reader),
-                what,
-            })
-        };
-        match message {
-            ClientMessage::AckUpto(place) => {
-                if let Some(place) = session.ack_upto(place) {
-                    report(What::Ack(Ack::Upto(place)));
-                    self.queue_pull(key);
-                }
-            }
-            ClientMessage::AckIds(ids) => {
-                session.ack_ids(&ids);
-                if !ids.is_empty() {
-                    report(What::Ack(Ack::Ids(ids)));
-                    self.queue_pull(key);
-                }
-            }
-            ClientMessage::Nack {
-                id: Some(id),
-                retry: true,
-            } => {
-                let wait = self
-                    .parts
-                    .options
-                    .redeliver_after(1)
-                    .unwrap_or(ticks(30_000));
-                if session.retry(id, now + wait) {
-                    self.arm(key);
-                }
-            }
-            ClientMessage::Nack {
-                id: Some(id),
-                retry: false,
-            } => {
-                session.ack_ids(&[id]);
-                report(What::Reject(id));
-                self.queue_pull(key);
-            }
-            ClientMessage::Event {
-                id: Some(message),
-                stage,
-                at,
-            } => {
-                report(What::Client { message, stage, at });
-            }
-            ClientMessage::Nack { id: None, .. } | ClientMessage::Event { id: None, .. } => {}
-            ClientMessage::State(state) => self.parts.hub.set_state(id, &reader, state),
-            ClientMessage::Subscribe(topic) => self.follow(key, id, topic, true),
-            ClientMessage::Unsubscribe(topic) => self.follow(key, id, topic, false),
-            ClientMessage::Ping(n) => {
-                let pong = ServerMessage::Pong {
-                    n,
-                    head: Place(session.head()),
-                };
-                session.want();
-                if let Some(output) = self.output(key) {
-                    output.frame(|out| outgoing::encode(encoding, &pong, out));
-                }
-                self.queue_pull(key);
-            }
-            ClientMessage::Bye => self.close(key, close::NORMAL, "bye"),
-            // Said twice: refused by the caller.
-            ClientMessage::Hello(_) => {}
-        }
-    }
-
-    fn follow(&mut self, key: usize, session: SessionId, topic: Topic, follow: bool) {
-        let Some(reader) = self
-            .connections
-            .get(key)
-            .and_then(|c| c.reader().map(Arc::clone))
-        else {
-            return;
-        };
-        let job = Job::Topic {
-            session,
-            reader,
-            topic: topic.clone(),
-            follow,
-        };
-        if self.parts.jobs.try_send(job).is_err() {
-            self.say_error(
-                key,
-                "busy",
-                "the gateway is busy; try again later",
-                Some(&topic),
-            );
-        }
     }
 
     pub(super) fn say_topic(
@@ -308,50 +156,12 @@ impl Reactor {
         topic: &Topic,
         result: Result<(), (&'static str, &'static str)>,
     ) {
-        let Some(key) = self.find(session) else {
-            return;
-        };
-        match result {
-            Ok(()) => {
-                self.say(key, &ServerMessage::SubOk { topic });
-                self.want(key);
-            }
-            Err((code, detail)) => self.say_error(key, code, detail, Some(topic)),
+        let live = |key: &usize| !self.connections[*key].is_closing();
+        if let Some(key) = self.find(session).filter(live) {
+            self.speak(key, None, |protocol, desk| {
+                protocol.followed(topic, result, desk);
+            });
         }
-    }
-
-    /// Says something on a live connection.
-    pub(super) fn say(&mut self, key: usize, message: &ServerMessage<'_>) {
-        let Some(connection) = self.connections.get(key).filter(|c| !c.is_closing()) else {
-            return;
-        };
-        let encoding = connection.encoding;
-        if let Some(output) = self.output(key) {
-            output.frame(|out| outgoing::encode(encoding, message, out));
-        }
-    }
-
-    fn say_error(&mut self, key: usize, code: &str, msg: &str, topic: Option<&Topic>) {
-        self.say(
-            key,
-            &ServerMessage::Error {
-                code,
-                msg,
-                fatal: false,
-                topic,
-            },
-        );
-    }
-
-    /// Says a fatal error, then closes.
-    pub(super) fn refuse(&mut self, key: usize, close: u16, code: &str, detail: &str) {
-        let error = ServerMessage::Error {
-            code,
-            msg: detail,
-            fatal: true,
-            topic: None,
-        };
-        self.close_saying(key, close, detail, Some(&error));
     }
 
     /// What a rebind promises: when this returns, nothing of the former user can leave.
@@ -382,8 +192,9 @@ impl Reactor {
             return;
         }
         if let Some(session) = &mut connection.session {
-            session.rebind(reader);
+            session.rebind(Arc::clone(&reader));
         }
+        self.speak(key, None, |protocol, desk| protocol.rebound(&reader, desk));
         self.queue_pull(key);
     }
 }

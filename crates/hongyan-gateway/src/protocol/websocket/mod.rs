@@ -1,18 +1,21 @@
-//! hongyan's own protocol over WebSocket: frames, messages from clients, messages to clients.
+//! The WebSocket transport (RFC 6455): frames, and the close codes that all protocols share.
 
 pub mod frame;
-pub mod incoming;
-pub mod outgoing;
 mod utf8;
 
-/// Close codes of RFC 6455 and of hongyan (4400-4499), as sent by the gateway.
+/// Why connections are closed: codes of RFC 6455 and of hongyan (4400-4499). They are the gateway's one vocabulary for
+/// this; a protocol that is not spoken over WebSocket translates them into its own.
 pub mod close {
     /// Normal end.
     pub const NORMAL: u16 = 1000;
     /// The node goes away.
     pub const GOING_AWAY: u16 = 1001;
+    /// A rule of the protocol was broken.
+    pub const PROTOCOL: u16 = 1002;
     /// A binary message where only text is spoken, or the other way round.
     pub const UNSUPPORTED: u16 = 1003;
+    /// Longer than allowed.
+    pub const TOO_BIG: u16 = 1009;
     /// The gateway's fault.
     pub const INTERNAL: u16 = 1011;
     /// The service restarts, or the session must begin anew.

@@ -4,7 +4,7 @@ use hongyan_core::session::AppState;
 use hongyan_core::{Cursor, MessageId, Secret, Stage, Timestamp, Topic};
 use serde::Deserialize;
 
-use crate::protocol::Encoding;
+use super::Encoding;
 
 /// Most ids in one `ack`.
 pub const ACK_IDS_MAX: usize = 256;
@@ -78,7 +78,7 @@ impl Misunderstood {
         Self {
             code,
             detail,
-            close: Some(super::close::BAD_MESSAGE),
+            close: Some(crate::protocol::websocket::close::BAD_MESSAGE),
         }
     }
 
@@ -181,7 +181,7 @@ fn hello(wire: Wire) -> Result<Hello, Misunderstood> {
     let unauthorized = Misunderstood {
         code: "unauthorized",
         detail: "hello needs auth with a device token in token, or a ticket in ticket",
-        close: Some(super::close::UNAUTHORIZED),
+        close: Some(crate::protocol::websocket::close::UNAUTHORIZED),
     };
     let token = wire
         .auth
@@ -207,7 +207,7 @@ fn hello(wire: Wire) -> Result<Hello, Misunderstood> {
             .map(cursor)
             .transpose()
             .map_err(|mut error| {
-                error.close = Some(super::close::BAD_MESSAGE);
+                error.close = Some(crate::protocol::websocket::close::BAD_MESSAGE);
                 error
             })?,
         inflight,

@@ -8,8 +8,8 @@ use hongyan_core::message::{ClickGuard, Notification, Target};
 use hongyan_core::{Class, Cursor, Message, MessageId, Timestamp, Topic};
 use serde::Serialize;
 
-use super::frame::{self, Opcode};
-use crate::protocol::Encoding;
+use super::Encoding;
+use crate::protocol::websocket::frame::{self, Opcode};
 
 /// What the gateway says, but for `msg`.
 #[derive(Debug, Clone, Copy, Serialize)]
