@@ -67,13 +67,15 @@ fn upgrade(
     handle: &GatewayHandle,
     ip: IpAddr,
 ) -> Response<Empty<Bytes>> {
-    let checked = handshake::check(request.method(), request.version(), request.headers(), &[]);
+    let checked = handshake::check(
+        handshake::Door::Hongyan,
+        request.method(), request.version(), request.headers(), &[]);
     let (accepted, permit) = match (checked, handle.admit(ip)) {
         (Ok(accepted), Ok(permit)) => (accepted, permit),
         (Err(refused), _) => return status(refused.status),
         (_, Err(_)) => return status(StatusCode::SERVICE_UNAVAILABLE),
     };
-    let encoding = accepted.encoding;
+    let speech = accepted.speech;
     let upgrading = hyper::upgrade::on(&mut request);
     let handle = handle.clone();
     tokio::spawn(async move {
@@ -87,7 +89,7 @@ fn upgrade(
             return;
         };
         // A socket that cannot be taken over is closed by being dropped.
-        let _ = handle.adopt(Socket::Plain(stream), parts.read_buf, encoding, permit);
+        let _ = handle.adopt(Socket::Plain(stream), parts.read_buf, speech, permit);
     });
     let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
@@ -102,10 +104,10 @@ fn upgrade(
     if let Ok(value) = accepted.accept.try_into() {
         headers.insert(SEC_WEBSOCKET_ACCEPT, value);
     }
-    headers.insert(
-        SEC_WEBSOCKET_PROTOCOL,
-        hyper::header::HeaderValue::from_static(accepted.subprotocol),
-    );
+    if let Some(name) = accepted.subprotocol {
+        let name = hyper::header::HeaderValue::from_static(name);
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, name);
+    }
     response
 }
 

@@ -311,8 +311,6 @@ impl fmt::Debug for Place {
 pub struct Upgrade {
     /// Headers of the 101 answer, `Upgrade` and `Connection` excepted.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The subprotocol that was chosen.
-    pub subprotocol: &'static str,
     /// The place that was taken for it.
     pub place: Place,
 }
@@ -337,8 +335,6 @@ pub struct Adopted {
     pub tls: Option<Box<rustls::ServerConnection>>,
     /// Bytes that the client sent after its request.
     pub leftover: Bytes,
-    /// The subprotocol that was chosen.
-    pub subprotocol: &'static str,
     /// The client's address.
     pub peer: SocketAddr,
     /// The place that [`Connect::check`] took.
@@ -350,13 +346,13 @@ impl fmt::Debug for Adopted {
         f.debug_struct("Adopted")
             .field("tls", &self.tls.is_some())
             .field("leftover_bytes", &self.leftover.len())
-            .field("subprotocol", &self.subprotocol)
             .field("peer", &self.peer)
             .finish_non_exhaustive()
     }
 }
 
-/// The door to the gateway: it judges `GET /v1/connect` and takes the sockets over.
+/// The door to the gateway: it judges WebSocket requests to `/v1/connect` and the paths of other protocols, and takes the
+/// sockets over.
 pub trait Connect: Send + Sync + fmt::Debug {
     /// Judges a request and takes a place for it. `origins` are the origins that any app allows.
     ///
@@ -364,6 +360,7 @@ pub trait Connect: Send + Sync + fmt::Debug {
     /// [`Refused`] says what to answer instead of 101.
     fn check(
         &self,
+        path: &str,
         method: &Method,
         version: Version,
         headers: &HeaderMap,

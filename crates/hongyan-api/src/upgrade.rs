@@ -18,7 +18,6 @@ const SWITCH_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) fn hand_over(
     api: &Api,
     upgrade: OnUpgrade,
-    subprotocol: &'static str,
     peer: SocketAddr,
     place: Place,
 ) {
@@ -41,7 +40,6 @@ pub(crate) fn hand_over(
                 stream,
                 tls: tls.map(Box::new),
                 leftover: read_buf,
-                subprotocol,
                 peer,
                 place,
             }),

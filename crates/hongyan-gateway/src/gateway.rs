@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
-use hongyan_core::{Device, Secret, SessionId, Timestamp};
+use hongyan_core::{AppId, Device, DeviceId, Secret, SessionId, Timestamp};
 use mio::{Poll, Waker};
 use rustls::ServerConnection;
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use crate::hub::Hub;
 use crate::mailbox::{Adopted, Command, From, Mailbox};
 use crate::options::Options;
 use crate::pipe::{Stream, pipe};
-use crate::protocol::{Speaker, Speech};
+use crate::protocol::{Kind, Speaker, Speech};
 use crate::reactor::{Parts, Reactor, WAKER};
 use crate::tickets::Holder;
 
@@ -233,6 +233,11 @@ impl GatewayHandle {
             permit,
         });
         Ok(())
+    }
+
+    /// A session of a device, when it speaks this protocol.
+    pub(crate) fn session(&self, app: &AppId, device: &DeviceId, kind: Kind) -> Option<SessionId> {
+        self.hub.session_of(app, device, kind)
     }
 
     /// Begins a connection that is the body of an HTTP answer.

@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use crate::protocol::Encoding;
+use crate::protocol::{Encoding, Speech};
 
 /// The constant of RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -17,16 +17,54 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Longest list of origins or subprotocols that is looked at, in items.
 const OFFERS_MAX: usize = 32;
 
+/// A path that leads to the gateway, and what is spoken behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// `/v1/connect`: hongyan's own protocol.
+    Hongyan,
+}
+
+impl Door {
+    /// The door at a path.
+    #[must_use]
+    pub fn at(path: &str) -> Option<Self> {
+        match path {
+            "/v1/connect" => Some(Self::Hongyan),
+            _ => None,
+        }
+    }
+
+    /// Whether pages must come from an origin that some app names.
+    fn checks_origin(self) -> bool {
+        match self {
+            Self::Hongyan => true,
+        }
+    }
+
+    /// What to speak, and the subprotocol to answer, by what the client offers in its order of preference.
+    fn choose<'a>(
+        self,
+        mut offers: impl Iterator<Item = &'a str>,
+    ) -> Result<(Option<&'static str>, Speech), &'static str> {
+        match self {
+            Self::Hongyan => offers
+                .find_map(Encoding::from_subprotocol)
+                .map(|encoding| (Some(encoding.subprotocol()), Speech::Hongyan(encoding)))
+                .ok_or("Sec-WebSocket-Protocol offers neither hongyan.v1+json nor hongyan.v1+cbor"),
+        }
+    }
+}
+
 /// An acceptable request: answer 101 with `Upgrade: websocket`, `Connection: Upgrade`, these two
-/// values as `Sec-WebSocket-Accept` and `Sec-WebSocket-Protocol`, and no extension.
+/// values as `Sec-WebSocket-Accept` and (when there is one) `Sec-WebSocket-Protocol`, and no extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// Value of `Sec-WebSocket-Accept`.
     pub accept: String,
     /// Value of `Sec-WebSocket-Protocol`: one of those that the client offered.
-    pub subprotocol: &'static str,
-    /// What that subprotocol means for the gateway.
-    pub encoding: Encoding,
+    pub subprotocol: Option<&'static str>,
+    /// What is spoken, for the gateway.
+    pub speech: Speech,
     /// The page's origin, when a browser sent one. That some app allows it is not enough: see
     /// [`crate::Permit::from_page`].
     pub origin: Option<String>,
@@ -53,7 +91,7 @@ impl Refused {
     }
 }
 
-/// Judges a request to hongyan's own protocol path.
+/// Judges a request at a door.
 ///
 /// `allowed_origins` holds exact origins (`https://example.com`), or `*` for all; a request
 /// without `Origin` does not come from a browser page and needs none. Subprotocols are taken in
@@ -62,6 +100,7 @@ impl Refused {
 /// # Errors
 /// [`Refused`] says what to answer instead of 101.
 pub fn check(
+    door: Door,
     method: &Method,
     version: Version,
     headers: &HeaderMap,
@@ -92,18 +131,19 @@ pub fn check(
     let key = single(headers, &SEC_WEBSOCKET_KEY)
         .filter(|key| STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16))
         .ok_or(Refused::bad("Sec-WebSocket-Key is not 16 bytes of base64"))?;
-    check_origin(headers, allowed_origins)?;
-    let encoding = tokens(headers, &SEC_WEBSOCKET_PROTOCOL)
-        .take(OFFERS_MAX)
-        .find_map(Encoding::from_subprotocol)
-        .ok_or(Refused::bad(
-            "Sec-WebSocket-Protocol offers neither hongyan.v1+json nor hongyan.v1+cbor",
-        ))?;
+    if door.checks_origin() {
+        check_origin(headers, allowed_origins)?;
+    }
+    let offers = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).take(OFFERS_MAX);
+    let (subprotocol, speech) = door.choose(offers).map_err(Refused::bad)?;
     Ok(Accepted {
         accept: accept_value(key),
-        subprotocol: encoding.subprotocol(),
-        encoding,
-        origin: single(headers, &ORIGIN).map(str::to_owned),
+        subprotocol,
+        speech,
+        origin: door
+            .checks_origin()
+            .then(|| single(headers, &ORIGIN).map(str::to_owned))
+            .flatten(),
     })
 }
 
@@ -181,6 +221,7 @@ mod tests {
             }
         }
         check(
+            Door::Hongyan,
             &Method::GET,
             Version::HTTP_11,
             &headers,
@@ -198,7 +239,8 @@ mod tests {
         let accepted = ask(&[]).unwrap();
         assert_eq!(accepted.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(
-            accepted.subprotocol, "hongyan.v1+cbor",
+            accepted.subprotocol,
+            Some("hongyan.v1+cbor"),
             "the client's preference"
         );
         let refusal = ask(&[("sec-websocket-version", "8")]).unwrap_err();
@@ -217,7 +259,7 @@ mod tests {
         refused(&[("sec-websocket-protocol", "")], 400);
         refused(&[("sec-websocket-protocol", "mqtt")], 400);
         let json = ask(&[("sec-websocket-protocol", "hongyan.v1+json")]).unwrap();
-        assert_eq!(json.encoding, Encoding::Json);
+        assert_eq!(json.speech, Speech::Hongyan(Encoding::Json));
     }
 
     #[test]
@@ -234,7 +276,7 @@ mod tests {
             (Method::POST, Version::HTTP_11),
             (Method::GET, Version::HTTP_10),
         ] {
-            let refusal = check(&method, version, &headers, &[]).unwrap_err();
+            let refusal = check(Door::Hongyan, &method, version, &headers, &[]).unwrap_err();
             assert_eq!(refusal.status, 400);
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hongyan_core::message::Audience;
-use hongyan_core::port::{Hint, Owner, Presence, Reader, SessionInfo};
+use hongyan_core::port::{Ack, Hint, Owner, Presence, Reader, SessionInfo};
 use hongyan_core::session::AppState;
 use hongyan_core::{AppId, Cursor, DeviceId, MessageId, SessionId, Timestamp, Topic, UserId};
 use tokio::sync::oneshot;
@@ -261,6 +261,30 @@ impl Hub {
             .is_some_and(|member| member.session == session)
         {
             index.remove(&reader.app, &reader.device);
+        }
+    }
+
+    pub(crate) fn session_of(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        kind: Kind,
+    ) -> Option<SessionId> {
+        let index = self.index();
+        let member = index.member(app, device)?;
+        (member.kind == kind).then_some(member.session)
+    }
+
+    /// The device acknowledged outside of its connection: its session stops waiting for that.
+    pub fn acked(&self, reader: &Reader, ack: Ack) {
+        let session = {
+            let index = self.index();
+            index
+                .member(&reader.app, &reader.device)
+                .map(|member| member.session)
+        };
+        if let Some(session) = session {
+            self.mailbox(session).push(Command::Acked { session, ack });
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hongyan_core::port::{InboxPage, Reader};
+use hongyan_core::port::{Ack, InboxPage, Reader};
 use hongyan_core::session::AppState;
 use hongyan_core::{AppId, Cursor, Message, MessageId, SessionId, Topic};
 use mio::Waker;
@@ -90,6 +90,11 @@ pub(crate) enum Command {
     Tell {
         session: SessionId,
         what: Box<dyn Any + Send>,
+    },
+    /// The device acknowledged over HTTP; it is written already.
+    Acked {
+        session: SessionId,
+        ack: Ack,
     },
     /// A pipe has room again.
     Writable(SessionId),

@@ -322,6 +322,12 @@ fn credential(error: CredentialError) -> ServiceError {
     }
 }
 
+/// A place at the gateway, and what will be spoken on it.
+struct Way {
+    permit: hongyan_gateway::Permit,
+    speech: hongyan_gateway::Speech,
+}
+
 /// The gateway, as the API wants it.
 #[derive(Debug)]
 pub(crate) struct Connect(pub(crate) hongyan_gateway::GatewayHandle);
@@ -350,14 +356,23 @@ impl Connect {
 impl wanted::Connect for Connect {
     fn check(
         &self,
+        path: &str,
         method: &http::Method,
         version: http::Version,
         headers: &http::HeaderMap,
         origins: &[String],
         peer: std::net::SocketAddr,
     ) -> Result<wanted::Upgrade, wanted::Refused> {
+        use hongyan_gateway::handshake::Door;
         use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
-        match hongyan_gateway::handshake::check(method, version, headers, origins) {
+        let Some(door) = Door::at(path) else {
+            return Err(wanted::Refused {
+                status: http::StatusCode::NOT_FOUND,
+                headers: Vec::new(),
+                detail: format!("nothing is spoken at {path}"),
+            });
+        };
+        match hongyan_gateway::handshake::check(door, method, version, headers, origins) {
             Ok(accepted) => {
                 let accept =
                     HeaderValue::from_str(&accepted.accept).map_err(|_| wanted::Refused {
@@ -365,16 +380,19 @@ impl wanted::Connect for Connect {
                         headers: Vec::new(),
                         detail: "Sec-WebSocket-Key is not 16 bytes of base64".to_owned(),
                     })?;
+                let mut headers = vec![(SEC_WEBSOCKET_ACCEPT, accept)];
+                headers.extend(
+                    accepted
+                        .subprotocol
+                        .map(|name| (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name))),
+                );
+                let place = Way {
+                    permit: self.place(peer)?.from_page(accepted.origin),
+                    speech: accepted.speech,
+                };
                 Ok(wanted::Upgrade {
-                    headers: vec![
-                        (SEC_WEBSOCKET_ACCEPT, accept),
-                        (
-                            SEC_WEBSOCKET_PROTOCOL,
-                            HeaderValue::from_static(accepted.subprotocol),
-                        ),
-                    ],
-                    subprotocol: accepted.subprotocol,
-                    place: wanted::Place(Box::new(self.place(peer)?.from_page(accepted.origin))),
+                    headers,
+                    place: wanted::Place(Box::new(place)),
                 })
             }
             Err(refused) => Err(wanted::Refused {
@@ -401,19 +419,17 @@ impl wanted::Connect for Connect {
     }
 
     fn adopt(&self, adopted: wanted::Adopted) {
-        use hongyan_gateway::{Encoding, Socket};
-        let Some(encoding) = Encoding::from_subprotocol(adopted.subprotocol) else {
-            return;
-        };
-        let Ok(permit) = adopted.place.0.downcast::<hongyan_gateway::Permit>() else {
+        use hongyan_gateway::Socket;
+        let Ok(way) = adopted.place.0.downcast::<Way>() else {
             tracing::error!("a socket came with somebody else's place");
             return;
         };
+        let Way { permit, speech } = *way;
         let socket = match adopted.tls {
             Some(tls) => Socket::Tls(adopted.stream, tls),
             None => Socket::Plain(adopted.stream),
         };
-        if let Err(error) = self.0.adopt(socket, adopted.leftover, encoding, *permit) {
+        if let Err(error) = self.0.adopt(socket, adopted.leftover, speech, permit) {
             tracing::debug!(%error, "a connection was not taken");
         }
     }

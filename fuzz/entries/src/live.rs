@@ -155,7 +155,7 @@ pub(crate) const HANDSHAKE: Entry = Entry {
             }
         }
         let origins = ["https://app.example".to_owned()];
-        match handshake::check(&Method::GET, Version::HTTP_11, &headers, &origins) {
+        match handshake::check(handshake::Door::Hongyan, &Method::GET, Version::HTTP_11, &headers, &origins) {
             Ok(accepted) => {
                 assert!(
                     HeaderValue::from_str(&accepted.accept).is_ok(),

@@ -141,6 +141,7 @@ pub(crate) async fn connect(call: Call) -> Result<Raw, Problem> {
     let origins = call.api.origins().await?;
     let Call { api, parts, .. } = call;
     let accepted = api.ports().connect.check(
+        parts.uri.path(),
         &parts.method,
         parts.version,
         &parts.headers,
@@ -166,13 +167,7 @@ pub(crate) async fn connect(call: Call) -> Result<Raw, Problem> {
             "the Upgrade header is missing",
         ));
     };
-    upgrade::hand_over(
-        &api,
-        on_upgrade,
-        accepted.subprotocol,
-        parts.peer,
-        accepted.place,
-    );
+    upgrade::hand_over(&api, on_upgrade, parts.peer, accepted.place);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

@@ -388,8 +388,7 @@ impl Connect for FakeConnect {
                 HeaderName::from_static("sec-websocket-protocol"),
                 HeaderValue::from_static("echo"),
             )],
-            subprotocol: "echo",
-            place: Place(Box::new(())),
+            place: Place(Box::new("echo")),
         })
     }
 
@@ -407,10 +406,10 @@ impl Connect for FakeConnect {
             mut stream,
             mut tls,
             leftover,
-            subprotocol,
             peer,
-            place: _,
+            place,
         } = socket;
+        let subprotocol: &str = *place.0.downcast::<&'static str>().unwrap();
         assert!(peer.ip().is_loopback());
         std::thread::spawn(move || {
             stream.set_nonblocking(false).unwrap();

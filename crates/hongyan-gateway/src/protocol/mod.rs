@@ -16,6 +16,8 @@ use crate::options::Options;
 use crate::wheel::Tick;
 
 pub mod hongyan;
+pub mod poll;
+pub mod sse;
 pub mod websocket;
 
 pub(crate) use crate::backend::Unanswered;
@@ -27,6 +29,10 @@ pub use hongyan::Encoding;
 pub enum Kind {
     /// hongyan's own, over WebSocket.
     WebSocket,
+    /// Server-sent events.
+    Sse,
+    /// Short and long polls.
+    Poll,
 }
 
 impl Kind {
@@ -35,6 +41,8 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
+            Self::Sse => "sse",
+            Self::Poll => "poll",
         }
     }
 }
@@ -164,8 +172,9 @@ pub(crate) trait Protocol: fmt::Debug + Send {
     /// Puts an entry into the queue.
     fn send(&mut self, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken;
 
-    /// Entries were sent and no more follow in this turn: the moment to ask for an acknowledgement.
-    fn sent(&mut self, _count: usize, _desk: &mut Desk<'_>) {}
+    /// A page was worked off: so many of its entries were sent, and whether the store has more of them. The moment to ask
+    /// for an acknowledgement.
+    fn sent(&mut self, _count: usize, _more: bool, _desk: &mut Desk<'_>) {}
 
     /// So many older entries left the ring before this device fetched them.
     fn gap(&mut self, _lost: u64, _desk: &mut Desk<'_>) {}
@@ -230,6 +239,11 @@ pub(crate) trait Protocol: fmt::Debug + Send {
 
     /// What silence means. `spread` differs between connections: 90 to 110 percent.
     fn silence(&self, spread: u64, options: &Options) -> Silence;
+
+    /// Whether entries can be taken at all now; if not, nothing is read until [`Desk::want`].
+    fn takes(&self) -> bool {
+        true
+    }
 
     /// Whether unacknowledged messages are sent again on the same connection.
     fn redelivers(&self) -> bool {

@@ -80,7 +80,11 @@ impl Reactor {
             .as_ref()
             .is_some_and(|output| output.bytes() > bytes_max || output.frames() > len_max);
         // A failed read waits for its time; a full queue for its end: both queue it again.
-        if connection.phase != Phase::Live || waiting || connection.deadline != 0 {
+        let takes = connection
+            .speaker
+            .as_ref()
+            .is_some_and(|speaker| speaker.protocol().takes());
+        if connection.phase != Phase::Live || !takes || waiting || connection.deadline != 0 {
             return None;
         }
         let session = connection.session.as_mut()?;
@@ -165,6 +169,7 @@ impl Reactor {
             let lost = page.lost;
             self.speak(key, None, |protocol, desk| protocol.gap(lost, desk));
         }
+        let more = page.more;
         let sent = self.send_page(key, &page);
         let count = sent.ids.len();
         for rejected in sent.rejected {
@@ -179,9 +184,7 @@ impl Reactor {
             });
         }
         self.speak(key, None, |protocol, desk| {
-            if count > 0 {
-                protocol.sent(count, desk);
-            }
+            protocol.sent(count, more, desk);
             if let Some(head) = sent.idle {
                 protocol.idle(head, desk);
             }

@@ -123,6 +123,14 @@ impl Desk<'_> {
             .map_or(0, |session| session.inflight())
     }
 
+    /// Whether the session wants to read more than it was given.
+    pub(crate) fn wants_read(&self) -> bool {
+        let connection = self.reactor.connections.get(self.key);
+        connection
+            .and_then(|c| c.session.as_ref())
+            .is_some_and(|session| session.wants_read())
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         self.phase() == Some(Phase::Live) && self.end.is_none()
     }

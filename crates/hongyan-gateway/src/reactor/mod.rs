@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hongyan_core::port::Clock;
+use hongyan_core::port::{Ack, Clock};
 use hongyan_core::{AppId, MessageId, SessionId};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -263,6 +263,7 @@ impl Reactor {
             Command::Welcome { session, .. }
             | Command::Refuse { session, .. }
             | Command::Tell { session, .. }
+            | Command::Acked { session, .. }
             | Command::Writable(session)
             | Command::Gone(session)
             | Command::Again { session, .. }
@@ -290,6 +291,19 @@ impl Reactor {
             Command::Tell { session, what } => {
                 if let Some(key) = self.find(session) {
                     self.speak(key, None, |protocol, desk| protocol.told(what, desk));
+                }
+            }
+            Command::Acked { session, ack } => {
+                if let Some(key) = self.find(session)
+                    && let Some(session) = &mut self.connections[key].session
+                {
+                    match ack {
+                        Ack::Upto(place) => {
+                            session.ack_upto(place);
+                        }
+                        Ack::Ids(ids) => session.ack_ids(&ids),
+                    }
+                    self.want(key);
                 }
             }
             Command::Writable(session) => {

@@ -174,6 +174,16 @@ pub fn shared(encoding: Encoding, message: &Message) -> Bytes {
 /// Appends the frame header and the session's own part of a `msg`; the shared part without its
 /// first byte must follow on the wire.
 pub fn open_msg(encoding: Encoding, shared: &[u8], place: Cursor, dup: bool, out: &mut Vec<u8>) {
+    let own = msg_begin(encoding, shared, place, dup);
+    let rest = shared.len().saturating_sub(1);
+    let (header, length) = frame::header(opcode(encoding), own.len() + rest);
+    out.extend_from_slice(&header[..length]);
+    out.extend_from_slice(&own);
+}
+
+/// The session's own part of a `msg`; the shared part without its first byte must follow.
+#[must_use]
+pub fn msg_begin(encoding: Encoding, shared: &[u8], place: Cursor, dup: bool) -> Vec<u8> {
     let mut own = Vec::with_capacity(96);
     match encoding {
         Encoding::Json => {
@@ -194,10 +204,7 @@ pub fn open_msg(encoding: Encoding, shared: &[u8], place: Cursor, dup: bool, out
             }
         }
     }
-    let rest = shared.len().saturating_sub(1);
-    let (header, length) = frame::header(opcode(encoding), own.len() + rest);
-    out.extend_from_slice(&header[..length]);
-    out.extend_from_slice(&own);
+    own
 }
 
 /// Appends a whole frame.
@@ -210,6 +217,12 @@ fn opcode(encoding: Encoding) -> Opcode {
         Encoding::Json => Opcode::Text,
         Encoding::Cbor => Opcode::Binary,
     }
+}
+
+/// The message as one line of JSON.
+#[must_use]
+pub fn json(message: &ServerMessage<'_>) -> Vec<u8> {
+    to_bytes(Encoding::Json, message)
 }
 
 /// These types have text keys and no failing parts, so writing to memory cannot fail.
