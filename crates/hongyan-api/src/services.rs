@@ -3,20 +3,22 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::Stream;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use hongyan_core::app::LaneLimits;
 use hongyan_core::device::Platform;
 use hongyan_core::draft::{Draft, Fault};
-use hongyan_core::port::{CheckReport, ConfigError, Parcel};
-use hongyan_core::session::SessionEvent;
+use hongyan_core::port::{Ack, CheckReport, ConfigError, Parcel, Reader};
+use hongyan_core::session::{AppState, SessionEvent};
 use hongyan_core::{
-    AppId, ChannelId, Class, CredentialName, Device, DeviceId, MessageId, Reason, Secret,
+    AppId, ChannelId, Class, CredentialName, Cursor, Device, DeviceId, MessageId, Reason, Secret,
     StoreError, Timestamp, UserId,
 };
 
@@ -351,8 +353,81 @@ impl fmt::Debug for Adopted {
     }
 }
 
+/// Bytes of a live answer, until it ends.
+pub type Bytestream = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+/// Who asks for a stream or polls.
+#[derive(Debug)]
+pub enum LiveCaller {
+    /// A device, by its token.
+    Device(Box<Device>),
+    /// Whoever holds this ticket.
+    Ticket(Secret),
+}
+
+/// A wish for a stream of events.
+#[derive(Debug)]
+pub struct StreamRequest {
+    /// Who.
+    pub caller: LiveCaller,
+    /// The last place that the client has.
+    pub cursor: Option<Cursor>,
+    /// Most unacknowledged messages.
+    pub inflight: Option<u16>,
+    /// Coming back with the last id acknowledges, instead of `POST /v1/acks`.
+    pub resume: bool,
+    /// The session that the client had before, as its `welcome` named it.
+    pub session: Option<String>,
+    /// The page that asks, if it is one.
+    pub origin: Option<String>,
+    /// The client's address.
+    pub peer: SocketAddr,
+}
+
+/// A poll.
+#[derive(Debug)]
+pub struct PollRequest {
+    /// Who.
+    pub device: Box<Device>,
+    /// The last place that the client has processed.
+    pub cursor: Option<Cursor>,
+    /// How long to wait for a first message.
+    pub wait: Duration,
+    /// Most messages.
+    pub limit: u16,
+    /// The client's address.
+    pub peer: SocketAddr,
+}
+
+/// What a poll is answered.
+#[derive(Debug)]
+pub struct PollAnswer {
+    /// To be given with the next poll.
+    pub cursor: Cursor,
+    /// The newest place.
+    pub head: Cursor,
+    /// There is more.
+    pub more: bool,
+    /// The client's cursor was of another inbox or epoch.
+    pub reset: bool,
+    /// A newer poll took over.
+    pub superseded: bool,
+    /// Messages, each a JSON object as it stands in `msg`.
+    pub messages: Vec<Vec<u8>>,
+}
+
+/// A stream or poll was not taken.
+#[derive(Debug, Clone)]
+pub struct Turned {
+    /// 204 (the client was replaced and is to stay away), 401, 403, 409, 410, 429 or 503.
+    pub status: StatusCode,
+    /// What happened and what to do.
+    pub detail: String,
+}
+
 /// The door to the gateway: it judges WebSocket requests to `/v1/connect` and the paths of other protocols, and takes the
 /// sockets over.
+#[async_trait]
 pub trait Connect: Send + Sync + fmt::Debug {
     /// Judges a request and takes a place for it. `origins` are the origins that any app allows.
     ///
@@ -374,4 +449,22 @@ pub trait Connect: Send + Sync + fmt::Debug {
 
     /// Takes a socket over. Must not block; a socket that cannot be taken is closed.
     fn adopt(&self, socket: Adopted);
+
+    /// Opens a stream of server-sent events; its bytes begin with `welcome`.
+    ///
+    /// # Errors
+    /// [`Turned`] says what to answer instead of 200.
+    async fn stream(&self, request: StreamRequest) -> Result<Bytestream, Turned>;
+
+    /// Polls a device's inbox, and waits for a first message as long as the request says.
+    ///
+    /// # Errors
+    /// [`Turned`] says what to answer instead of 200.
+    async fn poll(&self, request: PollRequest) -> Result<PollAnswer, Turned>;
+
+    /// A device acknowledged over HTTP, durably: its live session, if it has one, stops waiting for that.
+    fn acked(&self, reader: &Reader, ack: Ack);
+
+    /// A device's app went to the front or back.
+    fn state(&self, app: &AppId, device: &DeviceId, state: AppState);
 }

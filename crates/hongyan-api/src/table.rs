@@ -7,7 +7,7 @@ use hongyan_core::limits::{BATCH_BODY_BYTES_MAX, CALLBACK_BODY_BYTES_MAX, MESSAG
 
 use crate::auth::Who;
 use crate::handler::{
-    apps, callbacks, client, credentials, devices, events, messages, ops, reports, topics,
+    apps, callbacks, client, credentials, devices, events, live, messages, ops, reports, topics,
     transfer, users,
 };
 use crate::route::Route;
@@ -184,6 +184,13 @@ fn client() -> Vec<Route> {
         Route::new(POST, "/v1/tickets", Who::Device, "Get a ticket for one connection", client::ticket)
             .more("For pages of browsers, which should not keep the device token where scripts of others may find it: the ticket goes into \
                    `hello` as `auth.ticket`, is good once, for a minute, and only while the device is bound to the same user."),
+        Route::new(GET, "/v1/stream", Who::Anyone, "Open the live connection (server-sent events)", live::stream)
+            .more("`Authorization` with the device token, or `ticket` in the query. Events: `welcome`, `msg` (its `id` is the cursor), `idle`, `gap`, `recall`, \
+                   `drain`, `taken`, with the fields of the live connection. Messages are acknowledged by `POST /v1/acks`; with `ack=resume` by coming back with \
+                   `Last-Event-ID`.")
+            .streams("text/event-stream"),
+        Route::new(GET, "/v1/poll", Who::Device, "Fetch messages, and wait for the first", live::poll)
+            .more("Long polling; with `wait=0` plain polling. The cursor acknowledges everything up to it. `Prefer: wait=n` is honoured."),
         Route::new(POST, "/v1/acks", Who::Device, "Acknowledge messages without a connection", client::acks),
         Route::new(POST, "/v1/client-events", Who::Device, "Report what the person did with messages", client::events)
             .more("Counts once per message, device and kind."),

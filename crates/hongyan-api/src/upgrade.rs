@@ -15,12 +15,7 @@ use crate::services::{Adopted, Place};
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Waits in the background until the 101 answer is out, then hands the socket over.
-pub(crate) fn hand_over(
-    api: &Api,
-    upgrade: OnUpgrade,
-    peer: SocketAddr,
-    place: Place,
-) {
+pub(crate) fn hand_over(api: &Api, upgrade: OnUpgrade, peer: SocketAddr, place: Place) {
     let connect = std::sync::Arc::clone(&api.ports().connect);
     tokio::spawn(async move {
         let switched = match tokio::time::timeout(SWITCH_TIMEOUT, upgrade).await {

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use hongyan_core::message::Audience;
@@ -24,6 +24,10 @@ use crate::tickets::Tickets;
 /// Devices of which something is remembered for their next connection; the oldest is forgotten beyond it, which costs it
 /// the `dup` mark, or the session of its protocol.
 const LEFT_LEN_MAX: usize = 65_536;
+
+/// Sessions that were taken over and are remembered, for as long.
+const TAKEN_LEN_MAX: usize = 1024;
+const TAKEN_FOR: Duration = Duration::from_secs(5);
 
 type DeviceKey = (AppId, DeviceId);
 
@@ -110,6 +114,8 @@ struct Index {
     topics: BTreeSet<(AppId, Topic, SessionId)>,
     left: HashMap<DeviceKey, Left>,
     left_order: VecDeque<DeviceKey>,
+    /// Sessions that were taken over, the latest last.
+    taken: VecDeque<(SessionId, Instant)>,
 }
 
 /// What a connection leaves to the next one of its device.
@@ -222,6 +228,12 @@ impl Hub {
         let mut index = self.index();
         let former = index.remove(&reader.app, &reader.device);
         index.add(reader, session, since, kind, state);
+        if let Some(former) = &former {
+            if index.taken.len() >= TAKEN_LEN_MAX {
+                index.taken.pop_front();
+            }
+            index.taken.push_back((former.session, Instant::now()));
+        }
         let former = former.map(|former| {
             let (done, ended) = oneshot::channel();
             self.mailbox(former.session).push(Command::Close {
@@ -273,6 +285,28 @@ impl Hub {
         let index = self.index();
         let member = index.member(app, device)?;
         (member.kind == kind).then_some(member.session)
+    }
+
+    /// Whether this session (in its text form) was taken over in the last seconds.
+    #[must_use]
+    pub fn was_taken(&self, session: Option<&str>) -> bool {
+        let Some(session) = session.and_then(|text| u64::from_str_radix(text, 16).ok()) else {
+            return false;
+        };
+        let index = self.index();
+        let since = Instant::now().checked_sub(TAKEN_FOR);
+        index
+            .taken
+            .iter()
+            .any(|(one, at)| one.0 == session && since.is_none_or(|since| *at >= since))
+    }
+
+    /// A device's app went to the front or back, by its own word over HTTP.
+    pub fn set_device_state(&self, app: &AppId, device: &DeviceId, state: AppState) {
+        let key: &dyn Names = &(app, device);
+        if let Some(member) = self.index().devices.get_mut(key) {
+            member.state = state;
+        }
     }
 
     /// The device acknowledged outside of its connection: its session stops waiting for that.

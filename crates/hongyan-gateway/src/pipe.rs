@@ -107,9 +107,10 @@ impl Drop for Pipe {
     }
 }
 
-impl Stream {
-    /// The next bytes; `None` when the connection has ended.
-    pub fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+impl futures_util::Stream for Stream {
+    type Item = Bytes;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut state = self.0.lock();
         if state.waiting.is_empty() {
             if state.finished {

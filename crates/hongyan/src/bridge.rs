@@ -322,6 +322,43 @@ fn credential(error: CredentialError) -> ServiceError {
     }
 }
 
+fn caller(caller: wanted::LiveCaller) -> hongyan_gateway::protocol::sse::Caller {
+    use hongyan_gateway::protocol::sse::Caller;
+    match caller {
+        wanted::LiveCaller::Device(device) => Caller::Device {
+            app: device.app,
+            device: device.id,
+            secret_hash: device.secret_hash,
+        },
+        wanted::LiveCaller::Ticket(ticket) => Caller::Ticket(ticket),
+    }
+}
+
+fn busy(busy: hongyan_gateway::Busy) -> wanted::Turned {
+    wanted::Turned {
+        status: match busy {
+            hongyan_gateway::Busy::Full => http::StatusCode::SERVICE_UNAVAILABLE,
+            hongyan_gateway::Busy::Address => http::StatusCode::TOO_MANY_REQUESTS,
+        },
+        detail: busy.to_string(),
+    }
+}
+
+fn turned(turned: hongyan_gateway::protocol::sse::Turned) -> wanted::Turned {
+    use hongyan_gateway::protocol::websocket::close;
+    use http::StatusCode;
+    wanted::Turned {
+        status: match turned.code {
+            close::UNAUTHORIZED => StatusCode::UNAUTHORIZED,
+            close::FORBIDDEN => StatusCode::FORBIDDEN,
+            close::DEVICE_GONE => StatusCode::GONE,
+            close::RESTART | close::TAKEN_OVER => StatusCode::CONFLICT,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        },
+        detail: turned.detail.to_owned(),
+    }
+}
+
 /// A place at the gateway, and what will be spoken on it.
 struct Way {
     permit: hongyan_gateway::Permit,
@@ -353,6 +390,7 @@ impl Connect {
     }
 }
 
+#[async_trait]
 impl wanted::Connect for Connect {
     fn check(
         &self,
@@ -432,5 +470,63 @@ impl wanted::Connect for Connect {
         if let Err(error) = self.0.adopt(socket, adopted.leftover, speech, permit) {
             tracing::debug!(%error, "a connection was not taken");
         }
+    }
+
+    async fn stream(
+        &self,
+        request: wanted::StreamRequest,
+    ) -> Result<wanted::Bytestream, wanted::Turned> {
+        use hongyan_gateway::protocol::sse;
+        if self.0.hub().was_taken(request.session.as_deref()) {
+            return Err(wanted::Turned {
+                status: http::StatusCode::NO_CONTENT,
+                detail: String::new(),
+            });
+        }
+        let permit = self.0.admit(request.peer.ip()).map_err(busy)?;
+        let asked = sse::Request {
+            caller: caller(request.caller),
+            cursor: request.cursor,
+            inflight: request.inflight,
+            ack: if request.resume {
+                sse::AckMode::Resume
+            } else {
+                sse::AckMode::Explicit
+            },
+        };
+        let permit = permit.from_page(request.origin);
+        let stream = self.0.open_stream(asked, permit).await.map_err(turned)?;
+        Ok(Box::pin(stream))
+    }
+
+    async fn poll(
+        &self,
+        request: wanted::PollRequest,
+    ) -> Result<wanted::PollAnswer, wanted::Turned> {
+        use hongyan_gateway::protocol::poll;
+        let asked = poll::Request {
+            cursor: request.cursor,
+            wait_ms: u64::try_from(request.wait.as_millis()).unwrap_or(u64::MAX),
+            limit: request.limit,
+        };
+        let who = caller(wanted::LiveCaller::Device(request.device));
+        let admit = || self.0.admit(request.peer.ip());
+        let answer = self.0.poll(who, asked, admit).await.map_err(turned)?;
+        Ok(wanted::PollAnswer {
+            cursor: answer.cursor,
+            head: answer.head,
+            more: answer.more,
+            reset: answer.reset,
+            superseded: answer.superseded,
+            messages: answer.messages,
+        })
+    }
+
+    fn acked(&self, reader: &hongyan_core::port::Reader, ack: hongyan_core::port::Ack) {
+        self.0.hub().acked(reader, ack);
+    }
+
+    fn state(&self, app: &AppId, device: &DeviceId, state: hongyan_core::session::AppState) {
+        self.0.hub().set_device_state(app, device, state);
     }
 }

@@ -62,8 +62,9 @@ pub(crate) async fn acks(call: Call<(), Json<Acks>>) -> Result<Done, Problem> {
         .api
         .ports()
         .inbox
-        .ack(&reader, ack, call.api.now())
+        .ack(&reader, ack.clone(), call.api.now())
         .await?;
+    call.api.ports().connect.acked(&reader, ack);
     if !newly.is_empty() {
         call.api
             .services()
@@ -110,7 +111,7 @@ fn said(device: Device, what: SessionSaid) -> SessionEvent {
     }
 }
 
-fn calling<Q, B>(call: &Call<Q, B>) -> Result<&Device, Problem> {
+pub(super) fn calling<Q, B>(call: &Call<Q, B>) -> Result<&Device, Problem> {
     call.caller
         .device()
         .ok_or_else(|| Problem::new(Code::Forbidden, "this address needs a device token"))

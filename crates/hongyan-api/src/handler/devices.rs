@@ -242,6 +242,9 @@ pub(crate) fn show(api: &Api, app: &AppId, devices: Vec<device::Device>) -> Vec<
 pub(crate) async fn change(call: Call<(), Json<DeviceChange>>) -> Result<Reply<Device>, Problem> {
     let (app, id) = (call.app()?, call.device_id()?);
     let change = call.body.value;
+    if let Some(state) = change.state {
+        call.api.ports().connect.state(&app, &id, state);
+    }
     let device = update(&call.api, &app, &id, |device| {
         change.clone().apply(device);
         no_faults(check(device))

@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod credentials;
 pub(crate) mod devices;
 pub(crate) mod events;
+pub(crate) mod live;
 pub(crate) mod messages;
 pub(crate) mod ops;
 pub(crate) mod reports;

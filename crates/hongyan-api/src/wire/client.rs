@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use hongyan_core::{DeviceId, MessageId, Stage};
 
@@ -31,6 +32,88 @@ pub(crate) struct Acks {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>", length(max = 1000))]
     pub(crate) ids: Option<Vec<String>>,
+}
+
+/// How a stream's messages are acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AckMode {
+    /// By `POST /v1/acks`.
+    #[default]
+    Explicit,
+    /// By coming back with `Last-Event-ID`.
+    Resume,
+}
+
+/// What stream is wanted.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StreamQuery {
+    /// The device; must be the one that calls.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(crate) device: Option<DeviceId>,
+    /// The last cursor that the client has. The header `Last-Event-ID` wins.
+    #[serde(default)]
+    pub(crate) cursor: Option<String>,
+    /// Most unacknowledged messages with `ack=explicit`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 256))]
+    pub(crate) inflight: Option<u16>,
+    /// Instead of `Authorization`, for pages of browsers.
+    #[serde(default)]
+    pub(crate) ticket: Option<String>,
+    /// How messages are acknowledged.
+    #[serde(default)]
+    pub(crate) ack: AckMode,
+    /// The session that `welcome` named before: a client that was replaced (`taken`) and asks again within 5 s is told 204, to stay away.
+    #[serde(default)]
+    pub(crate) session: Option<String>,
+}
+
+/// What a poll asks.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PollQuery {
+    /// The device; must be the one that calls.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub(crate) device: Option<DeviceId>,
+    /// The cursor of the last answer: everything up to it is acknowledged. Without one, the answer begins at the device's own place.
+    #[serde(default)]
+    pub(crate) cursor: Option<String>,
+    /// Seconds to wait for a first message; 25 when absent.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 60))]
+    pub(crate) wait: Option<u8>,
+    /// Most messages.
+    #[serde(default = "poll_limit")]
+    #[schemars(range(min = 1, max = 500))]
+    pub(crate) limit: u16,
+}
+
+const fn poll_limit() -> u16 {
+    100
+}
+
+/// What a poll is answered.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Polled {
+    /// To be given with the next poll.
+    pub(crate) cursor: String,
+    /// The newest place.
+    pub(crate) head: String,
+    /// There is more to fetch at once.
+    pub(crate) more: bool,
+    /// The cursor was of another inbox or epoch: these begin at what the device acknowledged.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) reset: bool,
+    /// A newer poll of the device took over.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) superseded: bool,
+    /// Messages in order, each with the fields of `msg` of the live connection.
+    #[schemars(with = "Vec<serde_json::Value>")]
+    pub(crate) messages: Vec<Box<RawValue>>,
 }
 
 /// What the person did with a message.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use hongyan_core::device::{self, Environment, Permission, Platform, TokenState};
 use hongyan_core::draft::Fault;
 use hongyan_core::limits::{TAG_BYTES_MAX, TAGS_LEN_MAX, TOKEN_BYTES_MAX};
+use hongyan_core::session::AppState;
 use hongyan_core::{ChannelId, CredentialName, DeviceId, Reason, Timestamp, Topic, UserId};
 
 use super::{Moment, Patch, schema};
@@ -281,6 +282,9 @@ pub(crate) struct DeviceChange {
     pub(crate) add_tags: Option<BTreeSet<String>>,
     /// Tags to take away.
     pub(crate) remove_tags: Option<BTreeSet<String>>,
+    /// Whether its app is in front now, for devices that are connected by a stream or polls. It is not stored.
+    #[schemars(with = "Option<String>", extend("enum" = ["foreground", "background"]))]
+    pub(crate) state: Option<AppState>,
 }
 
 impl DeviceChange {

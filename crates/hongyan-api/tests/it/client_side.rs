@@ -2,13 +2,14 @@
 
 use hongyan_core::port::{Clock, Reader};
 use hongyan_core::session::SessionSaid;
-use hongyan_core::{MessageId, Stage};
+use hongyan_core::{Cursor, MessageId, Stage};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::http_client::call;
+use crate::services::PLACE;
 use crate::world::{NOON, PATIENCE, World, world};
 
 async fn phone(w: &World) -> (String, Reader) {
@@ -196,4 +197,80 @@ async fn a_refused_socket_is_told_why() {
     assert_eq!(connect(&[good, page]).await.status, 101);
     let plain = call(w.address, Method::GET, "/v1/connect", "", &[good], "").await;
     plain.problem(400, "invalid_request");
+}
+
+#[tokio::test]
+async fn a_stream_is_open_ended_and_never_cached() {
+    let w = world().await;
+    let (token, _) = phone(&w).await;
+    let answer = w
+        .get("/v1/stream?ack=resume&inflight=9&device=d1", &token)
+        .await;
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("x-accel-buffering"), "no");
+    assert_eq!(answer.header("content-length"), "");
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    let data = text.strip_prefix("event: welcome\ndata: ").unwrap();
+    let asked: Value = serde_json::from_str(data).unwrap();
+    let want = json!({"who": "d1", "cursor": null, "inflight": 9, "resume": true, "origin": null});
+    assert_eq!(asked, want);
+}
+
+#[tokio::test]
+async fn a_stream_is_refused_before_it_begins() {
+    let w = world().await;
+    let (token, _) = phone(&w).await;
+    for (path, key, status, code) in [
+        ("/v1/stream", "", 401, "unauthorized"),
+        ("/v1/stream?ticket=used", "", 401, "unauthorized"),
+        ("/v1/stream?session=full", token.as_str(), 503, "busy"),
+        ("/v1/stream?device=d2", &token, 403, "forbidden"),
+        ("/v1/stream?inflight=0", &token, 400, "invalid_request"),
+        ("/v1/stream?cursor=x", &token, 400, "bad_cursor"),
+        ("/v1/stream?ack=never", &token, 400, "invalid_request"),
+        ("/v1/stream?cursors=x", &token, 400, "invalid_request"),
+        ("/v1/stream", &w.server, 403, "forbidden"),
+    ] {
+        w.get(path, key).await.problem(status, code);
+    }
+    let gone = w.get("/v1/stream?session=taken", &token).await;
+    assert_eq!((gone.status.as_u16(), gone.body.len()), (204, 0));
+    let ticket = w.get("/v1/stream?ticket=fresh", "").await;
+    assert_eq!(ticket.status, 200);
+}
+
+#[tokio::test]
+async fn a_poll_takes_its_wait_from_the_query_or_the_preference() {
+    let w = world().await;
+    let (token, _) = phone(&w).await;
+    let answer = w.get("/v1/poll", &token).await;
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!(answer.header("retry-after"), "");
+    let body = answer.expect(200);
+    assert_eq!(
+        body["messages"],
+        json!([{"id": "d1", "wait_ms": 25_000, "limit": 100}])
+    );
+    assert_eq!(body["cursor"], PLACE.to_string());
+    assert_eq!(
+        (&body["more"], &body["reset"]),
+        (&json!(true), &Value::Null)
+    );
+    let plain = w.get("/v1/poll?wait=0&limit=7", &token).await;
+    assert_eq!(plain.header("retry-after"), "30");
+    assert_eq!(plain.expect(200)["messages"][0]["limit"], 7);
+    let other = Cursor { user: 9, ..PLACE };
+    let reset = w.get(&format!("/v1/poll?cursor={other}"), &token).await;
+    assert_eq!(reset.expect(200)["reset"], true);
+    for (path, key, status, code) in [
+        ("/v1/poll", "", 401, "unauthorized"),
+        ("/v1/poll?device=d2", token.as_str(), 403, "forbidden"),
+        ("/v1/poll?wait=61", &token, 400, "invalid_request"),
+        ("/v1/poll?limit=0", &token, 400, "invalid_request"),
+        ("/v1/poll?limit=501", &token, 400, "invalid_request"),
+        ("/v1/poll?cursor=x", &token, 400, "bad_cursor"),
+    ] {
+        w.get(path, key).await.problem(status, code);
+    }
 }

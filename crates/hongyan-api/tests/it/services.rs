@@ -5,21 +5,22 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use hongyan_api::services::{
-    Accepted, Adopted, CallbackCall, CallbackReply, Connect, DeviceExplanation, Explanation,
-    IdempotencyKey, NewCredential, Place, QuotaStanding, RecallReport, Refused, ServiceError,
-    Services, Upgrade, Would,
+    Accepted, Adopted, Bytestream, CallbackCall, CallbackReply, Connect, DeviceExplanation,
+    Explanation, IdempotencyKey, LiveCaller, NewCredential, Place, PollAnswer, PollRequest,
+    QuotaStanding, RecallReport, Refused, ServiceError, Services, StreamRequest, Turned, Upgrade,
+    Would,
 };
 use hongyan_core::app::Credential;
 use hongyan_core::draft::Draft;
 use hongyan_core::message::Target;
 use hongyan_core::port::{
-    CheckReport, Clock, Commit, CommitError, ConfigError, Idempotency, Inbox, InboxAppend, Owner,
-    Parcel, Registry, WriteSet,
+    Ack, CheckReport, Clock, Commit, CommitError, ConfigError, Idempotency, Inbox, InboxAppend,
+    Owner, Parcel, Reader, Registry, WriteSet,
 };
-use hongyan_core::session::SessionEvent;
+use hongyan_core::session::{AppState, SessionEvent};
 use hongyan_core::{
-    AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Stage, StoreError,
-    Timestamp, UserId,
+    AppId, ChannelId, Class, CredentialName, Cursor, DeviceId, Event, MessageId, Reason, Stage,
+    StoreError, Timestamp, UserId,
 };
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -349,15 +350,18 @@ impl Services for FakeServices {
 #[derive(Debug, Default)]
 pub(crate) struct FakeConnect;
 
+#[async_trait]
 impl Connect for FakeConnect {
     fn check(
         &self,
+        path: &str,
         method: &Method,
         version: Version,
         headers: &HeaderMap,
         origins: &[String],
         _peer: std::net::SocketAddr,
     ) -> Result<Upgrade, Refused> {
+        assert_eq!(path, "/v1/connect");
         let refuse = |status, headers| {
             Err(Refused {
                 status,
@@ -426,7 +430,67 @@ impl Connect for FakeConnect {
             }
         });
     }
+
+    /// Streams what it was asked with, as one event.
+    async fn stream(&self, request: StreamRequest) -> Result<Bytestream, Turned> {
+        let turned = |status| Turned {
+            status,
+            detail: "turned".to_owned(),
+        };
+        let who = match &request.caller {
+            LiveCaller::Device(device) => device.id.to_string(),
+            LiveCaller::Ticket(ticket) if ticket.expose() == b"used" => {
+                return Err(turned(StatusCode::UNAUTHORIZED));
+            }
+            LiveCaller::Ticket(_) => "ticket".to_owned(),
+        };
+        match request.session.as_deref() {
+            Some("taken") => return Err(turned(StatusCode::NO_CONTENT)),
+            Some("full") => return Err(turned(StatusCode::SERVICE_UNAVAILABLE)),
+            _ => {}
+        }
+        let asked = serde_json::json!({
+            "who": who,
+            "cursor": request.cursor.map(|cursor| cursor.to_string()),
+            "inflight": request.inflight,
+            "resume": request.resume,
+            "origin": request.origin,
+        });
+        let event = bytes::Bytes::from(format!("event: welcome\ndata: {asked}\n\n"));
+        Ok(Box::pin(futures_util::stream::iter([event])))
+    }
+
+    /// Answers with what it was asked.
+    async fn poll(&self, request: PollRequest) -> Result<PollAnswer, Turned> {
+        let cursor = request.cursor.unwrap_or(PLACE);
+        let asked = serde_json::json!({
+            "id": request.device.id.to_string(),
+            "wait_ms": request.wait.as_millis() as u64,
+            "limit": request.limit,
+        });
+        Ok(PollAnswer {
+            cursor,
+            head: PLACE,
+            more: true,
+            reset: cursor != PLACE,
+            superseded: false,
+            messages: vec![asked.to_string().into_bytes()],
+        })
+    }
+
+    fn acked(&self, _reader: &Reader, _ack: Ack) {}
+
+    fn state(&self, _app: &AppId, _device: &DeviceId, _state: AppState) {}
 }
+
+/// A place in some inbox.
+pub(crate) const PLACE: Cursor = Cursor {
+    epoch: 1,
+    reader: 2,
+    user: 3,
+    device: 4,
+    broadcast: 5,
+};
 
 /// A final event of a delivery, for counters and traces.
 pub(crate) fn ended(mut event: Event, device: &str, user: &str, reason: Reason) -> Event {

@@ -231,6 +231,7 @@ impl Protocol for Sse {
         desk.rearm();
         if let Some(place) = self.has.take() {
             desk.ack_upto(place);
+            desk.restart(Some(place));
         }
         if let Some(answer) = self.answer.take() {
             let _ = answer.send(Ok(()));

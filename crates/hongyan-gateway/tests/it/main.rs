@@ -8,8 +8,10 @@
 
 mod client;
 mod hub;
+mod poll;
 mod protocol;
 mod rig;
+mod sse;
 mod store;
 mod storm;
 mod tls;

@@ -54,7 +54,7 @@ pub(crate) fn user(name: &str) -> UserId {
     UserId::parse(name).unwrap()
 }
 
-fn hash(secret: &str) -> [u8; 32] {
+pub(crate) fn hash(secret: &str) -> [u8; 32] {
     ring::digest::digest(&ring::digest::SHA256, secret.as_bytes())
         .as_ref()
         .try_into()
