@@ -7,6 +7,7 @@
 //! Start reading at [`ENTRIES`].
 
 mod live;
+mod mqtt;
 pub mod mutate;
 mod requests;
 mod stored;
@@ -29,6 +30,7 @@ pub const ENTRIES: &[Entry] = &[
     live::SERVER_MESSAGES,
     live::HANDSHAKE,
     live::CURSORS,
+    mqtt::MQTT_PACKETS,
     requests::MESSAGES,
     requests::REGISTRATIONS,
     requests::ANSWERS,
