@@ -214,13 +214,23 @@ impl GatewayHandle {
         speech: impl Into<Speech>,
         permit: Permit,
     ) -> Result<(), AdoptError> {
+        self.adopt_speaker(socket, read_ahead, speech.into().speaker(), permit)
+    }
+
+    /// The same with a protocol that is under way.
+    pub(crate) fn adopt_speaker(
+        &self,
+        socket: Socket,
+        read_ahead: Bytes,
+        (speaker, websocket): (Speaker, bool),
+        permit: Permit,
+    ) -> Result<(), AdoptError> {
         let (Socket::Plain(tcp) | Socket::Tls(tcp, _)) = &socket;
         tcp.set_nonblocking(true).map_err(AdoptError::Socket)?;
         // Frames leave as whole turns; waiting for more would only cost time.
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "a socket keeps its delay");
         }
-        let (speaker, websocket) = speech.into().speaker();
         let from = if websocket {
             From::WebSocket(socket)
         } else {

@@ -19,6 +19,7 @@ pub mod hongyan;
 pub mod poll;
 pub mod sse;
 pub mod websocket;
+pub mod xmpp;
 
 pub(crate) use crate::backend::Unanswered;
 pub(crate) use crate::reactor::Desk;
@@ -33,6 +34,8 @@ pub enum Kind {
     Sse,
     /// Short and long polls.
     Poll,
+    /// XMPP.
+    Xmpp,
 }
 
 impl Kind {
@@ -43,6 +46,7 @@ impl Kind {
             Self::WebSocket => "websocket",
             Self::Sse => "sse",
             Self::Poll => "poll",
+            Self::Xmpp => "xmpp",
         }
     }
 }
@@ -121,6 +125,8 @@ pub enum Taken {
     Sent,
     /// There is no room now; [`Desk::want`] asks for it again.
     Full,
+    /// The client does not take any now; only [`Desk::want`] asks for it again.
+    Later,
     /// This connection can never carry it (too large for the client, not subscribed): it counts as in flight no longer
     /// and stays unacknowledged unless `rejected`, which acknowledges it with a failed status.
     Skipped {

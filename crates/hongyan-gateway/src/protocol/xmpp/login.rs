@@ -300,6 +300,21 @@ impl Machine {
         }
     }
 
+    /// TLS began.
+    pub(super) fn bind_channel(&mut self, binding: Option<[u8; 32]>) {
+        if let Some(login) = &mut self.login {
+            login.binding = binding;
+        }
+    }
+
+    /// The registry's answer got lost.
+    pub(super) fn unanswered(&mut self, host: &mut dyn Host) {
+        let busy = |login: &Login| matches!(login.sasl, Sasl::Plain(_) | Sasl::First(..));
+        if self.login.as_deref().is_some_and(busy) {
+            self.refuse(Failure::TemporaryAuthFailure, host);
+        }
+    }
+
     /// The registry answered a login.
     pub(super) fn accounts(
         &mut self,

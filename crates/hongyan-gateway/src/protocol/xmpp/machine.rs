@@ -35,7 +35,7 @@ const FRESH_MS: i64 = 10_000;
 
 /// What all streams share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The domain; apps are `<app>.<domain>`.
     pub(crate) domain: String,
     /// Seconds that a cut session can be resumed.
@@ -111,7 +111,7 @@ pub(crate) struct Copied(pub(crate) String);
 pub(crate) trait Host {
     fn now(&self) -> Timestamp;
     /// Whether so many bytes may be queued.
-    fn has_room(&self, bytes: usize) -> bool;
+    fn has_room(&mut self, bytes: usize) -> bool;
     /// Queues one element, a header or an end tag.
     fn write(&mut self, text: &str);
     /// Asks the registry; false when it is too busy.
@@ -119,7 +119,6 @@ pub(crate) trait Host {
     /// Makes a session of the stream: [`Machine::welcome`] follows, or the end.
     fn hello(&mut self, account: &Account);
     fn parked(&mut self) -> Option<Box<Kept>>;
-    fn session(&self) -> Option<SessionId>;
     fn ack(&mut self, ids: Vec<MessageId>);
     fn event(&mut self, id: MessageId, stage: Stage);
     fn state(&mut self, state: AppState);
@@ -424,6 +423,18 @@ impl Machine {
             condition => self.fail_with(condition, "", detail, host),
         }
         self.closed = true;
+    }
+
+    /// The registry answered.
+    pub(crate) fn told(&mut self, answer: Answer, host: &mut dyn Host) {
+        match answer {
+            Answer::Accounts {
+                try_no,
+                app,
+                accounts,
+            } => self.accounts(try_no, app, accounts, host),
+            Answer::Channel { iq, active } => self.channel(&iq, active, host),
+        }
     }
 
     /// The session is up.

@@ -153,6 +153,7 @@ impl Reader {
     }
 
     /// Whether nothing is kept of an unfinished element.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.active.is_none()
     }
