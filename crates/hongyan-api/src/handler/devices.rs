@@ -192,7 +192,7 @@ fn fresh_id(api: &Api) -> Result<DeviceId, Problem> {
 }
 
 /// The bearer token, when it is a device's.
-fn bearer_of(caller: &Caller, headers: &http::HeaderMap) -> Option<String> {
+pub(super) fn bearer_of(caller: &Caller, headers: &http::HeaderMap) -> Option<String> {
     caller.device()?;
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
     value
