@@ -185,6 +185,9 @@ fn client() -> Vec<Route> {
             .more("Subprotocols `hongyan.v1+json` and `hongyan.v1+cbor`; the device token goes into the first frame (`hello`). Pages of browsers \
                    must have an origin that an app's policy names.")
             .streams("101"),
+        Route::new(GET, "/xmpp", Who::Anyone, "Open an XMPP stream (WebSocket, RFC 7395)", client::connect)
+            .more("Subprotocol `xmpp`, where `xmpp.listen` or `xmpp.tls_listen` is set.")
+            .streams("101"),
         Route::new(POST, "/v1/tickets", Who::Device, "Get a ticket for one connection", client::ticket)
             .more("For pages of browsers, which should not keep the device token where scripts of others may find it: the ticket goes into \
                    `hello` as `auth.ticket`, is good once, for a minute, and only while the device is bound to the same user."),

@@ -262,6 +262,8 @@ pub(crate) trait Protocol: fmt::Debug + Send {
 pub enum Speech {
     /// hongyan's own protocol, over WebSocket.
     Hongyan(Encoding),
+    /// XMPP over WebSocket (RFC 7395), where it is spoken: see [`xmpp::Xmpp::new`].
+    Xmpp,
 }
 
 impl From<Encoding> for Speech {
@@ -271,11 +273,12 @@ impl From<Encoding> for Speech {
 }
 
 impl Speech {
-    /// The protocol, and whether it is spoken in WebSocket messages.
-    pub(crate) fn speaker(self) -> (Speaker, bool) {
-        match self {
+    /// The protocol, and whether it is spoken in WebSocket messages; nothing for one that has a server of its own.
+    pub(crate) fn speaker(self) -> Option<(Speaker, bool)> {
+        Some(match self {
             Self::Hongyan(encoding) => (Speaker::Hongyan(hongyan::Hongyan::new(encoding)), true),
-        }
+            Self::Xmpp => return None,
+        })
     }
 }
 

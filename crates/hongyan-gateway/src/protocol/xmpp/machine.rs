@@ -804,3 +804,7 @@ pub(super) fn failed(condition: &str, h: Option<u32>) -> String {
         ns::STANZA_ERRORS
     )
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

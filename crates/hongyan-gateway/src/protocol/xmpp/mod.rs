@@ -39,6 +39,7 @@ use crate::options::{Options, ticks};
 use crate::protocol::websocket::close;
 use crate::wheel::Tick;
 
+pub(crate) use self::serve::Server;
 pub use self::serve::{Listener, Xmpp};
 
 /// Settings of XMPP.
@@ -135,7 +136,7 @@ impl Protocol for Speaking {
         }
     }
 
-    fn sent(&mut self, _count: usize, desk: &mut Desk<'_>) {
+    fn sent(&mut self, _count: usize, _more: bool, desk: &mut Desk<'_>) {
         self.with(desk, |machine, host| machine.sent(host));
     }
 
@@ -279,7 +280,7 @@ impl Host for OnDesk<'_, '_> {
     }
 
     fn tell(&mut self, session: SessionId, copied: Copied) {
-        self.server.handle.tell(session, Box::new(copied));
+        self.server.hub.tell(session, Box::new(copied));
     }
 
     fn starttls(&mut self) {

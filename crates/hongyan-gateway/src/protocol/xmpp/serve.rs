@@ -21,6 +21,7 @@ use super::sm::Kept;
 use super::{Speaking, XmppOptions, random};
 use crate::gate::Permit;
 use crate::gateway::{AdoptError, GatewayHandle, Socket};
+use crate::hub::Hub;
 use crate::protocol::Speaker;
 
 /// Pause after a failed accept: it fails when the process is out of file descriptors, and again at once.
@@ -33,7 +34,7 @@ const READ_BYTES: usize = 2 * 1024;
 pub(crate) struct Server {
     pub(super) options: XmppOptions,
     pub(super) shared: Arc<Shared>,
-    pub(super) handle: GatewayHandle,
+    pub(super) hub: Hub,
     clock: Arc<dyn Clock>,
 }
 
@@ -41,11 +42,24 @@ impl Server {
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
     }
+
+    fn speaker(self: &Arc<Self>, machine: Machine) -> Speaker {
+        Speaker::Other(Box::new(Speaking::new(machine, Arc::clone(self))))
+    }
+
+    /// For a connection whose 101 was written (RFC 7395).
+    pub(crate) fn over_websocket(self: &Arc<Self>, socket: &Socket) -> Speaker {
+        let binding = match socket {
+            Socket::Tls(_, tls) => exporter(tls),
+            Socket::Plain(_) => None,
+        };
+        self.speaker(Machine::new(Arc::clone(&self.shared), Ground::WebSocket, binding))
+    }
 }
 
 /// Takes XMPP connections in. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Xmpp(Arc<Server>);
+pub struct Xmpp(Arc<Server>, GatewayHandle);
 
 /// What a listener speaks first.
 #[derive(Debug, Clone)]
@@ -59,7 +73,7 @@ pub enum Listener {
 }
 
 impl Xmpp {
-    /// XMPP on a gateway.
+    /// XMPP on a gateway; from now on, [`crate::protocol::Speech::Xmpp`] is understood.
     #[must_use]
     pub fn new(options: XmppOptions, handle: GatewayHandle, clock: Arc<dyn Clock>) -> Self {
         let shared = Shared {
@@ -67,12 +81,14 @@ impl Xmpp {
             resume_s: options.resume_s,
             party: Party::default(),
         };
-        Self(Arc::new(Server {
+        let server = Arc::new(Server {
             options,
             shared: Arc::new(shared),
-            handle,
+            hub: handle.hub().clone(),
             clock,
-        }))
+        });
+        handle.speak_xmpp(Arc::clone(&server));
+        Self(server, handle)
     }
 
     /// Accepts connections until `stop` resolves. Those that are past TLS are the gateway's.
@@ -94,7 +110,7 @@ impl Xmpp {
                 }
             };
             // Beyond the limits for strangers the connection is dropped: a stream error would need a stream.
-            let Ok(permit) = self.0.handle.admit(peer.ip()) else {
+            let Ok(permit) = self.1.admit(peer.ip()) else {
                 metrics::counter!("hongyan_gateway_xmpp_refused_total").increment(1);
                 continue;
             };
@@ -111,7 +127,10 @@ impl Xmpp {
         let done = match how {
             Listener::Plain => stream.into_std().map(|stream| {
                 let socket = Socket::Plain(stream);
-                self.adopt(socket, Ground::Tcp, Bytes::new(), permit)
+                {
+                    let machine = Machine::new(Arc::clone(&self.0.shared), Ground::Tcp, None);
+                    self.hand_over(socket, machine, permit)
+                }
             }),
             Listener::Tls(config) => {
                 let machine = Machine::new(Arc::clone(&self.0.shared), Ground::Tcp, None);
@@ -163,50 +182,17 @@ impl Xmpp {
         let (stream, tls) = stream.into_inner();
         machine.bind_channel(exporter(&tls));
         let socket = Socket::Tls(stream.into_std()?, Box::new(tls));
-        Ok(self.hand_over(socket, false, machine, Bytes::new(), permit))
-    }
-
-    /// Takes a WebSocket over after its 101 was written (RFC 7395).
-    ///
-    /// # Errors
-    /// [`AdoptError`] when the socket cannot be used.
-    pub fn adopt_websocket(
-        &self,
-        socket: Socket,
-        read_ahead: Bytes,
-        permit: Permit,
-    ) -> Result<(), AdoptError> {
-        self.adopt(socket, Ground::WebSocket, read_ahead, permit)
-    }
-
-    fn adopt(
-        &self,
-        socket: Socket,
-        ground: Ground,
-        read_ahead: Bytes,
-        permit: Permit,
-    ) -> Result<(), AdoptError> {
-        let binding = match &socket {
-            Socket::Tls(_, tls) => exporter(tls),
-            Socket::Plain(_) => None,
-        };
-        let machine = Machine::new(Arc::clone(&self.0.shared), ground, binding);
-        let websocket = ground == Ground::WebSocket;
-        self.hand_over(socket, websocket, machine, read_ahead, permit)
+        Ok(self.hand_over(socket, machine, permit))
     }
 
     fn hand_over(
         &self,
         socket: Socket,
-        websocket: bool,
         machine: Machine,
-        read_ahead: Bytes,
         permit: Permit,
     ) -> Result<(), AdoptError> {
-        let speaking = Speaking::new(machine, Arc::clone(&self.0));
-        let speaker = Speaker::Other(Box::new(speaking));
-        let handle = &self.0.handle;
-        handle.adopt_speaker(socket, read_ahead, (speaker, websocket), permit)
+        let speaker = self.0.speaker(machine);
+        self.1.adopt_speaker(socket, Bytes::new(), (speaker, false), permit)
     }
 }
 

@@ -4,6 +4,7 @@
 //! thrown away, and the next stanza begins with a new one that is given the stream's header again.
 //! So an idle stream keeps nothing but what its header declared beyond the usual.
 
+use rxml::error::ErrorContext;
 use rxml::parser::CommentMode;
 use rxml::{Event as Xml, Options, Parse as _, Parser, WithOptions as _};
 
@@ -92,6 +93,10 @@ impl Active {
             Err(rxml::error::EndOrError::NeedMoreData) => Ok(None),
             Err(rxml::error::EndOrError::Error(error)) => Err(match error {
                 rxml::Error::RestrictedXml(_) | rxml::Error::UndeclaredEntity => {
+                    Fault::RestrictedXml
+                }
+                // `<!` and no CDATA: a document type, or something in one.
+                rxml::Error::UnexpectedByte(Some(ErrorContext::CdataSectionStart), ..) => {
                     Fault::RestrictedXml
                 }
                 _ => Fault::NotWellFormed,
