@@ -366,7 +366,7 @@ fn xm_03_stream_errors_on_both_grounds() {
         (format!("{OPEN}<message/>"), "not-authorized"),
         (format!("{OPEN}<a></b>"), "not-well-formed"),
         (format!("{OPEN}<!-- -->"), "restricted-xml"),
-        (format!("{OPEN}<a b='{}'/>", "x".repeat(20_000)), "policy-violation"),
+        (format!("{OPEN}<a>{}</a>", "x".repeat(20_000)), "policy-violation"),
     ] {
         let mut client = Client::new();
         let said = client.say(&text);

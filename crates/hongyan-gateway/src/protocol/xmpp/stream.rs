@@ -4,7 +4,6 @@
 //! thrown away, and the next stanza begins with a new one that is given the stream's header again.
 //! So an idle stream keeps nothing but what its header declared beyond the usual.
 
-use rxml::error::ErrorContext;
 use rxml::parser::CommentMode;
 use rxml::{Event as Xml, Options, Parse as _, Parser, WithOptions as _};
 
@@ -96,7 +95,7 @@ impl Active {
                     Fault::RestrictedXml
                 }
                 // `<!` and no CDATA: a document type, or something in one.
-                rxml::Error::UnexpectedByte(Some(ErrorContext::CdataSectionStart), ..) => {
+                rxml::Error::InvalidSyntax(what) if what.contains("comment section start") => {
                     Fault::RestrictedXml
                 }
                 _ => Fault::NotWellFormed,
