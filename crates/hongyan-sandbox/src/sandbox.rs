@@ -259,7 +259,7 @@ impl Handle {
         &self.0.ca_pem
     }
 
-    /// A certificate of the same authority for servers on this machine (`localhost`, what is below it, the loopback
+    /// A certificate of the same authority for servers on this machine (`localhost`, `demo.localhost`, the loopback
     /// addresses) and its key, PEM; made anew at each start.
     #[must_use]
     pub fn local_server(&self) -> (&str, &str) {

@@ -14,3 +14,4 @@ mod store;
 mod storm;
 mod tls;
 mod transport;
+mod xmpp;
