@@ -82,6 +82,7 @@ pub fn device(number: u32) -> Option<Device> {
         user: UserId::parse(&format!("u{number}")).ok(),
         binding: 1,
         secret_hash: hash(&token(number)),
+        scram: None,
         created_at: Timestamp(1),
         last_seen: Timestamp(1),
         version: 1,

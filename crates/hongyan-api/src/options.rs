@@ -23,6 +23,8 @@ pub struct Options {
     pub client_rate: Rate,
     /// Requests without a valid key from one address.
     pub stranger_rate: Rate,
+    /// The domain of XMPP, when it is spoken here: apps are `<app>.<domain>`.
+    pub xmpp_domain: Option<String>,
     /// How long a key or an app's policy is remembered after it was read.
     pub cache_ttl: Duration,
 }
@@ -50,6 +52,7 @@ impl Default for Options {
                 per_s: 20,
                 burst: 200,
             },
+            xmpp_domain: None,
             cache_ttl: Duration::from_secs(5),
         }
     }

@@ -8,7 +8,7 @@ use hongyan_core::limits::{BATCH_BODY_BYTES_MAX, CALLBACK_BODY_BYTES_MAX, MESSAG
 use crate::auth::Who;
 use crate::handler::{
     apps, callbacks, client, credentials, devices, events, live, messages, ops, reports, topics,
-    transfer, users,
+    transfer, users, xmpp,
 };
 use crate::route::Route;
 
@@ -82,6 +82,10 @@ fn devices() -> Vec<Route> {
         Route::new(POST, "/v1/devices/{device}/login", DEVICE_OR_MANAGE, "Bind a device to a user", devices::login)
             .more("When it answers, nothing of a former user can reach the device any more."),
         Route::new(POST, "/v1/devices/{device}/logout", DEVICE_OR_MANAGE, "Unbind a device from its user", devices::logout),
+        Route::new(POST, "/v1/devices/{device}/xmpp", Who::Device, "Let the device log in over XMPP", xmpp::enable)
+            .more("With the device token as the password: PLAIN works anyway, SCRAM from this call on. A new device token needs a new call; \
+                   the address changes with the user."),
+        Route::new(DELETE, "/v1/devices/{device}/xmpp", DEVICE_OR_MANAGE, "Forget what XMPP logins by SCRAM need", xmpp::disable),
         Route::new(POST, "/v1/devices/{device}/kick", MANAGE, "Unbind a device and end its connection", devices::kick),
         Route::new(GET, "/v1/devices/{device}/trace", READ, "Read everything that happened for a device", events::of_device),
         Route::new(POST, "/v1/devices/import", MANAGE, "Import devices, one per line", transfer::import)
@@ -180,6 +184,9 @@ fn client() -> Vec<Route> {
         Route::new(GET, "/v1/connect", Who::Anyone, "Open the live connection (WebSocket)", client::connect)
             .more("Subprotocols `hongyan.v1+json` and `hongyan.v1+cbor`; the device token goes into the first frame (`hello`). Pages of browsers \
                    must have an origin that an app's policy names.")
+            .streams("101"),
+        Route::new(GET, "/xmpp", Who::Anyone, "Open an XMPP stream (WebSocket, RFC 7395)", client::connect)
+            .more("Subprotocol `xmpp`, where `xmpp.listen` or `xmpp.tls_listen` is set.")
             .streams("101"),
         Route::new(POST, "/v1/tickets", Who::Device, "Get a ticket for one connection", client::ticket)
             .more("For pages of browsers, which should not keep the device token where scripts of others may find it: the ticket goes into \

@@ -111,6 +111,40 @@ impl Token {
     }
 }
 
+/// What lets a device log in by SCRAM (RFC 5802, RFC 7677) with its token as the password, without the token itself: made
+/// where the token is seen in plain, for XMPP.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScramKeys {
+    /// [`Device::secret_hash`] of the token that they were made of: they die with it.
+    pub secret_hash: [u8; 32],
+    /// StoredKey of SCRAM-SHA-1.
+    pub sha1_stored: [u8; 20],
+    /// ServerKey of SCRAM-SHA-1.
+    pub sha1_server: [u8; 20],
+    /// StoredKey of SCRAM-SHA-256.
+    pub sha256_stored: [u8; 32],
+    /// ServerKey of SCRAM-SHA-256.
+    pub sha256_server: [u8; 32],
+}
+
+impl ScramKeys {
+    /// Rounds of PBKDF2. A device token has 256 random bits, so more would protect nothing.
+    pub const ITERATIONS: u32 = 10_000;
+
+    /// The salt of an app. All devices of an app share it, because a client asks before it can say which device it is;
+    /// so a user who does not exist gets the same one, and nothing tells them apart.
+    #[must_use]
+    pub fn salt(app: &str) -> Vec<u8> {
+        format!("hongyan.scram.1/{app}").into_bytes()
+    }
+}
+
+impl std::fmt::Debug for ScramKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ScramKeys(…)")
+    }
+}
+
 /// One installation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Device {
@@ -155,6 +189,9 @@ pub struct Device {
     pub binding: u64,
     /// SHA-256 of the device token that acts as this device.
     pub secret_hash: [u8; 32],
+    /// What lets it log in over XMPP by SCRAM, once it asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scram: Option<Box<ScramKeys>>,
     /// When it registered first.
     pub created_at: Timestamp,
     /// When it was last heard of.
@@ -165,6 +202,13 @@ pub struct Device {
 }
 
 impl Device {
+    /// The keys for SCRAM, while they belong to its present token.
+    #[must_use]
+    pub fn scram(&self) -> Option<&ScramKeys> {
+        let keys = self.scram.as_deref()?;
+        (keys.secret_hash == self.secret_hash).then_some(keys)
+    }
+
     /// The token for a channel, dead or alive.
     #[must_use]
     pub fn token(&self, channel: &ChannelId) -> Option<&Token> {

@@ -15,6 +15,7 @@ pub mod draft;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod jid;
 pub mod limits;
 pub mod message;
 pub mod port;

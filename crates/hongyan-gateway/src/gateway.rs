@@ -1,7 +1,7 @@
 //! Builds the gateway, runs it, and takes connections in.
 
 use std::net::{IpAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -56,6 +56,9 @@ pub enum AdoptError {
     /// The socket could not be prepared.
     #[error("the socket could not be made non-blocking")]
     Socket(#[source] std::io::Error),
+    /// Its protocol was not turned on.
+    #[error("the protocol is not spoken here")]
+    NotSpoken,
 }
 
 /// A connection after its opening handshake.
@@ -84,6 +87,7 @@ pub struct GatewayHandle {
     gate: Arc<Gate>,
     next: Arc<AtomicUsize>,
     sessions_max: usize,
+    xmpp: Arc<OnceLock<Arc<crate::protocol::xmpp::Server>>>,
 }
 
 impl Gateway {
@@ -111,6 +115,7 @@ impl Gateway {
             gate,
             next: Arc::new(AtomicUsize::new(0)),
             sessions_max: options.sessions_max,
+            xmpp: Arc::default(),
         };
         Ok(Self {
             options: Arc::new(options),
@@ -214,13 +219,43 @@ impl GatewayHandle {
         speech: impl Into<Speech>,
         permit: Permit,
     ) -> Result<(), AdoptError> {
+        let speech = speech.into();
+        let own = || {
+            let speaker = self.xmpp.get()?.over_websocket(&socket);
+            Some((speaker, true))
+        };
+        let Some(speaker) = speech.speaker().or_else(own) else {
+            return Err(AdoptError::NotSpoken);
+        };
+        self.adopt_speaker(socket, read_ahead, speaker, permit)
+    }
+
+    /// Lets the door for XMPP over WebSocket lead somewhere.
+    pub(crate) fn speak_xmpp(&self, server: Arc<crate::protocol::xmpp::Server>) {
+        let _ = self.xmpp.set(server);
+    }
+
+    /// Whether XMPP is spoken.
+    #[must_use]
+    pub fn speaks_xmpp(&self) -> bool {
+        self.xmpp.get().is_some()
+    }
+
+
+    /// The same with a protocol that is under way.
+    pub(crate) fn adopt_speaker(
+        &self,
+        socket: Socket,
+        read_ahead: Bytes,
+        (speaker, websocket): (Speaker, bool),
+        permit: Permit,
+    ) -> Result<(), AdoptError> {
         let (Socket::Plain(tcp) | Socket::Tls(tcp, _)) = &socket;
         tcp.set_nonblocking(true).map_err(AdoptError::Socket)?;
         // Frames leave as whole turns; waiting for more would only cost time.
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "a socket keeps its delay");
         }
-        let (speaker, websocket) = speech.into().speaker();
         let from = if websocket {
             From::WebSocket(socket)
         } else {
@@ -264,9 +299,7 @@ impl GatewayHandle {
 
     /// Gives something to a session's protocol; it is dropped when the session is gone.
     pub(crate) fn tell(&self, session: SessionId, what: Box<dyn Any + Send>) {
-        self.hub
-            .mailbox(session)
-            .push(Command::Tell { session, what });
+        self.hub.tell(session, what);
     }
 
     fn take_in(&self, adopted: Adopted) {

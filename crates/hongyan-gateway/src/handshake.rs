@@ -22,6 +22,8 @@ const OFFERS_MAX: usize = 32;
 pub enum Door {
     /// `/v1/connect`: hongyan's own protocol.
     Hongyan,
+    /// `/xmpp`: XMPP (RFC 7395).
+    Xmpp,
 }
 
 impl Door {
@@ -30,6 +32,7 @@ impl Door {
     pub fn at(path: &str) -> Option<Self> {
         match path {
             "/v1/connect" => Some(Self::Hongyan),
+            "/xmpp" => Some(Self::Xmpp),
             _ => None,
         }
     }
@@ -37,7 +40,7 @@ impl Door {
     /// Whether pages must come from an origin that some app names.
     fn checks_origin(self) -> bool {
         match self {
-            Self::Hongyan => true,
+            Self::Hongyan | Self::Xmpp => true,
         }
     }
 
@@ -47,6 +50,10 @@ impl Door {
         mut offers: impl Iterator<Item = &'a str>,
     ) -> Result<(Option<&'static str>, Speech), &'static str> {
         match self {
+            Self::Xmpp => offers
+                .any(|offer| offer == "xmpp")
+                .then_some((Some("xmpp"), Speech::Xmpp))
+                .ok_or("Sec-WebSocket-Protocol does not offer xmpp"),
             Self::Hongyan => offers
                 .find_map(Encoding::from_subprotocol)
                 .map(|encoding| (Some(encoding.subprotocol()), Speech::Hongyan(encoding)))

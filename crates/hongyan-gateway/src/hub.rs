@@ -386,6 +386,11 @@ impl Hub {
         }
     }
 
+    /// Gives something to a session's protocol; it is dropped when the session is gone.
+    pub(crate) fn tell(&self, session: SessionId, what: Box<dyn std::any::Any + Send>) {
+        self.mailbox(session).push(Command::Tell { session, what });
+    }
+
     pub(crate) fn mailbox(&self, session: SessionId) -> &Mailbox {
         let at = (session.0 >> 56) as usize;
         &self.0.mailboxes[at % self.0.mailboxes.len()]

@@ -191,6 +191,7 @@ impl Session {
                     self.wanted = true;
                     return sent;
                 }
+                Taken::Later => return sent,
                 Taken::Skipped { rejected } => {
                     self.sent = entry.cursor;
                     self.fresh = false;

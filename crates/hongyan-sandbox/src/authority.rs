@@ -75,6 +75,20 @@ impl Authority {
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
+    /// A certificate for servers on this machine and its key, PEM.
+    pub(crate) fn local_server(&self) -> Result<(String, String), SandboxError> {
+        let names = ["localhost", "demo.localhost", "127.0.0.1", "::1"].map(String::from);
+        let mut params = CertificateParams::new(names.to_vec())
+            .map_err(key_error("the certificate for this machine"))?;
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "hongyan demo");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_after = rcgen::date_time_ymd(2046, 1, 1);
+        let (certificate, key) = self.issue(&params)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
     /// TLS for the vendor listener: HTTP/2 and HTTP/1.1, client certificate optional.
     pub(crate) fn server_config(&self) -> Result<Arc<rustls::ServerConfig>, SandboxError> {
         let names = ["localhost", "127.0.0.1", "::1", "sandbox.localhost"].map(String::from);

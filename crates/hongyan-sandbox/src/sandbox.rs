@@ -50,6 +50,7 @@ pub struct Handle(Arc<Shared>);
 struct Shared {
     world: Arc<World>,
     ca_pem: String,
+    local_server: (String, String),
     control: SocketAddr,
     vendors: SocketAddr,
 }
@@ -151,6 +152,7 @@ impl Sandbox {
         });
         let handle = Handle(Arc::new(Shared {
             ca_pem: authority.pem().to_owned(),
+            local_server: authority.local_server()?,
             control: local(&control_listener)?,
             vendors,
             world: Arc::clone(&world),
@@ -255,6 +257,13 @@ impl Handle {
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.0.ca_pem
+    }
+
+    /// A certificate of the same authority for servers on this machine (`localhost`, `demo.localhost`, the loopback
+    /// addresses) and its key, PEM; made anew at each start.
+    #[must_use]
+    pub fn local_server(&self) -> (&str, &str) {
+        (&self.0.local_server.0, &self.0.local_server.1)
     }
 
     /// The developer accounts that the vendors know.

@@ -93,6 +93,7 @@ pub fn device(id: &str) -> Device {
         user: None,
         binding: 0,
         secret_hash,
+        scram: None,
         created_at: NOW,
         last_seen: NOW,
         version: 1,

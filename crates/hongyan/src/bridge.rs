@@ -403,7 +403,8 @@ impl wanted::Connect for Connect {
     ) -> Result<wanted::Upgrade, wanted::Refused> {
         use hongyan_gateway::handshake::Door;
         use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
-        let Some(door) = Door::at(path) else {
+        let open = |door: &Door| *door != Door::Xmpp || self.0.speaks_xmpp();
+        let Some(door) = Door::at(path).filter(open) else {
             return Err(wanted::Refused {
                 status: http::StatusCode::NOT_FOUND,
                 headers: Vec::new(),

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hongyan_core::Secret;
-use setting::{Group, Visitor, group, words};
+use setting::{Address, Group, Visitor, group, words};
 
 pub(crate) use load::{Loaded, Origin, Sources};
 pub(crate) use show::{effective, reference};
@@ -148,6 +148,26 @@ group! {
 }
 
 group! {
+    /// XMPP for clients: STARTTLS, TLS, and over WebSocket at `/xmpp` of `http.listen`.
+    Xmpp in "xmpp" {
+        /// Where to listen for streams that begin TLS themselves (STARTTLS); port 5222 is usual. Not spoken while neither this nor `xmpp.tls_listen` is set.
+        listen: Option<Address> = None,
+        /// Where to listen for streams over TLS from the first byte; port 5223 is usual.
+        tls_listen: Option<Address> = None,
+        /// The domain of addresses: a user is `user@<app>.<domain>`, and with a single app also `user@<domain>`.
+        domain: String = "localhost".to_owned(),
+        /// PEM file with the certificate chain for the domain and what is below it. `http.tls_cert` when it is not set.
+        tls_cert: Option<PathBuf> = None,
+        /// PEM file with the private key of the certificate. `http.tls_key` when it is not set.
+        tls_key: Option<PathBuf> = None,
+        /// Lets clients log in at `xmpp.listen` without TLS; only where that is a loopback address.
+        allow_plaintext: bool = false,
+        /// How long a session whose connection was cut can be resumed, seconds.
+        resume_s: u32 = 300; 10..=3_600,
+    }
+}
+
+group! {
     /// Log lines, on stderr.
     Log in "log" {
         /// What to log: a level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as `info,hongyan_gateway=debug`.
@@ -186,6 +206,8 @@ pub(crate) struct Config {
     pub(crate) sandbox: Sandbox,
     /// Long connections.
     pub(crate) gateway: Gateway,
+    /// XMPP.
+    pub(crate) xmpp: Xmpp,
     /// Log lines.
     pub(crate) log: Log,
     /// Orderly stop.
@@ -201,6 +223,7 @@ impl Group for Config {
         self.egress.visit(visitor);
         self.sandbox.visit(visitor);
         self.gateway.visit(visitor);
+        self.xmpp.visit(visitor);
         self.log.visit(visitor);
         self.shutdown.visit(visitor);
     }
@@ -229,12 +252,18 @@ impl Config {
                 "must be https://host[:port], as vendors see this server".to_owned(),
             ));
         }
-        let listeners = [
+        self.check_xmpp(&mut faults);
+        let mut listeners = vec![
             ("http.listen", self.http.listen),
             ("sandbox.vendors_listen", self.sandbox.vendors_listen),
             ("sandbox.control_listen", self.sandbox.control_listen),
             ("sandbox.smpp_listen", self.sandbox.smpp_listen),
         ];
+        let more = [
+            ("xmpp.listen", self.xmpp.listen),
+            ("xmpp.tls_listen", self.xmpp.tls_listen),
+        ];
+        listeners.extend(more.into_iter().filter_map(|(name, at)| Some((name, at?.0))));
         for (n, (name, address)) in listeners.iter().enumerate() {
             if let Some((other, _)) = listeners[..n]
                 .iter()
@@ -250,6 +279,31 @@ impl Config {
             faults.push(("log.level", format!("cannot be understood: {error}")));
         }
         faults
+    }
+
+    fn check_xmpp(&self, faults: &mut Vec<(&'static str, String)>) {
+        match (&self.xmpp.tls_cert, &self.xmpp.tls_key) {
+            (Some(_), None) => faults.push(("xmpp.tls_key", missing_beside("xmpp.tls_cert"))),
+            (None, Some(_)) => faults.push(("xmpp.tls_cert", missing_beside("xmpp.tls_key"))),
+            _ => {}
+        }
+        let label = |label: &str| {
+            let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            (1..=63).contains(&label.len()) && label.chars().all(sound)
+        };
+        if self.xmpp.domain.len() > 200 || !self.xmpp.domain.split('.').all(label) {
+            faults.push((
+                "xmpp.domain",
+                "must be a domain in lower case, such as push.example.com".to_owned(),
+            ));
+        }
+        let loopback = |at: Address| at.0.ip().is_loopback();
+        if self.xmpp.allow_plaintext && !self.xmpp.listen.is_some_and(loopback) {
+            faults.push((
+                "xmpp.allow_plaintext",
+                "needs xmpp.listen at a loopback address: tokens must not travel in plain".to_owned(),
+            ));
+        }
     }
 }
 

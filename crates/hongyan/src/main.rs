@@ -12,6 +12,7 @@ mod seal;
 mod shutdown;
 mod tasks;
 mod wiring;
+mod xmpp;
 
 use std::io::Write as _;
 use std::process::ExitCode;

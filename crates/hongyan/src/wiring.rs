@@ -26,6 +26,7 @@ use crate::data::{self, DataDir};
 use crate::seal::MasterSeal;
 use crate::shutdown::Shutdown;
 use crate::tasks::{Stopper, Tasks, stop_pair};
+use crate::xmpp;
 
 /// How often expired records are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -39,6 +40,8 @@ pub(crate) struct Sandboxed {
     pub(crate) roots_pem: Option<String>,
     /// Whether loopback vendors may be called.
     pub(crate) allow_loopback: bool,
+    /// Certificate chain and key for listeners that have none of their own, PEM.
+    pub(crate) local_server: Option<(String, String)>,
 }
 
 /// A running node.
@@ -50,6 +53,7 @@ pub(crate) struct Node {
     hub: Hub,
     api: Api,
     address: SocketAddr,
+    xmpp: Option<SocketAddr>,
     api_ended: tokio::sync::oneshot::Receiver<()>,
     stop_api: Stopper,
     tasks: Tasks,
@@ -116,6 +120,7 @@ impl Node {
         )?;
         let (listener, tls) = listen(&config).await?;
         let address = listener.local_addr()?;
+        let xmpp_listeners = xmpp::listen(&config, sandboxed.local_server.as_ref()).await?;
         // Simulated vendors are on this machine, so they reach the listener itself.
         let local = (sandboxed.allow_loopback || config.egress.allow_loopback)
             .then(|| url_of(&config, address));
@@ -149,6 +154,7 @@ impl Node {
                     per_s: config.http.key_rate,
                     burst: config.http.key_rate.saturating_mul(2),
                 },
+                xmpp_domain: (!xmpp_listeners.is_empty()).then(|| config.xmpp.domain.clone()),
                 ..hongyan_api::Options::default()
             },
             hongyan_api::Ports {
@@ -193,6 +199,9 @@ impl Node {
         tasks.spawn_essential("router", router_stop, async move {
             room.run_router(stop.into_receiver()).await;
         });
+        let xmpp = xmpp_listeners.first().and_then(|(listener, _)| listener.local_addr().ok());
+        let spoken = (&config, gateway.handle(), Arc::clone(&clock));
+        xmpp::serve(spoken, xmpp_listeners, &tasks, &gateway_stop);
         let sink = Arc::new(feedback);
         tasks.spawn_essential("gateway", gateway_stop.clone(), async move {
             let stopped = async move { gateway_stop.stopped().await };
@@ -230,6 +239,7 @@ impl Node {
             hub,
             api,
             address,
+            xmpp,
             api_ended,
             stop_api,
             tasks,
@@ -245,6 +255,11 @@ impl Node {
     /// Where HTTP is spoken.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where XMPP is spoken, if it is.
+    pub(crate) fn xmpp(&self) -> Option<SocketAddr> {
+        self.xmpp
     }
 
     /// `http://…` or `https://…` of this node, as seen from this machine.
@@ -340,33 +355,42 @@ async fn listen(
             format!("http.listen: {address} is not free; stop what uses it or set another address")
         })?;
     let tls = match (&config.http.tls_cert, &config.http.tls_key) {
-        (Some(cert), Some(key)) => Some(Arc::new(tls(cert, key)?)),
+        (Some(cert), Some(key)) => {
+            let mut tls = tls(("http.tls_cert", cert), ("http.tls_key", key))?;
+            tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            Some(Arc::new(tls))
+        }
         _ => None,
     };
     Ok((listener, tls))
 }
 
-fn tls(cert: &Path, key: &Path) -> anyhow::Result<rustls::ServerConfig> {
+/// TLS with a chain and its key from files; each with the name of its setting.
+pub(crate) fn tls(
+    (cert_name, cert): (&str, &Path),
+    (key_name, key): (&str, &Path),
+) -> anyhow::Result<rustls::ServerConfig> {
+    let read = |name: &str, path: &Path| {
+        std::fs::read(path).with_context(|| format!("{name}: {} cannot be read", path.display()))
+    };
+    tls_of(&read(cert_name, cert)?, &read(key_name, key)?)
+        .with_context(|| format!("{cert_name} and {key_name} cannot be used"))
+}
+
+/// TLS with a chain and its key, PEM.
+pub(crate) fn tls_of(cert: &[u8], key: &[u8]) -> anyhow::Result<rustls::ServerConfig> {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| {
-            format!(
-                "http.tls_cert: {} holds no PEM certificates",
-                cert.display()
-            )
-        })?;
-    let key = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("http.tls_key: {} holds no PEM key", key.display()))?;
+    let chain = CertificateDer::pem_slice_iter(cert)
+        .collect::<Result<Vec<_>, _>>()
+        .context("there are no PEM certificates in the one")?;
+    let key = PrivateKeyDer::from_pem_slice(key).context("there is no PEM key in the other")?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+    rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .context("http.tls_cert and http.tls_key do not belong together")?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(tls)
+        .context("they do not belong together")
 }
 
 /// Makes the first admin key when there is none, into a file that only its owner can read.

@@ -145,6 +145,7 @@ fn registered(
         user: old.as_ref().and_then(|old| old.user.clone()),
         binding: old.as_ref().map_or(0, |old| old.binding),
         secret_hash,
+        scram: old.as_ref().and_then(|old| old.scram.clone()),
         created_at: old.as_ref().map_or(now, |old| old.created_at),
         last_seen: now,
         version: old.as_ref().map_or(1, |old| old.version + 1),
@@ -191,7 +192,7 @@ fn fresh_id(api: &Api) -> Result<DeviceId, Problem> {
 }
 
 /// The bearer token, when it is a device's.
-fn bearer_of(caller: &Caller, headers: &http::HeaderMap) -> Option<String> {
+pub(super) fn bearer_of(caller: &Caller, headers: &http::HeaderMap) -> Option<String> {
     caller.device()?;
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
     value

@@ -13,6 +13,7 @@ pub(crate) mod reports;
 pub(crate) mod topics;
 pub(crate) mod transfer;
 pub(crate) mod users;
+pub(crate) mod xmpp;
 
 use hongyan_core::ChannelId;
 use hongyan_core::draft::Fault;

@@ -201,6 +201,7 @@ impl Import {
             binding: old.map_or(u64::from(line.user.is_some()), |old| old.binding),
             user: old.map_or(line.user, |old| old.user.clone()),
             secret_hash: old.map_or(unknown, |old| old.secret_hash),
+            scram: old.and_then(|old| old.scram.clone()),
             created_at: old.map_or(now, |old| old.created_at),
             last_seen: old.map_or(now, |old| old.last_seen),
             version: old.map_or(1, |old| old.version + 1),

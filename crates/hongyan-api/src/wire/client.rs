@@ -154,3 +154,14 @@ pub(crate) struct ClientEvent {
     #[serde(default)]
     pub(crate) at: Option<Moment>,
 }
+
+/// How the device logs in over XMPP, with its device token as the password.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct XmppLogin {
+    /// Its address, without a resource.
+    pub(crate) jid: String,
+    /// What the stream is opened to.
+    pub(crate) domain: String,
+    /// What it may prove itself by; those with `-PLUS` only over TLS 1.3.
+    pub(crate) mechanisms: Vec<String>,
+}

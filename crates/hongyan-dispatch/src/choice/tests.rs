@@ -42,6 +42,7 @@ fn device(brand: &str, tokens: &[&str]) -> Device {
         user: None,
         binding: 1,
         secret_hash: [0; 32],
+        scram: None,
         created_at: Timestamp(0),
         last_seen: Timestamp(0),
         version: 1,

@@ -67,6 +67,7 @@ fn world() -> World {
         user: Some(user("u1")),
         binding: 1,
         secret_hash: [0; 32],
+        scram: None,
         created_at: NOON,
         last_seen: NOON,
         version: 1,

@@ -220,6 +220,7 @@ impl World {
             user: None,
             binding: 0,
             secret_hash,
+            scram: None,
             created_at: self.clock.now(),
             last_seen: self.clock.now(),
             version: 1,

@@ -102,6 +102,7 @@ impl EmbeddedRegistry {
                         given.user.clone_from(&former.user);
                         given.binding = former.binding;
                         given.secret_hash = former.secret_hash;
+                        given.scram.clone_from(&former.scram);
                         given.version = given.version.max(former.version + 1);
                         given.last_seen = given.last_seen.max(former.last_seen);
                     })?;

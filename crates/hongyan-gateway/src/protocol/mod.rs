@@ -19,6 +19,7 @@ pub mod hongyan;
 pub mod poll;
 pub mod sse;
 pub mod websocket;
+pub mod xmpp;
 
 pub(crate) use crate::backend::Unanswered;
 pub(crate) use crate::reactor::Desk;
@@ -33,6 +34,8 @@ pub enum Kind {
     Sse,
     /// Short and long polls.
     Poll,
+    /// XMPP.
+    Xmpp,
 }
 
 impl Kind {
@@ -43,6 +46,7 @@ impl Kind {
             Self::WebSocket => "websocket",
             Self::Sse => "sse",
             Self::Poll => "poll",
+            Self::Xmpp => "xmpp",
         }
     }
 }
@@ -121,6 +125,8 @@ pub enum Taken {
     Sent,
     /// There is no room now; [`Desk::want`] asks for it again.
     Full,
+    /// The client does not take any now; only [`Desk::want`] asks for it again.
+    Later,
     /// This connection can never carry it (too large for the client, not subscribed): it counts as in flight no longer
     /// and stays unacknowledged unless `rejected`, which acknowledges it with a failed status.
     Skipped {
@@ -256,6 +262,8 @@ pub(crate) trait Protocol: fmt::Debug + Send {
 pub enum Speech {
     /// hongyan's own protocol, over WebSocket.
     Hongyan(Encoding),
+    /// XMPP over WebSocket (RFC 7395), where it is spoken: see [`xmpp::Xmpp::new`].
+    Xmpp,
 }
 
 impl From<Encoding> for Speech {
@@ -265,11 +273,12 @@ impl From<Encoding> for Speech {
 }
 
 impl Speech {
-    /// The protocol, and whether it is spoken in WebSocket messages.
-    pub(crate) fn speaker(self) -> (Speaker, bool) {
-        match self {
+    /// The protocol, and whether it is spoken in WebSocket messages; nothing for one that has a server of its own.
+    pub(crate) fn speaker(self) -> Option<(Speaker, bool)> {
+        Some(match self {
             Self::Hongyan(encoding) => (Speaker::Hongyan(hongyan::Hongyan::new(encoding)), true),
-        }
+            Self::Xmpp => return None,
+        })
     }
 }
 

@@ -16,3 +16,4 @@ mod store;
 mod storm;
 mod tls;
 mod transport;
+mod xmpp;

@@ -23,7 +23,7 @@ pub(crate) struct Rig {
     pub(crate) sink: Arc<Sink>,
     pub(crate) hub: Hub,
     pub(crate) handle: GatewayHandle,
-    clock: Arc<ManualClock>,
+    pub(crate) clock: Arc<ManualClock>,
     listener: TcpListener,
     stop: Option<oneshot::Sender<()>>,
     running: Option<tokio::task::JoinHandle<()>>,

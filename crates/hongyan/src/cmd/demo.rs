@@ -13,11 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::cmd::serve;
 use crate::config::Sources;
+use crate::config::setting::Address;
 use crate::shutdown::Signals;
 use crate::wiring::{ADMIN_KEY_FILE, Node, Sandboxed};
 
 /// The demo's app.
 const APP: &str = "demo";
+/// Where the demo speaks XMPP when nothing else is set; its certificate is of the sandbox's authority.
+const XMPP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7422);
 /// File with everything that a program needs to use the demo.
 const FACTS_FILE: &str = "demo.json";
 
@@ -37,7 +40,7 @@ struct Facts {
     vendors: String,
     /// MQTT is not served yet.
     mqtt: Option<String>,
-    /// XMPP is not served yet.
+    /// `host:port` of XMPP with STARTTLS.
     xmpp: Option<String>,
     app: String,
     admin_key: String,
@@ -56,7 +59,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 async fn go(args: Args) -> anyhow::Result<()> {
     let loaded = args.sources.load()?;
     crate::log::init(&loaded.config.log);
-    let config = loaded.config;
+    let mut config = loaded.config;
+    config.xmpp.listen.get_or_insert(Address(XMPP));
     let data = config.server.data.clone();
     let mut signals = Signals::take()?;
     crate::data::DataDir::prepare(&data).with_context(|| {
@@ -74,9 +78,11 @@ async fn go(args: Args) -> anyhow::Result<()> {
     .await
     .context("the sandbox does not start")?;
     let handle = sandbox.handle();
+    let (cert, key) = handle.local_server();
     let trusted = Sandboxed {
         roots_pem: Some(handle.ca_pem().to_owned()),
         allow_loopback: true,
+        local_server: Some((cert.to_owned(), key.to_owned())),
     };
     let node = Node::start(config, trusted).await?;
     let facts = set_up(&node, &handle, &data).await?;
@@ -194,7 +200,7 @@ async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Fa
         sandbox: sandbox.control_url(),
         vendors: sandbox.vendors_url(),
         mqtt: None,
-        xmpp: None,
+        xmpp: node.xmpp().map(|at| at.to_string()),
         app: APP.to_owned(),
         admin_key: admin.trim().to_owned(),
         server_key,

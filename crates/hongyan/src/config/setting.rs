@@ -192,6 +192,30 @@ impl Value for SocketAddr {
     }
 }
 
+/// An address that may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Address(pub(crate) SocketAddr);
+
+impl Default for Address {
+    fn default() -> Self {
+        Self(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+}
+
+impl Value for Address {
+    fn kind(&self) -> String {
+        self.0.kind()
+    }
+
+    fn show(&self) -> Option<String> {
+        self.0.show()
+    }
+
+    fn read(&mut self, value: &toml::Value) -> Result<(), String> {
+        self.0.read(value)
+    }
+}
+
 impl<T: Value + Default> Value for Option<T> {
     fn kind(&self) -> String {
         T::default().kind()
