@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::limiter::Rate;
+use crate::push::PushOptions;
 
 /// Settings of the HTTP side. Every one has a default that suits one machine.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Options {
     pub stranger_rate: Rate,
     /// How long a key or an app's policy is remembered after it was read.
     pub cache_ttl: Duration,
+    /// Push endpoints.
+    pub push: PushOptions,
 }
 
 impl Default for Options {
@@ -51,6 +54,7 @@ impl Default for Options {
                 burst: 200,
             },
             cache_ttl: Duration::from_secs(5),
+            push: PushOptions::default(),
         }
     }
 }
