@@ -1,8 +1,8 @@
 //! Builds the gateway, runs it, and takes connections in.
 
 use std::net::{IpAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
@@ -19,6 +19,7 @@ use crate::hub::Hub;
 use crate::mailbox::{Adopted, Command, From, Mailbox};
 use crate::options::Options;
 use crate::pipe::{Stream, pipe};
+use crate::protocol::autopush::Setup;
 use crate::protocol::{Kind, Speaker, Speech};
 use crate::reactor::{Parts, Reactor, WAKER};
 use crate::tickets::Holder;
@@ -56,6 +57,9 @@ pub enum AdoptError {
     /// The socket could not be prepared.
     #[error("the socket could not be made non-blocking")]
     Socket(#[source] std::io::Error),
+    /// The protocol is switched off.
+    #[error("this gateway does not speak the protocol")]
+    Unspoken,
 }
 
 /// A connection after its opening handshake.
@@ -84,6 +88,7 @@ pub struct GatewayHandle {
     gate: Arc<Gate>,
     next: Arc<AtomicUsize>,
     sessions_max: usize,
+    autopush: Arc<OnceLock<Arc<Setup>>>,
 }
 
 impl Gateway {
@@ -111,6 +116,7 @@ impl Gateway {
             gate,
             next: Arc::new(AtomicUsize::new(0)),
             sessions_max: options.sessions_max,
+            autopush: Arc::default(),
         };
         Ok(Self {
             options: Arc::new(options),
@@ -202,6 +208,18 @@ impl GatewayHandle {
         self.gate.admit(ip)
     }
 
+    /// Begins to serve browsers (autopush). Once: what is given later is dropped.
+    pub fn serve_autopush(&self, setup: Setup) {
+        // Whoever was first stays.
+        let _ = self.autopush.set(Arc::new(setup));
+    }
+
+    /// Whether browsers are served.
+    #[must_use]
+    pub fn serves_autopush(&self) -> bool {
+        self.autopush.get().is_some()
+    }
+
     /// Takes a connection over: after 101 was written when it speaks in WebSocket messages, else at once. `read_ahead` is
     /// what came already, decrypted.
     ///
@@ -214,13 +232,26 @@ impl GatewayHandle {
         speech: impl Into<Speech>,
         permit: Permit,
     ) -> Result<(), AdoptError> {
+        let Some(speaker) = speech.into().speaker(self.autopush.get()) else {
+            return Err(AdoptError::Unspoken);
+        };
+        self.adopt_speaker(socket, read_ahead, speaker, permit)
+    }
+
+    /// The same with a protocol that is under way.
+    pub(crate) fn adopt_speaker(
+        &self,
+        socket: Socket,
+        read_ahead: Bytes,
+        (speaker, websocket): (Speaker, bool),
+        permit: Permit,
+    ) -> Result<(), AdoptError> {
         let (Socket::Plain(tcp) | Socket::Tls(tcp, _)) = &socket;
         tcp.set_nonblocking(true).map_err(AdoptError::Socket)?;
         // Frames leave as whole turns; waiting for more would only cost time.
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "a socket keeps its delay");
         }
-        let (speaker, websocket) = speech.into().speaker();
         let from = if websocket {
             From::WebSocket(socket)
         } else {

@@ -9,6 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, StatusCode, Version};
 
+use crate::protocol::autopush::SUBPROTOCOL;
 use crate::protocol::{Encoding, Speech};
 
 /// The constant of RFC 6455 section 1.3.
@@ -22,6 +23,8 @@ const OFFERS_MAX: usize = 32;
 pub enum Door {
     /// `/v1/connect`: hongyan's own protocol.
     Hongyan,
+    /// `/autopush` and `/autopush/<client key>`: browsers.
+    Autopush,
 }
 
 impl Door {
@@ -30,6 +33,8 @@ impl Door {
     pub fn at(path: &str) -> Option<Self> {
         match path {
             "/v1/connect" => Some(Self::Hongyan),
+            "/autopush" => Some(Self::Autopush),
+            _ if path.starts_with("/autopush/") => Some(Self::Autopush),
             _ => None,
         }
     }
@@ -38,6 +43,8 @@ impl Door {
     fn checks_origin(self) -> bool {
         match self {
             Self::Hongyan => true,
+            // A browser itself names the address it connects to; it is no page.
+            Self::Autopush => false,
         }
     }
 
@@ -51,6 +58,12 @@ impl Door {
                 .find_map(Encoding::from_subprotocol)
                 .map(|encoding| (Some(encoding.subprotocol()), Speech::Hongyan(encoding)))
                 .ok_or("Sec-WebSocket-Protocol offers neither hongyan.v1+json nor hongyan.v1+cbor"),
+            Self::Autopush => Ok((
+                offers
+                    .any(|offer| offer == SUBPROTOCOL)
+                    .then_some(SUBPROTOCOL),
+                Speech::Autopush(None),
+            )),
         }
     }
 }

@@ -403,7 +403,8 @@ impl wanted::Connect for Connect {
     ) -> Result<wanted::Upgrade, wanted::Refused> {
         use hongyan_gateway::handshake::Door;
         use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
-        let Some(door) = Door::at(path) else {
+        let spoken = |door: &Door| *door != Door::Autopush || self.0.serves_autopush();
+        let Some(door) = Door::at(path).filter(spoken) else {
             return Err(wanted::Refused {
                 status: http::StatusCode::NOT_FOUND,
                 headers: Vec::new(),
@@ -426,7 +427,7 @@ impl wanted::Connect for Connect {
                 );
                 let place = Way {
                     permit: self.place(peer)?.from_page(accepted.origin),
-                    speech: accepted.speech,
+                    speech: accepted.speech.at(path),
                 };
                 Ok(wanted::Upgrade {
                     headers,

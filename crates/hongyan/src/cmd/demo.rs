@@ -57,6 +57,9 @@ async fn go(args: Args) -> anyhow::Result<()> {
     let loaded = args.sources.load()?;
     crate::log::init(&loaded.config.log);
     let config = loaded.config;
+    let mut config = config;
+    // A stock Firefox may join the demo.
+    config.autopush.app.get_or_insert_with(|| APP.to_owned());
     let data = config.server.data.clone();
     let mut signals = Signals::take()?;
     crate::data::DataDir::prepare(&data).with_context(|| {
