@@ -1,8 +1,8 @@
 //! Builds the gateway, runs it, and takes connections in.
 
 use std::net::{IpAddr, TcpStream};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
@@ -19,7 +19,9 @@ use crate::hub::Hub;
 use crate::mailbox::{Adopted, Command, From, Mailbox};
 use crate::options::Options;
 use crate::pipe::{Stream, pipe};
-use crate::protocol::{Kind, Speaker, Speech};
+use crate::handshake::Door;
+use crate::protocol::autopush::Setup;
+use crate::protocol::{Kind, Speaker, Speech, Spoken};
 use crate::reactor::{Parts, Reactor, WAKER};
 use crate::tickets::Holder;
 
@@ -87,7 +89,7 @@ pub struct GatewayHandle {
     gate: Arc<Gate>,
     next: Arc<AtomicUsize>,
     sessions_max: usize,
-    xmpp: Arc<OnceLock<Arc<crate::protocol::xmpp::Server>>>,
+    spoken: Arc<Spoken>,
 }
 
 impl Gateway {
@@ -115,7 +117,7 @@ impl Gateway {
             gate,
             next: Arc::new(AtomicUsize::new(0)),
             sessions_max: options.sessions_max,
-            xmpp: Arc::default(),
+            spoken: Arc::default(),
         };
         Ok(Self {
             options: Arc::new(options),
@@ -207,6 +209,12 @@ impl GatewayHandle {
         self.gate.admit(ip)
     }
 
+    /// Begins to serve browsers (autopush). Once: what is given later is dropped.
+    pub fn serve_autopush(&self, setup: Setup) {
+        // Whoever was first stays.
+        let _ = self.spoken.autopush.set(Arc::new(setup));
+    }
+
     /// Takes a connection over: after 101 was written when it speaks in WebSocket messages, else at once. `read_ahead` is
     /// what came already, decrypted.
     ///
@@ -219,28 +227,27 @@ impl GatewayHandle {
         speech: impl Into<Speech>,
         permit: Permit,
     ) -> Result<(), AdoptError> {
-        let speech = speech.into();
-        let own = || {
-            let speaker = self.xmpp.get()?.over_websocket(&socket);
-            Some((speaker, true))
-        };
-        let Some(speaker) = speech.speaker().or_else(own) else {
+        let Some(speaker) = speech.into().speaker(&self.spoken, &socket) else {
             return Err(AdoptError::NotSpoken);
         };
         self.adopt_speaker(socket, read_ahead, speaker, permit)
     }
 
-    /// Lets the door for XMPP over WebSocket lead somewhere.
-    pub(crate) fn speak_xmpp(&self, server: Arc<crate::protocol::xmpp::Server>) {
-        let _ = self.xmpp.set(server);
+    /// The protocols that have something of their own to be spoken with.
+    pub(crate) fn spoken(&self) -> &Spoken {
+        &self.spoken
     }
 
-    /// Whether XMPP is spoken.
+    /// Whether what is behind a door is spoken here.
     #[must_use]
-    pub fn speaks_xmpp(&self) -> bool {
-        self.xmpp.get().is_some()
+    pub fn speaks(&self, door: Door) -> bool {
+        match door {
+            Door::Hongyan => true,
+            Door::Xmpp => self.spoken.xmpp.get().is_some(),
+            Door::Autopush => self.spoken.autopush.get().is_some(),
+            Door::Mqtt => self.spoken.mqtt.get().is_some(),
+        }
     }
-
 
     /// The same with a protocol that is under way.
     pub(crate) fn adopt_speaker(

@@ -9,6 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, StatusCode, Version};
 
+use crate::protocol::autopush::SUBPROTOCOL;
 use crate::protocol::{Encoding, Speech};
 
 /// The constant of RFC 6455 section 1.3.
@@ -24,6 +25,10 @@ pub enum Door {
     Hongyan,
     /// `/xmpp`: XMPP (RFC 7395).
     Xmpp,
+    /// `/mqtt`: MQTT.
+    Mqtt,
+    /// `/autopush` and `/autopush/<client key>`: browsers.
+    Autopush,
 }
 
 impl Door {
@@ -33,6 +38,9 @@ impl Door {
         match path {
             "/v1/connect" => Some(Self::Hongyan),
             "/xmpp" => Some(Self::Xmpp),
+            "/mqtt" => Some(Self::Mqtt),
+            "/autopush" => Some(Self::Autopush),
+            _ if path.starts_with("/autopush/") => Some(Self::Autopush),
             _ => None,
         }
     }
@@ -40,7 +48,9 @@ impl Door {
     /// Whether pages must come from an origin that some app names.
     fn checks_origin(self) -> bool {
         match self {
-            Self::Hongyan | Self::Xmpp => true,
+            Self::Hongyan | Self::Xmpp | Self::Mqtt => true,
+            // A browser itself names the address it connects to; it is no page.
+            Self::Autopush => false,
         }
     }
 
@@ -50,6 +60,10 @@ impl Door {
         mut offers: impl Iterator<Item = &'a str>,
     ) -> Result<(Option<&'static str>, Speech), &'static str> {
         match self {
+            Self::Mqtt => offers
+                .any(|offer| offer == "mqtt")
+                .then_some((Some("mqtt"), Speech::Mqtt))
+                .ok_or("Sec-WebSocket-Protocol does not offer mqtt"),
             Self::Xmpp => offers
                 .any(|offer| offer == "xmpp")
                 .then_some((Some("xmpp"), Speech::Xmpp))
@@ -58,6 +72,12 @@ impl Door {
                 .find_map(Encoding::from_subprotocol)
                 .map(|encoding| (Some(encoding.subprotocol()), Speech::Hongyan(encoding)))
                 .ok_or("Sec-WebSocket-Protocol offers neither hongyan.v1+json nor hongyan.v1+cbor"),
+            Self::Autopush => Ok((
+                offers
+                    .any(|offer| offer == SUBPROTOCOL)
+                    .then_some(SUBPROTOCOL),
+                Speech::Autopush(None),
+            )),
         }
     }
 }

@@ -403,8 +403,7 @@ impl wanted::Connect for Connect {
     ) -> Result<wanted::Upgrade, wanted::Refused> {
         use hongyan_gateway::handshake::Door;
         use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
-        let open = |door: &Door| *door != Door::Xmpp || self.0.speaks_xmpp();
-        let Some(door) = Door::at(path).filter(open) else {
+        let Some(door) = Door::at(path).filter(|door| self.0.speaks(*door)) else {
             return Err(wanted::Refused {
                 status: http::StatusCode::NOT_FOUND,
                 headers: Vec::new(),
@@ -427,7 +426,7 @@ impl wanted::Connect for Connect {
                 );
                 let place = Way {
                     permit: self.place(peer)?.from_page(accepted.origin),
-                    speech: accepted.speech,
+                    speech: accepted.speech.at(path),
                 };
                 Ok(wanted::Upgrade {
                     headers,

@@ -6,16 +6,19 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hongyan_core::port::Reader;
 use hongyan_core::session::AppState;
-use hongyan_core::{AppId, Cursor, DeviceId, Message, MessageId, Secret, SessionId, Topic};
+use hongyan_core::{AppId, Cursor, DeviceId, Message, MessageId, Secret, SessionId, Timestamp, Topic};
 
+use crate::gateway::Socket;
 use crate::options::Options;
 use crate::wheel::Tick;
 
+pub mod autopush;
 pub mod hongyan;
+pub mod mqtt;
 pub mod poll;
 pub mod sse;
 pub mod websocket;
@@ -36,6 +39,10 @@ pub enum Kind {
     Poll,
     /// XMPP.
     Xmpp,
+    /// Mozilla's, for browsers.
+    Autopush,
+    /// MQTT.
+    Mqtt,
 }
 
 impl Kind {
@@ -47,6 +54,8 @@ impl Kind {
             Self::Sse => "sse",
             Self::Poll => "poll",
             Self::Xmpp => "xmpp",
+            Self::Autopush => "autopush",
+            Self::Mqtt => "mqtt",
         }
     }
 }
@@ -117,6 +126,10 @@ pub(crate) struct Outgoing<'a> {
     /// Whether this device may have been sent it before.
     pub dup: bool,
 }
+
+/// A message that is not stored: given once to whoever is connected ([`Protocol::told`]).
+#[derive(Debug)]
+pub(crate) struct Handed(pub(crate) Arc<Message>);
 
 /// What a protocol made of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,7 +230,7 @@ pub(crate) trait Protocol: fmt::Debug + Send {
 
     /// The connection is over, however it ended (`clean`: the peer said goodbye). What it answers is given to the device's next connection of the
     /// same protocol.
-    fn park(&mut self, _clean: bool) -> Option<Parked> {
+    fn park(&mut self, _clean: bool, _now: Timestamp) -> Option<Parked> {
         None
     }
 
@@ -258,12 +271,16 @@ pub(crate) trait Protocol: fmt::Debug + Send {
 }
 
 /// What a connection that comes in speaks: chosen by listener, path and subprotocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Speech {
     /// hongyan's own protocol, over WebSocket.
     Hongyan(Encoding),
     /// XMPP over WebSocket (RFC 7395), where it is spoken: see [`xmpp::Xmpp::new`].
     Xmpp,
+    /// Mozilla's autopush protocol, over WebSocket, with the client key of its path.
+    Autopush(Option<Secret>),
+    /// MQTT over WebSocket.
+    Mqtt,
 }
 
 impl From<Encoding> for Speech {
@@ -273,13 +290,40 @@ impl From<Encoding> for Speech {
 }
 
 impl Speech {
-    /// The protocol, and whether it is spoken in WebSocket messages; nothing for one that has a server of its own.
-    pub(crate) fn speaker(self) -> Option<(Speaker, bool)> {
-        Some(match self {
-            Self::Hongyan(encoding) => (Speaker::Hongyan(hongyan::Hongyan::new(encoding)), true),
-            Self::Xmpp => return None,
-        })
+    /// The same, when it came in by this path, which may say more.
+    #[must_use]
+    pub fn at(self, path: &str) -> Self {
+        match self {
+            Self::Autopush(_) => {
+                let last = path.trim_end_matches('/').rsplit('/').next();
+                let key = last.filter(|last| *last != "autopush");
+                Self::Autopush(key.map(Secret::new))
+            }
+            other => other,
+        }
     }
+
+    /// The protocol, and whether it is spoken in WebSocket messages; nothing when this gateway does not speak it.
+    pub(crate) fn speaker(self, spoken: &Spoken, socket: &Socket) -> Option<(Speaker, bool)> {
+        let speaker = match self {
+            Self::Hongyan(encoding) => Speaker::Hongyan(hongyan::Hongyan::new(encoding)),
+            Self::Xmpp => spoken.xmpp.get()?.over_websocket(socket),
+            Self::Autopush(enrolment) => {
+                let setup = Arc::clone(spoken.autopush.get()?);
+                Speaker::Other(Box::new(autopush::Autopush::new(setup, enrolment)))
+            }
+            Self::Mqtt => spoken.mqtt.get()?.speaker(),
+        };
+        Some((speaker, true))
+    }
+}
+
+/// Protocols that are spoken only where they were turned on, with what they need.
+#[derive(Debug, Default)]
+pub(crate) struct Spoken {
+    pub(crate) xmpp: OnceLock<Arc<xmpp::Server>>,
+    pub(crate) autopush: OnceLock<Arc<autopush::Setup>>,
+    pub(crate) mqtt: OnceLock<Arc<mqtt::Server>>,
 }
 
 /// A connection's protocol: hongyan's own needs no allocation.

@@ -21,6 +21,8 @@ pub(super) enum Phase {
     Greeting,
     /// Said welcome.
     Live,
+    /// Known, but not a device: it has no session.
+    Guest,
     /// Our close frame is on its way; the peer's close is awaited.
     Closing,
     /// The same, after bytes that made no sense: what comes is thrown away.
@@ -168,7 +170,11 @@ impl Connection {
     /// When this connection must be looked at without being asked.
     pub(super) fn next_deadline(&self, options: &Options) -> Tick {
         match self.phase {
-            Phase::Live => {}
+            Phase::Live | Phase::Guest => {}
+            Phase::Opening => {
+                let due = self.speaker.as_ref().and_then(|s| s.protocol().due());
+                return due.map_or(self.deadline, |due| due.min(self.deadline));
+            }
             _ => return self.deadline,
         }
         let silence = self.silence(options);

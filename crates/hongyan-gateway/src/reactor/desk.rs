@@ -240,6 +240,18 @@ impl Desk<'_> {
         }
     }
 
+    /// Keeps a connection that is known but has no inbox: an app's server.
+    pub(crate) fn stay(&mut self) {
+        if self.is_stranger()
+            && let Some(connection) = self.connection()
+        {
+            connection.phase = Phase::Guest;
+            connection.deadline = 0;
+            connection.opening = None;
+            self.rearm = true;
+        }
+    }
+
     /// Everything up to a place was processed.
     pub(crate) fn ack_upto(&mut self, place: Cursor) {
         self.with_session(|reactor, key| {

@@ -731,9 +731,10 @@ impl Reactor {
         connection.opening = None;
         let id = session_id(self.parts.index, key, connection.generation);
         let clean = connection.clean;
+        let now = self.parts.clock.now();
         let parked = connection.speaker.as_mut().and_then(|speaker| {
             let protocol = speaker.protocol_mut();
-            protocol.park(clean).map(|parked| (protocol.kind(), parked))
+            protocol.park(clean, now).map(|parked| (protocol.kind(), parked))
         });
         let reader = match connection.session.take() {
             Some(session) => {
@@ -846,6 +847,12 @@ impl Reactor {
             Phase::Opening if over => {
                 self.close(key, close::TOO_SLOW, "no hello came in time");
             }
+            Phase::Opening => {
+                let due = connection.speaker.as_ref().and_then(|s| s.protocol().due());
+                if due.is_some_and(|due| due <= now) {
+                    self.speak(key, None, |protocol, desk| protocol.fire(desk));
+                }
+            }
             Phase::Greeting if over => {
                 self.close(key, close::TRY_AGAIN, "the store did not answer in time");
             }
@@ -853,7 +860,7 @@ impl Reactor {
                 self.end(key);
                 return;
             }
-            Phase::Live => {
+            Phase::Live | Phase::Guest => {
                 if over {
                     connection.deadline = 0;
                     self.queue_pull(key);
@@ -899,7 +906,7 @@ impl Reactor {
             let Some(connection) = self.connections.get_mut(key) else {
                 return;
             };
-            if connection.heard == heard && connection.phase == Phase::Live {
+            if connection.heard == heard && !connection.is_closing() {
                 metrics::counter!("hongyan_gateway_dead_total").increment(1);
                 if silence.ping_after.is_some() {
                     self.end(key);

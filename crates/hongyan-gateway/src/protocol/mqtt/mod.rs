@@ -81,7 +81,7 @@ impl Mqtt {
     #[must_use]
     pub fn new(handle: GatewayHandle, publisher: Arc<dyn Publish>) -> Self {
         let server = Arc::new(Server { publisher });
-        handle.speak_mqtt(Arc::clone(&server));
+        let _ = handle.spoken().mqtt.set(Arc::clone(&server));
         Self { handle, server }
     }
 
@@ -297,7 +297,7 @@ impl Client {
         self.version = connect.version;
         self.stage = Stage::Asked;
         let properties = connect.properties;
-        if properties.authentication_method().is_some() {
+        if properties.auth_method().is_some() {
             self.fail(ReasonCode::BAD_AUTHENTICATION_METHOD, "bad_auth", desk);
             return;
         }
@@ -326,7 +326,7 @@ impl Client {
                     u32::MAX
                 }
             }
-            Version::V5 => properties.session_expiry_interval().unwrap_or(0),
+            Version::V5 => properties.session_expiry().unwrap_or(0),
         };
         self.packet_bytes_max = properties.maximum_packet_size().unwrap_or(u32::MAX);
         let receive_max = match self.version {
@@ -357,7 +357,7 @@ impl Client {
             Found::Device(device) => {
                 let client_id = greeting.client_id.as_ref();
                 if !client_id.is_empty() && client_id != device.id.as_str() {
-                    self.fail(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID, "bad_client_id", desk);
+                    self.fail(ReasonCode::CLIENT_ID_NOT_VALID, "bad_client_id", desk);
                     return;
                 }
                 if !is_user(&greeting.user, &device) {
@@ -402,13 +402,13 @@ impl Client {
             let assigned = device.filter(|_| greeting.client_id.is_empty());
             let properties = [
                 Some(Property::ReceiveMaximum(RECEIVE_MAX)),
-                Some(Property::MaximumQoS(1)),
+                Some(Property::MaximumQos(1)),
                 Some(Property::RetainAvailable(false)),
                 Some(Property::MaximumPacketSize(Limits::DEFAULT.packet_bytes_max)),
                 Some(Property::TopicAliasMaximum(ALIASES_MAX)),
-                Some(Property::SharedSubscriptionAvailable(false)),
+                Some(Property::SharedAvailable(false)),
                 too_long.then_some(Property::ServerKeepAlive(KEEP_ALIVE_S_MAX)),
-                assigned.map(Property::AssignedClientIdentifier),
+                assigned.map(Property::AssignedClientId),
             ];
             for property in properties.into_iter().flatten() {
                 // Short texts: they fit.
@@ -432,7 +432,7 @@ impl Client {
     }
 
     fn goodbye(&mut self, goodbye: &Disconnect<'_>, desk: &mut Desk<'_>) {
-        if let Some(expiry_s) = goodbye.properties.session_expiry_interval() {
+        if let Some(expiry_s) = goodbye.properties.session_expiry() {
             // From none to some is not allowed [3.14.2-2].
             if self.expiry_s == 0 && expiry_s != 0 {
                 self.fail(ReasonCode::PROTOCOL_ERROR, "bad_expiry", desk);
@@ -660,7 +660,7 @@ impl Client {
             return;
         }
         let packet_id = publication.packet_id;
-        let ttl_s = publication.properties.message_expiry_interval();
+        let ttl_s = publication.properties.message_expiry();
         let payload = publication.payload.to_vec();
         let publisher = Arc::clone(&self.server.publisher);
         let asked = desk.ask(move |_| async move {
@@ -798,12 +798,12 @@ impl Protocol for Client {
             let left_s = u64::try_from(left_ms).unwrap_or(0).div_ceil(1000).max(1);
             let id_text = id.to_string();
             let properties = [
-                Property::PayloadFormatIndicator(true),
-                Property::MessageExpiryInterval(u32::try_from(left_s).unwrap_or(u32::MAX)),
+                Property::PayloadFormat(1),
+                Property::MessageExpiry(u32::try_from(left_s).unwrap_or(u32::MAX)),
                 Property::ContentType("application/json"),
                 Property::UserProperty("id", &id_text),
             ];
-            let ids = found.ids.iter().map(|id| Property::SubscriptionIdentifier(*id));
+            let ids = found.ids.iter().map(|id| Property::SubscriptionId(*id));
             for property in properties.into_iter().chain(ids) {
                 let _ = list.push(property);
             }
@@ -854,7 +854,7 @@ impl Protocol for Client {
             Err((word, _)) => {
                 waiting.codes[place] = match word {
                     "too_many_topics" => ReasonCode::QUOTA_EXCEEDED.0,
-                    _ => ReasonCode::UNSPECIFIED_ERROR.0,
+                    _ => ReasonCode::UNSPECIFIED.0,
                 };
             }
         }
@@ -900,7 +900,7 @@ impl Protocol for Client {
             (close::RATE_LIMITED, _) => ReasonCode::MESSAGE_RATE_TOO_HIGH,
             (close::TOO_BIG, _) => ReasonCode::PACKET_TOO_LARGE,
             (close::NORMAL, _) => ReasonCode::SUCCESS,
-            _ => ReasonCode::UNSPECIFIED_ERROR,
+            _ => ReasonCode::UNSPECIFIED,
         });
         if reason.is_error() {
             match self.stage {
@@ -930,14 +930,14 @@ impl Protocol for Client {
         }
     }
 
-    fn park(&mut self, _clean: bool) -> Option<Parked> {
+    fn park(&mut self, _clean: bool, now: Timestamp) -> Option<Parked> {
         if self.stage != Stage::Device || self.expiry_s == 0 {
             return None;
         }
         let kept = Kept {
             subscriptions: std::mem::take(&mut self.subscriptions),
             flights: std::mem::take(&mut self.flights),
-            until: Timestamp(0),
+            until: Timestamp(now.millis().saturating_add(i64::from(self.expiry_s) * 1000)),
         };
         Some(Box::new(kept))
     }

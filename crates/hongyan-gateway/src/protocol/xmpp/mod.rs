@@ -178,7 +178,7 @@ impl Protocol for Speaking {
         farewell.code
     }
 
-    fn park(&mut self, clean: bool) -> Option<Parked> {
+    fn park(&mut self, clean: bool, _now: hongyan_core::Timestamp) -> Option<Parked> {
         let kept = self.machine.park(clean, self.server.now())?;
         Some(kept)
     }

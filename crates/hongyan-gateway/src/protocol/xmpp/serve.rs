@@ -87,7 +87,7 @@ impl Xmpp {
             hub: handle.hub().clone(),
             clock,
         });
-        handle.speak_xmpp(Arc::clone(&server));
+        let _ = handle.spoken().xmpp.set(Arc::clone(&server));
         Self(server, handle)
     }
 
