@@ -32,6 +32,7 @@ struct State {
     order: u64,
     acked: HashMap<(DeviceId, Option<UserId>), Acked>,
     recalled: HashSet<MessageId>,
+    keys: HashMap<[u8; 32], Key>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -76,6 +77,16 @@ impl Store {
         .unwrap();
         assert_eq!(record.platform, Platform::Android);
         self.lock().devices.insert(device(name), record);
+    }
+
+    /// A server key of the app with all scopes.
+    pub(crate) fn add_server_key(&self, secret: &str) {
+        let key: Key = serde_json::from_value(serde_json::json!({
+            "id": "k1", "app": "demo", "kind": "server", "scopes": ["send", "read", "manage"],
+            "hash": hash(secret).to_vec(), "created_at": 0,
+        }))
+        .unwrap();
+        self.lock().keys.insert(hash(secret), key);
     }
 
     pub(crate) fn bind(&self, name: &str, bound_to: Option<&str>) {
@@ -361,8 +372,8 @@ impl Registry for Store {
     async fn put_key(&self, _: Key) -> Result<(), StoreError> {
         UNUSED
     }
-    async fn key_by_hash(&self, _: &[u8; 32]) -> Result<Option<Key>, StoreError> {
-        Ok(None)
+    async fn key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<Key>, StoreError> {
+        Ok(self.lock().keys.get(hash).cloned())
     }
     async fn keys(&self, _: Option<&AppId>) -> Result<Vec<Key>, StoreError> {
         Ok(Vec::new())

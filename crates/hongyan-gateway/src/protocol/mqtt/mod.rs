@@ -11,7 +11,7 @@ use std::sync::Arc;
 use hongyan_core::app::{Key, KeyKind, Scope};
 use hongyan_core::port::Reader;
 use hongyan_core::session::AppState;
-use hongyan_core::{AppId, Device, MessageId, StoreError, Timestamp, Topic};
+use hongyan_core::{AppId, Cursor, Device, MessageId, StoreError, Timestamp, Topic};
 use hongyan_mqtt::packet::{
     Ack, ConnAck, Connect, DecodeError, Disconnect, Limits, Packet, Property, PropertyList,
     Publish as Publication, QoS, ReasonCode, Sender, SubAck, Subscribe, UnsubAck, Unsubscribe,
@@ -34,6 +34,7 @@ use crate::wheel::Tick;
 
 mod flight;
 mod publish;
+mod serve;
 mod subscriptions;
 
 pub use publish::{Publish, PublishError};
@@ -161,6 +162,8 @@ struct Client {
     aliases: Option<Box<HashMap<u16, Box<str>>>>,
     /// The app, for a server.
     app: Option<Box<AppId>>,
+    /// Where a clean session began: nothing before it is its own.
+    begins: Option<Cursor>,
 }
 
 /// Answers of the store.
@@ -196,6 +199,7 @@ impl Client {
             waiting: None,
             aliases: None,
             app: None,
+            begins: None,
         }
     }
 
@@ -217,6 +221,15 @@ impl Client {
     }
 
     fn take(&mut self, bytes: &[u8], desk: &mut Desk<'_>) {
+        if self.stage == Stage::Asked {
+            // A client need not wait for CONNACK; what it sends on is looked at behind it [3.1.4-5].
+            if self.partial.len() + bytes.len() > Limits::DEFAULT.connect_bytes_max as usize {
+                self.fail(ReasonCode::PACKET_TOO_LARGE, "too_much", desk);
+            } else {
+                self.partial.extend_from_slice(bytes);
+            }
+            return;
+        }
         // Most reads hold whole packets: they are looked at where they are.
         let mut held = std::mem::take(&mut self.partial);
         let mut rest = if held.is_empty() {
@@ -226,7 +239,7 @@ impl Client {
             &held
         };
         let limits = Limits::DEFAULT;
-        while !rest.is_empty() && !desk.is_ending() {
+        while !rest.is_empty() && !desk.is_ending() && self.stage != Stage::Asked {
             let version = (self.stage != Stage::New).then_some(self.version);
             match decode(rest, Sender::Client, version, &limits) {
                 Ok(Some((packet, used))) => {
@@ -265,7 +278,6 @@ impl Client {
         }
         match (self.stage, packet) {
             (Stage::New, Packet::Connect(connect)) => self.connect(connect, desk),
-            // A client may send on before CONNACK [3.1.4-5]; hongyan's own do not, and nothing is kept for strangers.
             (Stage::New | Stage::Asked, _) => {
                 self.fail(ReasonCode::PROTOCOL_ERROR, "bad_order", desk);
             }
@@ -429,6 +441,8 @@ impl Client {
         };
         self.say(&Packet::ConnAck(answer), desk);
         desk.rearm();
+        let sent_on = std::mem::take(&mut self.partial);
+        self.take(&sent_on, desk);
     }
 
     fn goodbye(&mut self, goodbye: &Disconnect<'_>, desk: &mut Desk<'_>) {
@@ -557,7 +571,7 @@ impl Client {
     /// What was passed over may be wanted now.
     fn read_again(&mut self, desk: &mut Desk<'_>) {
         self.flights.forget();
-        desk.restart(None);
+        desk.restart(self.begins);
     }
 
     fn published(&mut self, publication: &Publication<'_>, desk: &mut Desk<'_>) {
@@ -763,12 +777,13 @@ impl Protocol for Client {
             self.subscriptions = subscriptions;
             self.flights.resume(flights);
         }
-        let device = welcome.reader.device.clone();
-        self.connack(present, Some(device.as_str()), desk);
         if clean {
             // What waits is for the device's other ways.
-            desk.restart(Some(welcome.head));
+            self.begins = Some(welcome.head);
+            desk.restart(self.begins);
         }
+        let device = welcome.reader.device.clone();
+        self.connack(present, Some(device.as_str()), desk);
     }
 
     fn takes(&self) -> bool {
@@ -886,6 +901,7 @@ impl Protocol for Client {
 
     fn rebound(&mut self, _reader: &Arc<Reader>, _desk: &mut Desk<'_>) {
         self.flights.forget();
+        self.begins = None;
     }
 
     fn close(&mut self, farewell: &Farewell<'_>, desk: &mut Desk<'_>) -> u16 {

@@ -267,6 +267,7 @@ fn place() -> Cursor {
 
 fn message(n: u32, class: Class) -> Arc<Message> {
     Arc::new(Message {
+        push: None,
         id: MessageId::parse(&format!("{n:032x}")).unwrap(),
         app: AppId::parse("demo").unwrap(),
         to: Target::Users(vec![UserId::parse("alice").unwrap()]),
