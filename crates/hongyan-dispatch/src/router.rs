@@ -609,7 +609,7 @@ impl Router {
         let step = delivery.apply(Input::Plan(decision), read.now);
         if step.next == Next::Push
             && let Some(device) = device
-            && let Some(shipment) = Shipment::of(delivery, message, device)
+            && let Some(shipment) = Shipment::of(delivery, message, device, &read.facts.policy)
         {
             leg.shipments.push(shipment);
         }
