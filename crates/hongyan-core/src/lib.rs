@@ -22,6 +22,7 @@ pub mod port;
 pub mod reason;
 pub mod secret;
 pub mod session;
+pub mod telephone;
 pub mod time;
 pub mod user;
 pub mod verdict;

@@ -9,6 +9,7 @@ use hongyan_core::device::{self, TokenState};
 use hongyan_core::limits::CONFLICT_RETRIES_MAX;
 use hongyan_core::{AppId, ChannelId, DeviceId, StoreError, Timestamp, UserId};
 
+use super::numbers::Countries;
 use super::{no_faults, unknown_channels};
 use crate::api::Api;
 use crate::auth::Caller;
@@ -44,6 +45,10 @@ pub(crate) async fn register(
     let tokens = state.tokens.iter().flatten().enumerate();
     let channels = tokens.map(|(i, t)| (format!("tokens[{i}].channel"), &t.channel));
     no_faults(unknown_channels(&call.api, channels))?;
+    if let Some(tokens) = &mut state.tokens {
+        let countries = Countries::read(&call.api, &app, tokens.iter()).await?;
+        no_faults(countries.normalise_all(tokens))?;
+    }
     let bearer = bearer_of(&call.caller, &call.parts.headers);
     let now = call.api.now();
     for _ in 0..CONFLICT_RETRIES_MAX {
@@ -294,15 +299,20 @@ pub(crate) async fn put_token(call: Call<(), Json<VendorToken>>) -> Result<Done,
         environment,
         credential,
     } = call.body.value;
-    let (now, named) = (
-        call.api.now(),
-        NamedToken {
-            channel: channel.clone(),
-            token,
-            environment,
-            credential,
-        },
-    );
+    let mut named = NamedToken {
+        channel: channel.clone(),
+        token,
+        environment,
+        credential,
+    };
+    let countries = Countries::read(&call.api, &app, [&named]).await?;
+    no_faults(
+        countries
+            .normalise(&mut named, "token")
+            .into_iter()
+            .collect(),
+    )?;
+    let now = call.api.now();
     update(&call.api, &app, &id, |device| {
         let token = renewed(named.clone(), &device.tokens, now);
         device.tokens.retain(|t| t.channel != channel);

@@ -247,7 +247,7 @@ impl Services for FakeServices {
         name: &CredentialName,
         new: NewCredential,
     ) -> Result<(), ServiceError> {
-        if channel.as_str() != "apns" {
+        if !["apns", "sms"].contains(&channel.as_str()) {
             return Err(ServiceError::UnknownChannel(channel.clone()));
         }
         if new.config.get("key").is_none() {

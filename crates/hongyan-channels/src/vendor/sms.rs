@@ -42,7 +42,7 @@ use hongyan_core::port::{
     CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, Recipient, Truncation,
     Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, Reason, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, Message, Reason, Timestamp, Verdict, telephone};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -537,7 +537,7 @@ impl Sender {
     }
 
     fn number(&self, recipient: &Recipient) -> Option<String> {
-        number::normalise(recipient.token.expose_str()?, &self.common.country)
+        telephone::normalise(recipient.token.expose_str()?, Some(&self.common.country)).ok()
     }
 
     async fn send_texts(&self, batch: &Batch, until: Instant) -> Vec<Verdict> {
