@@ -19,7 +19,7 @@ use crate::problem::{Code, Problem};
 use crate::reply::{Done, Reply};
 use crate::route::Call;
 use crate::wire::device::{
-    Device, DeviceChange, Login, NamedToken, Registered, Registration, VendorToken, check,
+    Device, DeviceChange, Login, NamedToken, Registered, Registration, VendorToken, WakeKey, check,
     lower_brand,
 };
 use crate::wire::{List, Page};
@@ -332,6 +332,20 @@ pub(crate) async fn delete_token(call: Call) -> Result<Done, Problem> {
     })
     .map_ok(|_| Done)
     .await
+}
+
+/// Gives a device the key of its wake-ups, which it alone may have.
+pub(crate) async fn wake_key(call: Call) -> Result<Reply<WakeKey>, Problem> {
+    let device = call.caller.device().ok_or_else(|| {
+        Problem::new(Code::Forbidden, "a wake-up key is given to its device only")
+    })?;
+    match call.api.services().wake_key(device).await? {
+        Some(key) => Ok(Reply::new(WakeKey::from(key))),
+        None => Err(Problem::new(
+            Code::NotFound,
+            "no channel of this device wakes it: it needs a token of a channel whose credential has the mode signal",
+        )),
+    }
 }
 
 pub(crate) async fn login(call: Call<(), Json<Login>>) -> Result<Done, Problem> {

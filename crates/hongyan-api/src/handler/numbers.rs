@@ -41,11 +41,12 @@ impl Countries {
         }
         let country = match &token.credential {
             Some(name) => self.0.get(name),
-            None => self
-                .0
-                .iter()
-                .find(|(name, _)| name.as_str() == "default")
-                .map(|(_, country)| country),
+            // As it is chosen when it is sent to: `default`, else the only one.
+            None => {
+                let named = self.0.iter().find(|(name, _)| name.as_str() == "default");
+                let only = self.0.iter().next().filter(|_| self.0.len() == 1);
+                named.or(only).map(|(_, country)| country)
+            }
         };
         match telephone::normalise(&token.token, country.map(String::as_str)) {
             Ok(number) => {

@@ -68,10 +68,11 @@ impl Lane {
             outbound: render::outbound(&first.message, first.package.clone(), now),
             recipients: fit
                 .iter()
-                .map(|(s, _)| Recipient {
+                .map(|(s, device)| Recipient {
                     device: s.delivery.device.clone(),
                     token: Secret::new(s.token.as_bytes()),
                     environment: s.environment,
+                    secret_hash: device.secret_hash,
                 })
                 .collect(),
         };
@@ -334,6 +335,11 @@ impl Lane {
                     after,
                     ..
                 } => slowed = slowed.max(Some(after.unwrap_or(PAUSE_MAX))),
+                // The channel's own measure for one device: the vendor was not asked.
+                Verdict::Retry {
+                    reason: Reason::FrequencyCap,
+                    ..
+                } => {}
                 Verdict::Retry { .. } => failed = true,
                 _ => answered = true,
             }
@@ -354,6 +360,8 @@ impl Lane {
             health.breaker.succeeded();
         } else if failed {
             health.breaker.failed(now);
+        } else {
+            health.breaker.not_made();
         }
         verdicts
     }
