@@ -206,6 +206,7 @@ async fn send(channel: Arc<dyn Channel>, outbound: Outbound, token: String) -> a
             device: DeviceId::parse("d")?,
             token: Secret::new(token),
             environment: None,
+            secret_hash: [0; 32],
         }],
     };
     match channel

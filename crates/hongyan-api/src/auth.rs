@@ -31,6 +31,8 @@ pub(crate) enum Who {
     DeviceOr(Scope),
     /// A device.
     Device,
+    /// The device in the path and nobody else.
+    Itself,
 }
 
 /// Who is calling.
@@ -153,13 +155,15 @@ async fn key_may(api: &Api, who: Who, key: &Key, headers: &HeaderMap) -> Result<
     let forbidden = |detail: &str| Err(Problem::new(Code::Forbidden, detail));
     match (key.kind, &key.app) {
         (KeyKind::Admin, _) => match who {
-            Who::Device => forbidden("this address needs a device token"),
+            Who::Device | Who::Itself => forbidden("this address needs a device token"),
             _ => Ok(Caller::Admin(named_app(api, headers).await?)),
         },
         (KeyKind::Server, Some(app)) => {
             let scope = match who {
                 Who::Admin => return forbidden("this address needs an admin key"),
-                Who::Device => return forbidden("this address needs a device token"),
+                Who::Device | Who::Itself => {
+                    return forbidden("this address needs a device token");
+                }
                 Who::Registrar => Scope::Manage,
                 Who::Server(scope) | Who::DeviceOr(scope) => scope,
                 Who::Anyone => return Ok(Caller::Server(app.clone())),
@@ -200,7 +204,7 @@ async fn named_app(api: &Api, headers: &HeaderMap) -> Result<Option<AppId>, Prob
 
 fn device_may(who: Who, device: Box<Device>, in_path: Option<&str>) -> Result<Caller, Problem> {
     let allowed = match who {
-        Who::DeviceOr(_) => in_path == Some(device.id.as_str()),
+        Who::DeviceOr(_) | Who::Itself => in_path == Some(device.id.as_str()),
         Who::Device | Who::Registrar | Who::Anyone => true,
         Who::Admin | Who::Server(_) => false,
     };

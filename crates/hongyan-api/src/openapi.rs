@@ -184,6 +184,7 @@ pub(crate) fn caller(who: Who) -> String {
             scope_word(scope)
         ),
         Who::Device => "Needs a device token.".to_owned(),
+        Who::Itself => "Needs the device token of the device.".to_owned(),
     }
 }
 
@@ -194,7 +195,7 @@ fn security(who: Who) -> Value {
         Who::Server(_) => &["server", "admin"],
         Who::Registrar => &["client", "server", "device", "admin"],
         Who::DeviceOr(_) => &["device", "server", "admin"],
-        Who::Device => &["device"],
+        Who::Device | Who::Itself => &["device"],
     };
     names.iter().map(|name| json!({*name: []})).collect()
 }

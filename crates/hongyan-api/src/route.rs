@@ -196,7 +196,10 @@ impl Route {
 
     /// Whether pages of browsers may call it, if the app names their origin.
     const fn for_browsers(&self) -> bool {
-        matches!(self.who, Who::Registrar | Who::DeviceOr(_) | Who::Device)
+        matches!(
+            self.who,
+            Who::Registrar | Who::DeviceOr(_) | Who::Device | Who::Itself
+        )
     }
 }
 

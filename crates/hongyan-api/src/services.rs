@@ -15,7 +15,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use hongyan_core::app::LaneLimits;
 use hongyan_core::device::Platform;
 use hongyan_core::draft::{Draft, Fault};
-use hongyan_core::port::{Ack, CheckReport, ConfigError, Parcel, Reader};
+use hongyan_core::port::{Ack, CheckReport, ConfigError, Parcel, Reader, WakeKey};
 use hongyan_core::session::{AppState, SessionEvent};
 use hongyan_core::{
     AppId, ChannelId, Class, CredentialName, Cursor, Device, DeviceId, MessageId, Reason, Secret,
@@ -250,6 +250,9 @@ pub trait Services: Send + Sync + fmt::Debug {
 
     /// Forgets a user and unbinds their devices. Answers whether they were known.
     async fn forget_user(&self, app: &AppId, user: &UserId) -> Result<bool, ServiceError>;
+
+    /// The key of a device's wake-ups; nothing when none of its channels sends any.
+    async fn wake_key(&self, device: &Device) -> Result<Option<WakeKey>, ServiceError>;
 
     /// Takes what devices say over HTTP: acks and client events.
     async fn feedback(&self, events: Vec<SessionEvent>);

@@ -79,6 +79,10 @@ fn devices() -> Vec<Route> {
         Route::new(PUT, "/v1/devices/{device}/tokens/{channel}", DEVICE_OR_MANAGE, "Set the vendor token of a channel", devices::put_token)
             .more("A vendor token belongs to one device: any other device that had it keeps a dead one. A token that its vendor called dead stays dead."),
         Route::new(DELETE, "/v1/devices/{device}/tokens/{channel}", DEVICE_OR_MANAGE, "Take the vendor token of a channel away", devices::delete_token),
+        Route::new(POST, "/v1/devices/{device}/wake-key", Who::Itself, "Get the key of a device's wake-ups", devices::wake_key)
+            .more("For devices that are woken by a text instead of a push (channel `sms` in mode `signal`): with the key they tell a true wake-up from a \
+                   false one, then connect and fetch. The same key as long as the device keeps its token and the credential its secret; 404 when no \
+                   channel of the device wakes it."),
         Route::new(POST, "/v1/devices/{device}/login", DEVICE_OR_MANAGE, "Bind a device to a user", devices::login)
             .more("When it answers, nothing of a former user can reach the device any more."),
         Route::new(POST, "/v1/devices/{device}/logout", DEVICE_OR_MANAGE, "Unbind a device from its user", devices::logout),

@@ -15,6 +15,11 @@ use crate::wire::{AppState, ClientEvent, EventKind, Message, NackCode};
 /// How many commands of the app may wait for the driver.
 const COMMANDS_MAX: usize = 64;
 
+/// Most events that one [`Client::fetch`] takes.
+pub const FETCH_MAX: usize = 1_024;
+/// How long nothing comes after the connection is live until [`Client::fetch`] believes that nothing more waits.
+const FETCH_QUIET: Duration = Duration::from_millis(200);
+
 /// What arrives for the app.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -198,6 +203,55 @@ impl Client {
                 ack,
             },
         )
+    }
+
+    /// Connects for a moment: takes what waits for the device, acknowledges it and goes. For devices that were woken, see
+    /// [`crate::wake`]. Give the same [`Options::storage`] as to other connections of the device, so that nothing is taken twice.
+    ///
+    /// It ends when the inbox is empty, at the latest after `at_most`, and after [`FETCH_MAX`] events; what it did not take
+    /// waits for the next time.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the gateway does not let the device in, [`Error::Disconnected`] when the inbox could not be
+    /// reached in time. Never when something was taken.
+    pub async fn fetch(
+        options: Options,
+        tokens: Arc<dyn TokenSource>,
+        at_most: Duration,
+    ) -> Result<Vec<Event>, Error> {
+        let options = Options {
+            ack: AckMode::OnReceive,
+            ..options
+        };
+        let (client, mut inbox) = Self::start(options, tokens);
+        let mut events = Vec::new();
+        let end = tokio::time::sleep(at_most);
+        tokio::pin!(end);
+        let mut caught_up = false;
+        let outcome = loop {
+            if events.len() >= FETCH_MAX {
+                break Ok(());
+            }
+            tokio::select! {
+                biased;
+                event = inbox.recv() => match event {
+                    Some(event) => events.push(event),
+                    None => break Err(client.stopped()),
+                },
+                () = &mut end => break Err(Error::Disconnected { what: "fetch" }),
+                // What came before the connection was live may still be on its way from the driver.
+                () = tokio::time::sleep(FETCH_QUIET), if caught_up => break Ok(()),
+                now = client.caught_up(), if !caught_up => match now {
+                    Ok(()) => caught_up = true,
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        client.close().await;
+        match outcome {
+            Err(error) if events.is_empty() && !caught_up => Err(error),
+            _ => Ok(events),
+        }
     }
 
     /// What the connection is doing now.

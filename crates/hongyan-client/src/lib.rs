@@ -34,10 +34,11 @@ mod secret;
 mod session;
 pub mod storage;
 mod tracker;
+pub mod wake;
 pub mod wire;
 
 pub use admin::Admin;
-pub use client::{Client, Event, Inbox, Stats, Status, Stop};
+pub use client::{Client, Event, FETCH_MAX, Inbox, Stats, Status, Stop};
 pub use error::{BoxError, Error, FieldFault, Problem};
 pub use options::{AckMode, Codec, FixedToken, Options, Timers, TokenNeed, TokenSource};
 pub use register::{DeviceInfo, DeviceSession, Registered};

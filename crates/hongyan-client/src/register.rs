@@ -185,6 +185,16 @@ impl DeviceSession {
             .map(drop)
     }
 
+    /// Gets the key of the device's wake-ups (see [`crate::wake`]): after the device's number was given as its token, and
+    /// again after every registration that gave another device token.
+    ///
+    /// # Errors
+    /// [`Error`]; a [`Error::Problem`] with status 404 when no channel of the device wakes it.
+    pub async fn wake_key(&self) -> Result<crate::wake::Key, Error> {
+        let call = Call::post(self.path("/wake-key"), &json!({})).repeatable();
+        self.http.call(call).await
+    }
+
     /// Binds the device to a user; `user_token` is the app server's signature where it is asked for.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ pub mod push;
 pub mod reason;
 pub mod secret;
 pub mod session;
+pub mod telephone;
 pub mod time;
 pub mod user;
 pub mod verdict;

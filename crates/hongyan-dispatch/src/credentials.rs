@@ -9,8 +9,11 @@ use hongyan_core::app::{Credential, LaneLimits};
 use hongyan_core::error::BoxError;
 use hongyan_core::port::{
     Channel, ChannelError, CheckReport, Clock, ConfigError, OpenCredential, Registry, Vendor,
+    WakeKey,
 };
-use hongyan_core::{AppId, ChannelId, CredentialName, Secret, StoreError};
+use hongyan_core::{AppId, ChannelId, CredentialName, Device, Secret, StoreError};
+
+use crate::plan::CredentialIndex;
 
 /// Seals and opens secrets with the master key. `bound_to` is authenticated with them, so that a sealed
 /// secret cannot be moved to another place.
@@ -320,6 +323,36 @@ impl Credentials {
             *kept = new;
         }
         Ok(kept.opened.clone())
+    }
+
+    /// The key of a device's wake-ups, from the first of its channels that sends any.
+    ///
+    /// # Errors
+    /// When the store fails; a credential that does not open gives no key.
+    pub async fn wake_key(&self, device: &Device) -> Result<Option<WakeKey>, CredentialError> {
+        let mut index = CredentialIndex::default();
+        for c in self.registry.credentials(&device.app).await? {
+            index.add(c.channel, c.name);
+        }
+        for token in device.tokens.iter().filter(|t| t.is_active()) {
+            let channel = &token.channel;
+            let Some(name) = index.pick(channel, token.credential.as_ref()) else {
+                continue;
+            };
+            match self.open(&device.app, channel, name).await {
+                Ok(opened) => {
+                    let key = opened.channel.wake_key(&device.id, &device.secret_hash);
+                    if key.is_some() {
+                        return Ok(key);
+                    }
+                }
+                Err(error @ CredentialError::Store(_)) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%channel, %error, "a credential gives no wake-up key");
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Forgets the channels of a deleted credential.

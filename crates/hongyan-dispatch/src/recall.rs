@@ -175,6 +175,7 @@ impl Recall {
                         device: device.id.clone(),
                         token: Secret::new(token.token.as_bytes()),
                         environment: token.environment,
+                        secret_hash: device.secret_hash,
                     });
             }
         }

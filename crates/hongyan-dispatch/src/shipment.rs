@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hongyan_core::app::AppPolicy;
 use hongyan_core::delivery::{Delivery, Input, State};
 use hongyan_core::device::Environment;
 use hongyan_core::port::{Job, JobId};
@@ -24,6 +25,8 @@ pub(crate) struct Shipment {
     pub(crate) registered_at: Timestamp,
     pub(crate) environment: Option<Environment>,
     pub(crate) package: Option<String>,
+    /// Whether the app wants texts refused that are too long for the vendor.
+    pub(crate) strict_payload: bool,
 }
 
 /// A shipment's place among those in flight. A shipment that is dropped without an answer, whatever the cause, gives
@@ -46,7 +49,12 @@ impl Drop for Held {
 
 impl Shipment {
     /// The shipment of a delivery that was just planned to be pushed.
-    pub(crate) fn of(delivery: &Delivery, message: &Arc<Message>, device: &Device) -> Option<Self> {
+    pub(crate) fn of(
+        delivery: &Delivery,
+        message: &Arc<Message>,
+        device: &Device,
+        policy: &AppPolicy,
+    ) -> Option<Self> {
         let State::Pushing {
             channel,
             credential,
@@ -65,6 +73,7 @@ impl Shipment {
             registered_at: token.updated_at,
             environment: token.environment,
             package: device.package.clone(),
+            strict_payload: policy.strict_payload,
         })
     }
 

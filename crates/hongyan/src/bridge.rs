@@ -4,9 +4,11 @@ use async_trait::async_trait;
 use hongyan_api::services as wanted;
 use hongyan_core::draft::Draft;
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
-use hongyan_core::port::{CallbackRequest, CheckReport, SessionSink};
+use hongyan_core::port::{CallbackRequest, CheckReport, SessionSink, WakeKey};
 use hongyan_core::session::SessionEvent;
-use hongyan_core::{AppId, ChannelId, CredentialName, DeviceId, MessageId, StoreError, UserId};
+use hongyan_core::{
+    AppId, ChannelId, CredentialName, Device, DeviceId, MessageId, StoreError, UserId,
+};
 use hongyan_dispatch::Dispatch;
 use hongyan_dispatch::credentials::{CredentialError, NewCredential};
 use hongyan_dispatch::explain::{ExplainError, Would};
@@ -225,6 +227,11 @@ impl wanted::Services for Services {
             content_type: taken.content_type,
             body: taken.body,
         })
+    }
+
+    async fn wake_key(&self, device: &Device) -> Result<Option<WakeKey>, ServiceError> {
+        let credentials = self.dispatch.credentials();
+        credentials.wake_key(device).await.map_err(credential)
     }
 
     async fn quotas(&self, app: &AppId) -> Result<Vec<wanted::QuotaStanding>, ServiceError> {

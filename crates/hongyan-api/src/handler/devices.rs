@@ -9,6 +9,7 @@ use hongyan_core::device::{self, TokenState};
 use hongyan_core::limits::CONFLICT_RETRIES_MAX;
 use hongyan_core::{AppId, ChannelId, DeviceId, StoreError, Timestamp, UserId};
 
+use super::numbers::Countries;
 use super::{no_faults, unknown_channels};
 use crate::api::Api;
 use crate::auth::Caller;
@@ -18,7 +19,7 @@ use crate::problem::{Code, Problem};
 use crate::reply::{Done, Reply};
 use crate::route::Call;
 use crate::wire::device::{
-    Device, DeviceChange, Login, NamedToken, Registered, Registration, VendorToken, check,
+    Device, DeviceChange, Login, NamedToken, Registered, Registration, VendorToken, WakeKey, check,
     lower_brand,
 };
 use crate::wire::{List, Page};
@@ -44,6 +45,10 @@ pub(crate) async fn register(
     let tokens = state.tokens.iter().flatten().enumerate();
     let channels = tokens.map(|(i, t)| (format!("tokens[{i}].channel"), &t.channel));
     no_faults(unknown_channels(&call.api, channels))?;
+    if let Some(tokens) = &mut state.tokens {
+        let countries = Countries::read(&call.api, &app, tokens.iter()).await?;
+        no_faults(countries.normalise_all(tokens))?;
+    }
     let bearer = bearer_of(&call.caller, &call.parts.headers);
     let now = call.api.now();
     for _ in 0..CONFLICT_RETRIES_MAX {
@@ -294,15 +299,20 @@ pub(crate) async fn put_token(call: Call<(), Json<VendorToken>>) -> Result<Done,
         environment,
         credential,
     } = call.body.value;
-    let (now, named) = (
-        call.api.now(),
-        NamedToken {
-            channel: channel.clone(),
-            token,
-            environment,
-            credential,
-        },
-    );
+    let mut named = NamedToken {
+        channel: channel.clone(),
+        token,
+        environment,
+        credential,
+    };
+    let countries = Countries::read(&call.api, &app, [&named]).await?;
+    no_faults(
+        countries
+            .normalise(&mut named, "token")
+            .into_iter()
+            .collect(),
+    )?;
+    let now = call.api.now();
     update(&call.api, &app, &id, |device| {
         let token = renewed(named.clone(), &device.tokens, now);
         device.tokens.retain(|t| t.channel != channel);
@@ -322,6 +332,20 @@ pub(crate) async fn delete_token(call: Call) -> Result<Done, Problem> {
     })
     .map_ok(|_| Done)
     .await
+}
+
+/// Gives a device the key of its wake-ups, which it alone may have.
+pub(crate) async fn wake_key(call: Call) -> Result<Reply<WakeKey>, Problem> {
+    let device = call.caller.device().ok_or_else(|| {
+        Problem::new(Code::Forbidden, "a wake-up key is given to its device only")
+    })?;
+    match call.api.services().wake_key(device).await? {
+        Some(key) => Ok(Reply::new(WakeKey::from(key))),
+        None => Err(Problem::new(
+            Code::NotFound,
+            "no channel of this device wakes it: it needs a token of a channel whose credential has the mode signal",
+        )),
+    }
 }
 
 pub(crate) async fn login(call: Call<(), Json<Login>>) -> Result<Done, Problem> {

@@ -8,6 +8,7 @@ pub(crate) mod devices;
 pub(crate) mod events;
 pub(crate) mod live;
 pub(crate) mod messages;
+mod numbers;
 pub(crate) mod ops;
 pub(crate) mod push;
 pub(crate) mod reports;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use hongyan_core::{AppId, Device, DeviceId, StoreError, UserId};
 
+use super::numbers::Countries;
 use super::unknown_channels;
 use crate::api::Api;
 use crate::body::{Ndjson, parse};
@@ -138,15 +139,18 @@ impl Import {
             return Ok(());
         }
         let old = self.api.registry().devices(&self.app, &ids).await?;
+        let tokens = by_device.values().flat_map(|(_, line)| &line.tokens);
+        let countries = Countries::read(&self.api, &self.app, tokens).await?;
         let (mut devices, mut moved): (Vec<Device>, Vec<(DeviceId, Option<UserId>)>) =
             (Vec::new(), Vec::new());
-        for ((number, line), old) in by_device.into_values().zip(old) {
+        for ((number, mut line), old) in by_device.into_values().zip(old) {
             let user = line.user.clone();
             let tokens = line.tokens.iter().enumerate();
             let channels = tokens.map(|(i, t)| (format!("tokens[{i}].channel"), &t.channel));
-            let unknown = unknown_channels(&self.api, channels);
-            if !unknown.is_empty() {
-                self.refuse(number, Problem::faults(Code::Invalid, unknown));
+            let mut faults = unknown_channels(&self.api, channels);
+            faults.extend(countries.normalise_all(&mut line.tokens));
+            if !faults.is_empty() {
+                self.refuse(number, Problem::faults(Code::Invalid, faults));
                 continue;
             }
             let device = self.device(line, old.as_ref());

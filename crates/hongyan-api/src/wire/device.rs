@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use hongyan_core::device::{self, Environment, Permission, Platform, TokenState};
 use hongyan_core::draft::Fault;
 use hongyan_core::limits::{TAG_BYTES_MAX, TAGS_LEN_MAX, TOKEN_BYTES_MAX};
+use hongyan_core::port;
 use hongyan_core::session::AppState;
 use hongyan_core::{ChannelId, CredentialName, DeviceId, Reason, Timestamp, Topic, UserId};
 
@@ -85,6 +88,27 @@ pub(crate) struct Registered {
     pub(crate) device_id: DeviceId,
     /// The token with which the device acts: `hy_dt_…`. Keep it; it is not shown again.
     pub(crate) device_token: String,
+}
+
+/// What a device tells true wake-ups from false ones with.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct WakeKey {
+    /// The device's own secret, base64url without padding.
+    pub(crate) key: String,
+    /// The app, as its wake-ups name it: 8 hex digits.
+    pub(crate) app: String,
+    /// How far the time in a wake-up may be from the device's clock, in seconds.
+    pub(crate) valid_s: u64,
+}
+
+impl From<port::WakeKey> for WakeKey {
+    fn from(key: port::WakeKey) -> Self {
+        Self {
+            key: URL_SAFE_NO_PAD.encode(key.key.expose()),
+            app: format!("{:08x}", u32::from_be_bytes(key.app)),
+            valid_s: key.valid.as_secs(),
+        }
+    }
 }
 
 /// A vendor token.

@@ -154,6 +154,32 @@ async fn a_device_changes_and_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_wake_up_key_is_its_devices_alone_and_ends_with_its_token() {
+    let w = world().await;
+    let (one, two) = (w.register("d1").await, w.register("d2").await);
+    let ask = async |key: &str| w.post("/v1/devices/d1/wake-key", key, Value::Null).await;
+    ask(&one).await.problem(404, "not_found");
+    let token = json!({"token": "+8613800138000"});
+    w.call(Method::PUT, "/v1/devices/d1/tokens/sms", &one, token)
+        .await
+        .expect(204);
+    for stranger in [&two, &w.client, &w.server, &w.admin] {
+        ask(stranger).await.problem(403, "forbidden");
+    }
+    let key = ask(&one).await.expect(200);
+    assert_eq!(
+        (&key["app"], &key["valid_s"]),
+        (&json!("00c0ffee"), &json!(3_600))
+    );
+    assert_eq!(key, ask(&one).await.expect(200));
+    // Whoever registers the device anew has another key.
+    let again = w.register("d1").await;
+    ask(&one).await.problem(401, "unauthorized");
+    let renewed = ask(&again).await.expect(200);
+    assert_ne!(renewed["key"], key["key"]);
+}
+
+#[tokio::test]
 async fn a_vendor_token_belongs_to_one_device() {
     let w = world().await;
     let (one, two) = (w.register("d1").await, w.register("d2").await);

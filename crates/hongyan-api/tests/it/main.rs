@@ -17,6 +17,7 @@ mod devices;
 mod events;
 mod http_client;
 mod messages;
+mod numbers;
 mod openapi;
 mod push;
 mod services;

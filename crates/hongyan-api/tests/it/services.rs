@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use hongyan_api::services::{
@@ -15,12 +16,12 @@ use hongyan_core::draft::Draft;
 use hongyan_core::message::Target;
 use hongyan_core::port::{
     Ack, CheckReport, Clock, Commit, CommitError, ConfigError, Idempotency, Inbox, InboxAppend,
-    Owner, Parcel, Reader, Registry, WriteSet,
+    Owner, Parcel, Reader, Registry, WakeKey, WriteSet,
 };
 use hongyan_core::session::{AppState, SessionEvent};
 use hongyan_core::{
-    AppId, ChannelId, Class, CredentialName, Cursor, DeviceId, Event, MessageId, Reason, Stage,
-    StoreError, Timestamp, UserId,
+    AppId, ChannelId, Class, CredentialName, Cursor, Device, DeviceId, Event, MessageId, Reason,
+    Secret, Stage, StoreError, Timestamp, UserId,
 };
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Version};
@@ -247,7 +248,7 @@ impl Services for FakeServices {
         name: &CredentialName,
         new: NewCredential,
     ) -> Result<(), ServiceError> {
-        if channel.as_str() != "apns" {
+        if !["apns", "sms"].contains(&channel.as_str()) {
             return Err(ServiceError::UnknownChannel(channel.clone()));
         }
         if new.config.get("key").is_none() {
@@ -327,6 +328,14 @@ impl Services for FakeServices {
             content_type: "text/plain",
             body: format!("{channel} {} {} {body}", call.method, call.target),
         })
+    }
+
+    async fn wake_key(&self, device: &Device) -> Result<Option<WakeKey>, ServiceError> {
+        Ok(device.tokens.first().map(|_| WakeKey {
+            key: Secret::new(device.secret_hash),
+            app: [0, 0xc0, 0xff, 0xee],
+            valid: Duration::from_secs(3_600),
+        }))
     }
 
     async fn quotas(&self, _app: &AppId) -> Result<Vec<QuotaStanding>, ServiceError> {

@@ -79,7 +79,7 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
             connect: Arc::new(FakeConnect),
             pushes,
             metrics: Arc::new(|| "# TYPE up gauge\nup 1\n".to_owned()),
-            channels: ["apns", "fcm", "huawei", "xiaomi"]
+            channels: ["apns", "fcm", "huawei", "sms", "xiaomi"]
                 .map(|name| hongyan_core::ChannelId::parse(name).unwrap())
                 .to_vec(),
         },

@@ -12,14 +12,19 @@
 //! | `texts` | the same for one class: a map of class names (`im`, `transaction`, `transaction.finance` …) to texts |
 //! | `segments_max` | longest free text, in short messages; default 6; what is longer is cut |
 //! | `class_override` | whether a sender may give a marketing message another template, signature or sender |
-//! | `wake_key` | mode `signal`: secret from which each device's key is made |
+//! | `wake_key` | mode `signal`: secret from which each device's key is made, together with its id and its device token |
 //! | `wake_app` | mode `signal`: the app in the frame, 8 hex digits; default the first of SHA-256 of the app id |
-//! | `wake_every_s` | mode `signal`: least time between two wake-ups of one device; default 1800 |
+//! | `wake_every_s` | mode `signal`: least time between two wake-ups of one device; default 1800. A message in between waits, unless the device fetches it before |
+//! | `wake_valid_s` | mode `signal`: how long a wake-up is worth anything, to the provider and to the device; default 3600 |
 //! | `wake_binary` | mode `signal` over SMPP: send the frame to an application port; default true. False: the text code |
 //! | `wake_port` | destination port of binary frames; default 16000 |
 //!
 //! `options.vendor.sms` is merged into the provider's request last; the number cannot be set that way, nor can template,
 //! signature and sender of a marketing message unless the credential has `class_override`.
+//!
+//! In mode `signal` the device asks for its key with `POST /v1/devices/{id}/wake-key`, checks the wake-up with it, connects and
+//! fetches: its ack is the proof of delivery. The carrier's receipt for a wake-up proves nothing about the message and is only
+//! counted, and a message that is not in the inbox (`offline_only`) is refused. See `hongyan_client::wake`.
 //!
 //! A text carries no message id, so a phone cannot tell that it showed the message before by another way.
 
@@ -29,20 +34,23 @@ mod receipts;
 mod segments;
 mod signal;
 mod smpp;
+mod templates;
 mod tencent_sms;
 mod twilio;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hongyan_core::message::DeliveryMode;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, Recipient, Truncation,
-    Vendor,
+    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
+    Vendor, WakeKey,
 };
-use hongyan_core::{ChannelId, Class, Message, Reason, Timestamp, Verdict};
+use hongyan_core::{ChannelId, DeviceId, Message, Reason, Timestamp, Verdict, telephone};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -51,7 +59,9 @@ use crate::config::{self, Fields};
 use crate::egress::Egress;
 use crate::http::Answer;
 use crate::vendor;
-use crate::{classes, payload};
+
+use self::templates::Templates;
+use self::words::{Common, Words};
 
 const NAME: &str = "sms";
 
@@ -68,276 +78,6 @@ const CAPABILITY: Capability = Capability {
     poll_every: Some(Duration::from_secs(1)),
     environments: false,
 };
-
-/// Fields that name who gets it, of any provider.
-const TARGETS: [&str; 5] = [
-    "To",
-    "PhoneNumbers",
-    "PhoneNumberJson",
-    "PhoneNumberSet",
-    "destination_addr",
-];
-
-/// Free text is cut to so many short messages unless the credential says otherwise.
-const SEGMENTS_DEFAULT: usize = 6;
-
-/// The words that a text is made of.
-#[derive(Debug, Clone, Default)]
-struct Words {
-    title: String,
-    body: String,
-    url: String,
-    wake: String,
-    /// The frame of a binary wake-up.
-    frame: Option<Vec<u8>>,
-}
-
-impl Words {
-    /// A pattern with its places filled, in one pass: what a notification says is never read as a place.
-    fn fill(&self, pattern: &str) -> String {
-        let mut out = String::with_capacity(pattern.len() + self.body.len());
-        let mut rest = pattern;
-        while let Some(at) = rest.find('{') {
-            let (before, from) = rest.split_at(at);
-            out.push_str(before);
-            let places = [
-                ("{title}", &self.title),
-                ("{body}", &self.body),
-                ("{url}", &self.url),
-                ("{wake}", &self.wake),
-            ];
-            match places.iter().find(|(name, _)| from.starts_with(name)) {
-                Some((name, value)) => {
-                    out.push_str(value);
-                    rest = from.get(name.len()..).unwrap_or_default();
-                }
-                None => {
-                    out.push('{');
-                    rest = from.get(1..).unwrap_or_default();
-                }
-            }
-        }
-        out.push_str(rest);
-        out
-    }
-}
-
-/// What all providers' credentials have in common.
-#[derive(Debug)]
-struct Common {
-    signal: Option<signal::Config>,
-    country: String,
-    text: Option<String>,
-    texts: BTreeMap<String, String>,
-    segments_max: usize,
-    class_override: bool,
-}
-
-impl Common {
-    fn read(fields: &mut Fields<'_>) -> Self {
-        let country = fields
-            .optional_text("country")
-            .unwrap_or_else(|| "86".to_owned());
-        let plain = (1..=4).contains(&country.len())
-            && !country.starts_with('0')
-            && country.bytes().all(|b| b.is_ascii_digit());
-        if !plain {
-            fields.fault("country", "must be a country code in digits, such as 86");
-        }
-        let text = fields.optional_text("text");
-        let texts = class_texts(fields);
-        let segments_max = fields.number("segments_max", 1..=20, SEGMENTS_DEFAULT as u64);
-        let signal = match fields.optional_text("mode").as_deref() {
-            None | Some("text") => {
-                signal::Config::ignore(fields);
-                None
-            }
-            Some("signal") => Some(signal::Config::read(fields)),
-            Some(_) => {
-                fields.fault("mode", "must be text or signal");
-                signal::Config::ignore(fields);
-                None
-            }
-        };
-        Self {
-            signal,
-            country,
-            text,
-            texts,
-            segments_max: usize::try_from(segments_max).unwrap_or(SEGMENTS_DEFAULT),
-            class_override: fields.switch("class_override"),
-        }
-    }
-
-    /// The free text of a message.
-    fn text(&self, message: &Message, words: &Words) -> String {
-        let of_class = classes::names(message.class, message.class_detail)
-            .into_iter()
-            .find_map(|name| self.texts.get(&name));
-        if let Some(pattern) = of_class.or(self.text.as_ref()) {
-            return words.fill(pattern);
-        }
-        if self.signal.is_some() {
-            return words.wake.clone();
-        }
-        match (words.title.as_str(), words.body.as_str()) {
-            ("", only) | (only, "") => only.to_owned(),
-            (title, body) => format!("{title}: {body}"),
-        }
-    }
-
-    /// The free text, cut to what the credential allows; what was cut is noted in short messages.
-    fn cut_text(
-        &self,
-        message: &Message,
-        words: &Words,
-        header: segments::Header,
-        truncated: &mut Vec<Truncation>,
-    ) -> (String, segments::Plan) {
-        let text = self.text(message, words);
-        let whole = segments::plan(&text, header);
-        match segments::fit(&text, header, self.segments_max) {
-            None => (text, whole),
-            Some(cut) => {
-                let plan = segments::plan(&cut, header);
-                truncated.push(Truncation {
-                    field: "body",
-                    from: whole.units,
-                    to: plan.units,
-                });
-                (cut, plan)
-            }
-        }
-    }
-
-    /// Merges the sender's own fields; the named ones only when they may be set for this message.
-    fn merge(
-        &self,
-        target: &mut Map<String, Value>,
-        outbound: &Outbound,
-        never: &[&str],
-        not_for_marketing: &[&str],
-    ) {
-        let mut patch = payload::vendor_fields(outbound, NAME);
-        let bound = outbound.message.class == Class::Marketing && !self.class_override;
-        patch.retain(|name, _| {
-            let is = |other: &&str| other.eq_ignore_ascii_case(name);
-            !(TARGETS.iter().chain(never).any(is) || bound && not_for_marketing.iter().any(is))
-        });
-        payload::merge(target, &patch);
-    }
-}
-
-fn class_texts(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
-    let mut texts = BTreeMap::new();
-    match fields.value("texts") {
-        None => {}
-        Some(Value::Object(object)) => {
-            for (class, text) in object {
-                match text.as_str() {
-                    Some(text) if classes::is_name(class) && !text.trim().is_empty() => {
-                        texts.insert(class.clone(), text.to_owned());
-                    }
-                    _ => fields.fault(
-                        &format!("texts/{class}"),
-                        "must be a text for a class: im, transaction, transaction.finance …, subscription, marketing",
-                    ),
-                }
-            }
-        }
-        Some(_) => fields.fault("texts", "must map classes to texts"),
-    }
-    texts
-}
-
-/// Templates by class, as Aliyun and Tencent need them: approved texts in which only variables are free.
-#[derive(Debug)]
-struct Templates<P>(BTreeMap<String, Template<P>>);
-
-#[derive(Debug)]
-struct Template<P> {
-    id: String,
-    params: P,
-    /// The approved text, when the credential has it: for the count of short messages.
-    text: Option<String>,
-    sign_name: Option<String>,
-}
-
-impl<P> Templates<P> {
-    /// Reads `templates`: class names, or `default`, to `{id, params, text?, sign_name?}`.
-    fn read(
-        fields: &mut Fields<'_>,
-        params: impl Fn(&mut Fields<'_>) -> P,
-        is_id: impl Fn(&str) -> bool,
-    ) -> Self {
-        let mut templates = BTreeMap::new();
-        let object = match fields.value("templates") {
-            Some(Value::Object(object)) if !object.is_empty() => object,
-            Some(_) => {
-                fields.fault("templates", "must map classes, or default, to templates");
-                return Self(templates);
-            }
-            None => {
-                fields.fault(
-                    "templates",
-                    "is missing: the approved template for each class, or for default",
-                );
-                return Self(templates);
-            }
-        };
-        for (class, value) in object {
-            let path = format!("templates/{class}");
-            if class != "default" && !classes::is_name(class) {
-                fields.fault(
-                    &path,
-                    "is not a class: im, transaction, transaction.finance …, subscription, marketing, or default",
-                );
-                continue;
-            }
-            let mut part = Fields::at(value, path);
-            let id = part.checked("id", "the id of the approved template", |text| {
-                if is_id(text) {
-                    Ok(text.to_owned())
-                } else {
-                    Err("is not a template id of this provider".to_owned())
-                }
-            });
-            let template = Template {
-                id: id.unwrap_or_default(),
-                params: params(&mut part),
-                text: part.optional_text("text"),
-                sign_name: part.optional_text("sign_name"),
-            };
-            fields.absorb(part.finish_strict());
-            templates.insert(class.clone(), template);
-        }
-        Self(templates)
-    }
-
-    fn of(&self, message: &Message) -> Result<&Template<P>, (Reason, String)> {
-        let names = classes::names(message.class, message.class_detail);
-        names
-            .iter()
-            .find_map(|name| self.0.get(name))
-            .or_else(|| self.0.get("default"))
-            .ok_or_else(|| {
-                let class = names.first().map_or("", String::as_str);
-                let words = format!(
-                    "the credential has no template for {class}: have one approved and add it to templates"
-                );
-                (Reason::ClassNotGranted, words)
-            })
-    }
-
-    /// For people: class to id.
-    fn shown(&self) -> Value {
-        let ids = self
-            .0
-            .iter()
-            .map(|(class, t)| (class.clone(), t.id.as_str().into()));
-        Value::Object(ids.collect())
-    }
-}
 
 /// A request without its numbers.
 #[derive(Debug)]
@@ -527,6 +267,15 @@ impl Sender {
             url: click.map(|c| c.url.clone()).unwrap_or_default(),
             ..Words::default()
         };
+        if self.common.signal.is_some()
+            && outbound.message.options.delivery == DeliveryMode::OfflineOnly
+        {
+            return Err((
+                Reason::PayloadRejected,
+                "a wake-up makes the device fetch from its inbox, where a message with delivery offline_only is not"
+                    .to_owned(),
+            ));
+        }
         if self.common.signal.is_none() && words.title.is_empty() && words.body.is_empty() {
             return Err((
                 Reason::PayloadRejected,
@@ -537,7 +286,7 @@ impl Sender {
     }
 
     fn number(&self, recipient: &Recipient) -> Option<String> {
-        number::normalise(recipient.token.expose_str()?, &self.common.country)
+        telephone::normalise(recipient.token.expose_str()?, Some(&self.common.country)).ok()
     }
 
     async fn send_texts(&self, batch: &Batch, until: Instant) -> Vec<Verdict> {
@@ -572,6 +321,18 @@ impl Sender {
         vendor::spare_tokens(whole, |_| true)
     }
 
+    /// The carrier knows that a wake-up came, not whether the device fetched the message.
+    fn only_of_the_text(&self, receipts: &mut [Receipt]) {
+        if self.common.signal.is_some() {
+            for receipt in receipts
+                .iter_mut()
+                .filter(|r| r.kind == ReceiptKind::Delivered)
+            {
+                receipt.kind = ReceiptKind::Other;
+            }
+        }
+    }
+
     /// One wake-up for each device: every code is the device's own.
     async fn send_wakes(
         &self,
@@ -600,9 +361,11 @@ impl Sender {
         if let Err(verdict) = self.wakes.reserve(&recipient.device, outbound.now) {
             return verdict;
         }
-        let encoded = self.words(outbound).and_then(|words| {
-            let words = signal.words(words, outbound, &recipient.device);
-            self.provider.encode(&self.common, outbound, &words)
+        let mut outbound = outbound.clone();
+        outbound.expires_at = outbound.expires_at.min(outbound.now.plus(signal.valid));
+        let encoded = self.words(&outbound).and_then(|words| {
+            let words = signal.words(words, &outbound, recipient);
+            self.provider.encode(&self.common, &outbound, &words)
         });
         let verdict = match encoded {
             Ok(encoded) => {
@@ -658,11 +421,22 @@ impl Channel for Sender {
     }
 
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
-        self.provider.callback(request)
+        let mut read = self.provider.callback(request)?;
+        if let Ok(callback) = &mut read {
+            self.only_of_the_text(&mut callback.receipts);
+        }
+        Some(read)
     }
 
     async fn poll(&self, _deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {
-        Ok(self.provider.news())
+        let mut news = self.provider.news();
+        self.only_of_the_text(&mut news);
+        Ok(news)
+    }
+
+    fn wake_key(&self, device: &DeviceId, secret_hash: &[u8; 32]) -> Option<WakeKey> {
+        let signal = self.common.signal.as_ref()?;
+        Some(signal.device_key(device, secret_hash))
     }
 }
 

@@ -117,6 +117,7 @@ pub(crate) fn batch(outbound: Outbound, tokens: impl IntoIterator<Item = String>
         device: DeviceId::parse(&format!("d{i}")).unwrap(),
         token: Secret::new(token),
         environment: None,
+        secret_hash: [7; 32],
     });
     Batch {
         outbound,

@@ -110,6 +110,54 @@ async fn a_copy_is_not_shown_and_acked_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fetch_takes_what_waits_and_goes() {
+    let (gateway, mut options) = pair(Codec::Json);
+    options.storage = Some(Arc::new(Memory::default()));
+    options.ack = AckMode::Manual;
+    let fetch = |options: &Options| {
+        let options = options.clone();
+        let tokens = FixedToken::new("device-token");
+        tokio::spawn(Client::fetch(options, tokens, Duration::from_secs(20)))
+    };
+    let fetched = fetch(&options);
+    let mut conn = gateway.welcome("c2").await;
+    conn.msg(1).await;
+    conn.msg(2).await;
+    conn.idle("c2").await;
+    assert_eq!(conn.expect("ack").await["upto"], "c2");
+    conn.expect("bye").await;
+    conn.close(1000).await;
+    let ids = |events: Vec<Event>| {
+        let ids = events.into_iter().map(|event| match event {
+            Event::Message(message) => message.id,
+            other => panic!("{other:?}"),
+        });
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(ids(fetched.await.unwrap().unwrap()), ["m1", "m2"]);
+    // The next one goes on where this one ended, also when nothing waits.
+    let fetched = fetch(&options);
+    let mut conn = gateway.welcome("c2").await;
+    assert_eq!(conn.hello["cursor"], "c2");
+    conn.idle("c2").await;
+    conn.expect("bye").await;
+    conn.close(1000).await;
+    assert_eq!(ids(fetched.await.unwrap().unwrap()), [""; 0]);
+    // A gateway that never catches up has its time; what came is kept.
+    let fetched = fetch(&options);
+    let mut conn = gateway.welcome("c4").await;
+    conn.msg(3).await;
+    conn.expect("ack").await;
+    conn.expect("bye").await;
+    conn.close(1000).await;
+    assert_eq!(ids(fetched.await.unwrap().unwrap()), ["m3"]);
+    // Nobody there: that is an error, and nothing was taken.
+    drop(gateway);
+    let error = fetch(&options).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Disconnected { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_shows_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Arc::new(File::new(folder.path().join("record")));

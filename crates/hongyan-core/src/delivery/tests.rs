@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::verdict::Unsure;
+use crate::{Stage, Verdict};
 
 fn delivery() -> Delivery {
     Delivery {

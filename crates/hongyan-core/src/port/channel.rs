@@ -130,6 +130,19 @@ pub struct Recipient {
     pub token: Secret,
     /// The vendor's world, where it has several.
     pub environment: Option<Environment>,
+    /// SHA-256 of the device's own token: what is made for this installation alone ends with it.
+    pub secret_hash: [u8; 32],
+}
+
+/// What a device needs to tell a true wake-up from a false one.
+#[derive(Debug, Clone)]
+pub struct WakeKey {
+    /// The device's own secret.
+    pub key: Secret,
+    /// The app, as its wake-ups name it.
+    pub app: [u8; 4],
+    /// How far the time in a wake-up may be from the device's.
+    pub valid: Duration,
 }
 
 /// What the channel is to send: everything that shapes the payload, nothing that is particular to one token.
@@ -340,6 +353,12 @@ pub trait Channel: Send + Sync + std::fmt::Debug {
     /// stores it. Called every [`Capability::poll_every`], and again at once while the answer is not empty.
     async fn poll(&self, _deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {
         Ok(Vec::new())
+    }
+
+    /// The key of a device's wake-ups, of the same installation as [`Recipient::secret_hash`]. `None` when the channel carries
+    /// messages and not wake-ups.
+    fn wake_key(&self, _device: &DeviceId, _secret_hash: &[u8; 32]) -> Option<WakeKey> {
+        None
     }
 
     /// Asks which of these tokens still reach a device, without disturbing it: [`Verdict::Accepted`] for a living one.

@@ -17,7 +17,7 @@ mod work;
 pub use channel::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
     CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Truncation, Vendor,
+    Truncation, Vendor, WakeKey,
 };
 pub use clock::{Clock, Dice};
 pub use commit::{

@@ -68,59 +68,26 @@ impl Lane {
             outbound: render::outbound(&first.message, first.package.clone(), now),
             recipients: fit
                 .iter()
-                .map(|(s, _)| Recipient {
+                .map(|(s, device)| Recipient {
                     device: s.delivery.device.clone(),
                     token: Secret::new(s.token.as_bytes()),
                     environment: s.environment,
+                    secret_hash: device.secret_hash,
                 })
                 .collect(),
         };
-        let channel = Arc::clone(&opened.channel);
-        let strict = self.is_strict().await;
-        let looks = strict || first_try;
-        let called = tokio::spawn(async move {
-            let parcel = looks.then(|| channel.preview(&batch.outbound));
-            let changed = parcel
-                .and_then(Result::ok)
-                .map(Changed::of)
-                .unwrap_or_default();
-            if strict && !changed.cut.is_empty() {
-                let (reason, detail) = render::too_long(&changed.cut);
-                let refused = Verdict::Refused { reason, detail };
-                let refused = vec![refused; batch.recipients.len()];
-                return (Ok(refused), Changed::default());
-            }
-            let sent = tokio::time::timeout(
-                VENDOR_CALL_DEADLINE + DEADLINE_GRACE,
-                channel.send(&batch, VENDOR_CALL_DEADLINE),
-            )
-            .await;
-            (sent, changed)
-        });
-        let lost = |detail: &str| Verdict::Retry {
-            reason: Reason::VendorUnavailable,
-            after: None,
-            detail: detail.to_owned(),
-            certainty: Unsure::MaybeTaken,
-        };
-        let (sent, changed) = match called.await {
-            Ok((sent, changed)) => (Ok(sent), changed),
-            Err(panic) => (Err(panic), Changed::default()),
-        };
-        let mut verdicts = match sent {
-            Ok(Ok(verdicts)) => verdicts,
-            Ok(Err(_elapsed)) => vec![lost("no answer within the deadline"); fit.len()],
-            Err(panic) => {
-                tracing::error!(channel = %self.key.1, error = %panic, "a channel panicked");
-                metrics::counter!("hongyan_lane_panics_total").increment(1);
-                vec![lost("internal error while sending"); fit.len()]
-            }
-        };
-        verdicts.resize(fit.len(), lost("the channel gave no verdict"));
+        let strict = fit.iter().any(|(s, _)| s.strict_payload);
+        let answer = self.ask(&opened, batch, first_try, strict).await;
         drop(pass);
         let now = inner.ports.clock.now();
-        let verdicts = self.learn(health, verdicts, now);
-        probe.answered = true;
+        let (verdicts, changed) = match answer {
+            Answer::Vendor(verdicts, changed) => {
+                probe.answered = true;
+                (self.learn(health, verdicts, now), changed)
+            }
+            // The vendor was not asked: this says nothing of its health.
+            Answer::TooLong(refused) => (vec![refused; fit.len()], Changed::default()),
+        };
         self.tell_changed(&fit, &changed, now).await;
         if let Some(share) = &share {
             let results: Vec<_> = fit
@@ -160,6 +127,52 @@ impl Lane {
             };
             inner.feedback.send(shipment.signal(input)).await;
         }
+    }
+
+    /// Asks the vendor, in a task of its own so that a panic stays there. `strict` refuses what the vendor takes only
+    /// shortened; otherwise what is shortened on a first try is told.
+    async fn ask(&self, opened: &Opened, batch: Batch, first_try: bool, strict: bool) -> Answer {
+        let channel = Arc::clone(&opened.channel);
+        let recipients = batch.recipients.len();
+        let called = tokio::spawn(async move {
+            let parcel = (strict || first_try).then(|| channel.preview(&batch.outbound));
+            let changed = parcel
+                .and_then(Result::ok)
+                .map(Changed::of)
+                .unwrap_or_default();
+            if strict && !changed.cut.is_empty() {
+                let (reason, detail) = render::too_long(&changed.cut);
+                return Err(Verdict::Refused { reason, detail });
+            }
+            let sent = tokio::time::timeout(
+                VENDOR_CALL_DEADLINE + DEADLINE_GRACE,
+                channel.send(&batch, VENDOR_CALL_DEADLINE),
+            )
+            .await;
+            Ok((sent, changed))
+        });
+        let lost = |detail: &str| Verdict::Retry {
+            reason: Reason::VendorUnavailable,
+            after: None,
+            detail: detail.to_owned(),
+            certainty: Unsure::MaybeTaken,
+        };
+        let (mut verdicts, changed) = match called.await {
+            Ok(Ok((Ok(verdicts), changed))) => (verdicts, changed),
+            Ok(Ok((Err(_elapsed), changed))) => {
+                let late = lost("no answer within the deadline");
+                (vec![late; recipients], changed)
+            }
+            Ok(Err(refused)) => return Answer::TooLong(refused),
+            Err(panic) => {
+                tracing::error!(channel = %self.key.1, error = %panic, "a channel panicked");
+                metrics::counter!("hongyan_lane_panics_total").increment(1);
+                let fault = lost("internal error while sending");
+                (vec![fault; recipients], Changed::default())
+            }
+        };
+        verdicts.resize(recipients, lost("the channel gave no verdict"));
+        Answer::Vendor(verdicts, changed)
     }
 
     /// Looks each device up once more, inside the gate: what is no longer meant for who holds it stays here.
@@ -247,18 +260,6 @@ impl Lane {
         }
     }
 
-    /// Whether the app wants texts refused that are too long.
-    async fn is_strict(&self) -> bool {
-        match self.inner.ports.registry.app(&self.key.0).await {
-            Ok(app) => app.is_some_and(|a| a.policy.strict_payload),
-            Err(error) => {
-                // Nobody knows that shortening is allowed.
-                tracing::warn!(%error, "an app's policy could not be read; texts that are too long are refused");
-                true
-            }
-        }
-    }
-
     /// What was changed for the vendor is told, once for each delivery.
     async fn tell_changed(&self, sent: &[Ready], changed: &Changed, now: Timestamp) {
         let mut told = Vec::new();
@@ -334,6 +335,11 @@ impl Lane {
                     after,
                     ..
                 } => slowed = slowed.max(Some(after.unwrap_or(PAUSE_MAX))),
+                // The channel's own measure for one device: the vendor was not asked.
+                Verdict::Retry {
+                    reason: Reason::FrequencyCap,
+                    ..
+                } => {}
                 Verdict::Retry { .. } => failed = true,
                 _ => answered = true,
             }
@@ -354,9 +360,19 @@ impl Lane {
             health.breaker.succeeded();
         } else if failed {
             health.breaker.failed(now);
+        } else {
+            health.breaker.not_made();
         }
         verdicts
     }
+}
+
+/// What came of a call.
+enum Answer {
+    /// The vendor's word for each recipient, or that there was none.
+    Vendor(Vec<Verdict>, Changed),
+    /// The app wants nothing shortened, and the vendor takes less: it was not asked.
+    TooLong(Verdict),
 }
 
 /// What a channel changed of a message, to be told.

@@ -66,6 +66,43 @@ async fn a_broken_vendor_opens_the_breaker_and_recovers_by_itself() {
     }
 }
 
+/// A channel's own measure for one device (wake-ups come seldom) says nothing of the vendor.
+#[tokio::test]
+async fn a_device_that_has_to_wait_holds_up_nobody_else() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.device("d2", Some("u2"), &["alpha"]).await;
+    w.alpha.always(Some(Verdict::Retry {
+        reason: Reason::FrequencyCap,
+        after: Some(Duration::from_secs(600)),
+        detail: "woken before".into(),
+        certainty: Unsure::NotTaken,
+    }));
+    let mut waiting = Vec::new();
+    for _ in 0..12 {
+        let id = w.send(to_users(&["u1"])).await;
+        w.sees(id, "retried(frequency_cap)@alpha").await;
+        waiting.push(id);
+    }
+    w.alpha.always(None);
+    let other = w.send(to_users(&["u2"])).await;
+    assert_eq!(w.outcome(other).await, Reason::AcceptedByVendor);
+    for id in &waiting {
+        assert!(!w.events(*id).await.iter().any(|e| e.r#final));
+    }
+    for id in waiting {
+        let settled = || async {
+            w.pass(Duration::from_secs(60));
+            w.events(id)
+                .await
+                .iter()
+                .find(|e| e.r#final)
+                .and_then(|e| e.reason)
+        };
+        assert_eq!(w.until(settled).await, Some(Reason::AcceptedByVendor));
+    }
+}
+
 #[tokio::test]
 async fn a_channel_that_panics_is_tried_again_and_others_go_on() {
     let w = world().await;

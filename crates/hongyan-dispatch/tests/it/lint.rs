@@ -1,6 +1,7 @@
 //! What a channel changes of a message is told, or refused where the app wants it so.
 
-use hongyan_core::{CredentialName, Reason};
+use hongyan_core::verdict::Unsure;
+use hongyan_core::{CredentialName, Reason, Verdict};
 use hongyan_dispatch::credentials::NewCredential;
 use hongyan_dispatch::explain::Would;
 
@@ -42,6 +43,31 @@ async fn a_long_title_is_shortened_and_told_or_refused() {
     assert_eq!(w.alpha.sent().len(), before, "nothing left the house");
     let short = w.send(to_users(&["u1"])).await;
     assert_eq!(w.outcome(short).await, Reason::AcceptedByVendor);
+}
+
+/// A refusal of our own says nothing of the vendor: it must not close the breaker that failures open.
+#[tokio::test]
+async fn a_refusal_in_strict_mode_is_no_answer_of_the_vendor() {
+    const FAILURES_THAT_OPEN: usize = 10;
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    strict(&w).await;
+    w.alpha.always(Some(Verdict::Retry {
+        reason: Reason::VendorUnavailable,
+        after: None,
+        detail: "503".into(),
+        certainty: Unsure::NotTaken,
+    }));
+    let mut long = to_users(&["u1"]);
+    long.notification.as_mut().unwrap().title = "长".repeat(120);
+    for _ in 0..FAILURES_THAT_OPEN {
+        let refused = w.send(long.clone()).await;
+        assert_eq!(w.outcome(refused).await, Reason::PayloadTooLarge);
+        let failed = w.send(to_users(&["u1"])).await;
+        w.sees(failed, "retried(vendor_unavailable)@alpha").await;
+    }
+    let held = w.send(to_users(&["u1"])).await;
+    w.sees(held, "held(breaker_open)@alpha").await;
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ struct Live {
     connection: Option<Box<dyn Connection>>,
     up: bool,
     foreground: bool,
+    /// Whether the connection is there because a text woke the app.
+    woken: bool,
     retry: Option<Duration>,
     /// How often the connection ended for good since it was last up.
     falls: u32,
@@ -122,7 +124,8 @@ impl Live {
             .as_ref()
             .is_some_and(|(id, _)| *id != phone.device_id);
         if self.connection.is_some() && (!wanted || renewed) {
-            let how = if alive && phone.state != super::AppState::Killed && !renewed {
+            let runs = phone.state != super::AppState::Killed || self.woken;
+            let how = if alive && runs && !renewed {
                 Drop::Close
             } else {
                 Drop::Kill
@@ -158,17 +161,22 @@ impl Live {
             }
         };
         self.tell(phones, phone, &*device).await?;
+        if phone.waking.unproven.is_some() {
+            self.ask_for_key(phones, phone, &*device).await?;
+        }
 
         let foreground = phone.state == super::AppState::Foreground;
         match &self.connection {
             None if wanted => {
                 self.connection = Some(device.connect(foreground).await?);
                 self.foreground = foreground;
+                self.woken = phone.state == super::AppState::Killed;
                 self.up = false;
             }
             Some(connection) if foreground != self.foreground => {
                 connection.set_foreground(foreground).await;
                 self.foreground = foreground;
+                self.woken = false;
             }
             _ => {}
         }
@@ -199,6 +207,9 @@ impl Live {
                 device
                     .put_token(channel.as_str(), token, environment)
                     .await?;
+                if *channel == Channel::Sms {
+                    self.ask_for_key(phones, phone, device).await?;
+                }
                 phones.change(&phone.id, |record, _| {
                     if let Some(told) = &mut record.told {
                         told.tokens.insert(*channel, token.clone());
@@ -217,6 +228,24 @@ impl Live {
                 }
             })?;
         }
+        Ok(())
+    }
+
+    /// Gets the key with which the app tells true wake-ups from false ones.
+    async fn ask_for_key(
+        &self,
+        phones: &Phones,
+        phone: &Phone,
+        device: &dyn Device,
+    ) -> Result<(), SandboxError> {
+        let key = device.wake_key().await?;
+        // A code that waited for the key may wake the app: that is a wish like any other.
+        let now = phones.0.clock.now_ms();
+        phones.edit(&phone.id, |phone| {
+            phone.learn_key(key, now);
+            Ok(())
+        })?;
+        phones.keep_now(&phone.id);
         Ok(())
     }
 

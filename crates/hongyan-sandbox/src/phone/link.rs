@@ -56,6 +56,10 @@ pub trait Device: Send + Sync + fmt::Debug {
         token: &str,
         environment: Option<&str>,
     ) -> Result<(), SandboxError>;
+    /// Asks for the key of the device's wake-ups; nothing when none of its channels wakes it.
+    async fn wake_key(&self) -> Result<Option<hongyan_client::wake::Key>, SandboxError> {
+        Ok(None)
+    }
     /// Binds the device to a user.
     async fn login(&self, user: &str) -> Result<(), SandboxError>;
     /// Unbinds the device.

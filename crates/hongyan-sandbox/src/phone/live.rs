@@ -91,6 +91,14 @@ impl Device for LiveDevice {
             .map_err(server_error)
     }
 
+    async fn wake_key(&self) -> Result<Option<hongyan_client::wake::Key>, SandboxError> {
+        match self.session.wake_key().await {
+            Ok(key) => Ok(Some(key)),
+            Err(error) if error.status() == Some(404) => Ok(None),
+            Err(error) => Err(server_error(error)),
+        }
+    }
+
     async fn login(&self, user: &str) -> Result<(), SandboxError> {
         self.session.login(user, None).await.map_err(server_error)
     }

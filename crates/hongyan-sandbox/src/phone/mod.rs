@@ -9,6 +9,7 @@ pub mod link;
 pub(crate) mod live;
 mod model;
 mod store;
+mod wake;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::link::{Kind, Profile};
+use super::wake::Waking;
 use crate::accounts::PACKAGE;
 use crate::channel::Channel;
 use crate::clock::rfc3339;
@@ -231,6 +232,8 @@ pub(crate) struct Phone {
     /// The token with which the phone acts at the server.
     #[serde(default)]
     pub(crate) device_token: Option<Kept>,
+    #[serde(default)]
+    pub(crate) waking: Waking,
     /// What the server was told last, to tell it again only what changed.
     #[serde(skip)]
     pub(crate) told: Option<Told>,
@@ -336,6 +339,7 @@ impl Phone {
             background_since_ms: now_ms,
             reports: VecDeque::new(),
             device_token: None,
+            waking: Waking::default(),
             told: None,
             connected: false,
             trouble: None,
@@ -418,6 +422,7 @@ impl Phone {
         self.state = AppState::Foreground;
         self.told = None;
         self.device_token = None;
+        self.waking = Waking::default();
         self.seen.clear();
         self.reports.clear();
         self.stored.clear();
@@ -436,14 +441,13 @@ impl Phone {
         if !self.installed || !self.network {
             return (false, None);
         }
-        match (self.state, grace_ms(&self.platform)) {
-            (AppState::Foreground, _) | (AppState::Background, None) => (true, None),
-            (AppState::Background, Some(grace)) => {
-                let until = self.background_since_ms.saturating_add(grace);
-                (now_ms < until, (now_ms < until).then_some(until))
-            }
-            (AppState::Killed, _) => (false, None),
-        }
+        let until = match (self.state, grace_ms(&self.platform)) {
+            (AppState::Foreground, _) | (AppState::Background, None) => return (true, None),
+            (AppState::Background, Some(grace)) => self.background_since_ms.saturating_add(grace),
+            (AppState::Killed, _) => i64::MIN,
+        };
+        let until = until.max(self.waking.until_ms);
+        (now_ms < until, (now_ms < until).then_some(until))
     }
 
     /// Keeps a push at the vendor until the phone is back on the network.
@@ -477,6 +481,9 @@ impl Phone {
 
     /// A push reached the phone.
     pub(crate) fn take_push(&mut self, channel: Channel, push: Push, now_ms: i64) -> Shown {
+        if channel == Channel::Sms && self.wakes(&push, now_ms) {
+            return Shown::Silent;
+        }
         let reports = channel.runs_code_on_arrival() || self.state == AppState::Foreground;
         let message = push.message.clone();
         let shown = self.take(

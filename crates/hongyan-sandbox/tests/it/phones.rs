@@ -4,8 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hongyan_client::wake::Key;
 use hongyan_sandbox::link::{Connection, Device, Kind, News, Profile, Server};
 use hongyan_sandbox::{Channel, NewPhone, PACKAGE, PatchPhone, SandboxError};
+use ring::hmac;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -18,6 +22,7 @@ struct Played(Arc<Mutex<Book>>);
 #[derive(Debug, Default)]
 struct Book {
     log: Vec<String>,
+    wake_key: Option<Key>,
     /// Where news for the connected phone go in.
     lines: Vec<mpsc::Sender<News>>,
 }
@@ -62,6 +67,10 @@ impl Device for Played {
     ) -> Result<(), SandboxError> {
         self.say(format!("token {channel} {}", env.unwrap_or("-")));
         Ok(())
+    }
+    async fn wake_key(&self) -> Result<Option<Key>, SandboxError> {
+        self.say("wake key".to_owned());
+        Ok(self.0.lock().unwrap().wake_key.clone())
     }
     async fn login(&self, user: &str) -> Result<(), SandboxError> {
         self.say(format!("login {user}"));
@@ -386,4 +395,78 @@ async fn a_device_takes_five_public_messages_of_xiaomi_a_day_when_limits_are_on(
     stage.handle.advance(Duration::from_secs(86_400));
     send(20).await;
     assert_eq!(seen(), 13);
+}
+
+/// A wake-up as the server makes it for the key `secret`.
+fn wake_up(sequence: u32) -> String {
+    let mut frame = vec![1, 0, 0x00, 0xc0, 0xff, 0xee];
+    frame.extend(sequence.to_be_bytes());
+    frame.extend(u32::try_from(now_s()).unwrap().to_be_bytes());
+    let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"secret"), &frame);
+    frame.extend(&mac.as_ref()[..8]);
+    format!("#P1:{}", URL_SAFE_NO_PAD.encode(frame))
+}
+
+async fn text(stage: &Stage, phone: &str, body: &str) {
+    let account = stage.handle.credential(Channel::Twilio).unwrap();
+    let (sid, secret) = (&account["account_sid"], &account["auth_token"]);
+    let (sid, secret) = (sid.as_str().unwrap(), secret.as_str().unwrap());
+    let number = stage.handle.phone_tokens(phone).unwrap()[&Channel::Sms].clone();
+    let basic = format!("Basic {}", STANDARD.encode(format!("{sid}:{secret}")));
+    let headers = [
+        ("authorization", basic.as_str()),
+        ("content-type", "application/x-www-form-urlencoded"),
+    ];
+    let path = format!("/2010-04-01/Accounts/{sid}/Messages.json");
+    let fields = [("To", &*number), ("From", "+15005550006"), ("Body", body)];
+    let answer = stage.call("POST", &path, &headers, form(&fields)).await;
+    assert_eq!(answer.status, 201, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_true_wake_up_starts_a_killed_app_for_a_moment() {
+    let stage = Stage::open().await;
+    let played = Played::default();
+    stage.handle.attach_to(Arc::new(played.clone()));
+    let phone = NewPhone {
+        channels: Some(vec!["sms".to_owned()]),
+        ..NewPhone::of("iot", "goose", "", "u1")
+    };
+    let id = stage.handle.add_phone(phone).await.unwrap().id;
+    assert!(played.heard("wake key"), "{:?}", played.log());
+    stage
+        .handle
+        .patch_phone(&id, patch(r#"{"state":"killed"}"#))
+        .await
+        .unwrap();
+    let tray = || stage.handle.tray(&id).unwrap();
+    // The server has no key for it: the code is not believed, and not shown either.
+    text(&stage, &id, &wake_up(1)).await;
+    until("asked again", || played.count("wake key") == 2).await;
+    assert_eq!(played.count("connect false"), 0);
+    played.0.lock().unwrap().wake_key = Some(Key {
+        key: URL_SAFE_NO_PAD.encode("secret").into(),
+        app: "00c0ffee".to_owned(),
+        valid_s: 60,
+    });
+    // Now it has one, which the app asks for when a code comes that it cannot judge.
+    text(&stage, &id, &wake_up(2)).await;
+    until("connected", || played.count("connect false") == 1).await;
+    played.send(message("m1")).await;
+    until("shown", || tray().len() == 1).await;
+    assert_eq!(tray()[0].via, "connection");
+    stage.handle.advance(Duration::from_secs(11));
+    until("let go", || played.count("close") == 1).await;
+    // The same again, and a false one, wake nobody; any other text is for the person.
+    text(&stage, &id, &wake_up(2)).await;
+    let mut forged = wake_up(3);
+    forged.replace_range(30.., "AAAA");
+    text(&stage, &id, &forged).await;
+    until("asked for a newer key", || played.count("wake key") == 4).await;
+    text(&stage, &id, "see you at eight").await;
+    until("shown", || tray().len() == 2).await;
+    assert_eq!(
+        (tray()[1].via.as_str(), played.count("connect false")),
+        ("sms", 1)
+    );
 }

@@ -16,3 +16,4 @@ mod harness;
 mod input;
 mod journeys;
 mod operations;
+mod wake;

@@ -1,4 +1,8 @@
+use hongyan_core::Class;
+
+use super::message::Encoded;
 use super::*;
+use crate::payload;
 use crate::vendor::fixture;
 
 fn oauth() -> Value {

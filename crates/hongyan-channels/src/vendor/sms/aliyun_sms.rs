@@ -19,7 +19,7 @@ use hongyan_core::port::{
     Callback, CallbackError, CallbackRequest, ChannelError, CheckReport, OpenCredential, Outbound,
     Parcel, Receipt, ReceiptKind,
 };
-use hongyan_core::{MessageId, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{MessageId, Reason, Secret, Timestamp, Verdict, telephone};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -400,7 +400,9 @@ impl Sender {
             kind,
             message: MessageId::parse(text("out_id")).ok(),
             vendor_id: Some(text("biz_id").to_owned()).filter(|id| !id.is_empty()),
-            token: number::normalise(phone, "86").map(Secret::new),
+            token: telephone::normalise(phone, Some("86"))
+                .ok()
+                .map(Secret::new),
             at: beijing_time(text("report_time")),
             detail: texts::detail(&format!("{code} {}", text("err_msg"))),
         })

@@ -5,10 +5,11 @@
 //! sequence of a device only grows: it is the second of the wake-up, and wake-ups of one device are further apart than that.
 //! As text: `#P1:` and the frame in base64url without padding, 34 characters of the GSM alphabet.
 //!
-//! A device's key is HMAC-SHA256(`wake_key`, device id); the app gives it to its client over its own connection. A client
-//! checks version, app, time and MAC, wants a higher sequence than its last, then connects and fetches; it never shows or
-//! runs anything of the text. iOS apps cannot read texts at all; Android apps need a permission that stores seldom grant:
-//! this is for own firmware and modules.
+//! A device's key is HMAC-SHA256(`wake_key`, device id, a zero octet, SHA-256 of the device token): nothing is stored of it,
+//! and it ends with the device token. The device gets it from `POST /v1/devices/{id}/wake-key`. A client checks version, app,
+//! time and MAC, wants a higher sequence than its last, then connects and fetches; it never shows or runs anything of the
+//! text. iOS apps cannot read texts at all; Android apps need a permission that stores seldom grant: this is for own firmware
+//! and modules.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +18,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hongyan_core::message::Priority;
-use hongyan_core::port::Outbound;
+use hongyan_core::port::{Outbound, Recipient, WakeKey};
+use hongyan_core::verdict::Unsure;
 use hongyan_core::{AppId, DeviceId, Reason, Secret, Timestamp, Verdict};
 use ring::{digest, hmac};
 
@@ -28,6 +30,7 @@ const VERSION: u8 = 1;
 const URGENT: u8 = 1;
 const TEXT_MARK: &str = "#P1:";
 const EVERY_S_DEFAULT: u64 = 1800;
+const VALID_S_DEFAULT: u64 = 3600;
 const PORT_DEFAULT: u64 = 16_000;
 /// Devices whose last wake-up is remembered; the oldest goes first.
 const WAKES_MAX: usize = 65_536;
@@ -38,6 +41,8 @@ pub(super) struct Config {
     key: Secret,
     app: Option<[u8; 4]>,
     pub(super) every: Duration,
+    /// A wake-up that is older is worth nothing, to the provider and to the device.
+    pub(super) valid: Duration,
     pub(super) binary: bool,
     pub(super) port: u16,
 }
@@ -61,12 +66,14 @@ impl Config {
             }
         };
         let every = fields.number("wake_every_s", 1..=86_400, EVERY_S_DEFAULT);
+        let valid = fields.number("wake_valid_s", 60..=86_400, VALID_S_DEFAULT);
         let binary = fields.value("wake_binary").is_none() || fields.switch("wake_binary");
         let port = fields.number("wake_port", 1..=65_535, PORT_DEFAULT);
         Self {
             key: Secret::new(key),
             app,
             every: Duration::from_secs(every),
+            valid: Duration::from_secs(valid),
             binary,
             port: u16::try_from(port).unwrap_or(16_000),
         }
@@ -78,6 +85,7 @@ impl Config {
             "wake_key",
             "wake_app",
             "wake_every_s",
+            "wake_valid_s",
             "wake_binary",
             "wake_port",
         ] {
@@ -93,16 +101,26 @@ impl Config {
         }
     }
 
-    /// The words of a wake-up for a device.
-    pub(super) fn words(&self, words: Words, outbound: &Outbound, device: &DeviceId) -> Words {
+    /// What a device checks its wake-ups with.
+    pub(super) fn device_key(&self, device: &DeviceId, secret_hash: &[u8; 32]) -> WakeKey {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.expose());
-        let device_key = hmac::sign(&key, device.to_string().as_bytes());
+        let of = [device.as_str().as_bytes(), &[0], secret_hash].concat();
+        WakeKey {
+            key: Secret::new(hmac::sign(&key, &of).as_ref()),
+            app: self.app.unwrap_or_default(),
+            valid: self.valid,
+        }
+    }
+
+    /// The words of a wake-up for a device.
+    pub(super) fn words(&self, words: Words, outbound: &Outbound, recipient: &Recipient) -> Words {
+        let device = self.device_key(&recipient.device, &recipient.secret_hash);
         let second = u32::try_from(outbound.now.millis().div_euclid(1000)).unwrap_or(u32::MAX);
         let urgent = outbound.message.options.priority == Some(Priority::High);
         let frame = frame(
-            device_key.as_ref(),
+            device.key.expose(),
             if urgent { URGENT } else { 0 },
-            self.app.unwrap_or_default(),
+            device.app,
             second,
             second,
         );
@@ -143,20 +161,23 @@ impl Wakes {
         }
     }
 
-    /// Takes the device's turn, or says why it has none: the wake-up before brings this message too.
+    /// Takes the device's turn, or says when it has one. Whoever waits is brought by the wake-up before as long as the device
+    /// has not fetched yet, and by the next one otherwise.
     pub(super) fn reserve(&self, device: &DeviceId, now: Timestamp) -> Result<(), Verdict> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, order) = &mut *inner;
         if let Some(at) = last.get(device) {
             let since = now.since(*at);
             if since < self.every {
-                return Err(Verdict::Refused {
+                return Err(Verdict::Retry {
                     reason: Reason::FrequencyCap,
+                    after: Some(self.every.saturating_sub(since)),
                     detail: format!(
-                        "the device was woken {} s ago and fetches this message with the earlier one; the least distance is {} s",
+                        "the device was woken {} s ago; the least distance between two wake-ups is {} s",
                         since.as_secs(),
                         self.every.as_secs(),
                     ),
+                    certainty: Unsure::NotTaken,
                 });
             }
         }
@@ -202,6 +223,27 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_the_devices_and_ends_with_its_token() {
+        let config = Config {
+            key: Secret::new("a secret of some length"),
+            app: Some([0, 1, 2, 3]),
+            every: Duration::ZERO,
+            valid: Duration::from_secs(60),
+            binary: false,
+            port: 1,
+        };
+        let (one, two) = (
+            DeviceId::parse("d1").unwrap(),
+            DeviceId::parse("d2").unwrap(),
+        );
+        let key = |device, hash| config.device_key(device, &[hash; 32]).key;
+        assert_eq!(key(&one, 1), key(&one, 1));
+        assert_ne!(key(&one, 1), key(&one, 2));
+        assert_ne!(key(&one, 1), key(&two, 1));
+        assert_eq!(key(&one, 1).expose().len(), 32);
+    }
+
+    #[test]
     fn a_device_is_woken_once_in_a_while() {
         let wakes = Wakes::new(Duration::from_secs(60));
         let device = DeviceId::parse("d1").unwrap();
@@ -211,10 +253,11 @@ mod tests {
         let again = wakes.reserve(&device, at.plus(Duration::from_secs(59)));
         assert!(matches!(
             again,
-            Err(Verdict::Refused {
+            Err(Verdict::Retry {
                 reason: Reason::FrequencyCap,
+                after: Some(after),
                 ..
-            })
+            }) if after == Duration::from_secs(1)
         ));
         assert!(wakes.reserve(&other, at).is_ok());
         assert!(

@@ -24,7 +24,7 @@ use hongyan_core::port::{
     Parcel, Receipt, ReceiptKind,
 };
 use hongyan_core::verdict::Unsure;
-use hongyan_core::{Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{Reason, Secret, Timestamp, Verdict, telephone};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ring::{digest, hmac};
 use serde_json::{Map, Value, json};
@@ -542,7 +542,9 @@ impl Sender {
             // The notification names the text by its serial number alone.
             message: None,
             vendor_id: Some(serial.to_owned()),
-            token: number::normalise(&number, "86").map(Secret::new),
+            token: telephone::normalise(&number, Some("86"))
+                .ok()
+                .map(Secret::new),
             at: beijing_time(text("user_receive_time")),
             detail: texts::detail(&format!("{state} {}", text("description"))),
         })

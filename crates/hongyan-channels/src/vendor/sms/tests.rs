@@ -1,5 +1,5 @@
 use hongyan_core::port::ReceiptKind;
-use hongyan_core::{AppId, CredentialName, Secret};
+use hongyan_core::{AppId, Class, CredentialName, Secret};
 use serde_json::json;
 
 use super::*;
@@ -138,6 +138,55 @@ fn wake_ups_say_nothing_but_their_code() {
     config["wake_key"] = "short".into();
     config["wake_app"] = "xyz".into();
     assert_eq!(faults(&config), ["wake_key", "wake_app"]);
+}
+
+#[test]
+fn a_wake_up_brings_what_is_in_the_inbox_only() {
+    let mut config = twilio();
+    assert!(open(&config).wake_key(&device(), &[1; 32]).is_none());
+    config["mode"] = "signal".into();
+    config["wake_key"] = "a secret of some length".into();
+    config["wake_app"] = "00c0ffee".into();
+    config["wake_valid_s"] = 600.into();
+    let key = open(&config).wake_key(&device(), &[1; 32]).unwrap();
+    assert_eq!(
+        (key.app, key.valid),
+        ([0, 0xc0, 0xff, 0xee], Duration::from_secs(600))
+    );
+    let mut message = fixture::message();
+    message.options.delivery = DeliveryMode::OfflineOnly;
+    let refused = open(&config).preview(&fixture::of(message)).unwrap_err();
+    assert_eq!(refused.0, Reason::PayloadRejected);
+}
+
+fn device() -> DeviceId {
+    DeviceId::parse("d1").unwrap()
+}
+
+/// The carrier says that the wake-up came: nobody has fetched the message yet.
+#[test]
+fn a_receipt_of_a_wake_up_is_none_of_the_message() {
+    let body = json!([{"phone_number": "13800138000", "report_time": "2017-01-01 08:00:00", "success": true,
+                       "err_code": "DELIVERED", "biz_id": "12345^0"},
+                      {"phone_number": "13800138001", "success": false, "err_code": "MOBILE_NOT_ON_SERVICE",
+                       "biz_id": "12345^0"}])
+    .to_string();
+    let kinds = |config: &Value| {
+        let read = open(config).callback(&request("https://x/", &[], body.as_bytes()));
+        let receipts = read.unwrap().unwrap().receipts;
+        receipts.into_iter().map(|r| r.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        kinds(&aliyun()),
+        [ReceiptKind::Delivered, ReceiptKind::TokenInvalid]
+    );
+    let mut config = aliyun();
+    config["mode"] = "signal".into();
+    config["wake_key"] = "a secret of some length".into();
+    assert_eq!(
+        kinds(&config),
+        [ReceiptKind::Other, ReceiptKind::TokenInvalid]
+    );
 }
 
 #[test]

@@ -21,14 +21,14 @@ use hongyan_core::port::{
     Callback, CallbackError, CallbackRequest, ChannelError, CheckReport, OpenCredential, Outbound,
     Parcel, Receipt, ReceiptKind,
 };
-use hongyan_core::{MessageId, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{MessageId, Reason, Secret, Timestamp, Verdict, telephone};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use ring::{digest, hmac};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::{Common, Encoded, Provider, Words, counted, number, report, segments};
+use super::{Common, Encoded, Provider, Words, counted, report, segments};
 use crate::acs::hex;
 use crate::answer::{
     accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
@@ -559,7 +559,9 @@ impl Sender {
             kind: kind(status, code),
             message: of_query(MESSAGE).and_then(|id| MessageId::parse(id).ok()),
             vendor_id: Some(texts::detail(sid)),
-            token: number::normalise(text("To"), "1").map(Secret::new),
+            token: telephone::normalise(text("To"), Some("1"))
+                .ok()
+                .map(Secret::new),
             at: None,
             detail: texts::detail(words.trim_end()),
         }]))

@@ -350,9 +350,9 @@ async fn a_wake_up_says_nothing_and_comes_seldom() {
     );
     let frame = seen["text"].as_str().unwrap();
     assert!(frame.len() == 44 && frame.starts_with("0100"), "{frame}");
-    // The message tries its luck with the same devices at once.
+    // The next message waits for its turn with the same devices.
     let again = world.send(message::message(Class::Im), numbers).await;
-    assert_eq!(again, ["refused frequency_cap"; 2]);
+    assert_eq!(again, ["retry frequency_cap not_taken"; 2]);
     let world = World::start_with(Vendor::Twilio, wake).await;
     assert_eq!(world.send_one().await, "accepted");
     let text = world.last().body["Body"].as_str().unwrap().to_owned();

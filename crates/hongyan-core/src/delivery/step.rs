@@ -1,0 +1,384 @@
+//! The transitions: what each input does in each state.
+
+use super::{Decision, Delivery, Happened, Input, Next, Seen, State};
+use crate::{ChannelId, Reason, Stage, Timestamp, Verdict};
+
+impl Delivery {
+    pub(super) fn step(&mut self, input: Input, now: Timestamp, out: &mut Vec<Happened>) -> Next {
+        if let State::Done { .. } = self.state {
+            return self.after_the_end(input, out);
+        }
+        match input {
+            Input::Plan(decision) => self.planned(decision, now, out),
+            Input::Due => self.due(now, out),
+            Input::Acked => {
+                self.seen.add(Stage::Delivered);
+                self.end(Stage::Delivered, Reason::Delivered, None, now, out)
+            }
+            Input::Rejected => self.end(Stage::Dropped, Reason::ClientRejected, None, now, out),
+            Input::Client(stage) => {
+                if !Seen::is_client(stage) {
+                    return Next::Nothing;
+                }
+                self.seen.add(Stage::Delivered);
+                self.end(Stage::Delivered, Reason::Delivered, None, now, out);
+                if self.seen.add(stage) {
+                    out.push(Happened::new(stage, None));
+                }
+                Next::Done
+            }
+            Input::Verdict {
+                channel,
+                verdict,
+                retry_at,
+                attempts_max,
+                fallback,
+                receipt_by,
+            } => {
+                let receipt_by = receipt_by.filter(|_| fallback);
+                if let (Verdict::Accepted { vendor_id }, Some(until)) = (&verdict, receipt_by) {
+                    return self.accepted_for_now(channel, vendor_id.clone(), until, out);
+                }
+                self.answered(channel, verdict, retry_at, attempts_max, fallback, now, out)
+            }
+            Input::Undelivered {
+                channel,
+                reason,
+                detail,
+            } => self.undelivered(channel, reason, detail, out),
+            Input::NotSent { reason, retry_at } => {
+                let State::Pushing {
+                    channel,
+                    credential,
+                } = &self.state
+                else {
+                    return Next::Nothing;
+                };
+                let mut held = Happened::new(Stage::Held, Some(reason));
+                held.channel = Some(channel.clone());
+                held.until = Some(retry_at);
+                out.push(held);
+                // Nothing left the house, so it does not count as a try.
+                self.attempt = self.attempt.saturating_sub(1);
+                self.state = State::Retrying {
+                    channel: channel.clone(),
+                    credential: credential.clone(),
+                    until: retry_at,
+                };
+                Next::Wait(retry_at)
+            }
+            Input::End(reason) => self.give_up(reason, now, out),
+        }
+    }
+
+    /// News after the end: recorded once each, never another outcome.
+    fn after_the_end(&mut self, input: Input, out: &mut Vec<Happened>) -> Next {
+        let mut record = |stage: Stage| {
+            if self.seen.add(stage) {
+                out.push(Happened::new(stage, None));
+            }
+        };
+        match input {
+            Input::Acked => record(Stage::Delivered),
+            Input::Client(stage) if Seen::is_client(stage) => {
+                record(Stage::Delivered);
+                record(stage);
+            }
+            Input::Undelivered {
+                channel,
+                reason,
+                detail,
+            } => return self.undelivered(channel, reason, detail, out),
+            Input::Verdict {
+                channel,
+                verdict: Verdict::Accepted { vendor_id },
+                ..
+            } => {
+                let mut late = Happened::new(Stage::AcceptedByVendor, None);
+                late.channel = Some(channel);
+                late.detail = vendor_id;
+                late.attempt = self.attempt;
+                out.push(late);
+            }
+            _ => {}
+        }
+        if out.is_empty() {
+            Next::Nothing
+        } else {
+            Next::Recorded
+        }
+    }
+
+    fn planned(&mut self, decision: Decision, now: Timestamp, out: &mut Vec<Happened>) -> Next {
+        if self.state != State::Planning {
+            return Next::Nothing;
+        }
+        match decision {
+            Decision::Online { until } => {
+                let mut sent = Happened::new(Stage::SentOnline, None);
+                sent.until = Some(until);
+                out.push(sent);
+                self.state = State::Online { until };
+                Next::Wait(until)
+            }
+            Decision::Push {
+                channel,
+                credential,
+            } => {
+                self.attempt = self.attempt.saturating_add(1);
+                let mut sent = Happened::new(Stage::SentVendor, None);
+                sent.channel = Some(channel.clone());
+                sent.attempt = self.attempt;
+                out.push(sent);
+                self.state = State::Pushing {
+                    channel,
+                    credential,
+                };
+                Next::Push
+            }
+            Decision::Hold { until, reason } => {
+                let mut held = Happened::new(Stage::Held, Some(reason));
+                held.until = Some(until);
+                out.push(held);
+                self.state = State::Held { until, reason };
+                Next::Wait(until)
+            }
+            Decision::End(reason) => self.give_up(reason, now, out),
+        }
+    }
+
+    /// It ends for this reason; but what a vendor has taken stays the best that is known of it.
+    fn give_up(&mut self, reason: Reason, now: Timestamp, out: &mut Vec<Happened>) -> Next {
+        let Some(via) = self.via.clone() else {
+            return self.end(Stage::Dropped, reason, None, now, out);
+        };
+        self.seen.add(Stage::Undelivered);
+        let detail = format!("no receipt, and no other channel followed: {reason}");
+        self.end(
+            Stage::Undelivered,
+            Reason::AcceptedByVendor,
+            Some((via, Some(detail))),
+            now,
+            out,
+        )
+    }
+
+    /// The vendor took it, and the message wants to see a receipt.
+    fn accepted_for_now(
+        &mut self,
+        channel: ChannelId,
+        vendor_id: Option<String>,
+        until: Timestamp,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        if !matches!(&self.state, State::Pushing { channel: current, .. } if *current == channel) {
+            return Next::Nothing;
+        }
+        self.took(&channel);
+        if let Some((gave_up, reason)) = self.given_up.take()
+            && gave_up == channel
+        {
+            out.push(Happened {
+                channel: Some(channel.clone()),
+                attempt: self.attempt,
+                detail: vendor_id,
+                ..Happened::new(Stage::AcceptedByVendor, None)
+            });
+            return self.other_channel(channel, reason, None, out);
+        }
+        out.push(Happened {
+            channel: Some(channel.clone()),
+            attempt: self.attempt,
+            until: Some(until),
+            detail: vendor_id,
+            ..Happened::new(Stage::AcceptedByVendor, None)
+        });
+        self.state = State::AwaitingReceipt { channel, until };
+        Next::Wait(until)
+    }
+
+    /// Bad news from a vendor that had taken it: told once, and another channel follows if one was to.
+    fn undelivered(
+        &mut self,
+        channel: ChannelId,
+        reason: Reason,
+        detail: Option<String>,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        if self.seen.has(Stage::Delivered) {
+            return Next::Nothing;
+        }
+        if matches!(&self.state, State::AwaitingReceipt { channel: current, .. } if *current == channel)
+        {
+            return self.other_channel(channel, reason, detail, out);
+        }
+        if !self.seen.add(Stage::Undelivered) {
+            return Next::Nothing;
+        }
+        if matches!(&self.state, State::Pushing { channel: current, .. } if *current == channel) {
+            self.given_up = Some((channel.clone(), reason));
+        }
+        out.push(Happened {
+            channel: Some(channel),
+            detail,
+            ..Happened::new(Stage::Undelivered, Some(reason))
+        });
+        Next::Recorded
+    }
+
+    fn took(&mut self, channel: &ChannelId) {
+        self.via = Some(channel.clone());
+        if !self.taken.contains(channel) {
+            self.taken.push(channel.clone());
+        }
+    }
+
+    /// Gives a channel up and asks the planner for another.
+    fn other_channel(
+        &mut self,
+        channel: ChannelId,
+        reason: Reason,
+        detail: Option<String>,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        out.push(Happened {
+            channel: Some(channel.clone()),
+            attempt: self.attempt,
+            detail,
+            ..Happened::new(Stage::Fallback, Some(reason))
+        });
+        self.tried.push(channel);
+        self.attempt = 0;
+        self.last_failure = Some(reason);
+        self.state = State::Planning;
+        Next::Plan
+    }
+
+    fn due(&mut self, now: Timestamp, out: &mut Vec<Happened>) -> Next {
+        match &self.state {
+            State::Planning => return Next::Plan,
+            State::Online { .. } => {
+                self.online_tried = true;
+                out.push(Happened::new(Stage::Fallback, Some(Reason::AckTimeout)));
+            }
+            State::Held { .. } | State::Retrying { .. } => {}
+            State::Pushing { channel, .. } => {
+                let mut again = Happened::new(Stage::Retried, Some(Reason::Restarted));
+                again.channel = Some(channel.clone());
+                again.attempt = self.attempt;
+                out.push(again);
+            }
+            // A lease that ended late, or a job that was put back: the wait goes on.
+            State::AwaitingReceipt { until, .. } if now < (*until).min(self.expires_at) => {
+                return Next::Wait(*until);
+            }
+            State::AwaitingReceipt { channel, .. } => {
+                let channel = channel.clone();
+                return self.other_channel(channel, Reason::ReceiptTimeout, None, out);
+            }
+            State::Done { .. } => return Next::Nothing,
+        }
+        self.state = State::Planning;
+        Next::Plan
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the fields of one input, taken apart once"
+    )]
+    fn answered(
+        &mut self,
+        channel: ChannelId,
+        verdict: Verdict,
+        retry_at: Timestamp,
+        attempts_max: u16,
+        fallback: bool,
+        now: Timestamp,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        let State::Pushing {
+            channel: current,
+            credential,
+        } = &self.state
+        else {
+            return Next::Nothing;
+        };
+        if *current != channel {
+            return Next::Nothing;
+        }
+        let credential = credential.clone();
+        let detail = Some(verdict.detail().to_owned()).filter(|d| !d.is_empty());
+        match verdict {
+            Verdict::Accepted { .. } => {
+                self.took(&channel);
+                let attempt = self.attempt;
+                self.state = State::Done {
+                    reason: Reason::AcceptedByVendor,
+                    at: now,
+                };
+                out.push(Happened {
+                    channel: Some(channel),
+                    attempt,
+                    detail,
+                    r#final: true,
+                    ..Happened::new(Stage::AcceptedByVendor, Some(Reason::AcceptedByVendor))
+                });
+                Next::Done
+            }
+            Verdict::Retry { reason, .. } if self.attempt < attempts_max => {
+                out.push(Happened {
+                    channel: Some(channel.clone()),
+                    attempt: self.attempt,
+                    until: Some(retry_at),
+                    detail,
+                    ..Happened::new(Stage::Retried, Some(reason))
+                });
+                self.last_failure = Some(reason);
+                self.state = State::Retrying {
+                    channel,
+                    credential,
+                    until: retry_at,
+                };
+                Next::Wait(retry_at)
+            }
+            failed => {
+                let died = matches!(failed, Verdict::TokenDead { .. });
+                let reason = match failed {
+                    Verdict::Retry { .. } => Reason::RetriesExhausted,
+                    other => other.reason(),
+                };
+                if died {
+                    out.push(Happened {
+                        channel: Some(channel.clone()),
+                        detail: detail.clone(),
+                        ..Happened::new(Stage::TokenDead, Some(reason))
+                    });
+                }
+                if !fallback {
+                    return self.end(Stage::Dropped, reason, Some((channel, detail)), now, out);
+                }
+                self.other_channel(channel, reason, detail, out)
+            }
+        }
+    }
+
+    fn end(
+        &mut self,
+        stage: Stage,
+        reason: Reason,
+        from: Option<(ChannelId, Option<String>)>,
+        now: Timestamp,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        self.state = State::Done { reason, at: now };
+        let (channel, detail) = from.map_or((None, None), |(c, d)| (Some(c), d));
+        out.push(Happened {
+            attempt: if channel.is_some() { self.attempt } else { 0 },
+            channel,
+            detail,
+            r#final: true,
+            ..Happened::new(stage, Some(reason))
+        });
+        Next::Done
+    }
+}
