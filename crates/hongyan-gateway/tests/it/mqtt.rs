@@ -678,6 +678,27 @@ fn topics_of_the_app_come_under_their_names() {
 }
 
 #[test]
+fn a_further_subscription_repeats_nothing_and_brings_what_was_passed_over() {
+    let post = post();
+    let (mut phone, _) = post.device(Version::V311, false, 0);
+    phone.subscribe(&["hy/t/news"], QoS::AtLeastOnce);
+    assert_eq!(phone.hear(), Heard::SubAck(vec![1]));
+    post.rig.publish("u", "mine");
+    post.rig.store.append(Rig::topic("news"), "extra", FAR);
+    post.rig.hint(Rig::topic("news"));
+    let (id, _, body) = phone.entry();
+    assert_eq!(body, "extra");
+    phone.subscribe(&["hy/me/inbox"], QoS::AtLeastOnce);
+    assert_eq!(phone.hear(), Heard::SubAck(vec![1]));
+    let (other, dup, body) = phone.entry();
+    assert_eq!((dup, body.as_str()), (false, "mine"));
+    phone.silent();
+    phone.ack(id);
+    phone.ack(other);
+    post.rig.until("both", || post.rig.store.unread("d", Some("u")) == 0);
+}
+
+#[test]
 fn client_messages_go_by_topics() {
     let post = post();
     let mut phone = post.subscribed(Version::V5);
@@ -731,6 +752,7 @@ fn a_server_publishes_to_topics_of_its_app() {
     server.publish("hy/t/away", 4, b"{}");
     assert_eq!(server.hear(), Heard::Disconnect(0x89));
     assert_eq!(server.hear(), Heard::End);
+    drop(server);
     post.rig.until("gone", || post.rig.hub.stats().sockets == 0);
 }
 

@@ -50,6 +50,11 @@ impl Flights {
         Some((id, again))
     }
 
+    /// Whether an entry was sent on this connection and is not acknowledged.
+    pub(super) fn flies(&self, entry: MessageId) -> bool {
+        self.now.iter().any(|(_, one)| *one == entry)
+    }
+
     /// The next id that is not in use; there are far more ids than flights.
     fn free_id(&mut self) -> Option<u16> {
         for _ in 0..=u16::MAX {

@@ -164,6 +164,8 @@ struct Client {
     app: Option<Box<AppId>>,
     /// Where a clean session began: nothing before it is its own.
     begins: Option<Cursor>,
+    /// Entries were not sent because nothing subscribed to them.
+    passed_over: bool,
 }
 
 /// Answers of the store.
@@ -200,6 +202,7 @@ impl Client {
             aliases: None,
             app: None,
             begins: None,
+            passed_over: false,
         }
     }
 
@@ -570,8 +573,11 @@ impl Client {
 
     /// What was passed over may be wanted now.
     fn read_again(&mut self, desk: &mut Desk<'_>) {
-        self.flights.forget();
-        desk.restart(self.begins);
+        if std::mem::take(&mut self.passed_over) {
+            desk.restart(self.begins);
+        } else {
+            desk.want();
+        }
     }
 
     fn published(&mut self, publication: &Publication<'_>, desk: &mut Desk<'_>) {
@@ -795,8 +801,13 @@ impl Protocol for Client {
             return Taken::Later;
         }
         let Some(found) = self.subscriptions.find(one.message) else {
+            self.passed_over = true;
             return Taken::Skipped { rejected: false };
         };
+        if self.flights.flies(one.message.id) {
+            // Read again because of another subscription; it is repeated after a reconnect only [4.4.0-1].
+            return Taken::Sent;
+        }
         let shared = desk.encoded(Encoding::Json, one.message);
         if !desk.has_room(shared.len() + 256) {
             return Taken::Full;
