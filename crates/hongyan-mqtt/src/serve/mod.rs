@@ -18,6 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::broker::{Broker, ConnectionId, Flow};
 use crate::packet::ReasonCode;
@@ -50,9 +51,10 @@ const READ_BYTES: usize = 8 * 1024;
 pub async fn serve(
     listener: TcpListener,
     broker: Broker,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let tls = tls.map(TlsAcceptor::from);
     let slots = Arc::new(Semaphore::new(broker.options().connections_max));
     let shared = Arc::new(Shared {
         begin: Instant::now(),
@@ -87,7 +89,12 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_) = clients.join_next() => continue,
+            Some(ended) = clients.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the task of an MQTT connection fell; the others go on");
+                }
+                continue;
+            }
         };
         match accepted {
             Ok((stream, _)) => {

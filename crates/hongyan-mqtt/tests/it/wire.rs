@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
@@ -22,7 +22,7 @@ struct Server {
     task: JoinHandle<()>,
 }
 
-async fn start(options: Options, tls: Option<TlsAcceptor>) -> Server {
+async fn start(options: Options, tls: Option<Arc<rustls::ServerConfig>>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -98,11 +98,7 @@ async fn over_tls() {
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .unwrap();
-    let server = start(
-        Options::default(),
-        Some(TlsAcceptor::from(Arc::new(config))),
-    )
-    .await;
+    let server = start(Options::default(), Some(Arc::new(config))).await;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let config = rustls::ClientConfig::builder_with_provider(provider)

@@ -15,4 +15,5 @@ mod faults;
 mod harness;
 mod input;
 mod journeys;
+mod open_mqtt;
 mod operations;
