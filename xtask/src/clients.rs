@@ -1,4 +1,4 @@
-//! Public client libraries of Python and Node.js against a sandbox: a second opinion on the simulators.
+//! Public clients against our own servers: a second opinion on the simulators of the sandbox, and on the open MQTT space.
 //!
 //! The libraries are fetched once, in the versions that stand beside the scripts, and stay in `clients` in the
 //! target folder, with everything that the last run said. What cannot be fetched fails the step: a second opinion
@@ -14,8 +14,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{Project, steps};
 
-/// Where the scripts and the versions of what they need are.
+/// Where the scripts against the sandbox are, and the versions of what they need.
 const SCRIPTS: &str = "crates/hongyan-sandbox/tests/clients";
+
+/// The same for those against the open MQTT space.
+const MQTT_SCRIPTS: &str = "crates/hongyan/tests/clients/mqtt";
+
+/// Programs that the MQTT scripts start, of a package that `./test` installs.
+const MOSQUITTO: [&str; 2] = ["mosquitto_pub", "mosquitto_sub"];
 
 /// Names another `hongyan` to run than the one that is built for the tests.
 const BINARY: &str = "HONGYAN_BINARY";
@@ -40,44 +46,43 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         .nth(2)
         .context("this program is not in a target folder")?
         .join("clients");
-    let python = install_python(&scripts, &place.join("python"))?;
-    let node = install_node(&scripts, &place.join("node"))?;
-
-    let sandbox = Sandbox::start(&hongyan(project, &built)?, &place)?;
+    let hongyan = hongyan(project, &built)?;
+    let python = install_python(SCRIPTS, &scripts, &place.join("python"))?;
+    let node = install_node(SCRIPTS, &scripts, &place.join("node"))?;
+    let sandbox = Server::sandbox(&hongyan, &place)?;
     let mut faults = Vec::new();
-    for (name, program, folder) in [
-        ("public_clients.py", python.as_path(), &place),
+    let plays: [(&str, &Path, &Path); 2] = [
+        ("public_clients.py", &python, &place),
         ("public_clients.mjs", Path::new("node"), &node),
-    ] {
-        let mut command = Command::new(program);
-        command
-            .arg(scripts.join(name))
-            .arg(&sandbox.control)
-            .current_dir(folder)
-            .env("PYTHONUNBUFFERED", "1")
-            // Everything they call is on this machine.
-            .envs(["NO_PROXY", "no_proxy"].map(|name| (name, "127.0.0.1,localhost")));
-        let log = place.join(name).with_added_extension("log");
-        match play(&mut command, &log)? {
-            Ok(answers) => eprintln!("   {name}: {answers} answers as they should be"),
-            Err(fault) => {
-                let sandbox_log = place.join("sandbox.log");
-                eprintln!(
-                    "   {name}: {fault}\n   all it said is in {}, the sandbox's log in {}",
-                    log.display(),
-                    sandbox_log.display()
-                );
-                faults.push(name);
-            }
-        }
+    ];
+    for (name, program, folder) in plays {
+        faults.extend(sandbox.judge_by(&scripts.join(name), program, folder, &place)?);
+    }
+    drop(sandbox);
+
+    for program in MOSQUITTO {
+        said(Command::new("which").arg(program)).with_context(|| {
+            format!("{program} is missing (`apt install mosquitto-clients`); `./test` installs it")
+        })?;
+    }
+    let scripts = project.root.join(MQTT_SCRIPTS);
+    let python = install_python(MQTT_SCRIPTS, &scripts, &place.join("mqtt-python"))?;
+    let node = install_node(MQTT_SCRIPTS, &scripts, &place.join("mqtt-node"))?;
+    let space = Server::open_mqtt(&hongyan, &place)?;
+    let plays: [(&str, &Path, &Path); 2] = [
+        ("mqtt_clients.py", &python, &place),
+        ("mqtt_clients.mjs", Path::new("node"), &node),
+    ];
+    for (name, program, folder) in plays {
+        faults.extend(space.judge_by(&scripts.join(name), program, folder, &place)?);
     }
     if !faults.is_empty() {
-        bail!("the sandbox and {} disagree, see above", faults.join(", "));
+        bail!("hongyan and {} disagree, see above", faults.join(", "));
     }
     Ok(())
 }
 
-/// The program that plays the vendors.
+/// The program that plays the vendors and serves.
 fn hongyan(project: &Project, built: &Path) -> Result<PathBuf> {
     if let Some(binary) = std::env::var_os(BINARY) {
         return Ok(binary.into());
@@ -88,7 +93,7 @@ fn hongyan(project: &Project, built: &Path) -> Result<PathBuf> {
 }
 
 /// An environment with the libraries; answers its interpreter.
-fn install_python(scripts: &Path, place: &Path) -> Result<PathBuf> {
+fn install_python(name: &str, scripts: &Path, place: &Path) -> Result<PathBuf> {
     let can = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))";
     said(Command::new("python3").args(["-c", can])).context(
         "the public clients need Python 3.10 or later with venv (`apt install python3-venv`); `./test` installs it",
@@ -107,13 +112,13 @@ fn install_python(scripts: &Path, place: &Path) -> Result<PathBuf> {
         )
     })
     .with_context(|| {
-        format!("the public clients of Python ({SCRIPTS}/requirements.txt) cannot be installed; they come from the network, once")
+        format!("the public clients of Python ({name}/requirements.txt) cannot be installed; they come from the network, once")
     })?;
     Ok(python)
 }
 
 /// A folder with the modules; answers the folder.
-fn install_node(scripts: &Path, place: &Path) -> Result<PathBuf> {
+fn install_node(name: &str, scripts: &Path, place: &Path) -> Result<PathBuf> {
     let version = said(Command::new("node").arg("--version")).context(NODE)?;
     let major = version.trim_start_matches('v').split('.').next();
     if !major.is_some_and(|major| major.parse().is_ok_and(|major: u32| major >= 18)) {
@@ -136,7 +141,7 @@ fn install_node(scripts: &Path, place: &Path) -> Result<PathBuf> {
         )
     })
     .with_context(|| {
-        format!("the public clients of Node.js ({SCRIPTS}/package.json) cannot be installed; they come from the network, once")
+        format!("the public clients of Node.js ({name}/package.json) cannot be installed; they come from the network, once")
     })?;
     Ok(place.to_owned())
 }
@@ -242,49 +247,122 @@ impl Drop for Running {
     }
 }
 
-/// A sandbox on free ports, with fresh keys.
+/// A server on free ports, with a fresh data directory.
 #[derive(Debug)]
-struct Sandbox {
-    /// Address of its control interface.
-    control: String,
+struct Server {
+    /// What scripts are told: the address to talk to.
+    address: String,
+    log: PathBuf,
     _process: Running,
 }
 
-impl Sandbox {
-    fn start(hongyan: &Path, place: &Path) -> Result<Self> {
-        let data = place.join("sandbox");
-        if data.exists() {
-            fs::remove_dir_all(&data)?;
-        }
-        let (told, log) = (place.join("sandbox.json"), place.join("sandbox.log"));
+impl Server {
+    fn sandbox(hongyan: &Path, place: &Path) -> Result<Self> {
         let mut command = Command::new(hongyan);
-        command
-            .args(["sandbox", "--json", "--no-phones", "--data"])
-            .arg(&data);
+        command.args(["sandbox", "--json", "--no-phones"]);
         for listener in ["--control", "--vendors", "--smpp"] {
             command.args([listener, "127.0.0.1:0"]);
         }
+        Self::start(command, "sandbox", place, control)
+    }
+
+    fn open_mqtt(hongyan: &Path, place: &Path) -> Result<Self> {
+        let mut command = Command::new(hongyan);
+        command.arg("serve");
+        for setting in [
+            "http.listen=127.0.0.1:0",
+            "mqtt.open_listen=127.0.0.1:0",
+            "log.format=json",
+        ] {
+            command.args(["--set", setting]);
+        }
+        Self::start(command, "open-mqtt", place, open_space)
+    }
+
+    fn start(
+        mut command: Command,
+        name: &str,
+        place: &Path,
+        address: fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        let data = place.join(name);
+        if data.exists() {
+            fs::remove_dir_all(&data)?;
+        }
+        command.arg("--data").arg(&data);
+        let told = place.join(format!("{name}.json"));
+        let log = place.join(format!("{name}.log"));
         let mut process = start(&mut command, &told, &log)?;
         let begun = Instant::now();
         loop {
             let ended = process.ended_within(LOOK)?;
-            if let Some(control) = control(&fs::read_to_string(&told)?) {
+            let text = fs::read_to_string(&told)? + &fs::read_to_string(&log)?;
+            if let Some(address) = address(&text) {
                 return Ok(Self {
-                    control,
+                    address,
+                    log,
                     _process: process,
                 });
             }
             if ended.is_some() || begun.elapsed() > START {
-                let log = fs::read_to_string(&log)?;
-                bail!("{command:?} does not say where it listens\n{log}");
+                bail!("{command:?} does not say where it listens\n{text}");
+            }
+        }
+    }
+
+    /// Runs a script against it; the script's name when they disagree.
+    fn judge_by(
+        &self,
+        script: &Path,
+        program: &Path,
+        folder: &Path,
+        place: &Path,
+    ) -> Result<Option<String>> {
+        let name = script.file_name().context("a script has a name")?;
+        let mut command = Command::new(program);
+        command
+            .arg(script)
+            .arg(&self.address)
+            .current_dir(folder)
+            .env("PYTHONUNBUFFERED", "1")
+            // Everything they call is on this machine.
+            .envs(["NO_PROXY", "no_proxy"].map(|name| (name, "127.0.0.1,localhost")));
+        let log = place.join(name).with_added_extension("log");
+        let name = name.to_string_lossy().into_owned();
+        match play(&mut command, &log)? {
+            Ok(answers) => {
+                eprintln!("   {name}: {answers} answers as they should be");
+                Ok(None)
+            }
+            Err(fault) => {
+                eprintln!(
+                    "   {name}: {fault}\n   all it said is in {}, the server's log in {}",
+                    log.display(),
+                    self.log.display()
+                );
+                Ok(Some(name))
             }
         }
     }
 }
 
 /// The control address in the line that the sandbox prints once it listens.
-fn control(line: &str) -> Option<String> {
-    let rest = line.strip_suffix('\n')?.split_once("\"sandbox\":\"")?.1;
+fn control(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.contains("\"sandbox\":\""))?;
+    // Half a line has no end of its value.
+    value(line, "\"sandbox\":\"")
+}
+
+/// The address in the log line that says that the open MQTT space is ready.
+fn open_space(text: &str) -> Option<String> {
+    let line = text
+        .lines()
+        .find(|line| line.contains("the open MQTT space is ready"))?;
+    value(line, "\"address\":\"")
+}
+
+fn value(line: &str, key: &str) -> Option<String> {
+    let (_, rest) = line.split_once(key)?;
     Some(rest.split_once('"')?.0.to_owned())
 }
 
@@ -309,11 +387,14 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_read_from_a_whole_line_only() {
+    fn the_address_is_read_when_it_is_there_in_full() {
         let line =
             "{\"sandbox\":\"http://127.0.0.1:7500\",\"vendors\":\"https://127.0.0.1:7501\"}\n";
         assert_eq!(control(line).as_deref(), Some("http://127.0.0.1:7500"));
-        assert_eq!(control(line.trim_end()), None);
+        assert_eq!(control(&line[..25]), None);
         assert_eq!(control(""), None);
+        let line = "{\"fields\":{\"message\":\"the open MQTT space is ready\",\"address\":\"127.0.0.1:1884\"}}\n";
+        let log = "{\"fields\":{\"address\":\"x\"}}\n".to_owned() + line;
+        assert_eq!(open_space(&log).as_deref(), Some("127.0.0.1:1884"));
     }
 }

@@ -36,7 +36,7 @@ const STEPS: &[Step] = &[
     ("test", "documentation tests, then all tests", steps::test),
     (
         "clients",
-        "public client libraries drive the simulators",
+        "public clients drive the simulators and the MQTT space",
         clients::run,
     ),
 ];

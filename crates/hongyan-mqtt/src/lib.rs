@@ -5,7 +5,11 @@
 //! be built on it. Comments cite the standards' conformance statements as `[3.1.2-1]` (prefix
 //! `MQTT-` left out; 5.0's numbers unless 3.1.1 is named).
 //!
-//! Start reading at [`packet`].
+//! Start reading at [`packet`], then [`broker`].
 
+pub mod broker;
 pub mod packet;
+mod serve;
 pub mod topic;
+
+pub use serve::serve;

@@ -190,6 +190,30 @@ group! {
 }
 
 group! {
+    /// MQTT 3.1.1 and 5.0: devices, and an open space for publishing and subscribing.
+    Mqtt in "mqtt" {
+        /// Where devices connect without TLS; port 1883 is usual. For this machine and private networks.
+        listen: Option<Address> = None,
+        /// Where devices connect over TLS; port 8883 is usual.
+        tls_listen: Option<Address> = None,
+        /// PEM file with the certificate chain for MQTT. `http.tls_cert` when it is not set.
+        tls_cert: Option<PathBuf> = None,
+        /// PEM file with the private key of the certificate. `http.tls_key` when it is not set.
+        tls_key: Option<PathBuf> = None,
+        /// Where to listen for clients of the open space, which has nothing to do with apps and devices: everybody there publishes
+        /// and subscribes to any topic, and nothing outlives the process. MQTT, and MQTT over WebSocket at `/mqtt`, on one port.
+        /// Not spoken while it is not set. A loopback address, unless `mqtt.open_user` and `mqtt.open_password` are set.
+        open_listen: Option<Address> = None,
+        /// Whether `mqtt.open_listen` speaks TLS, with the certificate of the settings above.
+        open_tls: bool = false,
+        /// The user name that clients of the open space must give.
+        open_user: Option<String> = None,
+        /// The password that goes with it.
+        open_password: Option<Secret> = None,
+    }
+}
+
+group! {
     /// Log lines, on stderr.
     Log in "log" {
         /// What to log: a level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as `info,hongyan_gateway=debug`.
@@ -234,6 +258,8 @@ pub(crate) struct Config {
     pub(crate) gateway: Gateway,
     /// XMPP.
     pub(crate) xmpp: Xmpp,
+    /// MQTT.
+    pub(crate) mqtt: Mqtt,
     /// Log lines.
     pub(crate) log: Log,
     /// Orderly stop.
@@ -252,6 +278,7 @@ impl Group for Config {
         self.sandbox.visit(visitor);
         self.gateway.visit(visitor);
         self.xmpp.visit(visitor);
+        self.mqtt.visit(visitor);
         self.log.visit(visitor);
         self.shutdown.visit(visitor);
     }
@@ -286,6 +313,7 @@ impl Config {
         {
             faults.push(("autopush.app", "is not the id of an app".to_owned()));
         }
+        self.check_mqtt(&mut faults);
         let mut listeners = vec![
             ("http.listen", self.http.listen),
             ("sandbox.vendors_listen", self.sandbox.vendors_listen),
@@ -295,6 +323,9 @@ impl Config {
         let more = [
             ("xmpp.listen", self.xmpp.listen),
             ("xmpp.tls_listen", self.xmpp.tls_listen),
+            ("mqtt.listen", self.mqtt.listen),
+            ("mqtt.tls_listen", self.mqtt.tls_listen),
+            ("mqtt.open_listen", self.mqtt.open_listen),
         ];
         listeners.extend(more.into_iter().filter_map(|(name, at)| Some((name, at?.0))));
         for (n, (name, address)) in listeners.iter().enumerate() {
@@ -312,6 +343,30 @@ impl Config {
             faults.push(("log.level", format!("cannot be understood: {error}")));
         }
         faults
+    }
+
+    fn check_mqtt(&self, faults: &mut Vec<(&'static str, String)>) {
+        let mqtt = &self.mqtt;
+        match (&mqtt.tls_cert, &mqtt.tls_key) {
+            (Some(_), None) => faults.push(("mqtt.tls_key", missing_beside("mqtt.tls_cert"))),
+            (None, Some(_)) => faults.push(("mqtt.tls_cert", missing_beside("mqtt.tls_key"))),
+            _ => {}
+        }
+        let both = "is missing: clients of the open space give both a name and a password";
+        match (&mqtt.open_user, &mqtt.open_password) {
+            (Some(_), None) => faults.push(("mqtt.open_password", both.to_owned())),
+            (None, Some(_)) => faults.push(("mqtt.open_user", both.to_owned())),
+            _ => {}
+        }
+        if let Some(Address(address)) = mqtt.open_listen
+            && !address.ip().is_loopback()
+            && mqtt.open_password.is_none()
+        {
+            faults.push((
+                "mqtt.open_listen",
+                format!("is {address}, which others can reach: set mqtt.open_user and mqtt.open_password, or listen on 127.0.0.1"),
+            ));
+        }
     }
 
     fn check_xmpp(&self, faults: &mut Vec<(&'static str, String)>) {

@@ -8,6 +8,7 @@ mod control;
 mod data;
 mod log;
 mod metrics;
+mod mqtt;
 mod seal;
 mod shutdown;
 mod tasks;

@@ -27,6 +27,7 @@ use crate::seal::MasterSeal;
 use crate::shutdown::Shutdown;
 use crate::tasks::{Stopper, Tasks, stop_pair};
 use crate::xmpp;
+use crate::mqtt;
 
 /// How often expired records are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
@@ -126,6 +127,7 @@ impl Node {
         let (listener, tls) = listen(&config).await?;
         let address = listener.local_addr()?;
         let xmpp_listeners = xmpp::listen(&config, sandboxed.local_server.as_ref()).await?;
+        let open_space = mqtt::listen(&config, sandboxed.local_server.as_ref()).await?;
         // Simulated vendors are on this machine, so they reach the listener itself.
         let local = (sandboxed.allow_loopback || config.egress.allow_loopback)
             .then(|| url_of(&config, address));
@@ -228,6 +230,7 @@ impl Node {
         let xmpp = xmpp_listeners.first().and_then(|(listener, _)| listener.local_addr().ok());
         let spoken = (&config, gateway.handle(), Arc::clone(&clock));
         xmpp::serve(spoken, xmpp_listeners, &tasks, &gateway_stop);
+        mqtt::serve(open_space, &tasks, &gateway_stop);
         let sink = Arc::new(feedback);
         tasks.spawn_essential("gateway", gateway_stop.clone(), async move {
             let stopped = async move { gateway_stop.stopped().await };

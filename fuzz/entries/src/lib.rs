@@ -31,6 +31,7 @@ pub const ENTRIES: &[Entry] = &[
     live::HANDSHAKE,
     live::CURSORS,
     mqtt::MQTT_PACKETS,
+    mqtt::MQTT_BROKER,
     requests::MESSAGES,
     requests::REGISTRATIONS,
     requests::ANSWERS,

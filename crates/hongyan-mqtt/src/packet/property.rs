@@ -487,6 +487,11 @@ impl PropertyList {
             .inspect_err(|_| self.bytes.truncate(before))
     }
 
+    /// Adds a whole list at the end, without looking into it.
+    pub fn append(&mut self, properties: Properties<'_>) {
+        self.bytes.extend_from_slice(properties.as_bytes());
+    }
+
     /// Empties it and keeps its memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -15,5 +15,6 @@ mod faults;
 mod harness;
 mod input;
 mod journeys;
+mod open_mqtt;
 mod operations;
 mod wake;

@@ -1,5 +1,9 @@
 //! Topic names and filters (5.0 section 4.7, the same in 3.1.1).
 
+mod trie;
+
+pub use trie::Trie;
+
 /// Levels of the longest name or filter that a listener takes.
 pub const LEVELS_MAX: usize = 16;
 
