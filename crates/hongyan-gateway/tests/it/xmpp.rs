@@ -227,6 +227,7 @@ fn xm_01_login_over_starttls_and_over_tls() {
     assert_eq!(third.body(), "hello");
     third.say("</stream:stream>");
     assert!(third.to_end().ends_with("</stream:stream>"));
+    drop((client, third));
     spoken.rig.until("gone", || spoken.rig.hub.stats().sockets == 0);
 }
 
