@@ -1,4 +1,5 @@
-//! Public client libraries of Python and Node.js against a sandbox: a second opinion on the simulators.
+//! Public client libraries of Python and Node.js: against a sandbox, a second opinion on the simulators; against a demo,
+//! on the protocols that devices speak.
 //!
 //! The libraries are fetched once, in the versions that stand beside the scripts, and stay in `clients` in the
 //! target folder, with everything that the last run said. What cannot be fetched fails the step: a second opinion
@@ -16,6 +17,13 @@ use crate::{Project, steps};
 
 /// Where the scripts and the versions of what they need are.
 const SCRIPTS: &str = "crates/hongyan-sandbox/tests/clients";
+
+/// Clients of protocols against a demo: the folder with what they need, its short name, and the scripts.
+const PROTOCOLS: &[(&str, &str, &[&str])] = &[(
+    "crates/hongyan/tests/clients/xmpp",
+    "xmpp",
+    &["xmpp_clients.py", "xmpp_clients.mjs", "xmpp_profanity.py"],
+)];
 
 /// Names another `hongyan` to run than the one that is built for the tests.
 const BINARY: &str = "HONGYAN_BINARY";
@@ -43,8 +51,9 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     let python = install_python(&scripts, &place.join("python"))?;
     let node = install_node(&scripts, &place.join("node"))?;
 
-    let sandbox = Sandbox::start(&hongyan(project, &built)?, &place)?;
-    let mut faults = Vec::new();
+    let hongyan = hongyan(project, &built)?;
+    let mut faults = against_demo(project, &hongyan, &place)?;
+    let sandbox = Sandbox::start(&hongyan, &place)?;
     for (name, program, folder) in [
         ("public_clients.py", python.as_path(), &place),
         ("public_clients.mjs", Path::new("node"), &node),
@@ -72,9 +81,42 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         }
     }
     if !faults.is_empty() {
-        bail!("the sandbox and {} disagree, see above", faults.join(", "));
+        bail!("hongyan and {} disagree, see above", faults.join(", "));
     }
     Ok(())
+}
+
+/// Runs the clients of [`PROTOCOLS`]; answers the scripts that found a fault.
+fn against_demo(project: &Project, hongyan: &Path, place: &Path) -> Result<Vec<&'static str>> {
+    let demo = Demo::start(hongyan, place)?;
+    let mut faults = Vec::new();
+    for (folder, short, scripts) in PROTOCOLS {
+        let (folder, place) = (project.root.join(folder), place.join(short));
+        let python = install_python(&folder, &place.join("python"))?;
+        let node = install_node(&folder, &place.join("node"))?;
+        for name in *scripts {
+            let (program, at) = match name.ends_with(".py") {
+                true => (python.as_path(), &place),
+                false => (Path::new("node"), &node),
+            };
+            let mut command = Command::new(program);
+            command
+                .arg(folder.join(name))
+                .arg(&demo.facts)
+                .current_dir(at)
+                .env("PYTHONUNBUFFERED", "1")
+                .envs(["NO_PROXY", "no_proxy"].map(|name| (name, "127.0.0.1,localhost")));
+            let log = place.join(name).with_added_extension("log");
+            match play(&mut command, &log)? {
+                Ok(answers) => eprintln!("   {name}: {answers} answers as they should be"),
+                Err(fault) => {
+                    eprintln!("   {name}: {fault}\n   all it said is in {}", log.display());
+                    faults.push(*name);
+                }
+            }
+        }
+    }
+    Ok(faults)
 }
 
 /// The program that plays the vendors.
@@ -107,7 +149,7 @@ fn install_python(scripts: &Path, place: &Path) -> Result<PathBuf> {
         )
     })
     .with_context(|| {
-        format!("the public clients of Python ({SCRIPTS}/requirements.txt) cannot be installed; they come from the network, once")
+        format!("the public clients of Python ({}) cannot be installed; they come from the network, once", scripts.display())
     })?;
     Ok(python)
 }
@@ -136,7 +178,7 @@ fn install_node(scripts: &Path, place: &Path) -> Result<PathBuf> {
         )
     })
     .with_context(|| {
-        format!("the public clients of Node.js ({SCRIPTS}/package.json) cannot be installed; they come from the network, once")
+        format!("the public clients of Node.js ({}) cannot be installed; they come from the network, once", scripts.display())
     })?;
     Ok(place.to_owned())
 }
@@ -239,6 +281,51 @@ impl Drop for Running {
         // Fails for one that ended by itself, which is as good.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A demo on free ports, with fresh data.
+#[derive(Debug)]
+struct Demo {
+    /// The file that says where everything is.
+    facts: PathBuf,
+    _process: Running,
+}
+
+impl Demo {
+    fn start(hongyan: &Path, place: &Path) -> Result<Self> {
+        let data = place.join("demo");
+        if data.exists() {
+            fs::remove_dir_all(&data)?;
+        }
+        fs::create_dir_all(place)?;
+        let log = place.join("demo.log");
+        let mut command = Command::new(hongyan);
+        command.args(["demo", "--data"]).arg(&data);
+        for listener in [
+            "HTTP",
+            "SANDBOX_VENDORS",
+            "SANDBOX_CONTROL",
+            "SANDBOX_SMPP",
+            "XMPP",
+        ] {
+            command.env(format!("HONGYAN_{listener}_LISTEN"), "127.0.0.1:0");
+        }
+        let mut process = start(&mut command, &log, &log)?;
+        let (facts, begun) = (data.join("demo.json"), Instant::now());
+        loop {
+            let ended = process.ended_within(LOOK)?;
+            // Written last, and whole at once or not at all for who looks for its end.
+            if fs::read_to_string(&facts).is_ok_and(|text| text.trim_end().ends_with('}')) {
+                return Ok(Self {
+                    facts,
+                    _process: process,
+                });
+            }
+            if ended.is_some() || begun.elapsed() > START {
+                bail!("{command:?} does not start\n{}", fs::read_to_string(&log)?);
+            }
+        }
     }
 }
 

@@ -120,7 +120,11 @@ pub(crate) fn write(
         dup,
     };
     let json = serde_json::to_string(&payload).unwrap_or_default();
-    let _ = write!(out, "<data xmlns='{NAMESPACE}'>{}</data></message>", escape(&json));
+    let _ = write!(
+        out,
+        "<data xmlns='{NAMESPACE}'>{}</data></message>",
+        escape(&json)
+    );
 }
 
 /// XEP-0082, without fractions of a second.

@@ -293,7 +293,9 @@ impl Machine {
                 }
                 let to = header.to.as_deref();
                 let known = to.and_then(|to| self.shared.host(to));
-                let domain = known.as_ref().map_or(self.shared.domain.clone(), |k| k.0.clone());
+                let domain = known
+                    .as_ref()
+                    .map_or(self.shared.domain.clone(), |k| k.0.clone());
                 self.header(&domain, host);
                 let major = header.version.as_deref().and_then(|v| v.split('.').next());
                 let major = major.and_then(|major| major.parse::<u32>().ok());
@@ -342,7 +344,10 @@ impl Machine {
         let id = hex(&id);
         self.open = true;
         let text = if self.ground == Ground::WebSocket {
-            format!("<open xmlns='{}' from='{domain}' id='{id}' version='1.0' xml:lang='en'/>", ns::FRAMING)
+            format!(
+                "<open xmlns='{}' from='{domain}' id='{id}' version='1.0' xml:lang='en'/>",
+                ns::FRAMING
+            )
         } else {
             format!(
                 "<?xml version='1.0'?><stream:stream xmlns='{}' xmlns:stream='{}' from='{domain}' id='{id}' version='1.0' xml:lang='en'>",
@@ -381,7 +386,11 @@ impl Machine {
         }
         let text = match why {
             "" => String::new(),
-            why => format!("<text xmlns='{}' xml:lang='en'>{}</text>", ns::STREAM_ERRORS, escape(why)),
+            why => format!(
+                "<text xmlns='{}' xml:lang='en'>{}</text>",
+                ns::STREAM_ERRORS,
+                escape(why)
+            ),
         };
         host.write(&format!(
             "<stream:error xmlns:stream='{}'><{condition} xmlns='{}'/>{text}{more}</stream:error>",
@@ -438,7 +447,12 @@ impl Machine {
     }
 
     /// The session is up.
-    pub(crate) fn welcome(&mut self, session: SessionId, reader: &Arc<Reader>, host: &mut dyn Host) {
+    pub(crate) fn welcome(
+        &mut self,
+        session: SessionId,
+        reader: &Arc<Reader>,
+        host: &mut dyn Host,
+    ) {
         let Some(login) = &mut self.login else { return };
         let early = login.welcomed(session, reader);
         self.begin(host);
@@ -540,7 +554,9 @@ impl Machine {
             Ok(had) => had,
             Err(too_high) => return self.too_high(h, too_high.sent, host),
         };
-        let Some(login) = self.login.take() else { return };
+        let Some(login) = self.login.take() else {
+            return;
+        };
         let again = kept.sm.resend();
         let mut live = Live {
             resource: kept.resource.as_ref().into(),
@@ -770,7 +786,11 @@ impl Machine {
             sm.id = None;
         }
         self.fail_with("reset", "", "the device's user changed; log in again", host);
-        host.close(close::RESTART, "binding_changed", "the device's user changed");
+        host.close(
+            close::RESTART,
+            "binding_changed",
+            "the device's user changed",
+        );
     }
 
     /// An element that came while the session is being made.

@@ -316,7 +316,8 @@ async fn look_up(ports: Ports, query: Query) -> Answer {
             Answer::Accounts {
                 try_no,
                 app: None,
-                accounts: noted(found).map(|device| device.into_iter().filter_map(account).collect()),
+                accounts: noted(found)
+                    .map(|device| device.into_iter().filter_map(account).collect()),
             }
         }
         Query::User { try_no, app, user } => {
@@ -353,7 +354,9 @@ async fn look_up(ports: Ports, query: Query) -> Answer {
             let active = noted(found).map(|devices| {
                 let device = devices.into_iter().next().flatten();
                 device.is_some_and(|device| {
-                    device.token(&channel).is_some_and(hongyan_core::device::Token::is_active)
+                    device
+                        .token(&channel)
+                        .is_some_and(hongyan_core::device::Token::is_active)
                 })
             });
             Answer::Channel { iq, active }
@@ -391,4 +394,3 @@ fn account(device: Device) -> Option<Account> {
         keys,
     })
 }
-

@@ -125,7 +125,10 @@ impl Machine {
         let kind = presence.attribute("type");
         if presence.attribute("to").is_some() {
             // Nobody else hears of it; who asks for more is told so.
-            if matches!(kind, Some("subscribe" | "subscribed" | "unsubscribe" | "unsubscribed")) {
+            if matches!(
+                kind,
+                Some("subscribe" | "subscribed" | "unsubscribe" | "unsubscribed")
+            ) {
                 let text = error_to(presence, None, "cancel", "not-allowed");
                 self.stanza(text, host);
             }
@@ -143,7 +146,9 @@ impl Machine {
         };
         let before = std::mem::replace(&mut live.priority, priority);
         let (reader, session) = (&live.reader, live.session);
-        self.shared.party.change(reader, session, |peer| peer.priority = priority);
+        self.shared
+            .party
+            .change(reader, session, |peer| peer.priority = priority);
         if priority.is_some_and(|now| now >= 0) && before.is_none_or(|before| before < 0) {
             host.want();
         }
@@ -174,7 +179,7 @@ impl Machine {
         }
         let own = jid.local.is_some() && same_bare(&to, &bare);
         if own {
-            return self.to_own(message, &to, jid.resource, host);
+            return self.among_own(message, &to, jid.resource, host);
         }
         // Receipts and markers are taken above; nobody is told that they went to a source.
         let content = message.child(ns::CLIENT, "body").is_some();
@@ -214,7 +219,7 @@ impl Machine {
     }
 
     /// Between the devices of one user, and the carbons of it (XEP-0280).
-    fn to_own(
+    fn among_own(
         &mut self,
         mut message: Element,
         to: &str,
@@ -241,7 +246,9 @@ impl Machine {
         let private = message.child(ns::CARBONS, "private").is_some()
             || message.child(ns::HINTS, "no-copy").is_some();
         let talk = message.attribute("type") == Some("chat")
-            || (message.attribute("type").is_none_or(|kind| kind == "normal")
+            || (message
+                .attribute("type")
+                .is_none_or(|kind| kind == "normal")
                 && message.child(ns::CLIENT, "body").is_some())
             || message.elements().any(|child| child.ns == ns::CHAT_STATES);
         let mut say = Vec::new();
@@ -344,7 +351,12 @@ impl Machine {
             && !at_push
             && !jid.domain.eq_ignore_ascii_case(&live.domain)
         {
-            return Some(error_to(iq, to.as_deref(), "cancel", "remote-server-not-found"));
+            return Some(error_to(
+                iq,
+                to.as_deref(),
+                "cancel",
+                "remote-server-not-found",
+            ));
         }
         let mine = own || at_domain;
         let (space, name) = (payload.ns.as_str(), payload.name.as_str());
@@ -390,7 +402,9 @@ impl Machine {
                 let on = name == "enable";
                 live.carbons = on;
                 let (reader, session) = (&live.reader, live.session);
-                self.shared.party.change(reader, session, |peer| peer.carbons = on);
+                self.shared
+                    .party
+                    .change(reader, session, |peer| peer.carbons = on);
                 String::new()
             }
             (ns::PUSH, "enable", false) if own => {
@@ -398,7 +412,12 @@ impl Machine {
                     return Some(error_to(iq, to.as_deref(), "modify", "bad-request"));
                 };
                 if service != push && service != push_own {
-                    return Some(error_to(iq, to.as_deref(), "cancel", "remote-server-not-found"));
+                    return Some(error_to(
+                        iq,
+                        to.as_deref(),
+                        "cancel",
+                        "remote-server-not-found",
+                    ));
                 }
                 if !options_are_sound(payload) {
                     return Some(error_to(iq, to.as_deref(), "modify", "bad-request"));
@@ -455,10 +474,19 @@ fn info(at_domain: bool, at_push: bool) -> String {
     let (identity, features): (_, &[&str]) = match (at_domain, at_push) {
         (true, _) => ("category='server' type='im' name='hongyan'", &FEATURES),
         (_, true) => ("category='pubsub' type='push'", &[ns::PUSH]),
-        _ => ("category='account' type='registered'", &[ns::PUSH, ns::CARBONS]),
+        _ => (
+            "category='account' type='registered'",
+            &[ns::PUSH, ns::CARBONS],
+        ),
     };
-    let features: String = features.iter().map(|f| format!("<feature var='{f}'/>")).collect();
-    format!("<query xmlns='{}'><identity {identity}/>{features}</query>", ns::DISCO_INFO)
+    let features: String = features
+        .iter()
+        .map(|f| format!("<feature var='{f}'/>"))
+        .collect();
+    format!(
+        "<query xmlns='{}'><identity {identity}/>{features}</query>",
+        ns::DISCO_INFO
+    )
 }
 
 /// A form beside a push node has to be the one for publish options (XEP-0357 section 5).
@@ -491,7 +519,12 @@ fn result_to(iq: &Element, live: &Live, from: Option<&str>, inner: &str) -> Stri
 }
 
 /// A stanza error (RFC 6120 section 8.3). `from` is whom the stanza was for.
-pub(super) fn error_to(stanza: &Element, from: Option<&str>, kind: &str, condition: &str) -> String {
+pub(super) fn error_to(
+    stanza: &Element,
+    from: Option<&str>,
+    kind: &str,
+    condition: &str,
+) -> String {
     let mut answer = Element {
         ns: ns::CLIENT.to_owned(),
         name: stanza.name.clone(),
