@@ -121,6 +121,8 @@ pub(crate) trait Host {
     fn parked(&mut self) -> Option<Box<Kept>>;
     fn ack(&mut self, ids: Vec<MessageId>);
     fn event(&mut self, id: MessageId, stage: Stage);
+    /// Tells the app something.
+    fn said(&mut self, text: String);
     fn state(&mut self, state: AppState);
     /// Asks for entries that were not taken.
     fn want(&mut self);

@@ -24,6 +24,7 @@ struct Fake {
     acked: Vec<MessageId>,
     events: Vec<(MessageId, Stage)>,
     states: Vec<AppState>,
+    said: Vec<String>,
     wanted: usize,
     told: Vec<(SessionId, String)>,
     secured: bool,
@@ -58,6 +59,9 @@ impl Host for Fake {
     }
     fn event(&mut self, id: MessageId, stage: Stage) {
         self.events.push((id, stage));
+    }
+    fn said(&mut self, text: String) {
+        self.said.push(text);
     }
     fn state(&mut self, state: AppState) {
         self.states.push(state);
@@ -1008,4 +1012,20 @@ fn who_changes_hands_logs_in_again() {
     client.machine.rebound(&mut client.host);
     assert!(client.host.take().contains("<reset "));
     assert!(client.machine.park(false, Timestamp(0)).is_none());
+}
+
+#[test]
+fn what_is_said_to_the_domain_or_a_source_is_for_the_app() {
+    let mut client = Client::live();
+    for to in ["localhost", "im@localhost", "LOCALHOST/x"] {
+        let said = format!("<message to='{to}' type='chat'><body>to {to}</body></message>");
+        assert_eq!(client.say(&said), "");
+    }
+    assert_eq!(client.host.said, ["to localhost", "to im@localhost", "to LOCALHOST/x"]);
+    let long = "x".repeat(2_049);
+    let said = client.say(&format!("<message to='localhost'><body>{long}</body></message>"));
+    assert!(said.contains("not-acceptable"), "{said}");
+    let typing = "<message to='localhost'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>";
+    assert_eq!(client.say(typing), "");
+    assert_eq!(client.host.said.len(), 3);
 }

@@ -266,6 +266,10 @@ impl Host for OnDesk<'_, '_> {
         self.desk.event(id, stage, None);
     }
 
+    fn said(&mut self, text: String) {
+        self.desk.said(text);
+    }
+
     fn state(&mut self, state: AppState) {
         self.desk.state(state);
     }

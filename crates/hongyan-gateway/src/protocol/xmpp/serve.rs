@@ -262,6 +262,7 @@ impl Host for BeforeTls {
     }
     fn ack(&mut self, _ids: Vec<MessageId>) {}
     fn event(&mut self, _id: MessageId, _stage: Stage) {}
+    fn said(&mut self, _text: String) {}
     fn state(&mut self, _state: AppState) {}
     fn want(&mut self) {}
     fn spend(&mut self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use hongyan_core::limits::SAID_BYTES_MAX;
 use hongyan_core::session::AppState;
 use hongyan_core::{ChannelId, Class, MessageId, Stage};
 
@@ -181,15 +182,17 @@ impl Machine {
         if own {
             return self.among_own(message, &to, jid.resource, host);
         }
-        // Receipts and markers are taken above; nobody is told that they went to a source.
-        let content = message.child(ns::CLIENT, "body").is_some();
-        let source = jid
-            .local
-            .is_none_or(|local| Class::ALL.iter().any(|class| class.as_str() == local));
-        if source && !content {
-            return;
-        }
-        let text = error_to(&message, Some(&to), "cancel", "service-unavailable");
+        let source = jid.local.is_none_or(|local| {
+            Class::ALL.iter().any(|class| class.as_str() == local)
+        });
+        let condition = match message.child(ns::CLIENT, "body").map(Element::text) {
+            _ if !source => ("cancel", "service-unavailable"),
+            // Receipts and markers are taken above; other signs of a chat are for nobody.
+            None => return,
+            Some(text) if text.len() > SAID_BYTES_MAX => ("modify", "not-acceptable"),
+            Some(text) => return host.said(text),
+        };
+        let text = error_to(&message, Some(&to), condition.0, condition.1);
         self.stanza(text, host);
     }
 

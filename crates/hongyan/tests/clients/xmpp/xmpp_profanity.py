@@ -141,6 +141,8 @@ class Profanity:
 
 
 async def main():
+    if not shutil.which("profanity"):
+        sys.exit("FAIL profanity is not installed: apt install profanity")
     relay = Relay()
     await relay.start()
     user = "desk-" + uuid.uuid4().hex[:8]
