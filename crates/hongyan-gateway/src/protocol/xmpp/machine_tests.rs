@@ -1029,3 +1029,16 @@ fn what_is_said_to_the_domain_or_a_source_is_for_the_app() {
     assert_eq!(client.say(typing), "");
     assert_eq!(client.host.said.len(), 3);
 }
+
+#[test]
+fn what_was_sent_before_stream_management_is_acknowledged_too() {
+    let mut client = Client::live();
+    let (early, late) = (message(1, Class::Im), message(2, Class::Im));
+    client.send(&early, false);
+    assert!(client.sent().contains("id='hy-0'"));
+    client.say("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    client.send(&late, false);
+    assert_eq!(client.sent(), "<r xmlns='urn:xmpp:sm:3'/>");
+    client.say("<iq type='result' id='hy-0'/><a xmlns='urn:xmpp:sm:3' h='1'/>");
+    assert_eq!(client.host.acked, [early.id, late.id]);
+}

@@ -42,6 +42,40 @@ use crate::wheel::Tick;
 pub(crate) use self::serve::Server;
 pub use self::serve::{Listener, Xmpp};
 
+/// Reads bytes of strangers as a TCP stream in pieces of this size, or as one WebSocket message when it is 0: what was
+/// read, and why it ended. For the fuzz targets.
+#[doc(hidden)]
+#[must_use]
+pub fn probe(bytes: &[u8], piece: usize) -> (Vec<String>, Option<String>) {
+    let (mut reader, mut read) = (stream::Reader::default(), Vec::new());
+    if piece == 0 {
+        return match stream::Reader::take_message(bytes, machine::OPENING_BYTES_MAX) {
+            Ok(event) => (event.iter().map(|e| format!("{e:?}")).collect(), None),
+            Err(fault) => (read, Some(format!("{fault:?}"))),
+        };
+    }
+    for mut piece in bytes.chunks(piece) {
+        loop {
+            match reader.take(&mut piece, machine::OPENING_BYTES_MAX) {
+                Ok(Some(stream::Event::Element(element))) => {
+                    let mut text = String::new();
+                    element.write("", &mut text);
+                    read.push(text);
+                }
+                Ok(Some(event)) => {
+                    read.push(format!("{event:?}"));
+                    if event == stream::Event::Close {
+                        return (read, None);
+                    }
+                }
+                Ok(None) => break,
+                Err(fault) => return (read, Some(format!("{fault:?}"))),
+            }
+        }
+    }
+    (read, None)
+}
+
 /// Settings of XMPP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct XmppOptions {

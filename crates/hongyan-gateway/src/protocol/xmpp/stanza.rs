@@ -8,7 +8,7 @@ use hongyan_core::{ChannelId, Class, MessageId, Stage};
 
 use super::entry::stamp;
 use super::jid::Jid;
-use super::machine::{Acks, Copied, Ground, Host, Live, Machine, Query, failed};
+use super::machine::{Copied, Ground, Host, Live, Machine, Pings, Query, failed};
 use super::sm::{Sm, hex};
 use super::xml::{Element, Node, escape, ns};
 
@@ -54,7 +54,7 @@ impl Machine {
             _ => self.message(element, host),
         }
         if let Some(live) = &mut self.live
-            && let Acks::Sm(sm) = &mut live.acks
+            && let Some(sm) = &mut live.sm
         {
             sm.handled = sm.handled.wrapping_add(1);
         }
@@ -63,21 +63,18 @@ impl Machine {
     fn managed(&mut self, element: &Element, host: &mut dyn Host) {
         let Some(live) = &mut self.live else { return };
         let h = element.attribute("h").and_then(|h| h.parse::<u32>().ok());
-        match (element.name.as_str(), &mut live.acks) {
-            ("enable", Acks::Sm(_)) => {
+        match (element.name.as_str(), &mut live.sm) {
+            ("enable", Some(_)) => {
                 self.fail("policy-violation", "it is enabled already", host);
             }
-            ("enable", Acks::Pings { sent, .. }) => {
+            ("enable", None) => {
                 let resume = matches!(element.attribute("resume"), Some("true" | "1"));
                 let id = resume.then(|| {
                     let mut id = [0; 16];
                     host.random(&mut id);
                     id
                 });
-                // What was sent before does not count and comes again on the next stream, unless it is acknowledged
-                // by its receipt.
-                sent.clear();
-                live.acks = Acks::Sm(Box::new(Sm::new(id)));
+                live.sm = Some(Box::new(Sm::new(id)));
                 host.write(&match id {
                     Some(id) => format!(
                         "<enabled xmlns='{}' id='{}' resume='true' max='{}'/>",
@@ -88,10 +85,10 @@ impl Machine {
                     None => format!("<enabled xmlns='{}'/>", ns::SM),
                 });
             }
-            ("r", Acks::Sm(sm)) => {
+            ("r", Some(sm)) => {
                 host.write(&format!("<a xmlns='{}' h='{}'/>", ns::SM, sm.handled));
             }
-            ("a", Acks::Sm(sm)) => match h.map(|h| (h, sm.acked(h))) {
+            ("a", Some(sm)) => match h.map(|h| (h, sm.acked(h))) {
                 Some((_, Ok(ids))) => {
                     if !ids.is_empty() {
                         host.ack(ids);
@@ -214,10 +211,8 @@ impl Machine {
     }
 
     fn forget_ping(&mut self, id: MessageId) {
-        if let Some(live) = &mut self.live
-            && let Acks::Pings { sent, .. } = &mut live.acks
-        {
-            sent.retain(|(_, one)| *one != id);
+        if let Some(live) = &mut self.live {
+            live.pings.sent.retain(|(_, one)| *one != id);
         }
     }
 
@@ -302,9 +297,7 @@ impl Machine {
         let (Some(number), Some(live)) = (number, &mut self.live) else {
             return;
         };
-        let Acks::Pings { sent, next } = &mut live.acks else {
-            return;
-        };
+        let Pings { sent, next } = &mut live.pings;
         if next.wrapping_sub(number) > u32::MAX / 2 || number == *next {
             return;
         }
