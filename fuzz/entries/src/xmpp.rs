@@ -14,7 +14,11 @@ pub(crate) const XMPP_STREAMS: Entry = Entry {
         let (whole, fault) = probe(bytes, bytes.len().max(1));
         let (pieces, broken) = probe(bytes, usize::from(piece).max(1));
         assert_eq!(whole, pieces, "the same elements in pieces of {piece}");
-        assert_eq!(fault.is_some(), broken.is_some(), "the same end in pieces of {piece}");
+        assert_eq!(
+            fault.is_some(),
+            broken.is_some(),
+            "the same end in pieces of {piece}"
+        );
         for element in whole.iter().filter(|text| text.starts_with('<')) {
             let again = probe(element.as_bytes(), 0);
             assert!(again.1.is_none(), "{element} is sound: {again:?}");

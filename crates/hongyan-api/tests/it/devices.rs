@@ -427,7 +427,11 @@ async fn a_device_gets_ready_for_xmpp_by_itself() {
     let login = w.post(path, &token, json!({})).await.expect(200);
     assert_eq!(login["jid"], "a\\40b@demo.push.example");
     assert_eq!(login["domain"], "demo.push.example");
-    assert!(login["mechanisms"].to_string().contains("SCRAM-SHA-256-PLUS"));
+    assert!(
+        login["mechanisms"]
+            .to_string()
+            .contains("SCRAM-SHA-256-PLUS")
+    );
     let ids = ["d1".parse().unwrap()];
     let read = || async { w.engine.registry().devices(&w.app(), &ids).await.unwrap() };
     let keys = read().await[0].clone().unwrap();

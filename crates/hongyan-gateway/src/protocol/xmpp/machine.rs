@@ -674,7 +674,7 @@ impl Machine {
             domain: &live.domain,
         };
         let mut text = String::with_capacity(1024);
-        entry::write(message, place, (dup, waited), to, &mut text);
+        entry::write(message, place, waited, to, &mut text);
         host.write(&text);
         let ask = match &mut live.sm {
             Some(sm) => sm.sent(Item::Entry(message.id)),

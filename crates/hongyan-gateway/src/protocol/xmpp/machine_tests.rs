@@ -285,6 +285,7 @@ fn message(n: u32, class: Class) -> Arc<Message> {
             ..Notification::default()
         }),
         data: None,
+        push: None,
         options: Options::default(),
         accepted_at: Timestamp(1_000_000),
         expires_at: Timestamp(2_000_000),
@@ -1021,9 +1022,14 @@ fn what_is_said_to_the_domain_or_a_source_is_for_the_app() {
         let said = format!("<message to='{to}' type='chat'><body>to {to}</body></message>");
         assert_eq!(client.say(&said), "");
     }
-    assert_eq!(client.host.said, ["to localhost", "to im@localhost", "to LOCALHOST/x"]);
+    assert_eq!(
+        client.host.said,
+        ["to localhost", "to im@localhost", "to LOCALHOST/x"]
+    );
     let long = "x".repeat(2_049);
-    let said = client.say(&format!("<message to='localhost'><body>{long}</body></message>"));
+    let said = client.say(&format!(
+        "<message to='localhost'><body>{long}</body></message>"
+    ));
     assert!(said.contains("not-acceptable"), "{said}");
     let typing = "<message to='localhost'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>";
     assert_eq!(client.say(typing), "");

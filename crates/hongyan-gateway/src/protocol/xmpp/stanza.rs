@@ -179,9 +179,9 @@ impl Machine {
         if own {
             return self.among_own(message, &to, jid.resource, host);
         }
-        let source = jid.local.is_none_or(|local| {
-            Class::ALL.iter().any(|class| class.as_str() == local)
-        });
+        let source = jid
+            .local
+            .is_none_or(|local| Class::ALL.iter().any(|class| class.as_str() == local));
         let condition = match message.child(ns::CLIENT, "body").map(Element::text) {
             _ if !source => ("cancel", "service-unavailable"),
             // Receipts and markers are taken above; other signs of a chat are for nobody.

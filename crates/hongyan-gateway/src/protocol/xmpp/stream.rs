@@ -276,8 +276,7 @@ fn is_usual(header: &[u8]) -> bool {
         text = after.split_once("?>").map_or("", |(_, rest)| rest);
     }
     let declares = |name: &str, value: &str| {
-        text.contains(&format!("{name}='{value}'"))
-            || text.contains(&format!("{name}=\"{value}\""))
+        text.contains(&format!("{name}='{value}'")) || text.contains(&format!("{name}=\"{value}\""))
     };
     text.trim_start().starts_with("<stream:stream")
         && text.matches("xmlns").count() == 2
