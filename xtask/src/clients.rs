@@ -1,9 +1,12 @@
-//! Public clients against our own servers: a second opinion on the simulators of the sandbox, and on the open MQTT space.
+//! Public clients against our own servers: a second opinion on the simulators of the sandbox, on the protocols that
+//! devices speak, on the push endpoints and on the open MQTT space.
 //!
 //! The libraries are fetched once, in the versions that stand beside the scripts, and stay in `clients` in the
 //! target folder, with everything that the last run said. What cannot be fetched fails the step: a second opinion
 //! that nobody gave is none.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,14 +17,74 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{Project, steps};
 
-/// Where the scripts against the sandbox are, and the versions of what they need.
-const SCRIPTS: &str = "crates/hongyan-sandbox/tests/clients";
+/// What scripts are played against, and so what they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Against {
+    /// A sandbox alone: the address of its control interface.
+    Sandbox,
+    /// A server with an open MQTT space: that one's address.
+    OpenSpace,
+    /// A demo: its `demo.json`.
+    Demo,
+    /// Servers that the script starts: the program, and a folder for their data.
+    Nothing,
+}
 
-/// The same for those against the open MQTT space.
-const MQTT_SCRIPTS: &str = "crates/hongyan/tests/clients/mqtt";
+/// Scripts that are played one after the other.
+#[derive(Debug)]
+struct Suite {
+    against: Against,
+    /// Where they are.
+    scripts: &'static str,
+    /// Where the versions of what they need are.
+    libraries: &'static str,
+    /// The folder in `clients` that they are installed to.
+    home: &'static str,
+    names: &'static [&'static str],
+}
 
-/// Programs that the MQTT scripts start, of a package that `./test` installs.
-const MOSQUITTO: [&str; 2] = ["mosquitto_pub", "mosquitto_sub"];
+const SANDBOX: &str = "crates/hongyan-sandbox/tests/clients";
+const MQTT: &str = "crates/hongyan/tests/clients/mqtt";
+const XMPP: &str = "crates/hongyan/tests/clients/xmpp";
+
+const SUITES: &[Suite] = &[
+    Suite {
+        against: Against::Sandbox,
+        scripts: SANDBOX,
+        libraries: SANDBOX,
+        home: "vendors",
+        names: &["public_clients.py", "public_clients.mjs"],
+    },
+    Suite {
+        against: Against::OpenSpace,
+        scripts: MQTT,
+        libraries: MQTT,
+        home: "mqtt",
+        names: &["mqtt_clients.py", "mqtt_clients.mjs"],
+    },
+    Suite {
+        against: Against::Demo,
+        scripts: XMPP,
+        libraries: XMPP,
+        home: "xmpp",
+        names: &["xmpp_clients.py", "xmpp_clients.mjs", "xmpp_profanity.py"],
+    },
+    Suite {
+        against: Against::Nothing,
+        scripts: "crates/hongyan-gateway/tests/clients",
+        libraries: SANDBOX,
+        home: "vendors",
+        names: &["push_senders.py", "firefox.py"],
+    },
+];
+
+/// Programs that scripts start, and the packages that `./test` installs for them.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("mosquitto_pub", "mosquitto-clients"),
+    ("mosquitto_sub", "mosquitto-clients"),
+    ("profanity", "profanity"),
+    ("curl", "curl"),
+];
 
 /// Names another `hongyan` to run than the one that is built for the tests.
 const BINARY: &str = "HONGYAN_BINARY";
@@ -39,42 +102,57 @@ const LOOK: Duration = Duration::from_millis(20);
 const GOOD: &str = "ok ";
 
 pub(crate) fn run(project: &Project) -> Result<()> {
-    let scripts = project.root.join(SCRIPTS);
     let built = std::env::current_exe().context("cannot tell where this program is")?;
     let place = built
         .ancestors()
         .nth(2)
         .context("this program is not in a target folder")?
         .join("clients");
-    let hongyan = hongyan(project, &built)?;
-    let python = install_python(SCRIPTS, &scripts, &place.join("python"))?;
-    let node = install_node(SCRIPTS, &scripts, &place.join("node"))?;
-    let sandbox = Server::sandbox(&hongyan, &place)?;
-    let mut faults = Vec::new();
-    let plays: [(&str, &Path, &Path); 2] = [
-        ("public_clients.py", &python, &place),
-        ("public_clients.mjs", Path::new("node"), &node),
-    ];
-    for (name, program, folder) in plays {
-        faults.extend(sandbox.judge_by(&scripts.join(name), program, folder, &place)?);
-    }
-    drop(sandbox);
-
-    for program in MOSQUITTO {
+    for (program, package) in PROGRAMS {
         said(Command::new("which").arg(program)).with_context(|| {
-            format!("{program} is missing (`apt install mosquitto-clients`); `./test` installs it")
+            format!("{program} is missing (`apt install {package}`); `./test` installs it")
         })?;
     }
-    let scripts = project.root.join(MQTT_SCRIPTS);
-    let python = install_python(MQTT_SCRIPTS, &scripts, &place.join("mqtt-python"))?;
-    let node = install_node(MQTT_SCRIPTS, &scripts, &place.join("mqtt-node"))?;
-    let space = Server::open_mqtt(&hongyan, &place)?;
-    let plays: [(&str, &Path, &Path); 2] = [
-        ("mqtt_clients.py", &python, &place),
-        ("mqtt_clients.mjs", Path::new("node"), &node),
-    ];
-    for (name, program, folder) in plays {
-        faults.extend(space.judge_by(&scripts.join(name), program, folder, &place)?);
+    let hongyan = hongyan(project, &built)?;
+    let mut servers = BTreeMap::new();
+    let mut faults = Vec::new();
+    for suite in SUITES {
+        let libraries = project.root.join(suite.libraries);
+        let home = place.join(suite.home);
+        let python = install_python(&libraries, &home.join("python"))?;
+        let node = install_node(&libraries, &home.join("node"))?;
+        if suite.against != Against::Nothing && !servers.contains_key(&suite.against) {
+            // One at a time: a small machine runs the tests.
+            servers.clear();
+            servers.insert(suite.against, Server::start(suite.against, &hongyan, &place)?);
+        }
+        for name in suite.names {
+            let (program, folder) = match name.ends_with(".mjs") {
+                true => (Path::new("node"), &node),
+                false => (python.as_path(), &home),
+            };
+            let told = match servers.get(&suite.against) {
+                Some(server) => vec![OsString::from(&server.address)],
+                None => vec![hongyan.clone().into(), place.join("servers").join(name).into()],
+            };
+            let mut command = Command::new(program);
+            command
+                .arg(project.root.join(suite.scripts).join(name))
+                .args(told)
+                .current_dir(folder)
+                .envs(["PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"].map(|name| (name, "1")))
+                .env("NODE_PATH", node.join("node_modules"))
+                // Everything they call is on this machine.
+                .envs(["NO_PROXY", "no_proxy"].map(|name| (name, "127.0.0.1,localhost")));
+            let log = place.join(name).with_added_extension("log");
+            match play(&mut command, &log)? {
+                Ok(answers) => eprintln!("   {name}: {answers} answers as they should be"),
+                Err(fault) => {
+                    eprintln!("   {name}: {fault}\n   all it said is in {}", log.display());
+                    faults.push(*name);
+                }
+            }
+        }
     }
     if !faults.is_empty() {
         bail!("hongyan and {} disagree, see above", faults.join(", "));
@@ -93,7 +171,7 @@ fn hongyan(project: &Project, built: &Path) -> Result<PathBuf> {
 }
 
 /// An environment with the libraries; answers its interpreter.
-fn install_python(name: &str, scripts: &Path, place: &Path) -> Result<PathBuf> {
+fn install_python(scripts: &Path, place: &Path) -> Result<PathBuf> {
     let can = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 10))";
     said(Command::new("python3").args(["-c", can])).context(
         "the public clients need Python 3.10 or later with venv (`apt install python3-venv`); `./test` installs it",
@@ -112,13 +190,13 @@ fn install_python(name: &str, scripts: &Path, place: &Path) -> Result<PathBuf> {
         )
     })
     .with_context(|| {
-        format!("the public clients of Python ({name}/requirements.txt) cannot be installed; they come from the network, once")
+        format!("the public clients of Python ({}) cannot be installed; they come from the network, once", needed.display())
     })?;
     Ok(python)
 }
 
 /// A folder with the modules; answers the folder.
-fn install_node(name: &str, scripts: &Path, place: &Path) -> Result<PathBuf> {
+fn install_node(scripts: &Path, place: &Path) -> Result<PathBuf> {
     let version = said(Command::new("node").arg("--version")).context(NODE)?;
     let major = version.trim_start_matches('v').split('.').next();
     if !major.is_some_and(|major| major.parse().is_ok_and(|major: u32| major >= 18)) {
@@ -141,7 +219,7 @@ fn install_node(name: &str, scripts: &Path, place: &Path) -> Result<PathBuf> {
         )
     })
     .with_context(|| {
-        format!("the public clients of Node.js ({name}/package.json) cannot be installed; they come from the network, once")
+        format!("the public clients of Node.js ({}) cannot be installed; they come from the network, once", scripts.display())
     })?;
     Ok(place.to_owned())
 }
@@ -252,43 +330,51 @@ impl Drop for Running {
 struct Server {
     /// What scripts are told: the address to talk to.
     address: String,
-    log: PathBuf,
     _process: Running,
 }
 
 impl Server {
-    fn sandbox(hongyan: &Path, place: &Path) -> Result<Self> {
+    fn start(against: Against, hongyan: &Path, place: &Path) -> Result<Self> {
         let mut command = Command::new(hongyan);
-        command.args(["sandbox", "--json", "--no-phones"]);
-        for listener in ["--control", "--vendors", "--smpp"] {
-            command.args([listener, "127.0.0.1:0"]);
-        }
-        Self::start(command, "sandbox", place, control)
-    }
-
-    fn open_mqtt(hongyan: &Path, place: &Path) -> Result<Self> {
-        let mut command = Command::new(hongyan);
-        command.arg("serve");
-        for setting in [
-            "http.listen=127.0.0.1:0",
-            "mqtt.open_listen=127.0.0.1:0",
-            "log.format=json",
-        ] {
-            command.args(["--set", setting]);
-        }
-        Self::start(command, "open-mqtt", place, open_space)
-    }
-
-    fn start(
-        mut command: Command,
-        name: &str,
-        place: &Path,
-        address: fn(&str) -> Option<String>,
-    ) -> Result<Self> {
+        let (name, address): (_, fn(&str, &Path) -> Option<String>) = match against {
+            Against::Sandbox => {
+                command.args(["sandbox", "--json", "--no-phones"]);
+                for listener in ["--control", "--vendors", "--smpp"] {
+                    command.args([listener, "127.0.0.1:0"]);
+                }
+                ("sandbox", |text, _| control(text))
+            }
+            Against::OpenSpace => {
+                command.arg("serve");
+                for setting in [
+                    "http.listen=127.0.0.1:0",
+                    "mqtt.open_listen=127.0.0.1:0",
+                    "log.format=json",
+                ] {
+                    command.args(["--set", setting]);
+                }
+                ("open-mqtt", |text, _| open_space(text))
+            }
+            Against::Demo | Against::Nothing => {
+                command.arg("demo");
+                for listener in [
+                    "HTTP",
+                    "SANDBOX_VENDORS",
+                    "SANDBOX_CONTROL",
+                    "SANDBOX_SMPP",
+                    "XMPP",
+                    "MQTT",
+                ] {
+                    command.env(format!("HONGYAN_{listener}_LISTEN"), "127.0.0.1:0");
+                }
+                ("demo", |_, data| facts(data))
+            }
+        };
         let data = place.join(name);
         if data.exists() {
             fs::remove_dir_all(&data)?;
         }
+        fs::create_dir_all(place)?;
         command.arg("--data").arg(&data);
         let told = place.join(format!("{name}.json"));
         let log = place.join(format!("{name}.log"));
@@ -297,10 +383,9 @@ impl Server {
         loop {
             let ended = process.ended_within(LOOK)?;
             let text = fs::read_to_string(&told)? + &fs::read_to_string(&log)?;
-            if let Some(address) = address(&text) {
+            if let Some(address) = address(&text, &data) {
                 return Ok(Self {
                     address,
-                    log,
                     _process: process,
                 });
             }
@@ -309,41 +394,14 @@ impl Server {
             }
         }
     }
+}
 
-    /// Runs a script against it; the script's name when they disagree.
-    fn judge_by(
-        &self,
-        script: &Path,
-        program: &Path,
-        folder: &Path,
-        place: &Path,
-    ) -> Result<Option<String>> {
-        let name = script.file_name().context("a script has a name")?;
-        let mut command = Command::new(program);
-        command
-            .arg(script)
-            .arg(&self.address)
-            .current_dir(folder)
-            .env("PYTHONUNBUFFERED", "1")
-            // Everything they call is on this machine.
-            .envs(["NO_PROXY", "no_proxy"].map(|name| (name, "127.0.0.1,localhost")));
-        let log = place.join(name).with_added_extension("log");
-        let name = name.to_string_lossy().into_owned();
-        match play(&mut command, &log)? {
-            Ok(answers) => {
-                eprintln!("   {name}: {answers} answers as they should be");
-                Ok(None)
-            }
-            Err(fault) => {
-                eprintln!(
-                    "   {name}: {fault}\n   all it said is in {}, the server's log in {}",
-                    log.display(),
-                    self.log.display()
-                );
-                Ok(Some(name))
-            }
-        }
-    }
+/// The file that says where everything of a demo is, once it is there in full.
+fn facts(data: &Path) -> Option<String> {
+    let file = data.join("demo.json");
+    let text = fs::read_to_string(&file).ok()?;
+    let whole = text.trim_end().ends_with('}');
+    whole.then(|| file.display().to_string())
 }
 
 /// The control address in the line that the sandbox prints once it listens.

@@ -62,6 +62,8 @@ stages! {
     Recalled = "recalled",
     /// A vendor token was taken out of use.
     TokenDead = "token_dead",
+    /// A device said something to its app; the detail is what.
+    Said = "said",
 }
 
 impl std::fmt::Display for Stage {
@@ -112,7 +114,7 @@ pub struct Event {
     /// How long the step took, in milliseconds.
     #[serde(default)]
     pub took_ms: Option<u32>,
-    /// The vendor's words or other detail; never a secret, token or payload.
+    /// The vendor's words or other detail; never a secret, token or payload. For `said`, the device's words.
     #[serde(default)]
     pub detail: Option<String>,
     /// Whether the delivery ended with this event: its reason is the final outcome.

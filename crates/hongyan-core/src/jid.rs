@@ -34,7 +34,10 @@ pub fn unescape(local: &str) -> String {
     while let Some(at) = rest.find('\\') {
         id.push_str(&rest[..at]);
         let tail = &rest[at..];
-        match ESCAPES.iter().find(|(_, escaped)| tail.starts_with(escaped)) {
+        match ESCAPES
+            .iter()
+            .find(|(_, escaped)| tail.starts_with(escaped))
+        {
             Some((plain, escaped)) => {
                 id.push(*plain);
                 rest = &tail[escaped.len()..];

@@ -80,5 +80,7 @@ pub const CONFLICT_RETRIES_MAX: usize = 16;
 pub const LEDGER_TTL: Duration = Duration::from_secs(14 * 86_400);
 /// Events in one page of a trace or tail.
 pub const EVENTS_PAGE_LEN_MAX: usize = 1_000;
+/// What a device tells its app at once, bytes: a chat line, kept whole in an event.
+pub const SAID_BYTES_MAX: usize = 2_048;
 /// Text of a vendor's answer kept in an event, bytes.
 pub const DETAIL_BYTES_MAX: usize = 512;

@@ -41,6 +41,8 @@ pub enum SessionSaid {
     Acked(Vec<MessageId>),
     /// The device could not use the message; counted as an ack with a status.
     Rejected(MessageId),
+    /// What the device tells its app, at most [`crate::limits::SAID_BYTES_MAX`] bytes.
+    Said(String),
     /// What the person did: [`Stage::Displayed`], `Clicked`, `Opened` or `Dismissed`.
     Client {
         /// The message.

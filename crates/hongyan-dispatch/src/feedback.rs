@@ -10,7 +10,7 @@ use hongyan_core::message::Target;
 use hongyan_core::port::{CommitError, Job, JobId, SessionSink, WriteSet};
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{
-    AppId, Device, DeviceId, Message, MessageId, Reason, Stage, StoreError, Timestamp, UserId,
+    AppId, Device, DeviceId, Event, Message, MessageId, Reason, Stage, StoreError, Timestamp, UserId,
 };
 use tokio::sync::mpsc;
 
@@ -21,6 +21,8 @@ use crate::unreadable::{self, Lost};
 
 /// Signals that may wait: sessions and lanes wait when it is full, which slows them and nobody else.
 const QUEUE_LEN_MAX: usize = 16_384;
+/// What devices told their apps and is not written yet: sessions wait when it is full.
+const SAID_LEN_MAX: usize = 1_024;
 /// Signals applied in one write.
 const BATCH_LEN_MAX: usize = 1_024;
 /// Open deliveries of a device that are ended in one step.
@@ -60,13 +62,14 @@ impl Signal {
 #[derive(Debug, Clone)]
 pub struct Feedback {
     queue: mpsc::Sender<Signal>,
+    said: mpsc::Sender<Event>,
     registry: std::sync::Arc<dyn hongyan_core::port::Registry>,
     clock: std::sync::Arc<dyn hongyan_core::port::Clock>,
 }
 
 /// The other end of [`Feedback`].
 #[derive(Debug)]
-pub struct Signals(mpsc::Receiver<Signal>);
+pub struct Signals(mpsc::Receiver<Signal>, mpsc::Receiver<Event>);
 
 impl Feedback {
     /// A handle for those who report, and the queue that [`crate::Dispatch`] empties.
@@ -76,13 +79,15 @@ impl Feedback {
         clock: std::sync::Arc<dyn hongyan_core::port::Clock>,
     ) -> (Self, Signals) {
         let (queue, rest) = mpsc::channel(QUEUE_LEN_MAX);
+        let (said, words) = mpsc::channel(SAID_LEN_MAX);
         (
             Self {
                 queue,
+                said,
                 registry,
                 clock,
             },
-            Signals(rest),
+            Signals(rest, words),
         )
     }
 
@@ -114,6 +119,11 @@ impl SessionSink for Feedback {
                     vec![]
                 }
                 SessionSaid::Sent(..) => vec![],
+                SessionSaid::Said(text) => {
+                    let told = said(self.clock.now(), &app, (user.clone(), device.clone()), text);
+                    let _stopped = self.said.send(told).await;
+                    vec![]
+                }
             };
             for (message, input) in signals {
                 let (app, device, user) = (app.clone(), device.clone(), user.clone());
@@ -130,12 +140,59 @@ impl SessionSink for Feedback {
     }
 }
 
+/// What a device told its app, for the ledger.
+fn said(at: Timestamp, app: &AppId, by: (Option<UserId>, DeviceId), text: String) -> Event {
+    Event {
+        seq: 0,
+        at,
+        app: app.clone(),
+        stage: Stage::Said,
+        reason: None,
+        message: None,
+        class: None,
+        user: by.0,
+        device: Some(by.1),
+        platform: None,
+        channel: None,
+        attempt: 0,
+        until: None,
+        took_ms: None,
+        detail: Some(text),
+        r#final: false,
+    }
+}
+
+/// Writes what devices told their apps, as often as the store fails, until the queue is closed.
+async fn note(ports: &Ports, mut words: mpsc::Receiver<Event>) {
+    let mut events = Vec::new();
+    while words.recv_many(&mut events, BATCH_LEN_MAX).await > 0 {
+        let events = std::mem::take(&mut events);
+        loop {
+            let set = WriteSet {
+                events: events.clone(),
+                ..WriteSet::default()
+            };
+            let written = ports.commit.commit(vec![set]).await.pop();
+            let Some(Err(CommitError::Store(error))) = written else {
+                break;
+            };
+            tracing::warn!(%error, "what devices said could not be written; trying again");
+            tokio::time::sleep(AFTER_TROUBLE).await;
+        }
+    }
+}
+
 /// Applies signals until the queue is closed.
-pub(crate) async fn run(ports: Ports, mut signals: Signals, in_flight: InFlight) {
+pub(crate) async fn run(ports: Ports, signals: Signals, in_flight: InFlight) {
+    let Signals(queue, words) = signals;
+    tokio::join!(apply_all(&ports, queue, &in_flight), note(&ports, words));
+}
+
+async fn apply_all(ports: &Ports, mut queue: mpsc::Receiver<Signal>, in_flight: &InFlight) {
     let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
     loop {
         batch.clear();
-        if signals.0.recv_many(&mut batch, BATCH_LEN_MAX).await == 0 {
+        if queue.recv_many(&mut batch, BATCH_LEN_MAX).await == 0 {
             return;
         }
         let mut by_app: HashMap<AppId, Vec<Signal>> = HashMap::new();
@@ -143,7 +200,7 @@ pub(crate) async fn run(ports: Ports, mut signals: Signals, in_flight: InFlight)
             by_app.entry(signal.app.clone()).or_default().push(signal);
         }
         for (app, mut waiting) in by_app {
-            settle_all(&ports, &app, &mut waiting, &in_flight).await;
+            settle_all(ports, &app, &mut waiting, in_flight).await;
         }
     }
 }

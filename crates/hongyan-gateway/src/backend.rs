@@ -109,6 +109,8 @@ pub(crate) enum What {
     Sent(SessionId, Vec<MessageId>),
     Ack(Ack),
     Reject(MessageId),
+    /// For the app.
+    Said(String),
     Client {
         message: MessageId,
         stage: Stage,
@@ -644,6 +646,7 @@ fn event(report: Report, acked: Option<&Vec<MessageId>>, now: Timestamp) -> Opti
             newly?;
             SessionSaid::Rejected(id)
         }
+        What::Said(text) => SessionSaid::Said(text),
         What::Client { message, stage, at } => SessionSaid::Client {
             message,
             stage,

@@ -82,7 +82,8 @@ pub(crate) fn serve(
     for (listener, how) in listeners {
         let (xmpp, mut stop) = (xmpp.clone(), stop.clone());
         tasks.spawn_essential("xmpp", stop.clone(), async move {
-            xmpp.listen(listener, how, async move { stop.stopped().await }).await;
+            xmpp.listen(listener, how, async move { stop.stopped().await })
+                .await;
         });
     }
 }

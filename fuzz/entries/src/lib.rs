@@ -11,6 +11,7 @@ mod mqtt;
 pub mod mutate;
 mod requests;
 mod stored;
+mod xmpp;
 
 /// A door.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,7 @@ pub const ENTRIES: &[Entry] = &[
     requests::ADDRESSES,
     stored::RECORDS,
     stored::BACKUPS,
+    xmpp::XMPP_STREAMS,
 ];
 
 /// Runs one entry by its name.

@@ -36,7 +36,10 @@ pub(crate) async fn enable(call: Call) -> Result<Reply<XmppLogin>, Problem> {
         call.caller.device(),
         bearer_of(&call.caller, &call.parts.headers),
     ) else {
-        return Err(Problem::new(Code::Forbidden, "this address needs a device token"));
+        return Err(Problem::new(
+            Code::Forbidden,
+            "this address needs a device token",
+        ));
     };
     same_device(device, Some(&id))?;
     let Some(user) = device.user.clone() else {
@@ -91,7 +94,9 @@ fn derive(token: &[u8], salt: &[u8]) -> Result<ScramKeys, std::array::TryFromSli
     let text = std::str::from_utf8(token).unwrap_or_default();
     Ok(ScramKeys {
         secret_hash: key::hash(text),
-        sha1_stored: stored(&one, &digest::SHA1_FOR_LEGACY_USE_ONLY).as_ref().try_into()?,
+        sha1_stored: stored(&one, &digest::SHA1_FOR_LEGACY_USE_ONLY)
+            .as_ref()
+            .try_into()?,
         sha1_server: hmac::sign(&one, b"Server Key").as_ref().try_into()?,
         sha256_stored: stored(&two, &digest::SHA256).as_ref().try_into()?,
         sha256_server: hmac::sign(&two, b"Server Key").as_ref().try_into()?,
@@ -107,10 +112,22 @@ mod tests {
         // By Python's hashlib and hmac: token "pencil", the app's salt, 10,000 rounds.
         let keys = derive(b"pencil", &ScramKeys::salt("demo")).unwrap();
         let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        assert_eq!(hex(&keys.sha1_stored), "60f76bc0bb0b2eaadb066ddaaccf2569df1d3781");
-        assert_eq!(hex(&keys.sha1_server), "68b37346bd960aa7259adb00264702832f10c4b0");
-        assert_eq!(hex(&keys.sha256_stored), "9388237359d4066b3cd9e099990b027b09d22bbc23c0762a1a8e9e09ae7cd104");
-        assert_eq!(hex(&keys.sha256_server), "4be24a962bc818cf68c8e7995d36bd2aae47db587cca834308231a5249889d9c");
+        assert_eq!(
+            hex(&keys.sha1_stored),
+            "60f76bc0bb0b2eaadb066ddaaccf2569df1d3781"
+        );
+        assert_eq!(
+            hex(&keys.sha1_server),
+            "68b37346bd960aa7259adb00264702832f10c4b0"
+        );
+        assert_eq!(
+            hex(&keys.sha256_stored),
+            "9388237359d4066b3cd9e099990b027b09d22bbc23c0762a1a8e9e09ae7cd104"
+        );
+        assert_eq!(
+            hex(&keys.sha256_server),
+            "4be24a962bc818cf68c8e7995d36bd2aae47db587cca834308231a5249889d9c"
+        );
         assert_eq!(keys.secret_hash, key::hash("pencil"));
     }
 

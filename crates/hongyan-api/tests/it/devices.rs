@@ -410,3 +410,42 @@ async fn pages_of_the_apps_origins_may_call_for_their_device() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_device_gets_ready_for_xmpp_by_itself() {
+    let options = hongyan_api::Options {
+        xmpp_domain: Some("push.example".to_owned()),
+        ..hongyan_api::Options::default()
+    };
+    let w = crate::world::world_with(options, None).await;
+    let token = w.register("d1").await;
+    let path = "/v1/devices/d1/xmpp";
+    w.post(path, &token, json!({})).await.expect(409);
+    w.post("/v1/devices/d1/login", &token, json!({"user": "a@b"}))
+        .await
+        .expect(204);
+    let login = w.post(path, &token, json!({})).await.expect(200);
+    assert_eq!(login["jid"], "a\\40b@demo.push.example");
+    assert_eq!(login["domain"], "demo.push.example");
+    assert!(
+        login["mechanisms"]
+            .to_string()
+            .contains("SCRAM-SHA-256-PLUS")
+    );
+    let ids = ["d1".parse().unwrap()];
+    let read = || async { w.engine.registry().devices(&w.app(), &ids).await.unwrap() };
+    let keys = read().await[0].clone().unwrap();
+    assert!(keys.scram().is_some());
+    let shown = w.get("/v1/devices/d1", &token).await.expect(200);
+    assert!(!shown.to_string().contains("scram"), "{shown}");
+    // Another token of the device's app may not, and neither may a server key.
+    let other = w.register("d2").await;
+    w.post(path, &other, json!({})).await.expect(403);
+    w.call(Method::DELETE, path, &token, Value::Null)
+        .await
+        .expect(204);
+    assert!(read().await[0].clone().unwrap().scram.is_none());
+    let off = world().await;
+    let token = off.register("d1").await;
+    off.post(path, &token, json!({})).await.expect(404);
+}

@@ -306,6 +306,14 @@ impl Desk<'_> {
         });
     }
 
+    /// Tells the app something, at most [`hongyan_core::limits::SAID_BYTES_MAX`] bytes.
+    pub(crate) fn said(&mut self, text: String) {
+        self.with_session(|reactor, key| {
+            reactor.report(key, What::Said(text));
+            Some(())
+        });
+    }
+
     /// The app went to the front or back.
     pub(crate) fn state(&mut self, state: AppState) {
         if let (Some(id), Some(reader)) = (self.session(), self.reader()) {

@@ -140,7 +140,8 @@ impl Client {
             );
             0
         });
-        self.heard.push_str(std::str::from_utf8(&chunk[..n]).unwrap());
+        self.heard
+            .push_str(std::str::from_utf8(&chunk[..n]).unwrap());
         n > 0
     }
 
@@ -204,7 +205,10 @@ fn xm_01_login_over_starttls_and_over_tls() {
     let mut client = Client::connect(at);
     client.say(OPEN);
     let offer = client.until("</stream:features>");
-    assert!(offer.contains("<required/>") && !offer.contains("mechanism"), "{offer}");
+    assert!(
+        offer.contains("<required/>") && !offer.contains("mechanism"),
+        "{offer}"
+    );
     client.say("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
     client.until("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
     let mut client = client.secure(&spoken.client);
@@ -214,20 +218,29 @@ fn xm_01_login_over_starttls_and_over_tls() {
     let mut second = Client::connect(direct).secure(&spoken.client);
     second.say(OPEN);
     let offer = second.until("</stream:features>");
-    assert!(offer.contains("SCRAM-SHA-256-PLUS") && offer.contains("tls-exporter"), "{offer}");
+    assert!(
+        offer.contains("SCRAM-SHA-256-PLUS") && offer.contains("tls-exporter"),
+        "{offer}"
+    );
     drop(second);
     // The same device again: the older stream ends with a conflict.
     let mut third = Client::connect(direct).secure(&spoken.client);
     third.log_in("d");
     third.bind();
     let end = client.to_end();
-    assert!(end.contains("<conflict ") && end.ends_with("</stream:stream>"), "{end}");
+    assert!(
+        end.contains("<conflict ") && end.ends_with("</stream:stream>"),
+        "{end}"
+    );
     third.say("<presence/>");
     spoken.rig.publish("u", "hello");
     assert_eq!(third.body(), "hello");
     third.say("</stream:stream>");
     assert!(third.to_end().ends_with("</stream:stream>"));
-    spoken.rig.until("gone", || spoken.rig.hub.stats().sockets == 0);
+    drop((client, third));
+    spoken
+        .rig
+        .until("gone", || spoken.rig.hub.stats().sockets == 0);
 }
 
 #[test]
@@ -258,7 +271,9 @@ fn xm_10_a_cut_stream_resumes_with_what_was_not_acknowledged() {
     }
     // The echo of the presence is the first stanza.
     client.say("<a xmlns='urn:xmpp:sm:3' h='3'/>");
-    spoken.rig.until("two are acked", || spoken.rig.sink.acked().len() == 2);
+    spoken
+        .rig
+        .until("two are acked", || spoken.rig.sink.acked().len() == 2);
     let mut h = 4;
     let mut left = want[3..].to_vec();
     for round in 0..10 {
@@ -268,7 +283,9 @@ fn xm_10_a_cut_stream_resumes_with_what_was_not_acknowledged() {
         left.push(late);
         client = Client::connect(at);
         client.log_in("d");
-        client.say(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{h}'/>"));
+        client.say(&format!(
+            "<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{h}'/>"
+        ));
         client.until("<resumed ");
         client.until("/>");
         for body in &left {
@@ -276,7 +293,9 @@ fn xm_10_a_cut_stream_resumes_with_what_was_not_acknowledged() {
         }
         h += u32::try_from(left.len()).unwrap();
         client.say(&format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
-        spoken.rig.until("all are acked", || spoken.rig.store.unread("d", Some("u")) == 0);
+        spoken.rig.until("all are acked", || {
+            spoken.rig.store.unread("d", Some("u")) == 0
+        });
         left.clear();
     }
 }
@@ -295,9 +314,17 @@ fn xm_12_without_resumption_the_rest_comes_at_the_next_login() {
     let text = client.until("</message>");
     assert!(text.contains("one") && text.contains("<delay "), "{text}");
     let ping = client.until("</iq>");
-    let id = ping.split("id='").nth(1).unwrap().split('\'').next().unwrap();
+    let id = ping
+        .split("id='")
+        .nth(1)
+        .unwrap()
+        .split('\'')
+        .next()
+        .unwrap();
     client.say(&format!("<iq type='result' id='{id}'/>"));
-    spoken.rig.until("acked", || spoken.rig.store.unread("d", Some("u")) == 0);
+    spoken
+        .rig
+        .until("acked", || spoken.rig.store.unread("d", Some("u")) == 0);
 }
 
 #[test]
@@ -326,14 +353,18 @@ fn xm_17_an_ack_over_one_protocol_counts_for_the_other() {
     client.manage();
     assert_eq!((client.body(), client.body()), ("one".into(), "two".into()));
     client.say("<a xmlns='urn:xmpp:sm:3' h='2'/>");
-    spoken.rig.until("one is acked", || spoken.rig.sink.acked().len() == 1);
+    spoken
+        .rig
+        .until("one is acked", || spoken.rig.sink.acked().len() == 1);
     let mut other = spoken.rig.connect();
     other.hello("d", json!({}));
     assert!(client.to_end().contains("<conflict "));
     let messages = other.until_idle();
     assert_eq!(bodies(&messages), ["two"]);
     other.say(json!({"t": "ack", "upto": messages[0]["cursor"]}));
-    spoken.rig.until("both are acked", || spoken.rig.sink.acked().len() == 2);
+    spoken
+        .rig
+        .until("both are acked", || spoken.rig.sink.acked().len() == 2);
     let mut again = spoken.bound(at, "d");
     again.say("<presence/>");
     spoken.rig.publish("u", "three");
@@ -345,7 +376,11 @@ fn xm_06_websocket_frames_are_elements() {
     let spoken = Spoken::new();
     let (mut client, server) = spoken.rig.pair();
     client.set_read_timeout(Some(WAIT)).unwrap();
-    let permit = spoken.rig.handle.admit(server.peer_addr().unwrap().ip()).unwrap();
+    let permit = spoken
+        .rig
+        .handle
+        .admit(server.peer_addr().unwrap().ip())
+        .unwrap();
     let socket = Socket::Plain(server);
     spoken
         .rig
@@ -395,7 +430,9 @@ fn strangers_cost_little_and_do_not_stay() {
     let at = spoken.plain();
     let mut silent: Vec<Client> = (0..3).map(|_| Client::connect(at)).collect();
     silent[0].say("<?xml version='1.0'?><stream:stream ");
-    spoken.rig.until("three", || spoken.rig.hub.stats().sockets == 3);
+    spoken
+        .rig
+        .until("three", || spoken.rig.hub.stats().sockets == 3);
     assert_eq!(Client::connect(at).to_end(), "", "no more strangers");
     spoken.rig.advance(Duration::from_secs(2));
     for client in &mut silent {
@@ -418,6 +455,9 @@ fn a_deleted_device_is_sent_away() {
     let at = spoken.plain();
     let mut client = spoken.bound(at, "d");
     let (app, device) = (crate::store::app(), crate::store::device("d"));
-    spoken.rig.runtime.block_on(spoken.rig.hub.disconnect(&app, &device));
+    spoken
+        .rig
+        .runtime
+        .block_on(spoken.rig.hub.disconnect(&app, &device));
     assert!(client.to_end().contains("<not-authorized "));
 }

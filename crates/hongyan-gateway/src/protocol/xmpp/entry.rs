@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
-use hongyan_core::message::{Notification, Target};
-use hongyan_core::{Class, Cursor, Message, Timestamp, Topic};
-use serde::Serialize;
+use hongyan_core::message::Target;
+use hongyan_core::push::Urgency;
+use hongyan_core::{Class, Cursor, Message, Timestamp};
 
 use super::jid;
 use super::xml::{escape, ns};
+use crate::protocol::Encoding;
+use crate::protocol::hongyan::outgoing;
 
 /// Namespace of the element that has the message as JSON.
 pub(crate) const NAMESPACE: &str = "urn:hongyan:msg:1";
@@ -21,26 +23,11 @@ pub(crate) struct Recipient<'a> {
     pub(crate) domain: &'a str,
 }
 
-/// What generic clients do not understand and apps do.
-#[derive(Serialize)]
-struct Payload<'a> {
-    at: Timestamp,
-    exp: Timestamp,
-    class: Class,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topic: Option<&'a Topic>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    notification: &'a Option<Notification>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: &'a Option<serde_json::Map<String, serde_json::Value>>,
-    dup: bool,
-}
-
 /// Writes it. `waited` says that it was not sent as soon as it was accepted.
 pub(crate) fn write(
     message: &Message,
     place: &Cursor,
-    (dup, waited): (bool, bool),
+    waited: bool,
     to: Recipient<'_>,
     out: &mut String,
 ) {
@@ -110,17 +97,14 @@ pub(crate) fn write(
             let _ = write!(out, "<markable xmlns='{}'/>", ns::MARKERS);
         }
     }
-    let payload = Payload {
-        at: message.accepted_at,
-        exp: message.expires_at,
-        class: message.class,
-        topic,
-        notification: &message.notification,
-        data: &message.data,
-        dup,
-    };
-    let json = serde_json::to_string(&payload).unwrap_or_default();
-    let _ = write!(out, "<data xmlns='{NAMESPACE}'>{}</data></message>", escape(&json));
+    // As in hongyan's own protocol: what generic clients do not understand and apps do.
+    let shared = outgoing::shared(Encoding::Json, message);
+    let json = std::str::from_utf8(&shared).unwrap_or_default();
+    let _ = write!(
+        out,
+        "<data xmlns='{NAMESPACE}'>{}</data></message>",
+        escape(json)
+    );
 }
 
 /// XEP-0082, without fractions of a second.
@@ -135,6 +119,9 @@ pub(crate) fn stamp(at: Timestamp) -> String {
 /// Whether it may wait while the client says that nobody looks (XEP-0352).
 pub(crate) fn is_urgent(message: &Message) -> bool {
     use hongyan_core::message::Priority;
+    if let Some(push) = &message.push {
+        return matches!(push.urgency, Urgency::Normal | Urgency::High);
+    }
     match message.options.priority {
         Some(Priority::High) => true,
         Some(Priority::Normal) => false,

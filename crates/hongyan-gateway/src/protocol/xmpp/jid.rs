@@ -37,7 +37,10 @@ mod tests {
     #[test]
     fn addresses_are_taken_apart() {
         let jid = Jid::parse("a@b/c@d/e").unwrap();
-        assert_eq!((jid.local, jid.domain, jid.resource), (Some("a"), "b", Some("c@d/e")));
+        assert_eq!(
+            (jid.local, jid.domain, jid.resource),
+            (Some("a"), "b", Some("c@d/e"))
+        );
         assert_eq!(Jid::parse("b").unwrap().local, None);
         for bad in ["", "@b", "a@", "b/", "a@b@c", "/"] {
             assert_eq!(Jid::parse(bad), None, "{bad}");

@@ -122,7 +122,10 @@ impl Machine {
                 Some(_) => &["SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS"],
                 None => &[],
             };
-            for name in offered.iter().chain(&["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"]) {
+            for name in offered
+                .iter()
+                .chain(&["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"])
+            {
                 list.push_str("<mechanism>");
                 list.push_str(name);
                 list.push_str("</mechanism>");
@@ -134,7 +137,10 @@ impl Machine {
                 ),
                 None => String::new(),
             };
-            format!("<mechanisms xmlns='{}'>{list}</mechanisms>{binding}", ns::SASL)
+            format!(
+                "<mechanisms xmlns='{}'>{list}</mechanisms>{binding}",
+                ns::SASL
+            )
         } else {
             format!(
                 "<bind xmlns='{}'/><session xmlns='{}'><optional/></session><sm xmlns='{}'/><csi xmlns='{}'/>",
@@ -198,7 +204,10 @@ impl Machine {
         };
         let resource = bind.child(ns::BIND, "resource").map(Element::text);
         let resource = resource.filter(|resource| !resource.is_empty());
-        if resource.as_ref().is_some_and(|r| r.len() > RESOURCE_BYTES_MAX || r.contains(char::is_control)) {
+        if resource
+            .as_ref()
+            .is_some_and(|r| r.len() > RESOURCE_BYTES_MAX || r.contains(char::is_control))
+        {
             return host.write(&error_to(&element, None, "modify", "bad-request"));
         }
         login.bind = Some((id.to_owned(), resource));
@@ -261,8 +270,8 @@ impl Machine {
         let Some(login) = &mut self.login else { return };
         let keys: Vec<&ScramKeys> = accounts.iter().filter_map(|a| a.keys.as_deref()).collect();
         let binding = login.binding.as_ref().map(<[u8; 32]>::as_slice);
-        let done = decode(text)
-            .and_then(|message| exchange.finish(&message, binding, keys.into_iter()));
+        let done =
+            decode(text).and_then(|message| exchange.finish(&message, binding, keys.into_iter()));
         match done {
             Ok((place, proof)) if place < accounts.len() => {
                 let account = accounts.swap_remove(place);
@@ -296,7 +305,11 @@ impl Machine {
         login.failures += 1;
         if login.failures >= FAILURES_MAX {
             self.fail_with("policy-violation", "", "too many failed logins", host);
-            host.close(close::UNAUTHORIZED, "too_many_failures", "too many failed logins");
+            host.close(
+                close::UNAUTHORIZED,
+                "too_many_failures",
+                "too many failed logins",
+            );
         }
     }
 
@@ -311,7 +324,7 @@ impl Machine {
     pub(super) fn unanswered(&mut self, host: &mut dyn Host) {
         let busy = |login: &Login| matches!(login.sasl, Sasl::Plain(_) | Sasl::First(..));
         if self.login.as_deref().is_some_and(busy) {
-            self.refuse(Failure::TemporaryAuthFailure, host);
+            self.refuse(Failure::Temporary, host);
         }
     }
 
@@ -329,14 +342,15 @@ impl Machine {
         }
         let sasl = std::mem::take(&mut login.sasl);
         let Some(mut accounts) = accounts else {
-            return self.refuse(Failure::TemporaryAuthFailure, host);
+            return self.refuse(Failure::Temporary, host);
         };
         accounts.truncate(DEVICES_MAX);
         match sasl {
             Sasl::Plain(user) => {
                 let wanted = login.app.as_ref();
                 let found = accounts.into_iter().find(|account| {
-                    let named = account.user.as_str().to_lowercase() == user.as_str().to_lowercase();
+                    let named =
+                        account.user.as_str().to_lowercase() == user.as_str().to_lowercase();
                     named && wanted.is_none_or(|app| *app == account.app)
                 });
                 match found {
@@ -353,7 +367,10 @@ impl Machine {
                 accounts.retain(|account| account.keys.is_some());
                 let exchange = first.answer(hash, &nonce, &salt, ScramKeys::ITERATIONS);
                 let text = STANDARD.encode(&exchange.server_first);
-                host.write(&format!("<challenge xmlns='{}'>{text}</challenge>", ns::SASL));
+                host.write(&format!(
+                    "<challenge xmlns='{}'>{text}</challenge>",
+                    ns::SASL
+                ));
                 login.sasl = Sasl::Proof(Box::new(exchange), accounts);
             }
             other => login.sasl = other,
@@ -363,7 +380,12 @@ impl Machine {
 
 impl Login {
     /// Takes the client's first message.
-    fn first(&mut self, mechanism: Mechanism, text: &str, host: &mut dyn Host) -> Result<(), Failure> {
+    fn first(
+        &mut self,
+        mechanism: Mechanism,
+        text: &str,
+        host: &mut dyn Host,
+    ) -> Result<(), Failure> {
         let message = decode(text)?;
         let try_no = self.try_no;
         let query = match mechanism {
@@ -378,7 +400,10 @@ impl Login {
                     self.check_authzid(authzid, &user)?;
                 }
                 let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-                let hash = digest.as_ref().try_into().map_err(|_| Failure::MalformedRequest)?;
+                let hash = digest
+                    .as_ref()
+                    .try_into()
+                    .map_err(|_| Failure::MalformedRequest)?;
                 self.sasl = Sasl::Plain(user);
                 Query::Token { try_no, hash }
             }
@@ -396,7 +421,7 @@ impl Login {
         if host.ask(query) {
             Ok(())
         } else {
-            Err(Failure::TemporaryAuthFailure)
+            Err(Failure::Temporary)
         }
     }
 
@@ -418,10 +443,16 @@ impl Login {
 fn decode(text: &str) -> Result<Vec<u8>, Failure> {
     match text {
         "=" => Ok(Vec::new()),
-        text => STANDARD.decode(text).map_err(|_| Failure::IncorrectEncoding),
+        text => STANDARD
+            .decode(text)
+            .map_err(|_| Failure::IncorrectEncoding),
     }
 }
 
 fn failure(error: Failure) -> String {
-    format!("<failure xmlns='{}'><{}/></failure>", ns::SASL, error.as_str())
+    format!(
+        "<failure xmlns='{}'><{}/></failure>",
+        ns::SASL,
+        error.as_str()
+    )
 }

@@ -121,6 +121,8 @@ pub(crate) trait Host {
     fn parked(&mut self) -> Option<Box<Kept>>;
     fn ack(&mut self, ids: Vec<MessageId>);
     fn event(&mut self, id: MessageId, stage: Stage);
+    /// Tells the app something.
+    fn said(&mut self, text: String);
     fn state(&mut self, state: AppState);
     /// Asks for entries that were not taken.
     fn want(&mut self);
@@ -183,22 +185,22 @@ pub(super) struct Live {
     pub(super) priority: Option<i8>,
     pub(super) carbons: bool,
     pub(super) inactive: bool,
-    pub(super) acks: Acks,
+    /// Acknowledges what is sent, from when it was enabled.
+    pub(super) sm: Option<Box<Sm>>,
+    /// Acknowledges what was sent before.
+    pub(super) pings: Pings,
     /// Entries that a resumption acknowledged and the first page may still have.
     skip: Vec<MessageId>,
     held: Vec<Held>,
 }
 
-/// How deliveries are acknowledged.
-#[derive(Debug)]
-pub(super) enum Acks {
-    /// By stream management.
-    Sm(Box<Sm>),
-    /// By the answers to pings: the number of the next one, and what was sent before which.
-    Pings {
-        next: u32,
-        sent: VecDeque<(u32, MessageId)>,
-    },
+/// Deliveries that the answers to pings acknowledge.
+#[derive(Debug, Default)]
+pub(super) struct Pings {
+    /// Number of the next one.
+    pub(super) next: u32,
+    /// What was sent, and before which ping.
+    pub(super) sent: VecDeque<(u32, MessageId)>,
 }
 
 #[derive(Debug)]
@@ -293,7 +295,9 @@ impl Machine {
                 }
                 let to = header.to.as_deref();
                 let known = to.and_then(|to| self.shared.host(to));
-                let domain = known.as_ref().map_or(self.shared.domain.clone(), |k| k.0.clone());
+                let domain = known
+                    .as_ref()
+                    .map_or(self.shared.domain.clone(), |k| k.0.clone());
                 self.header(&domain, host);
                 let major = header.version.as_deref().and_then(|v| v.split('.').next());
                 let major = major.and_then(|major| major.parse::<u32>().ok());
@@ -342,7 +346,10 @@ impl Machine {
         let id = hex(&id);
         self.open = true;
         let text = if self.ground == Ground::WebSocket {
-            format!("<open xmlns='{}' from='{domain}' id='{id}' version='1.0' xml:lang='en'/>", ns::FRAMING)
+            format!(
+                "<open xmlns='{}' from='{domain}' id='{id}' version='1.0' xml:lang='en'/>",
+                ns::FRAMING
+            )
         } else {
             format!(
                 "<?xml version='1.0'?><stream:stream xmlns='{}' xmlns:stream='{}' from='{domain}' id='{id}' version='1.0' xml:lang='en'>",
@@ -381,7 +388,11 @@ impl Machine {
         }
         let text = match why {
             "" => String::new(),
-            why => format!("<text xmlns='{}' xml:lang='en'>{}</text>", ns::STREAM_ERRORS, escape(why)),
+            why => format!(
+                "<text xmlns='{}' xml:lang='en'>{}</text>",
+                ns::STREAM_ERRORS,
+                escape(why)
+            ),
         };
         host.write(&format!(
             "<stream:error xmlns:stream='{}'><{condition} xmlns='{}'/>{text}{more}</stream:error>",
@@ -413,6 +424,7 @@ impl Machine {
             close::TAKEN_OVER => "conflict",
             close::GOING_AWAY | close::RESTART => "system-shutdown",
             close::UNAUTHORIZED | close::FORBIDDEN | close::DEVICE_GONE => "not-authorized",
+            close::TOO_SLOW if self.live.is_none() => "connection-timeout",
             close::RATE_LIMITED | close::TOO_SLOW => "policy-violation",
             close::TRY_AGAIN => "reset",
             close::INTERNAL => "internal-server-error",
@@ -438,7 +450,12 @@ impl Machine {
     }
 
     /// The session is up.
-    pub(crate) fn welcome(&mut self, session: SessionId, reader: &Arc<Reader>, host: &mut dyn Host) {
+    pub(crate) fn welcome(
+        &mut self,
+        session: SessionId,
+        reader: &Arc<Reader>,
+        host: &mut dyn Host,
+    ) {
         let Some(login) = &mut self.login else { return };
         let early = login.welcomed(session, reader);
         self.begin(host);
@@ -479,10 +496,8 @@ impl Machine {
             priority: None,
             carbons: false,
             inactive: false,
-            acks: Acks::Pings {
-                next: 0,
-                sent: VecDeque::new(),
-            },
+            sm: None,
+            pings: Pings::default(),
             skip: Vec::new(),
             held: Vec::new(),
         };
@@ -540,7 +555,9 @@ impl Machine {
             Ok(had) => had,
             Err(too_high) => return self.too_high(h, too_high.sent, host),
         };
-        let Some(login) = self.login.take() else { return };
+        let Some(login) = self.login.take() else {
+            return;
+        };
         let again = kept.sm.resend();
         let mut live = Live {
             resource: kept.resource.as_ref().into(),
@@ -551,10 +568,8 @@ impl Machine {
             priority: kept.priority,
             carbons: kept.carbons,
             inactive: false,
-            acks: Acks::Pings {
-                next: 0,
-                sent: VecDeque::new(),
-            },
+            sm: None,
+            pings: Pings::default(),
             skip: had.clone(),
             held: Vec::new(),
         };
@@ -565,7 +580,7 @@ impl Machine {
             escape(previd),
             kept.sm.handled
         ));
-        live.acks = Acks::Sm(Box::new(kept.sm));
+        live.sm = Some(Box::new(kept.sm));
         self.live = Some(Box::new(live));
         if !had.is_empty() {
             host.ack(had);
@@ -590,7 +605,7 @@ impl Machine {
     pub(super) fn stanza(&mut self, text: String, host: &mut dyn Host) {
         host.write(&text);
         let Some(live) = &mut self.live else { return };
-        if let Acks::Sm(sm) = &mut live.acks {
+        if let Some(sm) = &mut live.sm {
             if sm.is_full() {
                 return self.fail("policy-violation", "too much is unacknowledged", host);
             }
@@ -603,7 +618,7 @@ impl Machine {
     /// Asks for an acknowledgement of what was sent and not asked for yet.
     pub(super) fn ask(&mut self, host: &mut dyn Host) {
         if let Some(live) = &mut self.live
-            && let Acks::Sm(sm) = &mut live.acks
+            && let Some(sm) = &mut live.sm
             && sm.ask()
         {
             host.write(&format!("<r xmlns='{}'/>", ns::SM));
@@ -659,12 +674,13 @@ impl Machine {
             domain: &live.domain,
         };
         let mut text = String::with_capacity(1024);
-        entry::write(message, place, (dup, waited), to, &mut text);
+        entry::write(message, place, waited, to, &mut text);
         host.write(&text);
-        let ask = match &mut live.acks {
-            Acks::Sm(sm) => sm.sent(Item::Entry(message.id)),
-            Acks::Pings { next, sent } => {
-                sent.push_back((*next, message.id));
+        let ask = match &mut live.sm {
+            Some(sm) => sm.sent(Item::Entry(message.id)),
+            None => {
+                let next = live.pings.next;
+                live.pings.sent.push_back((next, message.id));
                 false
             }
         };
@@ -693,26 +709,27 @@ impl Machine {
     pub(crate) fn sent(&mut self, host: &mut dyn Host) {
         self.ask(host);
         let Some(live) = &mut self.live else { return };
-        if let Acks::Pings { next, sent } = &mut live.acks
-            && sent.back().is_some_and(|(ping, _)| ping == next)
-        {
-            let number = *next;
-            *next = next.wrapping_add(1);
-            host.write(&ping(live, number));
+        let Pings { next, sent } = &live.pings;
+        if sent.back().is_some_and(|(ping, _)| ping == next) {
+            self.send_ping(host);
         }
     }
 
     /// Nothing was heard for long.
     pub(crate) fn ping(&mut self, host: &mut dyn Host) {
-        let Some(live) = &mut self.live else { return };
-        match &mut live.acks {
-            Acks::Sm(_) => host.write(&format!("<r xmlns='{}'/>", ns::SM)),
-            Acks::Pings { next, .. } => {
-                let number = *next;
-                *next = next.wrapping_add(1);
-                host.write(&ping(live, number));
-            }
+        match self.live.as_ref().map(|live| live.sm.is_some()) {
+            Some(true) => host.write(&format!("<r xmlns='{}'/>", ns::SM)),
+            Some(false) => self.send_ping(host),
+            None => {}
         }
+    }
+
+    fn send_ping(&mut self, host: &mut dyn Host) {
+        let Some(live) = &mut self.live else { return };
+        let number = live.pings.next;
+        live.pings.next = number.wrapping_add(1);
+        let text = ping(live, number);
+        self.stanza(text, host);
     }
 
     /// Everything stored was sent.
@@ -747,7 +764,7 @@ impl Machine {
     pub(crate) fn park(&mut self, clean: bool, now: Timestamp) -> Option<Box<Kept>> {
         let live = self.live.take()?;
         self.shared.party.leave(&live.reader, live.session);
-        let Acks::Sm(sm) = live.acks else {
+        let Some(sm) = live.sm else {
             return None;
         };
         if clean || sm.id.is_none() {
@@ -765,12 +782,16 @@ impl Machine {
     /// The device's user changed: its address did, so its client has to log in again.
     pub(crate) fn rebound(&mut self, host: &mut dyn Host) {
         if let Some(live) = &mut self.live
-            && let Acks::Sm(sm) = &mut live.acks
+            && let Some(sm) = &mut live.sm
         {
             sm.id = None;
         }
         self.fail_with("reset", "", "the device's user changed; log in again", host);
-        host.close(close::RESTART, "binding_changed", "the device's user changed");
+        host.close(
+            close::RESTART,
+            "binding_changed",
+            "the device's user changed",
+        );
     }
 
     /// An element that came while the session is being made.

@@ -24,6 +24,7 @@ struct Fake {
     acked: Vec<MessageId>,
     events: Vec<(MessageId, Stage)>,
     states: Vec<AppState>,
+    said: Vec<String>,
     wanted: usize,
     told: Vec<(SessionId, String)>,
     secured: bool,
@@ -58,6 +59,9 @@ impl Host for Fake {
     }
     fn event(&mut self, id: MessageId, stage: Stage) {
         self.events.push((id, stage));
+    }
+    fn said(&mut self, text: String) {
+        self.said.push(text);
     }
     fn state(&mut self, state: AppState) {
         self.states.push(state);
@@ -147,9 +151,7 @@ impl Client {
         let query = self.host.asked.pop().expect("something was asked");
         let (try_no, app) = match query {
             Query::Token { try_no, .. } => (try_no, None),
-            Query::User { try_no, app, .. } => {
-                (try_no, app.or_else(|| AppId::parse("demo").ok()))
-            }
+            Query::User { try_no, app, .. } => (try_no, app.or_else(|| AppId::parse("demo").ok())),
             Query::Channel { .. } => panic!("{query:?}"),
         };
         let answer = Answer::Accounts {
@@ -198,7 +200,11 @@ impl Client {
     fn logged_in(shared: &Arc<Shared>) -> Self {
         let mut client = Self::on(shared, Ground::Tcp, None);
         client.say(OPEN);
-        assert!(client.plain("alice", vec![account("alice")]).contains("<success"));
+        assert!(
+            client
+                .plain("alice", vec![account("alice")])
+                .contains("<success")
+        );
         assert!(client.say(OPEN).contains("xmpp-bind"));
         client
     }
@@ -279,6 +285,7 @@ fn message(n: u32, class: Class) -> Arc<Message> {
             ..Notification::default()
         }),
         data: None,
+        push: None,
         options: Options::default(),
         accepted_at: Timestamp(1_000_000),
         expires_at: Timestamp(2_000_000),
@@ -295,7 +302,10 @@ fn xm_01_logins() {
         let mut client = Client::new();
         let offer = client.say(OPEN);
         assert!(offer.contains("<mechanism>SCRAM-SHA-256</mechanism>") && !offer.contains("PLUS"));
-        assert!(client.scram(name, gs2, b"", TOKEN).contains("<success"), "{name}");
+        assert!(
+            client.scram(name, gs2, b"", TOKEN).contains("<success"),
+            "{name}"
+        );
         assert!(client.say(OPEN).contains("xmpp-bind"));
     }
     let binding = [7; 32];
@@ -310,21 +320,40 @@ fn xm_01_logins() {
     }
     assert!(bound("SCRAM-SHA-256-PLUS", "p=tls-exporter,,", &[8; 32]).contains("not-authorized"));
     assert!(bound("SCRAM-SHA-256", "n,,", b"").contains("<success"));
-    assert!(bound("SCRAM-SHA-256", "y,,", b"").contains("not-authorized"), "downgrade");
+    assert!(
+        bound("SCRAM-SHA-256", "y,,", b"").contains("not-authorized"),
+        "downgrade"
+    );
     let mut client = Client::new();
     client.say(OPEN);
-    assert!(client.scram("SCRAM-SHA-256-PLUS", "p=tls-exporter,,", b"", TOKEN).contains("invalid-mechanism"));
-    assert!(client.scram("SCRAM-SHA-256", "n,,", b"", b"wrong").contains("not-authorized"));
+    assert!(
+        client
+            .scram("SCRAM-SHA-256-PLUS", "p=tls-exporter,,", b"", TOKEN)
+            .contains("invalid-mechanism")
+    );
+    assert!(
+        client
+            .scram("SCRAM-SHA-256", "n,,", b"", b"wrong")
+            .contains("not-authorized")
+    );
     assert!(client.plain("alice", vec![]).contains("not-authorized"));
-    assert!(client.plain("bob", vec![account("alice")]).contains("not-authorized"));
+    assert!(
+        client
+            .plain("bob", vec![account("alice")])
+            .contains("not-authorized")
+    );
     let last = client.plain("alice", vec![]);
-    assert!(last.contains("policy-violation") && last.contains("</stream:stream>"), "{last}");
+    assert!(
+        last.contains("policy-violation") && last.contains("</stream:stream>"),
+        "{last}"
+    );
     assert!(client.host.closed.is_some());
     // Before TLS nothing is offered and nothing taken.
     let mut client = Client::on(&shared(), Ground::Plain, None);
     let offer = client.say(OPEN);
     assert!(offer.contains("<required/>") && !offer.contains("mechanism"));
-    let refused = client.say("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>");
+    let refused = client
+        .say("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>");
     assert!(refused.contains("encryption-required"));
     assert!(client.host.asked.is_empty());
 }
@@ -333,10 +362,18 @@ fn xm_01_logins() {
 fn an_answer_to_an_aborted_login_is_worth_nothing() {
     let mut client = Client::new();
     client.say(OPEN);
-    client.say("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFsaWNlAHg=</auth>");
+    client.say(
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFsaWNlAHg=</auth>",
+    );
     let old = client.host.asked.pop().unwrap();
-    assert!(client.say("<abort xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>").contains("aborted"));
-    client.say("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFsaWNlAHg=</auth>");
+    assert!(
+        client
+            .say("<abort xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>")
+            .contains("aborted")
+    );
+    client.say(
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFsaWNlAHg=</auth>",
+    );
     client.host.asked.push(old);
     assert_eq!(client.answer(vec![account("alice")]), "");
 }
@@ -345,10 +382,15 @@ fn an_answer_to_an_aborted_login_is_worth_nothing() {
 fn xm_02_what_came_with_starttls_is_not_heard() {
     let mut client = Client::on(&shared(), Ground::Plain, None);
     client.say(OPEN);
-    let said = client.say(&format!("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>{OPEN}<auth/>"));
+    let said = client.say(&format!(
+        "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>{OPEN}<auth/>"
+    ));
     assert_eq!(said, "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
     assert!(client.host.secured && client.host.closed.is_none());
-    assert!(client.say(OPEN).contains("mechanisms"), "the stream begins anew");
+    assert!(
+        client.say(OPEN).contains("mechanisms"),
+        "the stream begins anew"
+    );
 }
 
 #[test]
@@ -367,34 +409,67 @@ fn xm_03_stream_errors_on_both_grounds() {
         (format!("{OPEN}<message/>"), "not-authorized"),
         (format!("{OPEN}<a></b>"), "not-well-formed"),
         (format!("{OPEN}<!-- -->"), "restricted-xml"),
-        (format!("{OPEN}<a>{}</a>", "x".repeat(20_000)), "policy-violation"),
+        (
+            format!("{OPEN}<a>{}</a>", "x".repeat(20_000)),
+            "policy-violation",
+        ),
     ] {
         let mut client = Client::new();
         let said = client.say(&text);
-        assert!(said.starts_with("<?xml version='1.0'?><stream:stream "), "{said}");
-        assert!(said.contains(&format!("<{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>")), "{said}");
+        assert!(
+            said.starts_with("<?xml version='1.0'?><stream:stream "),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!(
+                "<{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>"
+            )),
+            "{said}"
+        );
         assert!(said.ends_with("</stream:error></stream:stream>"), "{said}");
         assert!(client.host.closed.is_some());
         assert_eq!(client.say("<iq/>"), "", "nothing more is heard");
     }
     for (text, condition) in [
-        ("<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='x' version='1.0'/>", "host-unknown"),
-        ("<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' version='1.0'/>", "improper-addressing"),
+        (
+            "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='x' version='1.0'/>",
+            "host-unknown",
+        ),
+        (
+            "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' version='1.0'/>",
+            "improper-addressing",
+        ),
         ("<message xmlns='jabber:client'/>", "invalid-namespace"),
         ("<a/><b/>", "not-well-formed"),
     ] {
         let mut client = Client::on(&shared(), Ground::WebSocket, None);
         let said = client.say(text);
-        assert!(said.starts_with("<open xmlns='urn:ietf:params:xml:ns:xmpp-framing'"), "{said}");
+        assert!(
+            said.starts_with("<open xmlns='urn:ietf:params:xml:ns:xmpp-framing'"),
+            "{said}"
+        );
         assert!(said.contains(&format!("<{condition} ")), "{said}");
-        assert!(said.ends_with("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>"), "{said}");
+        assert!(
+            said.ends_with("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>"),
+            "{said}"
+        );
     }
     let mut client = Client::live();
-    assert!(client.say("<nonsense xmlns='x'/>").contains("unsupported-stanza-type"));
+    assert!(
+        client
+            .say("<nonsense xmlns='x'/>")
+            .contains("unsupported-stanza-type")
+    );
     let mut client = Client::live();
-    assert!(client.say("<message from='mallory@localhost/x'/>").contains("invalid-from"));
+    assert!(
+        client
+            .say("<message from='mallory@localhost/x'/>")
+            .contains("invalid-from")
+    );
     let mut client = Client::live();
-    client.machine.closing(close::TAKEN_OVER, "", &mut client.host);
+    client
+        .machine
+        .closing(close::TAKEN_OVER, "", &mut client.host);
     assert!(client.host.take().contains("<conflict "));
 }
 
@@ -408,7 +483,11 @@ fn xm_06_websocket_streams_restart_without_closing() {
     client.plain("alice", vec![account("alice")]);
     assert!(client.say(open).contains("xmpp-bind"));
     client.say("<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
-    assert!(client.welcome(1).contains("<iq xmlns='jabber:client' type='result' id='b'>"));
+    assert!(
+        client
+            .welcome(1)
+            .contains("<iq xmlns='jabber:client' type='result' id='b'>")
+    );
     assert!(client.say("<message/>").contains("invalid-namespace"));
     let mut client = Client::on(&shared(), Ground::WebSocket, None);
     client.say(open);
@@ -430,11 +509,21 @@ fn xm_07_resources() {
     let said = two.welcome(2);
     assert!(said.contains("<jid>alice@localhost/phone-"), "{said}");
     let mut three = Client::bound(&all, 3, "home");
-    assert!(three.say("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>").contains("alice@localhost/home"));
+    assert!(
+        three
+            .say("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>")
+            .contains("alice@localhost/home")
+    );
     let mut early = Client::logged_in(&all);
     early.say("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
-    assert_eq!(early.say("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"), "");
-    assert!(early.welcome(4).contains("id='p'"), "what came too early is answered then");
+    assert_eq!(
+        early.say("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>"),
+        ""
+    );
+    assert!(
+        early.welcome(4).contains("id='p'"),
+        "what came too early is answered then"
+    );
     let mut none = Client::logged_in(&all);
     assert!(none.say("<message/>").contains("not-authorized"));
 }
@@ -443,44 +532,97 @@ fn xm_07_resources() {
 fn xm_08_every_get_and_set_has_one_answer() {
     for (to, inner) in [
         ("", "<ping xmlns='urn:xmpp:ping'/>"),
-        ("to='localhost'", "<query xmlns='http://jabber.org/protocol/disco#info'/>"),
-        ("to='alice@localhost'", "<query xmlns='http://jabber.org/protocol/disco#info'/>"),
-        ("to='localhost'", "<query xmlns='http://jabber.org/protocol/disco#items'/>"),
-        ("to='push.localhost'", "<query xmlns='http://jabber.org/protocol/disco#info'/>"),
+        (
+            "to='localhost'",
+            "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+        ),
+        (
+            "to='alice@localhost'",
+            "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+        ),
+        (
+            "to='localhost'",
+            "<query xmlns='http://jabber.org/protocol/disco#items'/>",
+        ),
+        (
+            "to='push.localhost'",
+            "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+        ),
         ("", "<query xmlns='jabber:iq:roster'/>"),
         ("to='localhost'", "<query xmlns='jabber:iq:version'/>"),
         ("to='localhost'", "<time xmlns='urn:xmpp:time'/>"),
         ("", "<vCard xmlns='vcard-temp'/>"),
-        ("", "<query xmlns='jabber:iq:private'><x xmlns='y'/></query>"),
+        (
+            "",
+            "<query xmlns='jabber:iq:private'><x xmlns='y'/></query>",
+        ),
         ("", "<blocklist xmlns='urn:xmpp:blocking'/>"),
     ] {
         let mut client = Client::live();
         let said = client.say(&format!("<iq type='get' id='q' {to}>{inner}</iq>"));
         assert_eq!(said.matches("<iq ").count(), 1, "{said}");
-        assert!(said.contains("type='result'") && said.contains("id='q'"), "{inner}: {said}");
+        assert!(
+            said.contains("type='result'") && said.contains("id='q'"),
+            "{inner}: {said}"
+        );
     }
     for (iq, condition) in [
-        ("<iq type='get' id='q'><x xmlns='urn:nonsense'/></iq>", "service-unavailable"),
-        ("<iq type='set' id='q'><query xmlns='jabber:iq:roster'><item jid='a@b'/></query></iq>", "not-allowed"),
-        ("<iq type='get' id='q' to='bob@localhost'><query xmlns='jabber:iq:version'/></iq>", "service-unavailable"),
-        ("<iq type='get' id='q' to='a@elsewhere'><ping xmlns='urn:xmpp:ping'/></iq>", "remote-server-not-found"),
-        ("<iq type='get' id='q' to='@'><ping xmlns='urn:xmpp:ping'/></iq>", "jid-malformed"),
-        ("<iq type='get'><ping xmlns='urn:xmpp:ping'/></iq>", "bad-request"),
-        ("<iq id='q' type='odd'><ping xmlns='urn:xmpp:ping'/></iq>", "bad-request"),
+        (
+            "<iq type='get' id='q'><x xmlns='urn:nonsense'/></iq>",
+            "service-unavailable",
+        ),
+        (
+            "<iq type='set' id='q'><query xmlns='jabber:iq:roster'><item jid='a@b'/></query></iq>",
+            "not-allowed",
+        ),
+        (
+            "<iq type='get' id='q' to='bob@localhost'><query xmlns='jabber:iq:version'/></iq>",
+            "service-unavailable",
+        ),
+        (
+            "<iq type='get' id='q' to='a@elsewhere'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "remote-server-not-found",
+        ),
+        (
+            "<iq type='get' id='q' to='@'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "jid-malformed",
+        ),
+        (
+            "<iq type='get'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "bad-request",
+        ),
+        (
+            "<iq id='q' type='odd'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "bad-request",
+        ),
         ("<iq type='get' id='q'/>", "bad-request"),
     ] {
         let mut client = Client::live();
         let said = client.say(iq);
         assert_eq!(said.matches("<iq ").count(), 1, "{said}");
-        assert!(said.contains("type='error'") && said.contains(condition), "{iq}: {said}");
+        assert!(
+            said.contains("type='error'") && said.contains(condition),
+            "{iq}: {said}"
+        );
         assert!(!client.machine.closed);
     }
     let mut client = Client::live();
-    assert_eq!(client.say("<iq type='result' id='q'/><iq type='error' id='x'/>"), "");
+    assert_eq!(
+        client.say("<iq type='result' id='q'/><iq type='error' id='x'/>"),
+        ""
+    );
     let said = client.say("<presence type='subscribe' to='bob@localhost' id='s'/>");
     assert!(said.contains("not-allowed"));
-    assert!(client.say("<message to='bob@localhost'><body>x</body></message>").contains("service-unavailable"));
-    assert!(client.say("<message to='b@elsewhere'><body>x</body></message>").contains("remote-server-not-found"));
+    assert!(
+        client
+            .say("<message to='bob@localhost'><body>x</body></message>")
+            .contains("service-unavailable")
+    );
+    assert!(
+        client
+            .say("<message to='b@elsewhere'><body>x</body></message>")
+            .contains("remote-server-not-found")
+    );
     assert_eq!(client.say("<message type='error' to='b@elsewhere'/>"), "");
 }
 
@@ -493,7 +635,11 @@ fn xm_09_stream_management_counts_stanzas_only() {
     let mut client = Client::logged_in(&shared());
     assert!(client.say(enable).contains("<unexpected-request"));
     let mut client = Client::bound(&shared(), 1, "r");
-    assert!(client.say("<r xmlns='urn:xmpp:sm:3'/>").contains("unexpected-request"));
+    assert!(
+        client
+            .say("<r xmlns='urn:xmpp:sm:3'/>")
+            .contains("unexpected-request")
+    );
     assert!(client.say(enable).contains("resume='true' max='300'"));
     assert_eq!(
         client.say("<presence/><active xmlns='urn:xmpp:csi:0'/> <message to='alice@localhost/none'/><r xmlns='urn:xmpp:sm:3'/>")
@@ -502,12 +648,21 @@ fn xm_09_stream_management_counts_stanzas_only() {
     );
     // The echo of the presence and the error are two.
     let said = client.say("<a xmlns='urn:xmpp:sm:3' h='3'/>");
-    assert!(said.contains("<handled-count-too-high xmlns='urn:xmpp:sm:3' h='3' send-count='2'/>"), "{said}");
+    assert!(
+        said.contains("<handled-count-too-high xmlns='urn:xmpp:sm:3' h='3' send-count='2'/>"),
+        "{said}"
+    );
     let mut client = Client::bound(&shared(), 1, "r");
     client.say(enable);
-    assert!(client.say(enable).contains("</stream:stream>"), "enabled twice");
+    assert!(
+        client.say(enable).contains("</stream:stream>"),
+        "enabled twice"
+    );
     let mut client = Client::bound(&shared(), 1, "r");
-    assert_eq!(client.say("<enable xmlns='urn:xmpp:sm:3'/>"), "<enabled xmlns='urn:xmpp:sm:3'/>");
+    assert_eq!(
+        client.say("<enable xmlns='urn:xmpp:sm:3'/>"),
+        "<enabled xmlns='urn:xmpp:sm:3'/>"
+    );
     assert!(client.machine.park(false, Timestamp(0)).is_none());
 }
 
@@ -527,10 +682,23 @@ fn xm_10_a_cut_session_goes_on_where_it_was() {
     // It had one more entry than it could say.
     let mut client = Client::logged_in(&all);
     client.host.parked = kept;
-    assert_eq!(client.say(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='3'/>")), "");
+    assert_eq!(
+        client.say(&format!(
+            "<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='3'/>"
+        )),
+        ""
+    );
     let said = client.welcome(2);
-    assert!(said.starts_with(&format!("<resumed xmlns='urn:xmpp:sm:3' previd='{id}' h='2'/>")), "{said}");
-    assert!(said.contains("id='lost'"), "other stanzas come again: {said}");
+    assert!(
+        said.starts_with(&format!(
+            "<resumed xmlns='urn:xmpp:sm:3' previd='{id}' h='2'/>"
+        )),
+        "{said}"
+    );
+    assert!(
+        said.contains("id='lost'"),
+        "other stanzas come again: {said}"
+    );
     assert_eq!(client.host.acked, [entries[1].id]);
     assert_eq!(client.send(&entries[1], true).0, Took::Had);
     for one in &entries[2..] {
@@ -542,8 +710,14 @@ fn xm_10_a_cut_session_goes_on_where_it_was() {
     client.machine.idle();
     client.host.acked.clear();
     client.say("<a xmlns='urn:xmpp:sm:3' h='7'/>");
-    assert_eq!(client.host.acked, [entries[2].id, entries[3].id, message(9, Class::Im).id]);
-    assert!(client.say("<r xmlns='urn:xmpp:sm:3'/>").contains("h='2'"), "its own count goes on");
+    assert_eq!(
+        client.host.acked,
+        [entries[2].id, entries[3].id, message(9, Class::Im).id]
+    );
+    assert!(
+        client.say("<r xmlns='urn:xmpp:sm:3'/>").contains("h='2'"),
+        "its own count goes on"
+    );
 }
 
 #[test]
@@ -556,20 +730,31 @@ fn xm_11_what_cannot_be_resumed() {
     client.host.parked = kept;
     client.say("<resume xmlns='urn:xmpp:sm:3' previd='ffffffff' h='0'/>");
     let said = client.welcome(2);
-    assert!(said.contains("<item-not-found") && !said.contains(" h='"), "{said}");
-    let said = client.say("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+    assert!(
+        said.contains("<item-not-found") && !said.contains(" h='"),
+        "{said}"
+    );
+    let said =
+        client.say("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
     assert!(said.contains("<jid>"), "{said}");
     // An old one still tells its count.
     let (mut client, old) = Client::managed(&all, 3);
     let kept = client.machine.park(false, Timestamp(0));
     let mut client = Client::logged_in(&all);
     client.host.parked = kept;
-    client.say(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{old}' h='1'/>"));
+    client.say(&format!(
+        "<resume xmlns='urn:xmpp:sm:3' previd='{old}' h='1'/>"
+    ));
     let said = client.welcome(4);
-    assert!(said.contains("<item-not-found") && said.contains(" h='1'"), "{said}");
+    assert!(
+        said.contains("<item-not-found") && said.contains(" h='1'"),
+        "{said}"
+    );
     // A used one: its session ended by a bind.
     let mut client = Client::logged_in(&all);
-    client.say(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='1'/>"));
+    client.say(&format!(
+        "<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='1'/>"
+    ));
     assert!(client.welcome(5).contains("<item-not-found"));
     // A clean end keeps nothing.
     let (mut client, _) = Client::managed(&all, 6);
@@ -582,7 +767,12 @@ fn xm_12_without_resumption_entries_come_with_a_delay() {
     let mut client = Client::live();
     let (took, text) = client.send(&message(1, Class::Transaction), true);
     assert_eq!(took, Took::Sent);
-    assert!(text.contains("<delay xmlns='urn:xmpp:delay' from='localhost' stamp='1970-01-01T00:16:40Z'/>"), "{text}");
+    assert!(
+        text.contains(
+            "<delay xmlns='urn:xmpp:delay' from='localhost' stamp='1970-01-01T00:16:40Z'/>"
+        ),
+        "{text}"
+    );
     assert!(text.contains("<body>title 1\na &lt; b</body>") && text.contains("type='normal'"));
 }
 
@@ -592,9 +782,15 @@ fn xm_13_nothing_before_presence_nor_below_zero() {
     let one = message(1, Class::Im);
     assert_eq!(client.send(&one, false).0, Took::Later);
     client.say("<presence><priority>-1</priority></presence>");
-    assert_eq!((client.send(&one, false).0, client.host.wanted), (Took::Later, 0));
+    assert_eq!(
+        (client.send(&one, false).0, client.host.wanted),
+        (Took::Later, 0)
+    );
     client.say("<presence/>");
-    assert_eq!((client.send(&one, false).0, client.host.wanted), (Took::Sent, 1));
+    assert_eq!(
+        (client.send(&one, false).0, client.host.wanted),
+        (Took::Sent, 1)
+    );
     client.say("<presence type='unavailable'/>");
     assert_eq!(client.send(&one, false).0, Took::Later);
     client.say("<presence/>");
@@ -604,18 +800,27 @@ fn xm_13_nothing_before_presence_nor_below_zero() {
     brief.options.ttl_s = Some(0);
     client.host.full = false;
     let text = client.send(&Arc::new(brief), false).1;
-    assert!(text.contains("type='headline'") && text.contains("<no-store"), "{text}");
+    assert!(
+        text.contains("type='headline'") && text.contains("<no-store"),
+        "{text}"
+    );
 }
 
 #[test]
 fn xm_14_push_nodes_of_our_own_service() {
     let enable = |jid: &str, rest: &str| {
-        format!("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' {jid} node='fcm'>{rest}</enable></iq>")
+        format!(
+            "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' {jid} node='fcm'>{rest}</enable></iq>"
+        )
     };
     let mut client = Client::live();
     let ours = enable("jid='push.localhost'", "");
     assert_eq!(client.say(&ours), "");
-    for (active, word) in [(Some(true), "result"), (Some(false), "item-not-found"), (None, "wait")] {
+    for (active, word) in [
+        (Some(true), "result"),
+        (Some(false), "item-not-found"),
+        (None, "wait"),
+    ] {
         let answer = Answer::Channel {
             iq: "p".into(),
             active,
@@ -624,15 +829,26 @@ fn xm_14_push_nodes_of_our_own_service() {
         let said = client.host.take();
         assert!(said.contains(word) && said.contains("id='p'"), "{said}");
     }
-    assert!(client.say(&enable("jid='push.elsewhere'", "")).contains("remote-server-not-found"));
+    assert!(
+        client
+            .say(&enable("jid='push.elsewhere'", ""))
+            .contains("remote-server-not-found")
+    );
     assert!(client.say(&enable("", "")).contains("bad-request"));
     let form = |kind: &str| {
-        format!("<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>{kind}</value></field></x>")
+        format!(
+            "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>{kind}</value></field></x>"
+        )
     };
-    assert!(client.say(&enable("jid='push.localhost'", &form("other"))).contains("bad-request"));
+    assert!(
+        client
+            .say(&enable("jid='push.localhost'", &form("other")))
+            .contains("bad-request")
+    );
     let options = form("http://jabber.org/protocol/pubsub#publish-options");
     assert_eq!(client.say(&enable("jid='push.localhost'", &options)), "");
-    let disable = "<iq type='set' id='d'><disable xmlns='urn:xmpp:push:0' jid='push.localhost'/></iq>";
+    let disable =
+        "<iq type='set' id='d'><disable xmlns='urn:xmpp:push:0' jid='push.localhost'/></iq>";
     assert!(client.say(disable).contains("type='result'"));
 }
 
@@ -642,17 +858,29 @@ fn xm_15_an_inactive_client_is_left_in_peace() {
     client.say("<inactive xmlns='urn:xmpp:csi:0'/>");
     let ids = |text: &str| -> Vec<u32> {
         let parts = text.split("<subject>title ").skip(1);
-        parts.map(|part| part.split('<').next().unwrap().parse().unwrap()).collect()
+        parts
+            .map(|part| part.split('<').next().unwrap().parse().unwrap())
+            .collect()
     };
     for n in 1..=2 {
-        assert_eq!(client.send(&message(n, Class::Marketing), false), (Took::Sent, String::new()));
+        assert_eq!(
+            client.send(&message(n, Class::Marketing), false),
+            (Took::Sent, String::new())
+        );
     }
     assert!(client.machine.held_since().is_some());
     let (_, text) = client.send(&message(3, Class::Im), false);
-    assert_eq!(ids(&text), [1, 2, 3], "what is urgent takes the others along");
+    assert_eq!(
+        ids(&text),
+        [1, 2, 3],
+        "what is urgent takes the others along"
+    );
     client.send(&message(4, Class::Marketing), false);
     assert_eq!(ids(&client.say("<active xmlns='urn:xmpp:csi:0'/>")), [4]);
-    assert_eq!(client.host.states, [AppState::Background, AppState::Foreground]);
+    assert_eq!(
+        client.host.states,
+        [AppState::Background, AppState::Foreground]
+    );
     client.say("<inactive xmlns='urn:xmpp:csi:0'/>");
     let mut all = String::new();
     for n in 5..30 {
@@ -660,7 +888,11 @@ fn xm_15_an_inactive_client_is_left_in_peace() {
     }
     client.machine.release(&mut client.host);
     all.push_str(&client.host.take());
-    assert_eq!(ids(&all), (5..30).collect::<Vec<_>>(), "bounded, and in order");
+    assert_eq!(
+        ids(&all),
+        (5..30).collect::<Vec<_>>(),
+        "bounded, and in order"
+    );
 }
 
 #[test]
@@ -677,9 +909,17 @@ fn xm_16_carbons_reach_other_resources_once() {
     one.say("<message type='chat' to='alice@localhost/two' id='m'><body>hi</body></message>");
     assert_eq!(one.host.told.len(), 2, "{:?}", one.host.told);
     let (to, text) = &one.host.told[0];
-    assert!(*to == SessionId(2) && text.starts_with("<message xmlns='jabber:client'") && text.contains("from='alice@localhost/one'"), "{text}");
+    assert!(
+        *to == SessionId(2)
+            && text.starts_with("<message xmlns='jabber:client'")
+            && text.contains("from='alice@localhost/one'"),
+        "{text}"
+    );
     let (to, text) = &one.host.told[1];
-    assert!(*to == SessionId(3) && text.contains("<received xmlns='urn:xmpp:carbons:2'><forwarded"), "{text}");
+    assert!(
+        *to == SessionId(3) && text.contains("<received xmlns='urn:xmpp:carbons:2'><forwarded"),
+        "{text}"
+    );
     two.machine.copied(Copied(text.clone()), &mut two.host);
     assert_eq!(two.host.take(), *text);
     // To everybody: no carbons beside.
@@ -687,23 +927,38 @@ fn xm_16_carbons_reach_other_resources_once() {
     let said = one.say("<message type='chat' to='alice@localhost'><body>all</body></message>");
     assert!(said.contains("<body>all</body>"));
     assert_eq!(one.host.told.len(), 2);
-    assert!(one.host.told.iter().all(|(_, text)| !text.contains("carbons")));
+    assert!(
+        one.host
+            .told
+            .iter()
+            .all(|(_, text)| !text.contains("carbons"))
+    );
     // Private ones are not copied.
     one.host.told.clear();
     one.say("<message type='chat' to='alice@localhost/two'><body>x</body><private xmlns='urn:xmpp:carbons:2'/></message>");
     assert_eq!(one.host.told.len(), 1);
-    assert!(one.say("<message type='chat' to='alice@localhost/nobody'><body>x</body></message>").contains("service-unavailable"));
+    assert!(
+        one.say("<message type='chat' to='alice@localhost/nobody'><body>x</body></message>")
+            .contains("service-unavailable")
+    );
 }
 
 #[test]
 fn xm_17_acknowledgements_in_every_way() {
     // Pings, for clients without stream management.
     let mut client = Client::live();
-    let (one, two, three) = (message(1, Class::Im), message(2, Class::Im), message(3, Class::Im));
+    let (one, two, three) = (
+        message(1, Class::Im),
+        message(2, Class::Im),
+        message(3, Class::Im),
+    );
     client.send(&one, false);
     client.send(&two, false);
     let ping = client.sent();
-    assert!(ping.contains("id='hy-0'") && ping.contains("urn:xmpp:ping"), "{ping}");
+    assert!(
+        ping.contains("id='hy-0'") && ping.contains("urn:xmpp:ping"),
+        "{ping}"
+    );
     assert_eq!(client.sent(), "", "once for a batch");
     client.send(&three, false);
     client.sent();
@@ -716,17 +971,27 @@ fn xm_17_acknowledgements_in_every_way() {
     client.say("<iq type='error' id='hy-1'/>");
     assert_eq!(client.host.acked.len(), 3);
     // Receipts and markers.
-    let receipt = format!("<message to='im@localhost'><received xmlns='urn:xmpp:receipts' id='{}'/></message>", one.id);
+    let receipt = format!(
+        "<message to='im@localhost'><received xmlns='urn:xmpp:receipts' id='{}'/></message>",
+        one.id
+    );
     assert_eq!(client.say(&receipt), "");
     assert_eq!(client.host.acked.len(), 4);
-    let marker = format!("<message to='im@localhost'><displayed xmlns='urn:xmpp:chat-markers:0' id='{}'/></message>", two.id);
+    let marker = format!(
+        "<message to='im@localhost'><displayed xmlns='urn:xmpp:chat-markers:0' id='{}'/></message>",
+        two.id
+    );
     assert_eq!(client.say(&marker), "");
     assert_eq!(client.host.events, [(two.id, Stage::Displayed)]);
     // A batch of ten is asked for at once.
     let (mut client, _) = Client::managed(&shared(), 1);
     let mut asked = 0;
     for n in 0..25 {
-        asked += client.send(&message(n, Class::Im), false).1.matches("<r ").count();
+        asked += client
+            .send(&message(n, Class::Im), false)
+            .1
+            .matches("<r ")
+            .count();
     }
     assert_eq!(asked, 2);
     assert_eq!(client.sent().matches("<r ").count(), 1);
@@ -736,9 +1001,8 @@ fn xm_17_acknowledgements_in_every_way() {
 fn an_idle_stream_is_small() {
     let (client, _) = Client::managed(&shared(), 1);
     assert!(client.machine.stream.is_idle());
-    let size = std::mem::size_of::<Machine>()
-        + std::mem::size_of::<Live>()
-        + std::mem::size_of::<Sm>();
+    let size =
+        std::mem::size_of::<Machine>() + std::mem::size_of::<Live>() + std::mem::size_of::<Sm>();
     assert!(size <= 400, "{size}");
     assert!(client.machine.login.is_none());
 }
@@ -749,4 +1013,38 @@ fn who_changes_hands_logs_in_again() {
     client.machine.rebound(&mut client.host);
     assert!(client.host.take().contains("<reset "));
     assert!(client.machine.park(false, Timestamp(0)).is_none());
+}
+
+#[test]
+fn what_is_said_to_the_domain_or_a_source_is_for_the_app() {
+    let mut client = Client::live();
+    for to in ["localhost", "im@localhost", "LOCALHOST/x"] {
+        let said = format!("<message to='{to}' type='chat'><body>to {to}</body></message>");
+        assert_eq!(client.say(&said), "");
+    }
+    assert_eq!(
+        client.host.said,
+        ["to localhost", "to im@localhost", "to LOCALHOST/x"]
+    );
+    let long = "x".repeat(2_049);
+    let said = client.say(&format!(
+        "<message to='localhost'><body>{long}</body></message>"
+    ));
+    assert!(said.contains("not-acceptable"), "{said}");
+    let typing = "<message to='localhost'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>";
+    assert_eq!(client.say(typing), "");
+    assert_eq!(client.host.said.len(), 3);
+}
+
+#[test]
+fn what_was_sent_before_stream_management_is_acknowledged_too() {
+    let mut client = Client::live();
+    let (early, late) = (message(1, Class::Im), message(2, Class::Im));
+    client.send(&early, false);
+    assert!(client.sent().contains("id='hy-0'"));
+    client.say("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    client.send(&late, false);
+    assert_eq!(client.sent(), "<r xmlns='urn:xmpp:sm:3'/>");
+    client.say("<iq type='result' id='hy-0'/><a xmlns='urn:xmpp:sm:3' h='1'/>");
+    assert_eq!(client.host.acked, [early.id, late.id]);
 }

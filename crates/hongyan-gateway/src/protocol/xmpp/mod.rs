@@ -42,6 +42,40 @@ use crate::wheel::Tick;
 pub(crate) use self::serve::Server;
 pub use self::serve::{Listener, Xmpp};
 
+/// Reads bytes of strangers as a TCP stream in pieces of this size, or as one WebSocket message when it is 0: what was
+/// read, and why it ended. For the fuzz targets.
+#[doc(hidden)]
+#[must_use]
+pub fn probe(bytes: &[u8], piece: usize) -> (Vec<String>, Option<String>) {
+    let (mut reader, mut read) = (stream::Reader::default(), Vec::new());
+    if piece == 0 {
+        return match stream::Reader::take_message(bytes, machine::OPENING_BYTES_MAX) {
+            Ok(event) => (event.iter().map(|e| format!("{e:?}")).collect(), None),
+            Err(fault) => (read, Some(format!("{fault:?}"))),
+        };
+    }
+    for mut piece in bytes.chunks(piece) {
+        loop {
+            match reader.take(&mut piece, machine::OPENING_BYTES_MAX) {
+                Ok(Some(stream::Event::Element(element))) => {
+                    let mut text = String::new();
+                    element.write("", &mut text);
+                    read.push(text);
+                }
+                Ok(Some(event)) => {
+                    read.push(format!("{event:?}"));
+                    if event == stream::Event::Close {
+                        return (read, None);
+                    }
+                }
+                Ok(None) => break,
+                Err(fault) => return (read, Some(format!("{fault:?}"))),
+            }
+        }
+    }
+    (read, None)
+}
+
 /// Settings of XMPP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct XmppOptions {
@@ -266,6 +300,10 @@ impl Host for OnDesk<'_, '_> {
         self.desk.event(id, stage, None);
     }
 
+    fn said(&mut self, text: String) {
+        self.desk.said(text);
+    }
+
     fn state(&mut self, state: AppState) {
         self.desk.state(state);
     }
@@ -316,7 +354,8 @@ async fn look_up(ports: Ports, query: Query) -> Answer {
             Answer::Accounts {
                 try_no,
                 app: None,
-                accounts: noted(found).map(|device| device.into_iter().filter_map(account).collect()),
+                accounts: noted(found)
+                    .map(|device| device.into_iter().filter_map(account).collect()),
             }
         }
         Query::User { try_no, app, user } => {
@@ -353,7 +392,9 @@ async fn look_up(ports: Ports, query: Query) -> Answer {
             let active = noted(found).map(|devices| {
                 let device = devices.into_iter().next().flatten();
                 device.is_some_and(|device| {
-                    device.token(&channel).is_some_and(hongyan_core::device::Token::is_active)
+                    device
+                        .token(&channel)
+                        .is_some_and(hongyan_core::device::Token::is_active)
                 })
             });
             Answer::Channel { iq, active }
@@ -391,4 +432,3 @@ fn account(device: Device) -> Option<Account> {
         keys,
     })
 }
-

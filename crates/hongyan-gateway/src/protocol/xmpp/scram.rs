@@ -52,7 +52,7 @@ pub(crate) enum Failure {
     InvalidMechanism,
     MalformedRequest,
     NotAuthorized,
-    TemporaryAuthFailure,
+    Temporary,
 }
 
 impl Failure {
@@ -65,7 +65,7 @@ impl Failure {
             Self::InvalidMechanism => "invalid-mechanism",
             Self::MalformedRequest => "malformed-request",
             Self::NotAuthorized => "not-authorized",
-            Self::TemporaryAuthFailure => "temporary-auth-failure",
+            Self::Temporary => "temporary-auth-failure",
         }
     }
 }
@@ -180,9 +180,7 @@ impl Exchange {
         keys: impl Iterator<Item = &'a ScramKeys>,
     ) -> Result<(usize, String), Failure> {
         let text = std::str::from_utf8(message).map_err(|_| Failure::IncorrectEncoding)?;
-        let (without, proof) = text
-            .rsplit_once(",p=")
-            .ok_or(Failure::MalformedRequest)?;
+        let (without, proof) = text.rsplit_once(",p=").ok_or(Failure::MalformedRequest)?;
         let mut fields = without.split(',');
         let channel = fields.next().and_then(|f| f.strip_prefix("c="));
         let nonce = fields.next().and_then(|f| f.strip_prefix("r="));
@@ -202,8 +200,11 @@ impl Exchange {
         }
         let message = format!("{},{without}", self.first);
         let mut found = None;
-        // Every key is tried, so that the time says nothing about which one it was.
+        let mut tried = 0;
+        // Every key is tried, and as if there were ten, so that the time says nothing about whose it was or whether there
+        // was any.
         for (place, keys) in keys.take(DEVICES_MAX).enumerate() {
+            tried += 1;
             let (stored, server) = self.hash.keys(keys);
             let signature = self.hash.hmac(stored, message.as_bytes());
             if proof.len() != stored.len() {
@@ -218,6 +219,10 @@ impl Exchange {
                 let signature = self.hash.hmac(server, message.as_bytes());
                 found = Some((place, format!("v={}", STANDARD.encode(signature))));
             }
+        }
+        for _ in tried..DEVICES_MAX {
+            let signature = self.hash.hmac(&[0; 32], message.as_bytes());
+            std::hint::black_box(self.hash.digest(signature.as_ref()));
         }
         found.ok_or(Failure::NotAuthorized)
     }
@@ -362,7 +367,10 @@ mod tests {
             );
         }
         let first = First::parse(b"n,a=me=2Cx,n=a=3Db=2Cc,r=x", false, false).unwrap();
-        assert_eq!((first.user.as_str(), first.authzid.as_deref()), ("a=b,c", Some("me,x")));
+        assert_eq!(
+            (first.user.as_str(), first.authzid.as_deref()),
+            ("a=b,c", Some("me,x"))
+        );
     }
 
     #[test]
@@ -376,7 +384,13 @@ mod tests {
         };
         let prove = |channel: &[u8]| {
             let bound = [b"p=tls-exporter,,".as_slice(), channel].concat();
-            prove(Hash::Sha256, b"token", bare, &exchange().server_first, &bound)
+            prove(
+                Hash::Sha256,
+                b"token",
+                bare,
+                &exchange().server_first,
+                &bound,
+            )
         };
         let finish = |proof: String, ours: &[u8]| {
             let done = exchange().finish(proof.as_bytes(), Some(ours), [&keys].into_iter());

@@ -53,7 +53,11 @@ impl Server {
             Socket::Tls(_, tls) => exporter(tls),
             Socket::Plain(_) => None,
         };
-        self.speaker(Machine::new(Arc::clone(&self.shared), Ground::WebSocket, binding))
+        self.speaker(Machine::new(
+            Arc::clone(&self.shared),
+            Ground::WebSocket,
+            binding,
+        ))
     }
 }
 
@@ -92,7 +96,12 @@ impl Xmpp {
     }
 
     /// Accepts connections until `stop` resolves. Those that are past TLS are the gateway's.
-    pub async fn listen(self, listener: TcpListener, how: Listener, stop: impl Future<Output = ()>) {
+    pub async fn listen(
+        self,
+        listener: TcpListener,
+        how: Listener,
+        stop: impl Future<Output = ()>,
+    ) {
         let mut coming = JoinSet::new();
         tokio::pin!(stop);
         loop {
@@ -144,8 +153,12 @@ impl Xmpp {
         };
         match done {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%peer, %error, "an XMPP connection was not taken over"),
-            Err(error) => tracing::debug!(%peer, %error, "an XMPP connection ended before its login"),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "an XMPP connection was not taken over")
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "an XMPP connection ended before its login")
+            }
         }
     }
 
@@ -192,7 +205,8 @@ impl Xmpp {
         permit: Permit,
     ) -> Result<(), AdoptError> {
         let speaker = self.0.speaker(machine);
-        self.1.adopt_speaker(socket, Bytes::new(), (speaker, false), permit)
+        self.1
+            .adopt_speaker(socket, Bytes::new(), (speaker, false), permit)
     }
 }
 
@@ -248,6 +262,7 @@ impl Host for BeforeTls {
     }
     fn ack(&mut self, _ids: Vec<MessageId>) {}
     fn event(&mut self, _id: MessageId, _stage: Stage) {}
+    fn said(&mut self, _text: String) {}
     fn state(&mut self, _state: AppState) {}
     fn want(&mut self) {}
     fn spend(&mut self) -> bool {

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use hongyan_core::limits::SAID_BYTES_MAX;
 use hongyan_core::session::AppState;
 use hongyan_core::{ChannelId, Class, MessageId, Stage};
 
 use super::entry::stamp;
 use super::jid::Jid;
-use super::machine::{Acks, Copied, Ground, Host, Live, Machine, Query, failed};
+use super::machine::{Copied, Ground, Host, Live, Machine, Pings, Query, failed};
 use super::sm::{Sm, hex};
 use super::xml::{Element, Node, escape, ns};
 
@@ -53,7 +54,7 @@ impl Machine {
             _ => self.message(element, host),
         }
         if let Some(live) = &mut self.live
-            && let Acks::Sm(sm) = &mut live.acks
+            && let Some(sm) = &mut live.sm
         {
             sm.handled = sm.handled.wrapping_add(1);
         }
@@ -62,21 +63,18 @@ impl Machine {
     fn managed(&mut self, element: &Element, host: &mut dyn Host) {
         let Some(live) = &mut self.live else { return };
         let h = element.attribute("h").and_then(|h| h.parse::<u32>().ok());
-        match (element.name.as_str(), &mut live.acks) {
-            ("enable", Acks::Sm(_)) => {
+        match (element.name.as_str(), &mut live.sm) {
+            ("enable", Some(_)) => {
                 self.fail("policy-violation", "it is enabled already", host);
             }
-            ("enable", Acks::Pings { sent, .. }) => {
+            ("enable", None) => {
                 let resume = matches!(element.attribute("resume"), Some("true" | "1"));
                 let id = resume.then(|| {
                     let mut id = [0; 16];
                     host.random(&mut id);
                     id
                 });
-                // What was sent before does not count and comes again on the next stream, unless it is acknowledged
-                // by its receipt.
-                sent.clear();
-                live.acks = Acks::Sm(Box::new(Sm::new(id)));
+                live.sm = Some(Box::new(Sm::new(id)));
                 host.write(&match id {
                     Some(id) => format!(
                         "<enabled xmlns='{}' id='{}' resume='true' max='{}'/>",
@@ -87,10 +85,10 @@ impl Machine {
                     None => format!("<enabled xmlns='{}'/>", ns::SM),
                 });
             }
-            ("r", Acks::Sm(sm)) => {
+            ("r", Some(sm)) => {
                 host.write(&format!("<a xmlns='{}' h='{}'/>", ns::SM, sm.handled));
             }
-            ("a", Acks::Sm(sm)) => match h.map(|h| (h, sm.acked(h))) {
+            ("a", Some(sm)) => match h.map(|h| (h, sm.acked(h))) {
                 Some((_, Ok(ids))) => {
                     if !ids.is_empty() {
                         host.ack(ids);
@@ -125,7 +123,10 @@ impl Machine {
         let kind = presence.attribute("type");
         if presence.attribute("to").is_some() {
             // Nobody else hears of it; who asks for more is told so.
-            if matches!(kind, Some("subscribe" | "subscribed" | "unsubscribe" | "unsubscribed")) {
+            if matches!(
+                kind,
+                Some("subscribe" | "subscribed" | "unsubscribe" | "unsubscribed")
+            ) {
                 let text = error_to(presence, None, "cancel", "not-allowed");
                 self.stanza(text, host);
             }
@@ -143,7 +144,9 @@ impl Machine {
         };
         let before = std::mem::replace(&mut live.priority, priority);
         let (reader, session) = (&live.reader, live.session);
-        self.shared.party.change(reader, session, |peer| peer.priority = priority);
+        self.shared
+            .party
+            .change(reader, session, |peer| peer.priority = priority);
         if priority.is_some_and(|now| now >= 0) && before.is_none_or(|before| before < 0) {
             host.want();
         }
@@ -174,17 +177,19 @@ impl Machine {
         }
         let own = jid.local.is_some() && same_bare(&to, &bare);
         if own {
-            return self.to_own(message, &to, jid.resource, host);
+            return self.among_own(message, &to, jid.resource, host);
         }
-        // Receipts and markers are taken above; nobody is told that they went to a source.
-        let content = message.child(ns::CLIENT, "body").is_some();
         let source = jid
             .local
             .is_none_or(|local| Class::ALL.iter().any(|class| class.as_str() == local));
-        if source && !content {
-            return;
-        }
-        let text = error_to(&message, Some(&to), "cancel", "service-unavailable");
+        let condition = match message.child(ns::CLIENT, "body").map(Element::text) {
+            _ if !source => ("cancel", "service-unavailable"),
+            // Receipts and markers are taken above; other signs of a chat are for nobody.
+            None => return,
+            Some(text) if text.len() > SAID_BYTES_MAX => ("modify", "not-acceptable"),
+            Some(text) => return host.said(text),
+        };
+        let text = error_to(&message, Some(&to), condition.0, condition.1);
         self.stanza(text, host);
     }
 
@@ -206,15 +211,13 @@ impl Machine {
     }
 
     fn forget_ping(&mut self, id: MessageId) {
-        if let Some(live) = &mut self.live
-            && let Acks::Pings { sent, .. } = &mut live.acks
-        {
-            sent.retain(|(_, one)| *one != id);
+        if let Some(live) = &mut self.live {
+            live.pings.sent.retain(|(_, one)| *one != id);
         }
     }
 
     /// Between the devices of one user, and the carbons of it (XEP-0280).
-    fn to_own(
+    fn among_own(
         &mut self,
         mut message: Element,
         to: &str,
@@ -241,7 +244,9 @@ impl Machine {
         let private = message.child(ns::CARBONS, "private").is_some()
             || message.child(ns::HINTS, "no-copy").is_some();
         let talk = message.attribute("type") == Some("chat")
-            || (message.attribute("type").is_none_or(|kind| kind == "normal")
+            || (message
+                .attribute("type")
+                .is_none_or(|kind| kind == "normal")
                 && message.child(ns::CLIENT, "body").is_some())
             || message.elements().any(|child| child.ns == ns::CHAT_STATES);
         let mut say = Vec::new();
@@ -292,9 +297,7 @@ impl Machine {
         let (Some(number), Some(live)) = (number, &mut self.live) else {
             return;
         };
-        let Acks::Pings { sent, next } = &mut live.acks else {
-            return;
-        };
+        let Pings { sent, next } = &mut live.pings;
         if next.wrapping_sub(number) > u32::MAX / 2 || number == *next {
             return;
         }
@@ -344,7 +347,12 @@ impl Machine {
             && !at_push
             && !jid.domain.eq_ignore_ascii_case(&live.domain)
         {
-            return Some(error_to(iq, to.as_deref(), "cancel", "remote-server-not-found"));
+            return Some(error_to(
+                iq,
+                to.as_deref(),
+                "cancel",
+                "remote-server-not-found",
+            ));
         }
         let mine = own || at_domain;
         let (space, name) = (payload.ns.as_str(), payload.name.as_str());
@@ -390,7 +398,9 @@ impl Machine {
                 let on = name == "enable";
                 live.carbons = on;
                 let (reader, session) = (&live.reader, live.session);
-                self.shared.party.change(reader, session, |peer| peer.carbons = on);
+                self.shared
+                    .party
+                    .change(reader, session, |peer| peer.carbons = on);
                 String::new()
             }
             (ns::PUSH, "enable", false) if own => {
@@ -398,7 +408,12 @@ impl Machine {
                     return Some(error_to(iq, to.as_deref(), "modify", "bad-request"));
                 };
                 if service != push && service != push_own {
-                    return Some(error_to(iq, to.as_deref(), "cancel", "remote-server-not-found"));
+                    return Some(error_to(
+                        iq,
+                        to.as_deref(),
+                        "cancel",
+                        "remote-server-not-found",
+                    ));
                 }
                 if !options_are_sound(payload) {
                     return Some(error_to(iq, to.as_deref(), "modify", "bad-request"));
@@ -455,10 +470,19 @@ fn info(at_domain: bool, at_push: bool) -> String {
     let (identity, features): (_, &[&str]) = match (at_domain, at_push) {
         (true, _) => ("category='server' type='im' name='hongyan'", &FEATURES),
         (_, true) => ("category='pubsub' type='push'", &[ns::PUSH]),
-        _ => ("category='account' type='registered'", &[ns::PUSH, ns::CARBONS]),
+        _ => (
+            "category='account' type='registered'",
+            &[ns::PUSH, ns::CARBONS],
+        ),
     };
-    let features: String = features.iter().map(|f| format!("<feature var='{f}'/>")).collect();
-    format!("<query xmlns='{}'><identity {identity}/>{features}</query>", ns::DISCO_INFO)
+    let features: String = features
+        .iter()
+        .map(|f| format!("<feature var='{f}'/>"))
+        .collect();
+    format!(
+        "<query xmlns='{}'><identity {identity}/>{features}</query>",
+        ns::DISCO_INFO
+    )
 }
 
 /// A form beside a push node has to be the one for publish options (XEP-0357 section 5).
@@ -491,7 +515,12 @@ fn result_to(iq: &Element, live: &Live, from: Option<&str>, inner: &str) -> Stri
 }
 
 /// A stanza error (RFC 6120 section 8.3). `from` is whom the stanza was for.
-pub(super) fn error_to(stanza: &Element, from: Option<&str>, kind: &str, condition: &str) -> String {
+pub(super) fn error_to(
+    stanza: &Element,
+    from: Option<&str>,
+    kind: &str,
+    condition: &str,
+) -> String {
     let mut answer = Element {
         ns: ns::CLIENT.to_owned(),
         name: stanza.name.clone(),

@@ -275,13 +275,13 @@ fn is_usual(header: &[u8]) -> bool {
     if let Some(after) = text.strip_prefix("<?xml") {
         text = after.split_once("?>").map_or("", |(_, rest)| rest);
     }
-    let declares = |what: &str| {
-        text.contains(&format!("xmlns{what}'")) || text.contains(&format!("xmlns{what}\""))
+    let declares = |name: &str, value: &str| {
+        text.contains(&format!("{name}='{value}'")) || text.contains(&format!("{name}=\"{value}\""))
     };
     text.trim_start().starts_with("<stream:stream")
         && text.matches("xmlns").count() == 2
-        && (declares("='jabber:client") || declares("=\"jabber:client"))
-        && text.contains("xmlns:stream=")
+        && declares(" xmlns", ns::CLIENT)
+        && declares(" xmlns:stream", ns::STREAMS)
 }
 
 fn is_space(byte: u8) -> bool {

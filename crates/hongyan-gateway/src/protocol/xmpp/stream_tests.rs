@@ -82,7 +82,11 @@ fn xm_04_what_xmpp_forbids_is_refused() {
         "<message>&nbsp;</message>",
         "<message a='&xxe;'/>",
     ] {
-        assert_eq!(fault(restricted), Some(Fault::RestrictedXml), "{restricted}");
+        assert_eq!(
+            fault(restricted),
+            Some(Fault::RestrictedXml),
+            "{restricted}"
+        );
     }
     assert!(fault("<!DOCTYPE x [<!ENTITY a 'b'>]>").is_some());
     let doctype = "<?xml version='1.0'?><!DOCTYPE lolz [<!ENTITY a 'b'>]><stream:stream>";
@@ -128,11 +132,19 @@ fn xm_06_a_websocket_message_is_one_element() {
         take("<message xmlns='jabber:client'/>"),
         Ok(Some(Event::Element(_)))
     ));
-    for two in ["<a xmlns='b'/><a xmlns='b'/>", "<a xmlns='b'>", "text", "<a/>x"] {
+    for two in [
+        "<a xmlns='b'/><a xmlns='b'/>",
+        "<a xmlns='b'>",
+        "text",
+        "<a/>x",
+    ] {
         assert!(take(two).is_err(), "{two}");
     }
     let Ok(Some(Event::Element(bare))) = take("<message/>") else {
         panic!()
     };
-    assert_eq!(bare.ns, "", "a missing namespace is seen by who reads the element");
+    assert_eq!(
+        bare.ns, "",
+        "a missing namespace is seen by who reads the element"
+    );
 }

@@ -152,8 +152,10 @@ impl std::fmt::Display for Escaped<'_> {
 }
 
 fn special(c: char) -> bool {
-    matches!(c, '<' | '>' | '&' | '\'' | '"' | '\r' | '\u{fffe}' | '\u{ffff}')
-        || (c < ' ' && c != '\t' && c != '\n')
+    matches!(
+        c,
+        '<' | '>' | '&' | '\'' | '"' | '\r' | '\u{fffe}' | '\u{ffff}'
+    ) || (c < ' ' && c != '\t' && c != '\n')
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ def send(user, text):
 def delivered(message):
     """Whether the ledger has seen the device's acknowledgement."""
     trace = call("GET", f"/v1/messages/{message}/trace")
-    return any(event["stage"] == "delivered" for event in trace["items"])
+    return any(event["stage"] == "delivered" for event in trace["events"])
 
 
 async def until(what, condition):
@@ -130,7 +130,7 @@ async def logins():
 
 async def asks():
     user = "py-" + uuid.uuid4().hex[:8]
-    _, token, login = new_device(user)
+    device, token, login = new_device(user)
     client = Client(login["jid"], token)
     client.go()
     await until("start", lambda: client.state)
@@ -147,6 +147,14 @@ async def asks():
         check("another server", False)
     except slixmpp.exceptions.IqError as error:
         check("another server", error.condition == "remote-server-not-found", error.condition)
+    mine = "to the app " + uuid.uuid4().hex
+    client.send_message(login["domain"], mine, mtype="chat")
+
+    def said():
+        trace = call("GET", f"/v1/devices/{device}/trace")
+        return [e.get("detail") for e in trace["events"] if e["stage"] == "said"]
+
+    check("said to the app", await until("said", lambda: said() == [mine]), said())
     await client.leave()
 
 
