@@ -182,6 +182,7 @@ pub(crate) fn outbound(now: Timestamp) -> anyhow::Result<Outbound> {
             ..Notification::default()
         }),
         data: None,
+        push: None,
         options: Options::default(),
         accepted_at: now,
         expires_at: now.plus(Duration::from_secs(3_600)),

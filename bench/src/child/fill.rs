@@ -120,6 +120,7 @@ fn message(number: u32, to: UserId, expires_at: Timestamp) -> Message {
             ..Notification::default()
         }),
         data: None,
+        push: None,
         options: Options::default(),
         accepted_at: Timestamp(1),
         expires_at,

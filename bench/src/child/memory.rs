@@ -148,6 +148,7 @@ impl Memory {
                 ..Notification::default()
             }),
             data: None,
+            push: None,
             options: hongyan_core::message::Options::default(),
             accepted_at: Timestamp(1),
             expires_at: Timestamp::FAR,

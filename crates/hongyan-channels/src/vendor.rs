@@ -243,6 +243,7 @@ pub(crate) mod fixture {
                 group: Some("orders".to_owned()),
             }),
             data: json!({"order": 42}).as_object().cloned(),
+            push: None,
             options: Options::default(),
             accepted_at: NOW,
             expires_at: NOW.plus(Duration::from_secs(3600)),

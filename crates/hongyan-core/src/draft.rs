@@ -192,6 +192,7 @@ impl Draft {
             class_detail: self.class_detail,
             notification: self.notification,
             data: self.data,
+            push: None,
             options: self.options,
             accepted_at: now,
             expires_at: begins.plus(ttl),

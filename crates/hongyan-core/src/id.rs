@@ -112,6 +112,11 @@ text_id!(
     |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'
 );
 text_id!(
+    /// One of a device's web push subscriptions: chosen by the device, normally a UUID.
+    PushChannel, "push channel", 64, "1 to 64 characters of A-Z, a-z, 0-9, '_' and '-'",
+    |c| c.is_ascii_alphanumeric() || "_-".contains(c)
+);
+text_id!(
     /// The public handle of an API key (never the secret).
     KeyId, "key id", 32, "1 to 32 characters of A-Z, a-z, 0-9, '_' and '-'",
     |c| c.is_ascii_alphanumeric() || "_-".contains(c)

@@ -19,6 +19,7 @@ pub mod jid;
 pub mod limits;
 pub mod message;
 pub mod port;
+pub mod push;
 pub mod reason;
 pub mod secret;
 pub mod session;
@@ -32,9 +33,11 @@ pub use device::Device;
 pub use error::{Certainty, Kind, StoreError};
 pub use event::{Event, Stage};
 pub use id::{
-    AppId, ChannelId, CredentialName, DeviceId, KeyId, MessageId, SessionId, Topic, UserId,
+    AppId, ChannelId, CredentialName, DeviceId, KeyId, MessageId, PushChannel, SessionId, Topic,
+    UserId,
 };
 pub use message::Message;
+pub use push::{Push, PushEndpoint};
 pub use reason::Reason;
 pub use secret::Secret;
 pub use time::Timestamp;

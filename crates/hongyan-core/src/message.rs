@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AppId, ChannelId, Class, ClassDetail, DeviceId, MessageId, Timestamp, Topic, UserId};
+use crate::{
+    AppId, ChannelId, Class, ClassDetail, DeviceId, MessageId, Push, Timestamp, Topic, UserId,
+};
 
 /// A message as accepted: stored once, shared by all its deliveries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct Message {
     /// What the app gets.
     #[serde(default)]
     pub data: Option<serde_json::Map<String, serde_json::Value>>,
+    /// What came over a push endpoint: the device gets it as it is, and nothing is shown by us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<Box<Push>>,
     /// How it travels.
     #[serde(default)]
     pub options: Options,

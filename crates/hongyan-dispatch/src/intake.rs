@@ -125,6 +125,28 @@ impl Intake {
     }
 }
 
+impl Intake {
+    /// Makes a push durable for its device; when this returns `Ok`, it is.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was stored, except with `Certainty::Unknown`.
+    pub(crate) async fn accept_push(&self, message: Arc<Message>) -> Result<(), StoreError> {
+        let mut set = WriteSet::default();
+        let mut hints = Vec::new();
+        take_in(&message, message.accepted_at, &mut set, &mut hints);
+        set.messages.push(message);
+        match self.ports.commit.commit(vec![set]).await.pop() {
+            Some(Ok(_)) => {}
+            Some(Err(CommitError::Store(error))) => return Err(error),
+            Some(Err(CommitError::Known { .. } | CommitError::Stale)) | None => {
+                return Err(StoreError::Conflict { entity: "message" });
+            }
+        }
+        self.ports.presence.notify(hints);
+        Ok(())
+    }
+}
+
 fn replay(wanted: &IdempotencyKey, hash: [u8; 32], answer: &[u8]) -> Result<Accepted, AcceptError> {
     if hash != wanted.body_hash {
         return Err(AcceptError::KeyReused);

@@ -20,6 +20,7 @@ pub mod intake;
 pub mod lane;
 pub mod plan;
 pub mod policy;
+pub mod push;
 pub mod quota;
 pub mod rate;
 pub mod recall;

@@ -16,6 +16,7 @@ use crate::hygiene::Hygiene;
 use crate::ids::Ids;
 use crate::intake::Intake;
 use crate::lane::Lanes;
+use crate::push::Endpoints;
 use crate::quota::Quotas;
 use crate::recall::Recall;
 use crate::receipts::Receipts;
@@ -102,6 +103,24 @@ impl Dispatch {
     #[must_use]
     pub fn intake(&self) -> Intake {
         Intake::new(self.ports.clone(), self.ids.clone())
+    }
+
+    /// Web push endpoints: `root` is the address of this server as senders reach it, without a slash at its end.
+    #[must_use]
+    pub fn endpoints(
+        &self,
+        sealer: Arc<dyn Sealer>,
+        root: String,
+        require_vapid: bool,
+    ) -> Endpoints {
+        Endpoints::new(
+            self.ports.clone(),
+            self.ids.clone(),
+            self.recall(),
+            sealer,
+            root,
+            require_vapid,
+        )
     }
 
     /// Explains messages.

@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Idempotency = 3,
     /// A window.
     Quota = 4,
+    /// A push endpoint that is gone.
+    Endpoint = 5,
 }
 
 /// Leaves the notes of a message: its body is kept as long as what happened to it.
@@ -173,6 +175,7 @@ fn drop_record(
             });
             drop_if(txn, Space::Quota, key, resets, before)
         }
+        Kind::Endpoint => registry::endpoint::forget(txn, key, before)?,
     };
     Ok(Gone {
         removed,
@@ -236,7 +239,12 @@ fn drop_deliveries(txn: &mut Txn<'_>, key: &[u8]) -> Result<Gone, StoreError> {
 pub(crate) async fn maintain(shelf: &Arc<Shelf>, now: Timestamp) -> Result<u64, StoreError> {
     let mut budget = SLICES_MAX;
     let mut total = registry::resume_deletions(shelf).await?;
-    for kind in [Kind::Message, Kind::Idempotency, Kind::Quota] {
+    for kind in [
+        Kind::Message,
+        Kind::Idempotency,
+        Kind::Quota,
+        Kind::Endpoint,
+    ] {
         total += sweep(shelf, kind, now, &mut budget).await?;
     }
     Ok(total)

@@ -6,9 +6,12 @@
     reason = "this is how a case fails"
 )]
 
+use std::time::Duration;
+
 use hongyan_core::app::{Credential, Key, KeyKind};
 use hongyan_core::device::TokenState;
-use hongyan_core::{Device, Reason, StoreError, User};
+use hongyan_core::port::ENDPOINT_GONE_TTL;
+use hongyan_core::{Device, PushChannel, PushEndpoint, Reason, StoreError, User};
 
 use crate::sample::*;
 use crate::suite::{Subject, cases};
@@ -31,6 +34,10 @@ cases! { $ registry_suite:
     keys_are_found_by_hash_until_deleted,
     credentials_are_kept_by_channel_and_name,
     apps_do_not_see_each_other,
+    an_endpoint_is_found_by_its_hash_and_its_channel,
+    a_new_endpoint_of_a_channel_ends_the_former,
+    an_ended_endpoint_is_remembered_for_its_time,
+    endpoints_end_with_their_device_and_their_app,
 }
 
 async fn a_write_is_seen_and_survives_a_restart(subject: &mut dyn Subject) {
@@ -553,4 +560,114 @@ async fn apps_do_not_see_each_other(subject: &mut dyn Subject) {
     let (app_2, id) = (app_id("app-2"), device_id("d1"));
     assert!(registry.delete_device(&app_2, &id).await.unwrap());
     assert_eq!(registry.devices(&app(), &[id]).await.unwrap(), [Some(one)]);
+}
+
+fn endpoint(device: &str, channel: &str, hash: u8) -> PushEndpoint {
+    PushEndpoint {
+        hash: [hash; 32],
+        sealed: vec![hash, 0, 255],
+        app: app(),
+        device: device_id(device),
+        channel: PushChannel::parse(channel).unwrap(),
+        label: Some(format!("label-{channel}")),
+        vapid: (hash % 2 == 0).then_some([hash; 32]),
+        description: None,
+        created_at: NOW,
+        gone_since: None,
+    }
+}
+
+async fn an_endpoint_is_found_by_its_hash_and_its_channel(subject: &mut dyn Subject) {
+    let registry = subject.ports().registry;
+    let orphan = registry.put_endpoint(endpoint("d1", "a", 1)).await;
+    assert!(
+        matches!(orphan, Err(StoreError::NotFound { .. })),
+        "{orphan:?}"
+    );
+    registry.put_device(device("d1"), None).await.unwrap();
+    registry.put_device(device("d2"), None).await.unwrap();
+    let all = [
+        endpoint("d1", "a", 1),
+        endpoint("d1", "b", 2),
+        endpoint("d1", "c", 3),
+        endpoint("d2", "a", 4),
+    ];
+    for one in &all {
+        registry.put_endpoint(one.clone()).await.unwrap();
+    }
+    drop(registry);
+    subject.restart().await;
+    let registry = subject.ports().registry;
+    for one in &all {
+        assert_eq!(
+            registry.endpoint(&one.hash).await.unwrap().as_ref(),
+            Some(one)
+        );
+    }
+    assert_eq!(registry.endpoint(&[9; 32]).await.unwrap(), None);
+    let (app, d1) = (app(), device_id("d1"));
+    let of = registry.endpoints_of(&app, &d1, None, 2).await.unwrap();
+    assert_eq!(of, all[..2]);
+    let after = Some(&all[1].channel);
+    let of = registry.endpoints_of(&app, &d1, after, 2).await.unwrap();
+    assert_eq!(of, all[2..3]);
+}
+
+async fn a_new_endpoint_of_a_channel_ends_the_former(subject: &mut dyn Subject) {
+    let registry = subject.ports().registry;
+    registry.put_device(device("d1"), None).await.unwrap();
+    let former = endpoint("d1", "a", 1);
+    registry.put_endpoint(former.clone()).await.unwrap();
+    let newer = PushEndpoint {
+        created_at: NOW.plus(Duration::from_secs(5)),
+        ..endpoint("d1", "a", 2)
+    };
+    registry.put_endpoint(newer.clone()).await.unwrap();
+    let found = registry.endpoint(&former.hash).await.unwrap().unwrap();
+    assert_eq!(found.gone_since, Some(newer.created_at));
+    let (app, id) = (app(), device_id("d1"));
+    let of = registry.endpoints_of(&app, &id, None, 10).await.unwrap();
+    assert_eq!(of, [newer]);
+}
+
+async fn an_ended_endpoint_is_remembered_for_its_time(subject: &mut dyn Subject) {
+    let registry = subject.ports().registry;
+    registry.put_device(device("d1"), None).await.unwrap();
+    let one = endpoint("d1", "a", 1);
+    registry.put_endpoint(one.clone()).await.unwrap();
+    let (app, id) = (app(), device_id("d1"));
+    let end = || registry.end_endpoint(&app, &id, &one.channel, NOW);
+    assert!(end().await.unwrap());
+    assert!(!end().await.unwrap(), "ending it again does nothing");
+    let of = registry.endpoints_of(&app, &id, None, 10).await.unwrap();
+    assert_eq!(of, []);
+    let gone = registry.endpoint(&one.hash).await.unwrap().unwrap();
+    assert_eq!(gone.gone_since, Some(NOW));
+    let minute = Duration::from_secs(60);
+    let last = NOW.plus(ENDPOINT_GONE_TTL);
+    subject.maintain(last).await;
+    assert!(registry.endpoint(&one.hash).await.unwrap().is_some());
+    subject.maintain(last.plus(minute)).await;
+    assert_eq!(registry.endpoint(&one.hash).await.unwrap(), None);
+}
+
+async fn endpoints_end_with_their_device_and_their_app(subject: &mut dyn Subject) {
+    let registry = subject.ports().registry;
+    registry.put_app(app_record("app", 1), None).await.unwrap();
+    for id in ["d1", "d2"] {
+        registry.put_device(device(id), None).await.unwrap();
+    }
+    let (first, second) = (endpoint("d1", "a", 1), endpoint("d2", "a", 2));
+    registry.put_endpoint(first.clone()).await.unwrap();
+    registry.put_endpoint(second.clone()).await.unwrap();
+    assert!(
+        registry
+            .delete_device(&app(), &device_id("d1"))
+            .await
+            .unwrap()
+    );
+    let gone = registry.endpoint(&first.hash).await.unwrap().unwrap();
+    assert!(gone.gone_since.is_some());
+    registry.delete_app(&app()).await.unwrap();
+    assert_eq!(registry.endpoint(&second.hash).await.unwrap(), None);
 }

@@ -134,6 +134,7 @@ pub fn message_to(n: u64, to: Target) -> Message {
         class_detail: None,
         notification: None,
         data: None,
+        push: None,
         options: Options::default(),
         accepted_at: NOW,
         expires_at: at(24 * HOUR),

@@ -92,6 +92,7 @@ pub(crate) fn message(class: Class) -> Message {
             ..Notification::default()
         }),
         data: json!({"order": 42}).as_object().cloned(),
+        push: None,
         options: Options::default(),
         accepted_at: now,
         expires_at: now.plus(Duration::from_secs(3600)),

@@ -9,6 +9,7 @@ mod commit;
 mod inbox;
 mod ledger;
 mod presence;
+mod push;
 mod quota;
 mod registry;
 mod work;
@@ -25,6 +26,7 @@ pub use commit::{
 pub use inbox::{Ack, Entry, Inbox, InboxPage, Owner, Reader};
 pub use ledger::{CounterKey, CounterRow, EventFilter, Ledger};
 pub use presence::{Hint, Presence, SessionInfo, SessionSink};
+pub use push::{NewChannel, OpenChannel, OpenError, Post, PushState, Pushes, endpoint_url};
 pub use quota::{Quota, QuotaGrant};
-pub use registry::{Registry, Subscription};
+pub use registry::{ENDPOINT_GONE_TTL, Registry, Subscription};
 pub use work::{Job, JobId, JobKind, Work};

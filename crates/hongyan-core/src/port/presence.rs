@@ -1,10 +1,12 @@
 //! Who is connected, and how to reach them.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::port::Owner;
 use crate::session::{AppState, SessionEvent};
-use crate::{AppId, DeviceId, MessageId, SessionId, Timestamp, UserId};
+use crate::{AppId, DeviceId, Message, MessageId, SessionId, Timestamp, UserId};
 
 /// A live connection, as the router sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,12 @@ pub trait Presence: Send + Sync + std::fmt::Debug {
 
     /// Tells sessions that read this owner's list to take the message out of sight.
     fn recall(&self, app: &AppId, owner: &Owner, message: MessageId);
+
+    /// Gives a message that is not stored to the device's session, if there is one now; answers whether there is. Nothing comes
+    /// again: it is delivered at most once. Where nobody can be connected, nobody is there.
+    fn hand(&self, _app: &AppId, _device: &DeviceId, _message: Arc<Message>) -> bool {
+        false
+    }
 
     /// Closes the device's session because the device was deleted or its token revoked.
     async fn disconnect(&self, app: &AppId, device: &DeviceId);

@@ -1,12 +1,17 @@
 //! Apps, keys, credentials, devices, users and topics.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::app::{App, Credential, Key};
 use crate::{
-    AppId, ChannelId, CredentialName, Device, DeviceId, KeyId, Reason, StoreError, Timestamp,
-    Topic, User, UserId,
+    AppId, ChannelId, CredentialName, Device, DeviceId, KeyId, PushChannel, PushEndpoint, Reason,
+    StoreError, Timestamp, Topic, User, UserId,
 };
+
+/// How long an endpoint that is gone is remembered, so that senders are told to forget it.
+pub const ENDPOINT_GONE_TTL: Duration = Duration::from_secs(90 * 86_400);
 
 /// A device's membership of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,7 +31,9 @@ pub struct Subscription {
 /// - a vendor token belongs to one device: writing it to a device takes it from any other device of the app, which keeps a
 ///   tombstone with [`Reason::TokenInvalid`];
 /// - changing `device.user` moves the device between users and starts its inbox at the new user's newest place;
-/// - deleting an app deletes all that it owns; deleting a device frees its tokens, topics and inbox;
+/// - deleting an app deletes all that it owns; deleting a device frees its tokens, topics and inbox, and ends its endpoints;
+/// - a device's channel has at most one endpoint that is not gone: a new one ends the former; gone ones are still found by
+///   their hash for [`ENDPOINT_GONE_TTL`], then forgotten;
 /// - pages are in id order.
 #[async_trait]
 pub trait Registry: Send + Sync + std::fmt::Debug {
@@ -159,4 +166,26 @@ pub trait Registry: Send + Sync + std::fmt::Debug {
         after: Option<&DeviceId>,
         limit: usize,
     ) -> Result<Vec<DeviceId>, StoreError>;
+
+    /// Writes a new endpoint; the one that its channel had is gone from its `created_at` on. [`StoreError::NotFound`] when the
+    /// device does not exist.
+    async fn put_endpoint(&self, endpoint: PushEndpoint) -> Result<(), StoreError>;
+    /// The endpoint whose token has this hash, also when it is gone.
+    async fn endpoint(&self, hash: &[u8; 32]) -> Result<Option<PushEndpoint>, StoreError>;
+    /// A device's endpoints that are not gone, in channel order after a channel, at most `limit`.
+    async fn endpoints_of(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        after: Option<&PushChannel>,
+        limit: usize,
+    ) -> Result<Vec<PushEndpoint>, StoreError>;
+    /// Ends the endpoint of a device's channel; answers whether there was one.
+    async fn end_endpoint(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        channel: &PushChannel,
+        at: Timestamp,
+    ) -> Result<bool, StoreError>;
 }

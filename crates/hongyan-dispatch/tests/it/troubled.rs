@@ -13,7 +13,7 @@ use hongyan_core::port::{
 };
 use hongyan_core::{
     AppId, ChannelId, CredentialName, Cursor, Device, DeviceId, Event, KeyId, Message, MessageId,
-    Reason, StoreError, Timestamp, Topic, User, UserId,
+    PushChannel, PushEndpoint, Reason, StoreError, Timestamp, Topic, User, UserId,
 };
 use hongyan_dispatch::Ports;
 use tokio::sync::Semaphore;
@@ -174,6 +174,34 @@ impl Commit for Troubled<dyn Commit> {
 
 #[async_trait]
 impl Registry for Troubled<dyn Registry> {
+    async fn put_endpoint(&self, endpoint: PushEndpoint) -> Result<(), StoreError> {
+        self.1.at("put_endpoint").await?;
+        self.0.put_endpoint(endpoint).await
+    }
+    async fn endpoint(&self, hash: &[u8; 32]) -> Result<Option<PushEndpoint>, StoreError> {
+        self.1.at("endpoint").await?;
+        self.0.endpoint(hash).await
+    }
+    async fn endpoints_of(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        after: Option<&PushChannel>,
+        limit: usize,
+    ) -> Result<Vec<PushEndpoint>, StoreError> {
+        self.1.at("endpoints_of").await?;
+        self.0.endpoints_of(app, device, after, limit).await
+    }
+    async fn end_endpoint(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        channel: &PushChannel,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.1.at("end_endpoint").await?;
+        self.0.end_endpoint(app, device, channel, at).await
+    }
     async fn put_app(&self, app: App, expected: Option<u64>) -> Result<(), StoreError> {
         self.1.at("put_app").await?;
         self.0.put_app(app, expected).await

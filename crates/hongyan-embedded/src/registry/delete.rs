@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hongyan_core::{AppId, Device, DeviceId, StoreError, UserId};
 
-use super::{bound_devices, device, topic};
+use super::{bound_devices, device, endpoint, topic};
 use crate::cached::Caches;
 use crate::embedded::Shelf;
 use crate::store::record::{Key, Parts, decode, prefix_end};
@@ -30,6 +30,8 @@ pub(super) fn device(txn: &mut Txn<'_>, app: &AppId, id: &DeviceId) -> Result<bo
     for subscription in super::read_topics(txn, &device::key(app, id))? {
         topic::unsubscribe(txn, app, &subscription.topic, std::slice::from_ref(id))?;
     }
+    // No clock here: they are gone since the device was last heard of.
+    endpoint::end_all(txn, app, id, former.last_seen.max(former.created_at))?;
     inbox::forget_device(txn, app, id)?;
     txn.remove(Space::DeviceSecret, former.secret_hash);
     txn.remove(Space::Device, device::key(app, id));
@@ -128,6 +130,7 @@ fn slice(
         for (key, payload) in &rows {
             match space {
                 Space::KeyOf => txn.remove(Space::Key, payload),
+                Space::DeviceEndpoint => txn.remove(Space::Endpoint, payload),
                 Space::Device => {
                     let device: Device = decode(Space::Device, key, payload)?;
                     txn.remove(Space::DeviceSecret, device.secret_hash);

@@ -2,6 +2,7 @@
 
 mod delete;
 mod device;
+pub(crate) mod endpoint;
 mod topic;
 
 use std::collections::VecDeque;
@@ -12,8 +13,8 @@ use hongyan_core::app::{App, Credential, Key as ApiKey};
 use hongyan_core::device::TokenState;
 use hongyan_core::port::{Registry, Subscription};
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Device, DeviceId, KeyId, Reason, StoreError, Timestamp,
-    Topic, User, UserId,
+    AppId, ChannelId, CredentialName, Device, DeviceId, KeyId, PushChannel, PushEndpoint, Reason,
+    StoreError, Timestamp, Topic, User, UserId,
 };
 
 use crate::embedded::Shelf;
@@ -559,5 +560,42 @@ impl Registry for EmbeddedRegistry {
                     .collect()
             })
             .await
+    }
+
+    async fn put_endpoint(&self, given: PushEndpoint) -> Result<(), StoreError> {
+        let json = encode("endpoint", &given)?;
+        self.write(json.len(), move |txn| endpoint::write(txn, &given, json))
+            .await
+    }
+
+    async fn endpoint(&self, hash: &[u8; 32]) -> Result<Option<PushEndpoint>, StoreError> {
+        endpoint::read(&self.0.store, hash)
+    }
+
+    async fn endpoints_of(
+        &self,
+        app: &AppId,
+        id: &DeviceId,
+        after_channel: Option<&PushChannel>,
+        limit: usize,
+    ) -> Result<Vec<PushEndpoint>, StoreError> {
+        let (app, id, after) = (app.clone(), id.clone(), after_channel.cloned());
+        self.0
+            .read(move |shelf| endpoint::of_device(&shelf.store, &app, &id, after.as_ref(), limit))
+            .await
+    }
+
+    async fn end_endpoint(
+        &self,
+        app: &AppId,
+        id: &DeviceId,
+        channel: &PushChannel,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (app, id, channel) = (app.clone(), id.clone(), channel.clone());
+        self.write(DEVICE_COST, move |txn| {
+            endpoint::end(txn, &app, &id, &channel, at)
+        })
+        .await
     }
 }

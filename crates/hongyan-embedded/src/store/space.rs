@@ -113,6 +113,10 @@ spaces! {
     Expiry = 34, "expiry", all;
     /// id of a job that is offered or held → due, job.
     Ready = 35, "ready", all;
+    /// token hash → push endpoint, gone ones too.
+    Endpoint = 36, "endpoint", all;
+    /// app, device, channel → token hash of the endpoint that is not gone.
+    DeviceEndpoint = 37, "device_endpoint", app;
 }
 
 #[cfg(test)]

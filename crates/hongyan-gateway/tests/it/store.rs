@@ -13,7 +13,7 @@ use hongyan_core::port::{
 };
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Cursor, DeviceId, KeyId, Message, MessageId, Reason,
+    AppId, ChannelId, CredentialName, Cursor, DeviceId, KeyId, Message, MessageId, PushChannel, PushEndpoint, Reason,
     StoreError, Timestamp, Topic, User, UserId,
 };
 
@@ -313,6 +313,30 @@ const UNUSED: Result<(), StoreError> = Err(StoreError::NotFound { entity: "unuse
 
 #[async_trait]
 impl Registry for Store {
+    async fn put_endpoint(&self, _: PushEndpoint) -> Result<(), StoreError> {
+        UNUSED
+    }
+    async fn endpoint(&self, _: &[u8; 32]) -> Result<Option<PushEndpoint>, StoreError> {
+        Ok(None)
+    }
+    async fn endpoints_of(
+        &self,
+        _: &AppId,
+        _: &DeviceId,
+        _: Option<&PushChannel>,
+        _: usize,
+    ) -> Result<Vec<PushEndpoint>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn end_endpoint(
+        &self,
+        _: &AppId,
+        _: &DeviceId,
+        _: &PushChannel,
+        _: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(false)
+    }
     async fn put_app(&self, _: App, _: Option<u64>) -> Result<(), StoreError> {
         UNUSED
     }

@@ -1,12 +1,12 @@
 //! A presence that a test sets, and that remembers what it was told.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use hongyan_core::port::{Hint, Owner, Presence, SessionInfo};
 use hongyan_core::session::AppState;
-use hongyan_core::{AppId, DeviceId, MessageId, SessionId, Timestamp, UserId};
+use hongyan_core::{AppId, DeviceId, Message, MessageId, SessionId, Timestamp, UserId};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -21,6 +21,7 @@ struct State {
     rebound: Vec<(DeviceId, Option<UserId>)>,
     recalled: Vec<MessageId>,
     closed: Vec<DeviceId>,
+    handed: Vec<Arc<Message>>,
 }
 
 impl FakePresence {
@@ -64,6 +65,12 @@ impl FakePresence {
         self.lock().recalled.clone()
     }
 
+    /// The messages that sessions were handed without a store.
+    #[must_use]
+    pub fn handed(&self) -> Vec<Arc<Message>> {
+        self.lock().handed.clone()
+    }
+
     /// The devices whose sessions were closed.
     #[must_use]
     pub fn closed(&self) -> Vec<DeviceId> {
@@ -91,6 +98,15 @@ impl Presence for FakePresence {
 
     fn recall(&self, _app: &AppId, _owner: &Owner, message: MessageId) {
         self.lock().recalled.push(message);
+    }
+
+    fn hand(&self, app: &AppId, device: &DeviceId, message: Arc<Message>) -> bool {
+        let mut state = self.lock();
+        let is_there = state.sessions.contains_key(&(app.clone(), device.clone()));
+        if is_there {
+            state.handed.push(message);
+        }
+        is_there
     }
 
     async fn disconnect(&self, app: &AppId, device: &DeviceId) {
