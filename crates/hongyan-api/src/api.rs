@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 use hongyan_core::app::{App, Key};
-use hongyan_core::port::{Clock, Dice, Inbox, Ledger, Presence, Registry, Work};
+use hongyan_core::port::{Clock, Dice, Inbox, Ledger, Presence, Pushes, Registry, Work};
 use hongyan_core::{AppId, ChannelId, Device, DeviceId, Timestamp};
 
 use crate::limiter::Limiter;
@@ -16,6 +16,7 @@ use crate::options::{
     APPS_CACHED_MAX, BUCKETS_MAX, KEYS_CACHED_MAX, Options, PAGE_LEN_MAX, TAILS_MAX,
 };
 use crate::problem::Problem;
+use crate::push::Desk;
 use crate::services::{Connect, Services};
 
 /// Writes the metrics of the process as Prometheus text.
@@ -43,6 +44,7 @@ pub struct Ports {
     pub dice: Arc<dyn Dice>,
     pub services: Arc<dyn Services>,
     pub connect: Arc<dyn Connect>,
+    pub pushes: Arc<dyn Pushes>,
     pub metrics: Arc<dyn MetricsText>,
     /// The channels that are built in, in their usual order.
     pub channels: Vec<ChannelId>,
@@ -74,6 +76,7 @@ struct Inner {
     by_client: Limiter<IpAddr>,
     by_stranger: Limiter<IpAddr>,
     tails: Arc<Semaphore>,
+    push: Desk,
 }
 
 impl Api {
@@ -82,7 +85,6 @@ impl Api {
     pub fn new(options: Options, ports: Ports) -> Self {
         Self {
             inner: Arc::new(Inner {
-                ports,
                 ready: AtomicBool::new(false),
                 closing: watch::Sender::new(false),
                 keys: Cache::new(KEYS_CACHED_MAX),
@@ -93,7 +95,9 @@ impl Api {
                 by_client: Limiter::new(options.client_rate, BUCKETS_MAX),
                 by_stranger: Limiter::new(options.stranger_rate, BUCKETS_MAX),
                 tails: Arc::new(Semaphore::new(TAILS_MAX)),
+                push: Desk::new(options.push.clone(), Arc::clone(&ports.pushes)),
                 options,
+                ports,
             }),
         }
     }
@@ -138,6 +142,10 @@ impl Api {
 
     pub(crate) fn tails(&self) -> Arc<Semaphore> {
         Arc::clone(&self.inner.tails)
+    }
+
+    pub(crate) fn push(&self) -> &Desk {
+        &self.inner.push
     }
 
     pub(crate) fn by_key(&self) -> &Limiter<[u8; 32]> {
@@ -236,20 +244,20 @@ impl Api {
 
 /// A bounded map whose entries are good for a short time.
 #[derive(Debug)]
-struct Cache<K, V> {
+pub(crate) struct Cache<K, V> {
     len_max: usize,
     entries: Mutex<HashMap<K, (V, Timestamp)>>,
 }
 
 impl<K: std::hash::Hash + Eq, V: Clone> Cache<K, V> {
-    fn new(len_max: usize) -> Self {
+    pub(crate) fn new(len_max: usize) -> Self {
         Self {
             len_max,
             entries: Mutex::new(HashMap::new()),
         }
     }
 
-    fn get(&self, key: &K, now: Timestamp) -> Option<V> {
+    pub(crate) fn get(&self, key: &K, now: Timestamp) -> Option<V> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries
             .get(key)
@@ -257,7 +265,7 @@ impl<K: std::hash::Hash + Eq, V: Clone> Cache<K, V> {
             .map(|(value, _)| value.clone())
     }
 
-    fn put(&self, key: K, value: V, until: Timestamp, now: Timestamp) {
+    pub(crate) fn put(&self, key: K, value: V, until: Timestamp, now: Timestamp) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= self.len_max {
             entries.retain(|_, (_, until)| *until > now);

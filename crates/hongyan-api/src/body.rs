@@ -214,7 +214,8 @@ fn content_type(headers: &HeaderMap, taken: &[&'static str]) -> Result<(), Probl
     ))
 }
 
-async fn collect(
+/// Reads a body of at most so many bytes, in at most so much time.
+pub(crate) async fn collect(
     headers: &HeaderMap,
     mut body: Body,
     bytes_max: usize,

@@ -18,6 +18,7 @@ pub mod openapi;
 mod options;
 mod problem;
 mod pulse;
+mod push;
 mod reply;
 mod route;
 mod serve;
@@ -30,6 +31,7 @@ pub use api::{Api, MetricsText, Ports};
 pub use limiter::Rate;
 pub use options::Options;
 pub use problem::{Code, Problem};
+pub use push::{PushOptions, judge_headers, judge_vapid};
 
 /// Reads a request body as `POST /v1/messages` does. For those who feed it bytes.
 ///

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::limiter::Rate;
+use crate::push::PushOptions;
 
 /// Settings of the HTTP side. Every one has a default that suits one machine.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Options {
     pub xmpp_domain: Option<String>,
     /// How long a key or an app's policy is remembered after it was read.
     pub cache_ttl: Duration,
+    /// Push endpoints.
+    pub push: PushOptions,
 }
 
 impl Default for Options {
@@ -54,6 +57,7 @@ impl Default for Options {
             },
             xmpp_domain: None,
             cache_ttl: Duration::from_secs(5),
+            push: PushOptions::default(),
         }
     }
 }

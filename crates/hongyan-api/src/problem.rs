@@ -84,6 +84,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The content type is not supported here";
     /// The request can be read, but its values break rules.
     Invalid = "invalid", UNPROCESSABLE_ENTITY, "Some values break rules";
+    /// The server takes only channels that are bound to a key.
+    VapidRequired = "vapid_required", UNPROCESSABLE_ENTITY, "A channel needs a VAPID key here";
     /// The feature does not exist in this version.
     NotAvailable = "not_available", UNPROCESSABLE_ENTITY, "This feature is not available";
     /// The credential cannot be used.

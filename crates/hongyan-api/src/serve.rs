@@ -132,7 +132,7 @@ impl Api {
         tls: Option<Arc<rustls::ServerConfig>>,
         stop: impl Future<Output = ()>,
     ) {
-        let router = route::router(&self, &table::routes());
+        let router = crate::push::router(&self).merge(route::router(&self, &table::routes()));
         let places = Arc::new(Semaphore::new(self.options().connections_max));
         let (closing, closed) = watch::channel(false);
         let acceptor = tls.map(TlsAcceptor::from);

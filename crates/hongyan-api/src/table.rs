@@ -7,8 +7,8 @@ use hongyan_core::limits::{BATCH_BODY_BYTES_MAX, CALLBACK_BODY_BYTES_MAX, MESSAG
 
 use crate::auth::Who;
 use crate::handler::{
-    apps, callbacks, client, credentials, devices, events, live, messages, ops, reports, topics,
-    transfer, users, xmpp,
+    apps, callbacks, client, credentials, devices, events, live, messages, ops, push, reports,
+    topics, transfer, users, xmpp,
 };
 use crate::route::Route;
 
@@ -87,6 +87,13 @@ fn devices() -> Vec<Route> {
                    the address changes with the user."),
         Route::new(DELETE, "/v1/devices/{device}/xmpp", DEVICE_OR_MANAGE, "Forget what XMPP logins by SCRAM need", xmpp::disable),
         Route::new(POST, "/v1/devices/{device}/kick", MANAGE, "Unbind a device and end its connection", devices::kick),
+        Route::new(POST, "/v1/devices/{device}/channels", DEVICE_OR_MANAGE, "Open a channel: an address that others push to", push::open)
+            .more("For web push and UnifiedPush: whoever has `endpoint` may post (RFC 8030), with `vapid` only who has that key (RFC 8292). What is \
+                   posted comes over the live connection with `ch` and `b64`. The same `channel` or `token_hash` with the same `vapid` gets the same \
+                   answer; with another key it gets a new address, and the old one is gone."),
+        Route::new(GET, "/v1/devices/{device}/channels", DEVICE_OR_MANAGE, "List a device's open channels", push::list),
+        Route::new(DELETE, "/v1/devices/{device}/channels/{push_channel}", DEVICE_OR_MANAGE, "Close a channel", push::close)
+            .more("Its address answers 410 for 90 days, so that senders forget it."),
         Route::new(GET, "/v1/devices/{device}/trace", READ, "Read everything that happened for a device", events::of_device),
         Route::new(POST, "/v1/devices/import", MANAGE, "Import devices, one per line", transfer::import)
             .more("Lines are written as they come, some hundred at a time, so any number of lines takes little memory; a faulty line does not hold up the others. \

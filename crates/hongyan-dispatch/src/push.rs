@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use hongyan_core::message::{DeliveryMode, Options, Priority, PushOptions, Target};
 use hongyan_core::port::{NewChannel, OpenChannel, OpenError, Post, PushState, Pushes};
 use hongyan_core::push::{CHANNELS_PER_DEVICE_MAX, PUSH_TTL_S_MAX, Urgency};
@@ -15,6 +17,7 @@ use hongyan_core::{
     AppId, Class, DeviceId, Message, MessageId, Push, PushChannel, PushEndpoint, Reason, Secret,
     StoreError,
 };
+use ring::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Mutex;
 
@@ -58,6 +61,32 @@ fn hash_of(token: &[u8]) -> [u8; 32] {
     let mut hash = [0u8; 32];
     hash.copy_from_slice(digest(&SHA256, token).as_ref());
     hash
+}
+
+/// Longest text of a VAPID key, characters: 65 bytes with padding.
+const VAPID_TEXT_LEN_MAX: usize = 88;
+
+/// The hash of a VAPID key, if the text is one.
+fn vapid_hash(text: &str) -> Option<[u8; 32]> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::URL_SAFE,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    if text.len() > VAPID_TEXT_LEN_MAX {
+        return None;
+    }
+    let text = text.replace('+', "-").replace('/', "_");
+    let key = LENIENT.decode(text).ok()?;
+    if key.len() != 65 {
+        return None;
+    }
+    // Agreeing with it checks that the point lies on the curve.
+    let random = ring::rand::SystemRandom::new();
+    let ours = EphemeralPrivateKey::generate(&ECDH_P256, &random).ok()?;
+    agree_ephemeral(ours, &UnparsedPublicKey::new(&ECDH_P256, &key), |_| ()).ok()?;
+    Some(hash_of(&key))
 }
 
 /// What the token of an endpoint is sealed for.
@@ -113,7 +142,12 @@ impl Endpoints {
         })
     }
 
-    async fn make(&self, new: NewChannel, channel: PushChannel) -> Result<OpenChannel, OpenError> {
+    async fn make(
+        &self,
+        new: NewChannel,
+        vapid: Option<[u8; 32]>,
+        channel: PushChannel,
+    ) -> Result<OpenChannel, OpenError> {
         let mut random = [0u8; TOKEN_BYTES];
         self.ports.dice.fill(&mut random);
         let token = URL_SAFE_NO_PAD.encode(random).into_bytes();
@@ -125,7 +159,7 @@ impl Endpoints {
             device: new.device,
             channel,
             label: new.label,
-            vapid: new.vapid,
+            vapid,
             description: new.description,
             created_at: self.ports.clock.now(),
             gone_since: None,
@@ -213,6 +247,10 @@ impl Pushes for Endpoints {
         if self.require_vapid && new.vapid.is_none() {
             return Err(OpenError::VapidRequired);
         }
+        let vapid = match &new.vapid {
+            Some(text) => Some(vapid_hash(text).ok_or(OpenError::BadKey)?),
+            None => None,
+        };
         let _alone = self.door(&new.app, &new.device).lock().await;
         let known = self.known(&new.app, &new.device).await?;
         let len = known.len();
@@ -221,7 +259,7 @@ impl Pushes for Endpoints {
             None => new.label.is_some() && e.label == new.label,
         });
         let channel = match (same, &new.channel) {
-            (Some(same), _) if same.vapid == new.vapid => {
+            (Some(same), _) if same.vapid == vapid => {
                 let channel = same.channel.clone();
                 match self.reopen(same) {
                     Ok(open) => return Ok(open),
@@ -236,7 +274,7 @@ impl Pushes for Endpoints {
             (None, Some(channel)) => channel.clone(),
             (None, None) => self.fresh_channel()?,
         };
-        self.make(new, channel).await
+        self.make(new, vapid, channel).await
     }
 
     async fn list(&self, app: &AppId, device: &DeviceId) -> Result<Vec<OpenChannel>, OpenError> {
@@ -334,5 +372,27 @@ impl Pushes for Endpoints {
             None if message.expires_at <= self.ports.clock.now() => PushState::Lost,
             None => PushState::Open,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key pair of the example in RFC 8292 section 2.4.
+    const KEY: &str =
+        "BA1Hxzyi1RUM1b5wjxsn7nGxAszw2u61m164i3MrAIxHF6YK5h4SDYic-dRuU_RCPCfA5aq9ojSwk5Y2EmClBPs";
+
+    #[test]
+    fn keys_are_taken_in_all_their_writings_and_only_on_the_curve() {
+        let hash = vapid_hash(KEY).unwrap();
+        assert_eq!(vapid_hash(&format!("{KEY}=")), Some(hash));
+        let standard = KEY.replace('-', "+").replace('_', "/");
+        assert_eq!(vapid_hash(&standard), Some(hash));
+        assert_eq!(vapid_hash(&KEY[..86]), None, "a byte is missing");
+        let off = KEY.replace("BPs", "BPw");
+        assert_eq!(vapid_hash(&off), None, "not on the curve");
+        assert_eq!(vapid_hash(&"A".repeat(10_000)), None);
+        assert_eq!(vapid_hash(""), None);
     }
 }

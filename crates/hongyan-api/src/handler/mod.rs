@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod live;
 pub(crate) mod messages;
 pub(crate) mod ops;
+pub(crate) mod push;
 pub(crate) mod reports;
 pub(crate) mod topics;
 pub(crate) mod transfer;

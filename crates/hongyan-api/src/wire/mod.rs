@@ -8,6 +8,7 @@ pub(crate) mod device;
 pub(crate) mod event;
 pub(crate) mod explain;
 pub(crate) mod message;
+pub(crate) mod push;
 pub(crate) mod report;
 pub(crate) mod schema;
 pub(crate) mod topic;

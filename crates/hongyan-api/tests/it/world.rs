@@ -63,6 +63,8 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
         refuse: Default::default(),
         panics: Default::default(),
     });
+    let pushes: Arc<dyn hongyan_core::port::Pushes> =
+        Arc::new(pushes(&engine, &presence, &clock, &dice));
     let api = Api::new(
         options,
         Ports {
@@ -75,6 +77,7 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
             dice: dice.clone(),
             services: services.clone(),
             connect: Arc::new(FakeConnect),
+            pushes,
             metrics: Arc::new(|| "# TYPE up gauge\nup 1\n".to_owned()),
             channels: ["apns", "fcm", "huawei", "xiaomi"]
                 .map(|name| hongyan_core::ChannelId::parse(name).unwrap())
@@ -193,4 +196,67 @@ impl World {
             .unwrap()
             .unwrap();
     }
+}
+
+/// Where senders reach the node, as its operator would say.
+pub(crate) const ROOT: &str = "https://push.example";
+
+#[derive(Debug)]
+struct Plain;
+
+impl hongyan_dispatch::credentials::Sealer for Plain {
+    fn proof(&self, bound_to: &str) -> String {
+        format!("proof-of-{}", bound_to.len())
+    }
+    fn proves(&self, bound_to: &str, proof: &str) -> bool {
+        self.proof(bound_to) == proof
+    }
+    fn seal(
+        &self,
+        bound_to: &str,
+        secret: &[u8],
+    ) -> Result<Vec<u8>, hongyan_core::error::BoxError> {
+        Ok([bound_to.as_bytes(), &[0], secret].concat())
+    }
+    fn open(
+        &self,
+        bound_to: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, hongyan_core::error::BoxError> {
+        let secret = sealed.strip_prefix([bound_to.as_bytes(), &[0]].concat().as_slice());
+        secret
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| "another place".into())
+    }
+}
+
+/// The real endpoints; nothing routes or delivers.
+fn pushes(
+    engine: &Embedded,
+    presence: &Arc<FakePresence>,
+    clock: &Arc<ManualClock>,
+    dice: &Arc<dyn Dice>,
+) -> hongyan_dispatch::push::Endpoints {
+    let ports = hongyan_dispatch::Ports {
+        registry: engine.registry(),
+        inbox: engine.inbox(),
+        work: engine.work(),
+        ledger: engine.ledger(),
+        commit: engine.commit(),
+        quota: engine.quota(),
+        presence: presence.clone(),
+        clock: clock.clone(),
+        dice: dice.clone(),
+    };
+    let (feedback, _signals) =
+        hongyan_dispatch::feedback::Feedback::new(engine.registry(), clock.clone());
+    let sealer = Arc::new(Plain);
+    let options = hongyan_dispatch::Options {
+        vendors: Vec::new(),
+        sealer: sealer.clone(),
+        feedback,
+        public_url: Some(ROOT.to_owned()),
+    };
+    let dispatch = hongyan_dispatch::Dispatch::new(options, ports);
+    dispatch.endpoints(sealer, ROOT.to_owned(), false)
 }

@@ -17,8 +17,9 @@ pub struct NewChannel {
     pub channel: Option<PushChannel>,
     /// What the device knows the channel by.
     pub label: Option<String>,
-    /// SHA-256 of the one VAPID key that may post.
-    pub vapid: Option<[u8; 32]>,
+    /// The one VAPID key that may post: an uncompressed P-256 point in base64url; padding and the standard alphabet are
+    /// taken too.
+    pub vapid: Option<String>,
     /// Text for people.
     pub description: Option<String>,
 }
@@ -44,6 +45,9 @@ pub enum OpenError {
     /// The server is set to endpoints that are bound to a key.
     #[error("this server takes only channels that are bound to a VAPID key; give `vapid`")]
     VapidRequired,
+    /// Not a VAPID key.
+    #[error("the VAPID key is not a point of P-256: 65 bytes in base64url, uncompressed")]
+    BadKey,
     /// The token cannot be sealed or opened: the master key is not the one it was sealed with.
     #[error("the token of the endpoint cannot be sealed or opened")]
     Seal(#[source] crate::error::BoxError),
