@@ -11,7 +11,7 @@ use hongyan_core::message::{Audience, Notification, Target};
 use hongyan_core::port::{Ack, Entry, Inbox, InboxPage, Owner, Reader, Registry, Subscription};
 use hongyan_core::{
     AppId, ChannelId, Class, CredentialName, Cursor, Device, DeviceId, KeyId, Message, MessageId,
-    Reason, StoreError, Timestamp, Topic, User, UserId,
+    PushChannel, PushEndpoint, Reason, StoreError, Timestamp, Topic, User, UserId,
 };
 
 use crate::dialect::TOPIC;
@@ -252,6 +252,30 @@ const UNUSED: StoreError = StoreError::NotFound {
 
 #[async_trait]
 impl Registry for Memory {
+    async fn put_endpoint(&self, _: PushEndpoint) -> Result<(), StoreError> {
+        Err(UNUSED)
+    }
+    async fn endpoint(&self, _: &[u8; 32]) -> Result<Option<PushEndpoint>, StoreError> {
+        Ok(None)
+    }
+    async fn endpoints_of(
+        &self,
+        _: &AppId,
+        _: &DeviceId,
+        _: Option<&PushChannel>,
+        _: usize,
+    ) -> Result<Vec<PushEndpoint>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn end_endpoint(
+        &self,
+        _: &AppId,
+        _: &DeviceId,
+        _: &PushChannel,
+        _: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Ok(false)
+    }
     async fn devices(
         &self,
         _: &AppId,

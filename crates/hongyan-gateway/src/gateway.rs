@@ -1,8 +1,8 @@
 //! Builds the gateway, runs it, and takes connections in.
 
 use std::net::{IpAddr, TcpStream};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
@@ -19,6 +19,7 @@ use crate::hub::Hub;
 use crate::mailbox::{Adopted, Command, From, Mailbox};
 use crate::options::Options;
 use crate::pipe::{Stream, pipe};
+use crate::protocol::autopush::Setup;
 use crate::protocol::{Kind, Speaker, Speech};
 use crate::reactor::{Parts, Reactor, WAKER};
 use crate::tickets::Holder;
@@ -88,6 +89,7 @@ pub struct GatewayHandle {
     next: Arc<AtomicUsize>,
     sessions_max: usize,
     xmpp: Arc<OnceLock<Arc<crate::protocol::xmpp::Server>>>,
+    autopush: Arc<OnceLock<Arc<Setup>>>,
 }
 
 impl Gateway {
@@ -116,6 +118,7 @@ impl Gateway {
             next: Arc::new(AtomicUsize::new(0)),
             sessions_max: options.sessions_max,
             xmpp: Arc::default(),
+            autopush: Arc::default(),
         };
         Ok(Self {
             options: Arc::new(options),
@@ -207,6 +210,18 @@ impl GatewayHandle {
         self.gate.admit(ip)
     }
 
+    /// Begins to serve browsers (autopush). Once: what is given later is dropped.
+    pub fn serve_autopush(&self, setup: Setup) {
+        // Whoever was first stays.
+        let _ = self.autopush.set(Arc::new(setup));
+    }
+
+    /// Whether browsers are served.
+    #[must_use]
+    pub fn serves_autopush(&self) -> bool {
+        self.autopush.get().is_some()
+    }
+
     /// Takes a connection over: after 101 was written when it speaks in WebSocket messages, else at once. `read_ahead` is
     /// what came already, decrypted.
     ///
@@ -224,7 +239,7 @@ impl GatewayHandle {
             let speaker = self.xmpp.get()?.over_websocket(&socket);
             Some((speaker, true))
         };
-        let Some(speaker) = speech.speaker().or_else(own) else {
+        let Some(speaker) = speech.speaker(self.autopush.get()).or_else(own) else {
             return Err(AdoptError::NotSpoken);
         };
         self.adopt_speaker(socket, read_ahead, speaker, permit)

@@ -9,6 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, StatusCode, Version};
 
+use crate::protocol::autopush::SUBPROTOCOL;
 use crate::protocol::{Encoding, Speech};
 
 /// The constant of RFC 6455 section 1.3.
@@ -24,6 +25,8 @@ pub enum Door {
     Hongyan,
     /// `/xmpp`: XMPP (RFC 7395).
     Xmpp,
+    /// `/autopush` and `/autopush/<client key>`: browsers.
+    Autopush,
 }
 
 impl Door {
@@ -33,6 +36,8 @@ impl Door {
         match path {
             "/v1/connect" => Some(Self::Hongyan),
             "/xmpp" => Some(Self::Xmpp),
+            "/autopush" => Some(Self::Autopush),
+            _ if path.starts_with("/autopush/") => Some(Self::Autopush),
             _ => None,
         }
     }
@@ -41,6 +46,8 @@ impl Door {
     fn checks_origin(self) -> bool {
         match self {
             Self::Hongyan | Self::Xmpp => true,
+            // A browser itself names the address it connects to; it is no page.
+            Self::Autopush => false,
         }
     }
 
@@ -58,6 +65,12 @@ impl Door {
                 .find_map(Encoding::from_subprotocol)
                 .map(|encoding| (Some(encoding.subprotocol()), Speech::Hongyan(encoding)))
                 .ok_or("Sec-WebSocket-Protocol offers neither hongyan.v1+json nor hongyan.v1+cbor"),
+            Self::Autopush => Ok((
+                offers
+                    .any(|offer| offer == SUBPROTOCOL)
+                    .then_some(SUBPROTOCOL),
+                Speech::Autopush(None),
+            )),
         }
     }
 }

@@ -12,13 +12,15 @@ use async_trait::async_trait;
 use hongyan_core::message::Audience;
 use hongyan_core::port::{Ack, Hint, Owner, Presence, Reader, SessionInfo};
 use hongyan_core::session::AppState;
-use hongyan_core::{AppId, Cursor, DeviceId, MessageId, SessionId, Timestamp, Topic, UserId};
+use hongyan_core::{
+    AppId, Cursor, DeviceId, Message, MessageId, SessionId, Timestamp, Topic, UserId,
+};
 use tokio::sync::oneshot;
 
 use crate::gate::Gate;
 use crate::mailbox::{Command, Mailbox};
 use crate::protocol::websocket::close;
-use crate::protocol::{Kind, Parked};
+use crate::protocol::{Handed, Kind, Parked};
 use crate::tickets::Tickets;
 
 /// Devices of which something is remembered for their next connection; the oldest is forgotten beyond it, which costs it
@@ -506,6 +508,19 @@ impl Presence for Hub {
                 })
             })
             .collect()
+    }
+
+    fn hand(&self, app: &AppId, device: &DeviceId, message: Arc<Message>) -> bool {
+        let session = self
+            .session_of(app, device, Kind::WebSocket)
+            .or_else(|| self.session_of(app, device, Kind::Autopush));
+        let Some(session) = session else {
+            return false;
+        };
+        let what: Box<dyn std::any::Any + Send> = Box::new(Handed(message));
+        self.mailbox(session)
+            .push_hint(Command::Tell { session, what });
+        true
     }
 
     fn notify(&self, hints: Vec<Hint>) {

@@ -403,7 +403,11 @@ impl wanted::Connect for Connect {
     ) -> Result<wanted::Upgrade, wanted::Refused> {
         use hongyan_gateway::handshake::Door;
         use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
-        let open = |door: &Door| *door != Door::Xmpp || self.0.speaks_xmpp();
+        let open = |door: &Door| match door {
+            Door::Hongyan => true,
+            Door::Xmpp => self.0.speaks_xmpp(),
+            Door::Autopush => self.0.serves_autopush(),
+        };
         let Some(door) = Door::at(path).filter(open) else {
             return Err(wanted::Refused {
                 status: http::StatusCode::NOT_FOUND,
@@ -427,7 +431,7 @@ impl wanted::Connect for Connect {
                 );
                 let place = Way {
                     permit: self.place(peer)?.from_page(accepted.origin),
-                    speech: accepted.speech,
+                    speech: accepted.speech.at(path),
                 };
                 Ok(wanted::Upgrade {
                     headers,

@@ -98,6 +98,28 @@ group! {
 }
 
 group! {
+    /// Web push endpoints (RFC 8030) and UnifiedPush. Senders reach them at `http.public_url`.
+    Push in "push" {
+        /// Takes only channels that are bound to a VAPID key.
+        require_vapid: bool = false,
+        /// Takes bodies at `/up/` that say nothing of their encryption, as old UnifiedPush senders do.
+        opaque: bool = true,
+        /// Messages in a second to one endpoint, in the long run; ten times as many at once. 0 means no limit.
+        endpoint_rate: u32 = 10; 0..=100_000,
+        /// Requests in a second from one address, in the long run; ten times as many at once. 0 means no limit.
+        peer_rate: u32 = 500; 0..=1_000_000,
+    }
+}
+
+group! {
+    /// Browsers as devices: Mozilla's protocol at `/autopush`.
+    Autopush in "autopush" {
+        /// The app that browsers belong to. Without it browsers are not served; one whose address ends in a client key (`/autopush/hy_pk_…`) belongs to that key's app.
+        app: Option<String> = None,
+    }
+}
+
+group! {
     /// Calls to vendors, web hooks and other addresses outside.
     Egress in "egress" {
         /// Allows vendor endpoints on this machine's loopback addresses. For the sandbox and tests; `hongyan demo` sets it.
@@ -202,6 +224,10 @@ pub(crate) struct Config {
     pub(crate) seal: Seal,
     /// Calls outside.
     pub(crate) egress: Egress,
+    /// Push endpoints.
+    pub(crate) push: Push,
+    /// Browsers.
+    pub(crate) autopush: Autopush,
     /// Vendor simulators and virtual phones.
     pub(crate) sandbox: Sandbox,
     /// Long connections.
@@ -221,6 +247,8 @@ impl Group for Config {
         self.store.visit(visitor);
         self.seal.visit(visitor);
         self.egress.visit(visitor);
+        self.push.visit(visitor);
+        self.autopush.visit(visitor);
         self.sandbox.visit(visitor);
         self.gateway.visit(visitor);
         self.xmpp.visit(visitor);
@@ -251,6 +279,11 @@ impl Config {
                 "http.public_url",
                 "must be https://host[:port], as vendors see this server".to_owned(),
             ));
+        }
+        if let Some(app) = &self.autopush.app
+            && hongyan_core::AppId::parse(app).is_err()
+        {
+            faults.push(("autopush.app", "is not the id of an app".to_owned()));
         }
         self.check_xmpp(&mut faults);
         let mut listeners = vec![

@@ -11,8 +11,8 @@ use hongyan_api::key;
 use hongyan_channels::Egress;
 use hongyan_core::app::{Key, KeyKind};
 use hongyan_core::limits::LEDGER_TTL;
-use hongyan_core::port::{Clock, Dice, Presence, Registry};
-use hongyan_core::{KeyId, Timestamp};
+use hongyan_core::port::{Clock, Dice, Presence, Pushes, Registry};
+use hongyan_core::{AppId, KeyId, Timestamp};
 use hongyan_dispatch::feedback::Feedback;
 use hongyan_dispatch::{Dispatch, Ports};
 use hongyan_embedded::Embedded;
@@ -80,7 +80,12 @@ impl Node {
         })?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let dice: Arc<dyn Dice> = Arc::new(SystemDice::default());
-        let sealer = MasterSeal::load(&config.seal, &data, state, Arc::clone(&dice))?;
+        let sealer = Arc::new(MasterSeal::load(
+            &config.seal,
+            &data,
+            state,
+            Arc::clone(&dice),
+        )?);
         let engine = open_store(&config).await?;
         if let Some(loss) = engine.loss() {
             tracing::warn!(%loss, "the store was opened although acknowledged data is lost");
@@ -127,7 +132,7 @@ impl Node {
         let dispatch = Dispatch::new(
             hongyan_dispatch::Options {
                 vendors: hongyan_channels::vendor::all(&egress),
-                sealer: Arc::new(sealer),
+                sealer: Arc::clone(&sealer) as _,
                 feedback: feedback.clone(),
                 public_url: config.http.public_url.clone().or(local),
             },
@@ -143,6 +148,20 @@ impl Node {
                 dice: Arc::clone(&dice),
             },
         );
+        let root = config.http.public_url.clone();
+        let root = root.unwrap_or_else(|| url_of(&config, address));
+        let pushes: Arc<dyn Pushes> = Arc::new(dispatch.endpoints(
+            sealer,
+            root.trim_end_matches('/').to_owned(),
+            config.push.require_vapid,
+        ));
+        if let Some(app) = &config.autopush.app {
+            gateway.handle().serve_autopush(hongyan_gateway::Autopush {
+                app: Some(AppId::parse(app)?),
+                pushes: Arc::clone(&pushes),
+                broadcasts: Default::default(),
+            });
+        }
         let metrics = crate::metrics::handle()?;
         let api = Api::new(
             hongyan_api::Options {
@@ -155,6 +174,12 @@ impl Node {
                     burst: config.http.key_rate.saturating_mul(2),
                 },
                 xmpp_domain: (!xmpp_listeners.is_empty()).then(|| config.xmpp.domain.clone()),
+                push: hongyan_api::PushOptions {
+                    opaque: config.push.opaque,
+                    endpoint_rate: rate(config.push.endpoint_rate),
+                    peer_rate: rate(config.push.peer_rate),
+                    ..hongyan_api::PushOptions::default()
+                },
                 ..hongyan_api::Options::default()
             },
             hongyan_api::Ports {
@@ -171,6 +196,7 @@ impl Node {
                     clock: Arc::clone(&clock),
                 }),
                 connect: Arc::new(bridge::Connect(gateway.handle())),
+                pushes,
                 metrics: Arc::new(move || metrics.render()),
                 channels: dispatch.credentials().built_in_order().to_vec(),
             },
@@ -308,6 +334,14 @@ impl Node {
             })
             .run()
             .await;
+    }
+}
+
+/// So many in a second, ten times as many at once.
+fn rate(per_s: u32) -> hongyan_api::Rate {
+    hongyan_api::Rate {
+        per_s,
+        burst: per_s.saturating_mul(10),
     }
 }
 

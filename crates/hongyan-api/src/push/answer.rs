@@ -144,6 +144,18 @@ impl Refusal {
         .retry_after(Duration::from_secs(5))
     }
 
+    /// The WebSocket request was refused.
+    pub(crate) fn upgrade(
+        status: StatusCode,
+        why: String,
+        headers: Vec<(HeaderName, HeaderValue)>,
+    ) -> Self {
+        Self {
+            headers,
+            ..Self::new(status, 999, why)
+        }
+    }
+
     pub(crate) fn internal() -> Self {
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -8,7 +8,7 @@ mod headers;
 mod vapid;
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt as _;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE,
-    HeaderValue, LINK, LOCATION, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, CONNECTION,
+    CONTENT_TYPE, HeaderValue, LINK, LOCATION, RETRY_AFTER, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -120,7 +120,8 @@ struct Call {
     body: Body,
     /// The last part of the path.
     last: String,
-    peer: IpAddr,
+    peer: SocketAddr,
+    upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
 
 /// The addresses of senders.
@@ -146,6 +147,16 @@ pub(crate) fn router(api: &Api) -> Router {
                 handler(api, |_| async { Ok(discovery()) }),
             ),
         )
+        .route("/autopush", on(MethodFilter::GET, handler(api, autopush)))
+        .route("/autopush/", on(MethodFilter::GET, handler(api, autopush)))
+        .route(
+            "/autopush/{key}",
+            on(MethodFilter::GET, handler(api, autopush)),
+        )
+        .route(
+            "/autopush/{key}/",
+            on(MethodFilter::GET, handler(api, autopush)),
+        )
         .route(
             "/m/{message}",
             methods(api, "DELETE, OPTIONS").on(MethodFilter::DELETE, handler(api, withdraw)),
@@ -154,6 +165,34 @@ pub(crate) fn router(api: &Api) -> Router {
             "/r/{message}",
             methods(api, "GET, HEAD, OPTIONS").on(MethodFilter::GET, handler(api, receipt)),
         )
+}
+
+/// Opens a browser's connection, when the gateway serves browsers. Any origin will do: a browser itself connects, not a page.
+async fn autopush(call: Call) -> Result<Response, Refusal> {
+    let connect = &call.api.ports().connect;
+    let (head, path) = (&call.head, call.head.uri.path());
+    let accepted = connect.check(
+        path,
+        &head.method,
+        head.version,
+        &head.headers,
+        &[],
+        call.peer,
+    );
+    let accepted = accepted.map_err(|refused| match refused.status {
+        StatusCode::NOT_FOUND => Refusal::unknown(),
+        status => Refusal::upgrade(status, refused.detail, refused.headers),
+    })?;
+    let Some(upgrade) = call.upgrade else {
+        return Err(Refusal::unknown());
+    };
+    crate::upgrade::hand_over(&call.api, upgrade, call.peer, accepted.place);
+    let mut response = empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.extend(accepted.headers);
+    Ok(response)
 }
 
 /// What a browser asks before it posts is answered to everybody: the address is the whole secret.
@@ -189,19 +228,24 @@ where
     Fut: Future<Output = Result<Response, Refusal>> + Send + 'static,
 {
     let api = api.clone();
-    move |request: Request| {
+    move |mut request: Request| {
         let (api, work) = (api.clone(), work.clone());
         Box::pin(async move {
+            let upgrade = request
+                .headers()
+                .contains_key(http::header::UPGRADE)
+                .then(|| hyper::upgrade::on(&mut request));
             let (mut head, body) = request.into_parts();
             let params = RawPathParams::from_request_parts(&mut head, &()).await;
             let last = params
                 .ok()
                 .and_then(|all| all.iter().next().map(|(_, value)| value.to_owned()));
             let peer = head.extensions.get::<Peer>();
-            let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+            let peer = peer.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
             let call = Call {
                 last: last.unwrap_or_default(),
                 peer,
+                upgrade,
                 head,
                 body,
                 api: api.clone(),
@@ -209,7 +253,7 @@ where
             let answered = AssertUnwindSafe(async {
                 let desk = api.push();
                 desk.by_peer
-                    .take(call.peer, api.now())
+                    .take(call.peer.ip(), api.now())
                     .map_err(Refusal::too_many)?;
                 work(call).await
             })

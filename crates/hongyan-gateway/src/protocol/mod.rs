@@ -15,6 +15,7 @@ use hongyan_core::{AppId, Cursor, DeviceId, Message, MessageId, Secret, SessionI
 use crate::options::Options;
 use crate::wheel::Tick;
 
+pub mod autopush;
 pub mod hongyan;
 pub mod poll;
 pub mod sse;
@@ -36,6 +37,8 @@ pub enum Kind {
     Poll,
     /// XMPP.
     Xmpp,
+    /// Mozilla's, for browsers.
+    Autopush,
 }
 
 impl Kind {
@@ -47,6 +50,7 @@ impl Kind {
             Self::Sse => "sse",
             Self::Poll => "poll",
             Self::Xmpp => "xmpp",
+            Self::Autopush => "autopush",
         }
     }
 }
@@ -117,6 +121,10 @@ pub(crate) struct Outgoing<'a> {
     /// Whether this device may have been sent it before.
     pub dup: bool,
 }
+
+/// A message that is not stored: given once to whoever is connected ([`Protocol::told`]).
+#[derive(Debug)]
+pub(crate) struct Handed(pub(crate) Arc<Message>);
 
 /// What a protocol made of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,12 +266,14 @@ pub(crate) trait Protocol: fmt::Debug + Send {
 }
 
 /// What a connection that comes in speaks: chosen by listener, path and subprotocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Speech {
     /// hongyan's own protocol, over WebSocket.
     Hongyan(Encoding),
     /// XMPP over WebSocket (RFC 7395), where it is spoken: see [`xmpp::Xmpp::new`].
     Xmpp,
+    /// Mozilla's autopush protocol, over WebSocket, with the client key of its path.
+    Autopush(Option<Secret>),
 }
 
 impl From<Encoding> for Speech {
@@ -273,10 +283,30 @@ impl From<Encoding> for Speech {
 }
 
 impl Speech {
-    /// The protocol, and whether it is spoken in WebSocket messages; nothing for one that has a server of its own.
-    pub(crate) fn speaker(self) -> Option<(Speaker, bool)> {
+    /// The same, when it came in by this path, which may say more.
+    #[must_use]
+    pub fn at(self, path: &str) -> Self {
+        match self {
+            Self::Autopush(_) => {
+                let last = path.trim_end_matches('/').rsplit('/').next();
+                let key = last.filter(|last| *last != "autopush");
+                Self::Autopush(key.map(Secret::new))
+            }
+            other => other,
+        }
+    }
+
+    /// The protocol, and whether it is spoken in WebSocket messages; nothing for one that is not spoken, or has a server of its own.
+    pub(crate) fn speaker(
+        self,
+        autopush: Option<&Arc<autopush::Setup>>,
+    ) -> Option<(Speaker, bool)> {
         Some(match self {
             Self::Hongyan(encoding) => (Speaker::Hongyan(hongyan::Hongyan::new(encoding)), true),
+            Self::Autopush(enrolment) => {
+                let speaker = autopush::Autopush::new(Arc::clone(autopush?), enrolment);
+                (Speaker::Other(Box::new(speaker)), true)
+            }
             Self::Xmpp => return None,
         })
     }

@@ -169,6 +169,10 @@ impl Connection {
     pub(super) fn next_deadline(&self, options: &Options) -> Tick {
         match self.phase {
             Phase::Live => {}
+            Phase::Opening => {
+                let due = self.speaker.as_ref().and_then(|s| s.protocol().due());
+                return due.map_or(self.deadline, |due| due.min(self.deadline));
+            }
             _ => return self.deadline,
         }
         let silence = self.silence(options);

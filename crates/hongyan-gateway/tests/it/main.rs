@@ -6,6 +6,7 @@
     reason = "a test that meets the unexpected has failed"
 )]
 
+mod autopush;
 mod client;
 mod hub;
 mod poll;

@@ -13,8 +13,8 @@ use hongyan_core::port::{
 };
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Cursor, DeviceId, KeyId, Message, MessageId, PushChannel, PushEndpoint, Reason,
-    StoreError, Timestamp, Topic, User, UserId,
+    AppId, ChannelId, CredentialName, Cursor, DeviceId, KeyId, Message, MessageId, PushChannel,
+    PushEndpoint, Reason, StoreError, Timestamp, Topic, User, UserId,
 };
 
 #[derive(Debug, Default)]

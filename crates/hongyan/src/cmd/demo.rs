@@ -61,6 +61,8 @@ async fn go(args: Args) -> anyhow::Result<()> {
     crate::log::init(&loaded.config.log);
     let mut config = loaded.config;
     config.xmpp.listen.get_or_insert(Address(XMPP));
+    // A stock Firefox may join the demo.
+    config.autopush.app.get_or_insert_with(|| APP.to_owned());
     let data = config.server.data.clone();
     let mut signals = Signals::take()?;
     crate::data::DataDir::prepare(&data).with_context(|| {

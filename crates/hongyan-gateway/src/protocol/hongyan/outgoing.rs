@@ -3,9 +3,12 @@
 //! A `msg` is written in two parts: what is particular to one session (cursor, `dup`) and the
 //! rest, which is encoded once and shared by all sessions that get the message.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use hongyan_core::message::{ClickGuard, Notification, Target};
-use hongyan_core::{Class, Cursor, Message, MessageId, Timestamp, Topic};
+use hongyan_core::push::{PushEncoding, Urgency};
+use hongyan_core::{Class, Cursor, Message, MessageId, PushChannel, Timestamp, Topic};
 use serde::Serialize;
 
 use super::Encoding;
@@ -105,6 +108,30 @@ struct Shared<'a> {
     click_guard: Option<ClickGuard>,
     #[serde(skip_serializing_if = "Option::is_none")]
     skip_splash: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ch: Option<&'a PushChannel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64: Option<Raw<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    urgency: Option<Urgency>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crypto_key: Option<&'a str>,
+}
+
+/// A body that came over a push endpoint: base64url in JSON, bytes in CBOR.
+struct Raw<'a>(Encoding, &'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Encoding::Json => serializer.serialize_str(&URL_SAFE_NO_PAD.encode(self.1)),
+            Encoding::Cbor => serializer.serialize_bytes(self.1),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -153,6 +180,14 @@ pub fn shared(encoding: Encoding, message: &Message) -> Bytes {
         Target::Topic(topic) => Some(topic),
         _ => None,
     };
+    let push = message.push.as_deref();
+    let old = push.and_then(|push| match &push.encoding {
+        PushEncoding::Aesgcm {
+            encryption,
+            crypto_key,
+        } => Some((encryption.as_str(), crypto_key.as_str())),
+        PushEncoding::Aes128gcm | PushEncoding::Opaque => None,
+    });
     let body = Shared {
         id: Id(message.id),
         at: message.accepted_at,
@@ -161,12 +196,23 @@ pub fn shared(encoding: Encoding, message: &Message) -> Bytes {
         topic,
         notification: message.notification.as_ref().map(WireNotification::new),
         data: message.data.as_ref(),
-        collapse_key: message.options.collapse_key.as_deref(),
+        // That of a push is ours, not the sender's.
+        collapse_key: message
+            .options
+            .collapse_key
+            .as_deref()
+            .filter(|_| push.is_none()),
         click_guard: match message.options.click_guard {
             ClickGuard::Owner => None,
             ClickGuard::Anyone => Some(ClickGuard::Anyone),
         },
         skip_splash: message.options.skip_splash,
+        ch: push.map(|push| &push.channel),
+        b64: push.map(|push| Raw(encoding, &push.body)),
+        urgency: push.map(|push| push.urgency),
+        encoding: push.and_then(|push| push.encoding.as_str()),
+        encryption: old.map(|(encryption, _)| encryption),
+        crypto_key: old.map(|(_, crypto_key)| crypto_key),
     };
     to_bytes(encoding, &body).into()
 }
@@ -192,7 +238,7 @@ pub fn msg_begin(encoding: Encoding, shared: &[u8], place: Cursor, dup: bool) ->
             own.extend_from_slice(if dup { b"\",\"dup\":true," } else { b"\"," });
         }
         Encoding::Cbor => {
-            // The shared map has at most ten keys, so its count and ours fit the first byte.
+            // The shared map has at most sixteen keys, so its count and ours fit the first byte.
             let keys = shared.first().map_or(0, |byte| byte & 0x1f) + if dup { 3 } else { 2 };
             own.push(0xa0 | keys);
             own.extend_from_slice(b"\x61t\x63msg\x66cursor\x78");
