@@ -1,4 +1,5 @@
-//! Public client libraries of Python and Node.js against a sandbox: a second opinion on the simulators.
+//! Public client libraries of Python and Node.js against a sandbox, and browsers and senders against a server: a second
+//! opinion on the simulators and on the push endpoints.
 //!
 //! The libraries are fetched once, in the versions that stand beside the scripts, and stay in `clients` in the
 //! target folder, with everything that the last run said. What cannot be fetched fails the step: a second opinion
@@ -13,6 +14,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::{Project, steps};
+
+/// Scripts that drive a server of their own, by the same libraries, and what each takes.
+const OF_THE_SERVER: &[&str] = &["push_senders.py", "firefox.py"];
+
+/// Where those are.
+const SERVER_SCRIPTS: &str = "crates/hongyan-gateway/tests/clients";
 
 /// Where the scripts and the versions of what they need are.
 const SCRIPTS: &str = "crates/hongyan-sandbox/tests/clients";
@@ -43,7 +50,8 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     let python = install_python(&scripts, &place.join("python"))?;
     let node = install_node(&scripts, &place.join("node"))?;
 
-    let sandbox = Sandbox::start(&hongyan(project, &built)?, &place)?;
+    let binary = hongyan(project, &built)?;
+    let sandbox = Sandbox::start(&binary, &place)?;
     let mut faults = Vec::new();
     for (name, program, folder) in [
         ("public_clients.py", python.as_path(), &place),
@@ -71,8 +79,31 @@ pub(crate) fn run(project: &Project) -> Result<()> {
             }
         }
     }
+    drop(sandbox);
+    for name in OF_THE_SERVER {
+        let mut command = Command::new(&python);
+        command
+            .arg(project.root.join(SERVER_SCRIPTS).join(name))
+            .arg(&binary)
+            .arg(place.join("servers").join(name))
+            .current_dir(&node)
+            .env("PYTHONUNBUFFERED", "1")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .envs(["NO_PROXY", "no_proxy"].map(|name| (name, "127.0.0.1,localhost")));
+        let log = place.join(name).with_added_extension("log");
+        match play(&mut command, &log)? {
+            Ok(answers) => eprintln!("   {name}: {answers} answers as they should be"),
+            Err(fault) => {
+                eprintln!("   {name}: {fault}\n   all it said is in {}", log.display());
+                faults.push(name);
+            }
+        }
+    }
     if !faults.is_empty() {
-        bail!("the sandbox and {} disagree, see above", faults.join(", "));
+        bail!(
+            "{} disagree with what they drove, see above",
+            faults.join(", ")
+        );
     }
     Ok(())
 }

@@ -23,6 +23,7 @@
 
 pub mod admin;
 pub mod backoff;
+mod channels;
 mod client;
 mod error;
 mod http_client;
@@ -37,6 +38,7 @@ mod tracker;
 pub mod wire;
 
 pub use admin::Admin;
+pub use channels::{Channel, NewChannel};
 pub use client::{Client, Event, Inbox, Stats, Status, Stop};
 pub use error::{BoxError, Error, FieldFault, Problem};
 pub use options::{AckMode, Codec, FixedToken, Options, Timers, TokenNeed, TokenSource};

@@ -9,6 +9,7 @@
 mod live;
 mod mqtt;
 pub mod mutate;
+mod push;
 mod requests;
 mod stored;
 
@@ -31,6 +32,9 @@ pub const ENTRIES: &[Entry] = &[
     live::HANDSHAKE,
     live::CURSORS,
     mqtt::MQTT_PACKETS,
+    push::VAPID,
+    push::PUSH_HEADERS,
+    push::AUTOPUSH_MESSAGES,
     requests::MESSAGES,
     requests::REGISTRATIONS,
     requests::ANSWERS,
