@@ -87,7 +87,8 @@ class Browser:
             "marionette.port": port,
             "dom.push.serverURL": push_url,
             "dom.push.testing.allowInsecureServerURL": True,
-            "dom.push.testing.ignorePermission": True,
+            "permissions.default.desktop-notification": 1,
+            "alerts.useSystemBackend": False,
             "dom.push.connection.enabled": True,
             "dom.push.retryBaseInterval": 200,
             "dom.push.loglevel": "Debug",
@@ -104,7 +105,8 @@ class Browser:
         (profile / "user.js").write_text("".join(lines))
         log = open(folder / "firefox.log", "wb")
         self.process = subprocess.Popen(
-            ["firefox-esr", "--headless", "--no-remote", "--marionette", "--profile", str(profile)],
+            ["firefox-esr", "--headless", "--no-remote", "--marionette", "--remote-allow-system-access",
+             "--profile", str(profile)],
             stdout=log, stderr=log, stdin=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 60
@@ -145,7 +147,8 @@ class Browser:
         return result
 
     def run(self, script, *arguments):
-        script = f"const done = arguments[arguments.length - 1]; (async (...given) => {{ {script} }})" \
+        script = "const done = arguments[arguments.length - 1], page = window.wrappedJSObject || window;" \
+            f"(async (...given) => {{ {script} }})" \
             "(...Array.prototype.slice.call(arguments, 0, -1)).then(done, (e) => done({failed: String(e)}));"
         value = self.do("WebDriver:ExecuteAsyncScript", {"script": script, "args": list(arguments)})["value"]
         if isinstance(value, dict) and "failed" in value:
@@ -154,7 +157,7 @@ class Browser:
 
     def page(self, expression, *arguments):
         names = ", ".join(f"given[{n}]" for n in range(len(arguments)))
-        return self.run(f"return await window.wrappedJSObject.{expression}({names});", *arguments)
+        return self.run(f"return await page.{expression}({names});", *arguments)
 
     def set(self, name, value):
         self.do("Marionette:SetContext", {"value": "chrome"})
@@ -165,9 +168,9 @@ class Browser:
         """Waits for so many, and forgets them."""
         deadline = time.monotonic() + 30
         while True:
-            got = self.run("return Array.from(window.wrappedJSObject.pushes);")
+            got = self.run("return Array.from(page.pushes);")
             if len(got) >= count:
-                self.run("window.wrappedJSObject.pushes.length = 0;")
+                self.run("page.pushes.length = 0;")
                 return got
             if time.monotonic() > deadline:
                 raise SystemExit(f"only {got!r} came in time")
@@ -250,6 +253,17 @@ def drive(browser, node):
     while push(subscription, "x") == 201 and time.monotonic() < deadline:
         time.sleep(0.1)
     check("  the endpoint is gone", push(subscription, "x"), 410)
+
+    again = browser.page("subscribe", key)
+    check("Firefox subscribes again", push(again, "anew"), 201)
+    check("  it comes", browser.pushes(1), ["anew"])
+    for device in node.call("GET", "/v1/devices", node.server_key)["items"]:
+        node.call("DELETE", f"/v1/devices/{device['device_id']}", node.server_key)
+    check("its identity is taken away, and the page is told", browser.pushes(1), ["changed"])
+    check("  the endpoint is gone", push(again, "x"), 410)
+    third = browser.page("subscribe", key)
+    check("  with a new one it goes on", push(third, "new"), 201)
+    check("  it comes", browser.pushes(1), ["new"])
 
 
 if __name__ == "__main__":

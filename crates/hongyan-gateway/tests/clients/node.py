@@ -43,8 +43,11 @@ class Node:
         self.start()
         admin = (self.data / "admin.key").read_text().strip()
         self.call("POST", "/v1/apps", admin, {"id": "demo"})
-        key = self.call("POST", "/v1/apps/demo/keys", admin, {"kind": "client"})
-        self.client_key = key["secret"]
+        keys = [
+            self.call("POST", "/v1/apps/demo/keys", admin, {"kind": kind})["secret"]
+            for kind in ("client", "server")
+        ]
+        self.client_key, self.server_key = keys
 
     def start(self):
         command = [self.binary, "serve", "--data", str(self.data)]

@@ -72,6 +72,16 @@ def certificates(folder):
     return files
 
 
+# The example of RFC 8291, section 5 and appendix A: the receiver's secrets, and what is posted.
+EXAMPLE_KEY = "q1dXpw3UpT5VOmu_cf_v6ih07Aems3njxI-JWgLcM94"
+EXAMPLE_AUTH = "BTBZMqHH6r4Tts7J_aSIgg"
+EXAMPLE_BODY = (
+    "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8w"
+    "EqKK6PBru3jl7A_yl95bQpu6cVPTpK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN"
+)
+EXAMPLE_TEXT = b"When I grow up, I want to be a watermelon"
+
+
 class Phone:
     """A device that fetches by polls and decrypts as a browser would."""
 
@@ -89,12 +99,16 @@ class Phone:
         keys = {"p256dh": b64(point(self.key)), "auth": b64(self.auth)}
         return opened["channel"], {"endpoint": opened["endpoint"], "keys": keys}
 
-    def next(self):
-        """What comes next: its channel, its text, and the message."""
+    def fetch(self):
+        """What comes next; what came before is acknowledged by it."""
         after = f"&cursor={self.cursor}" if self.cursor else ""
         polled = self.node.call("GET", f"/v1/poll?wait=20&limit=1{after}", self.token)
         self.cursor = polled["cursor"]
-        message = polled["messages"][0]
+        return polled["messages"][0]
+
+    def next(self):
+        """What comes next: its channel, its text, and the message."""
+        message = self.fetch()
         body = unb64(message["b64"])
         if message.get("encoding") == "aesgcm":
             salt = unb64(message["encryption"].split("salt=")[1].split(";")[0])
@@ -161,10 +175,13 @@ def python(node):
     check("the check of UnifiedPush", said, {"unifiedpush": {"version": 1}})
     plain = requests.post(free["endpoint"], data=bytes(range(256)))
     check("a sender of the old UnifiedPush kind", plain.status_code, 201)
-    node_message = node.call(
-        "GET", f"/v1/poll?wait=20&limit=1&cursor={phone.cursor}", phone.token
-    )["messages"][0]
-    check("  its bytes arrive unchanged", unb64(node_message["b64"]), bytes(range(256)))
+    check("  its bytes arrive unchanged", unb64(phone.fetch()["b64"]), bytes(range(256)))
+    secret = int.from_bytes(unb64(EXAMPLE_KEY), "big")
+    phone.key, phone.auth = ec.derive_private_key(secret, ec.SECP256R1()), unb64(EXAMPLE_AUTH)
+    headers = {"TTL": "10", "Content-Encoding": "aes128gcm"}
+    answer = requests.post(free["endpoint"], data=unb64(EXAMPLE_BODY), headers=headers)
+    check("the example of RFC 8291", answer.status_code, 201)
+    check("  it is decrypted", phone.next()[1], EXAMPLE_TEXT)
     node.call("DELETE", f"/v1/devices/{phone.id}/channels/{channel}", phone.token)
     check("pywebpush, a closed channel", push(bound, "x").status_code, 410)
     nobody = dict(bound, endpoint=f"{node.root}/wpush/v2/nobody")
