@@ -256,7 +256,6 @@ impl GatewayHandle {
         self.xmpp.get().is_some()
     }
 
-
     /// The same with a protocol that is under way.
     pub(crate) fn adopt_speaker(
         &self,

@@ -29,6 +29,6 @@ pub use gateway::{AdoptError, Gateway, GatewayHandle, Ports, Socket, StartError}
 pub use hub::{Hub, Stats};
 pub use options::Options;
 pub use protocol::autopush::Setup as Autopush;
-pub use protocol::{Encoding, Speech};
 pub use protocol::xmpp::{Listener, Xmpp, XmppOptions};
+pub use protocol::{Encoding, Speech};
 pub use tickets::TICKET_TTL;

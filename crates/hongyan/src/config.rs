@@ -296,7 +296,10 @@ impl Config {
             ("xmpp.listen", self.xmpp.listen),
             ("xmpp.tls_listen", self.xmpp.tls_listen),
         ];
-        listeners.extend(more.into_iter().filter_map(|(name, at)| Some((name, at?.0))));
+        listeners.extend(
+            more.into_iter()
+                .filter_map(|(name, at)| Some((name, at?.0))),
+        );
         for (n, (name, address)) in listeners.iter().enumerate() {
             if let Some((other, _)) = listeners[..n]
                 .iter()
@@ -334,7 +337,8 @@ impl Config {
         if self.xmpp.allow_plaintext && !self.xmpp.listen.is_some_and(loopback) {
             faults.push((
                 "xmpp.allow_plaintext",
-                "needs xmpp.listen at a loopback address: tokens must not travel in plain".to_owned(),
+                "needs xmpp.listen at a loopback address: tokens must not travel in plain"
+                    .to_owned(),
             ));
         }
     }

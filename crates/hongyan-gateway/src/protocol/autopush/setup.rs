@@ -150,6 +150,7 @@ impl Setup {
             tokens: Vec::new(),
             user: None,
             binding: 0,
+            scram: None,
             secret_hash,
             created_at: now,
             last_seen: now,
