@@ -84,6 +84,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mosquitto_sub", "mosquitto-clients"),
     ("profanity", "profanity"),
     ("curl", "curl"),
+    ("firefox-esr", "firefox-esr"),
 ];
 
 /// Names another `hongyan` to run than the one that is built for the tests.
@@ -151,6 +152,26 @@ pub(crate) fn run(project: &Project) -> Result<()> {
                     eprintln!("   {name}: {fault}\n   all it said is in {}", log.display());
                     faults.push(*name);
                 }
+            }
+        }
+    }
+    drop(sandbox);
+    for name in OF_THE_SERVER {
+        let mut command = Command::new(&python);
+        command
+            .arg(project.root.join(SERVER_SCRIPTS).join(name))
+            .arg(&binary)
+            .arg(place.join("servers").join(name))
+            .current_dir(&node)
+            .env("PYTHONUNBUFFERED", "1")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .envs(["NO_PROXY", "no_proxy"].map(|name| (name, "127.0.0.1,localhost")));
+        let log = place.join(name).with_added_extension("log");
+        match play(&mut command, &log)? {
+            Ok(answers) => eprintln!("   {name}: {answers} answers as they should be"),
+            Err(fault) => {
+                eprintln!("   {name}: {fault}\n   all it said is in {}", log.display());
+                faults.push(name);
             }
         }
     }

@@ -23,6 +23,7 @@
 
 pub mod admin;
 pub mod backoff;
+mod channels;
 mod client;
 mod error;
 mod http_client;
@@ -38,6 +39,7 @@ pub mod wake;
 pub mod wire;
 
 pub use admin::Admin;
+pub use channels::{Channel, NewChannel};
 pub use client::{Client, Event, FETCH_MAX, Inbox, Stats, Status, Stop};
 pub use error::{BoxError, Error, FieldFault, Problem};
 pub use options::{AckMode, Codec, FixedToken, Options, Timers, TokenNeed, TokenSource};

@@ -69,7 +69,7 @@ pub struct Registered {
 /// The HTTP side of one device.
 #[derive(Debug, Clone)]
 pub struct DeviceSession {
-    http: Http,
+    pub(crate) http: Http,
     device: String,
 }
 
@@ -115,7 +115,7 @@ impl DeviceSession {
         &self.device
     }
 
-    fn path(&self, rest: &str) -> String {
+    pub(crate) fn path(&self, rest: &str) -> String {
         format!("/v1/devices/{}{rest}", escape(&self.device))
     }
 

@@ -98,9 +98,21 @@ pub struct Message {
     /// Whether the app opens it without its splash screen.
     #[serde(default)]
     pub skip_splash: Option<bool>,
-    /// The web push subscription through which it came.
+    /// The channel through which it came, when somebody posted it to an endpoint: `raw` is the body, byte for byte.
     #[serde(default)]
     pub ch: Option<String>,
+    /// How soon the person should hear of it, by its sender: `very-low`, `low`, `normal` or `high`.
+    #[serde(default)]
+    pub urgency: Option<String>,
+    /// How `raw` is encrypted: `aes128gcm` or `aesgcm`; none when its sender says nothing.
+    #[serde(default)]
+    pub encoding: Option<String>,
+    /// With `aesgcm`: `salt=…`.
+    #[serde(default)]
+    pub encryption: Option<String>,
+    /// With `aesgcm`: `dh=…`.
+    #[serde(default)]
+    pub crypto_key: Option<String>,
     /// Whether the gateway had sent it to this device before.
     #[serde(default)]
     pub dup: bool,

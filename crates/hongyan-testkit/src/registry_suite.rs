@@ -570,7 +570,7 @@ fn endpoint(device: &str, channel: &str, hash: u8) -> PushEndpoint {
         device: device_id(device),
         channel: PushChannel::parse(channel).unwrap(),
         label: Some(format!("label-{channel}")),
-        vapid: (hash % 2 == 0).then_some([hash; 32]),
+        vapid: hash.is_multiple_of(2).then_some([hash; 32]),
         description: None,
         created_at: NOW,
         gone_since: None,

@@ -307,6 +307,11 @@ impl Config {
                 "must be https://host[:port], as vendors see this server".to_owned(),
             ));
         }
+        if let Some(app) = &self.autopush.app
+            && hongyan_core::AppId::parse(app).is_err()
+        {
+            faults.push(("autopush.app", "is not the id of an app".to_owned()));
+        }
         self.check_xmpp(&mut faults);
         if let Some(app) = &self.autopush.app
             && hongyan_core::AppId::parse(app).is_err()
@@ -327,7 +332,10 @@ impl Config {
             ("mqtt.tls_listen", self.mqtt.tls_listen),
             ("mqtt.open_listen", self.mqtt.open_listen),
         ];
-        listeners.extend(more.into_iter().filter_map(|(name, at)| Some((name, at?.0))));
+        listeners.extend(
+            more.into_iter()
+                .filter_map(|(name, at)| Some((name, at?.0))),
+        );
         for (n, (name, address)) in listeners.iter().enumerate() {
             if let Some((other, _)) = listeners[..n]
                 .iter()
@@ -389,7 +397,8 @@ impl Config {
         if self.xmpp.allow_plaintext && !self.xmpp.listen.is_some_and(loopback) {
             faults.push((
                 "xmpp.allow_plaintext",
-                "needs xmpp.listen at a loopback address: tokens must not travel in plain".to_owned(),
+                "needs xmpp.listen at a loopback address: tokens must not travel in plain"
+                    .to_owned(),
             ));
         }
     }

@@ -227,7 +227,9 @@ impl Node {
         tasks.spawn_essential("router", router_stop, async move {
             room.run_router(stop.into_receiver()).await;
         });
-        let xmpp = xmpp_listeners.first().and_then(|(listener, _)| listener.local_addr().ok());
+        let xmpp = xmpp_listeners
+            .first()
+            .and_then(|(listener, _)| listener.local_addr().ok());
         let spoken = (&config, gateway.handle(), Arc::clone(&clock));
         xmpp::serve(spoken, xmpp_listeners, &tasks, &gateway_stop);
         mqtt::serve(open_space, &tasks, &gateway_stop);

@@ -9,6 +9,7 @@
 mod live;
 mod mqtt;
 pub mod mutate;
+mod push;
 mod requests;
 mod stored;
 mod xmpp;
@@ -33,6 +34,9 @@ pub const ENTRIES: &[Entry] = &[
     live::CURSORS,
     mqtt::MQTT_PACKETS,
     mqtt::MQTT_BROKER,
+    push::VAPID,
+    push::PUSH_HEADERS,
+    push::AUTOPUSH_MESSAGES,
     requests::MESSAGES,
     requests::REGISTRATIONS,
     requests::ANSWERS,

@@ -1,8 +1,8 @@
 //! What comes over live connections, on either side.
 
 use hongyan_core::Cursor;
-use hongyan_gateway::protocol::websocket::frame::{Decoder, Fault, Incoming};
 use hongyan_gateway::protocol::hongyan::incoming;
+use hongyan_gateway::protocol::websocket::frame::{Decoder, Fault, Incoming};
 use hongyan_gateway::{Encoding, handshake};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
@@ -155,7 +155,13 @@ pub(crate) const HANDSHAKE: Entry = Entry {
             }
         }
         let origins = ["https://app.example".to_owned()];
-        match handshake::check(handshake::Door::Hongyan, &Method::GET, Version::HTTP_11, &headers, &origins) {
+        match handshake::check(
+            handshake::Door::Hongyan,
+            &Method::GET,
+            Version::HTTP_11,
+            &headers,
+            &origins,
+        ) {
             Ok(accepted) => {
                 assert!(
                     HeaderValue::from_str(&accepted.accept).is_ok(),

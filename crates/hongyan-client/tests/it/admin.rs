@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hongyan_client::net::Tls;
-use hongyan_client::{Admin, ClientEvent, DeviceInfo, DeviceSession, Error, EventKind, Options};
+use hongyan_client::{
+    Admin, ClientEvent, DeviceInfo, DeviceSession, Error, EventKind, NewChannel, Options,
+    Registered,
+};
 use serde_json::json;
 
 use crate::http_server::{Reply, Server};
@@ -179,4 +182,48 @@ async fn a_device_registers_and_then_acts_with_its_token() {
         asked[3].body,
         r#"[{"id":"m1","kind":"clicked","at":"2026-01-01T00:00:00Z"}]"#
     );
+}
+
+#[tokio::test]
+async fn a_device_opens_lists_and_closes_its_channels() {
+    let channel = json!({"channel": "c1", "endpoint": "https://push.example/up/secret",
+        "bound": false, "created_at": "2026-01-01T00:00:00Z"});
+    let gone = Reply::Text(404, "application/problem+json", "{}".to_owned());
+    let server = Server::start([
+        Reply::Cut,
+        ok(&channel),
+        ok(&json!({"items": [channel]})),
+        Reply::Text(204, "", String::new()),
+        gone,
+    ])
+    .await;
+    let options = Options::new(&server.base).unwrap();
+    let registered = json!({"device_id": "d1", "device_token": "hy_dt_x"});
+    let registered: Registered = serde_json::from_value(registered).unwrap();
+    let device = DeviceSession::resume(&options, &registered);
+    let new = NewChannel {
+        token_hash: Some("h".to_owned()),
+        ..NewChannel::default()
+    };
+    let opened = device.open_channel(&new).await.unwrap();
+    assert_eq!(opened.endpoint, "https://push.example/up/secret");
+    assert!(!format!("{opened:?}").contains("secret"));
+    assert_eq!(device.channels().await.unwrap(), [opened]);
+    device.close_channel("c1").await.unwrap();
+    device.close_channel("c1").await.unwrap();
+    let asked: Vec<_> = server
+        .asked()
+        .into_iter()
+        .map(|a| (a.line, a.body))
+        .collect();
+    let open = (
+        "POST /v1/devices/d1/channels".to_owned(),
+        r#"{"token_hash":"h"}"#.to_owned(),
+    );
+    let close = (
+        "DELETE /v1/devices/d1/channels/c1".to_owned(),
+        String::new(),
+    );
+    let list = ("GET /v1/devices/d1/channels".to_owned(), String::new());
+    assert_eq!(asked, [open.clone(), open, list, close.clone(), close]);
 }
