@@ -21,15 +21,17 @@ pub mod protocol;
 mod reactor;
 pub mod session;
 mod tickets;
+pub mod tls;
 mod wheel;
 mod writer;
 
 pub use gate::{Busy, Permit};
 pub use gateway::{AdoptError, Gateway, GatewayHandle, Ports, Socket, StartError};
 pub use hub::{Hub, Stats};
-pub use options::Options;
+pub use options::{Options, TlsRecords};
 pub use protocol::autopush::Setup as Autopush;
 pub use protocol::mqtt::{Mqtt, Publish, PublishError};
 pub use protocol::{Encoding, Speech};
 pub use protocol::xmpp::{Listener, Xmpp, XmppOptions};
 pub use tickets::TICKET_TTL;
+pub use tls::Tls;
