@@ -10,6 +10,7 @@ mod live;
 mod mqtt;
 pub mod mutate;
 mod requests;
+mod secured;
 mod stored;
 
 /// A door.
@@ -31,6 +32,7 @@ pub const ENTRIES: &[Entry] = &[
     live::HANDSHAKE,
     live::CURSORS,
     mqtt::MQTT_PACKETS,
+    secured::TLS_RECORDS,
     requests::MESSAGES,
     requests::REGISTRATIONS,
     requests::ANSWERS,

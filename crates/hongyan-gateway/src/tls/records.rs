@@ -447,6 +447,20 @@ impl Records {
         self.say_alert(stream, 1, CLOSE_NOTIFY);
     }
 
+    /// Seals one record of any type, as a peer may. After a whole key update it goes on to the next keys. For those who
+    /// feed a reader.
+    ///
+    /// # Errors
+    /// [`Fault::Exhausted`] when the keys are used up.
+    pub fn seal_any(&mut self, kind: u8, content: &[u8]) -> Result<Vec<u8>, Fault> {
+        let mut out = Vec::new();
+        self.seal_one(kind, &mut out, content)?;
+        if kind == HANDSHAKE && matches!(content, [24, 0, 0, 1, 0 | 1]) {
+            self.tx.advance(self.suite)?;
+        }
+        Ok(out)
+    }
+
     fn fail(&mut self, stream: &mut impl Write, fault: Fault) {
         if let Some(alert) = fault.alert() {
             self.say_alert(stream, 2, alert);
@@ -484,12 +498,7 @@ impl Records {
         Ok(())
     }
 
-    pub(super) fn seal_one(
-        &mut self,
-        kind: u8,
-        out: &mut Vec<u8>,
-        content: &[u8],
-    ) -> Result<(), Fault> {
+    fn seal_one(&mut self, kind: u8, out: &mut Vec<u8>, content: &[u8]) -> Result<(), Fault> {
         let keys = self.tx.keys(self.suite)?;
         self.seal(&keys, kind, out, |out| out.extend_from_slice(content))
     }

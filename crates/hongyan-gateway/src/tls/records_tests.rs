@@ -492,8 +492,7 @@ impl Odd {
     }
 
     fn say(&mut self, kind: u8, content: &[u8]) {
-        let mut out = Vec::new();
-        self.peer.seal_one(kind, &mut out, content).unwrap();
+        let out = self.peer.seal_any(kind, content).unwrap();
         self.wire.incoming.extend(out);
     }
 
