@@ -258,7 +258,10 @@ pub(crate) struct Io {
 }
 
 impl Io {
+    /// To be called on the reactor's own thread: the box is made anew there, away from the memory that handshakes
+    /// leave behind, of which it would otherwise hold on to a piece for as long as the connection lives.
     pub(crate) fn new(tcp: TcpStream, tls: Option<Box<Tls>>) -> Self {
+        let tls = tls.map(|tls| Box::new(*tls));
         Self { tcp, tls }
     }
 
