@@ -119,7 +119,11 @@ fn upgrade<S: Adoptable>(
 ) -> Response<Empty<Bytes>> {
     let checked = handshake::check(
         handshake::Door::Hongyan,
-        request.method(), request.version(), request.headers(), &[]);
+        request.method(),
+        request.version(),
+        request.headers(),
+        &[],
+    );
     let (accepted, permit) = match (checked, handle.admit(ip)) {
         (Ok(accepted), Ok(permit)) => (accepted, permit),
         (Err(refused), _) => return status(refused.status),
