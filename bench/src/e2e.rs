@@ -77,6 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<Report> {
         tokens,
         followers: 0,
         ack_every: 1,
+        tls: None,
     };
     let mut swarm = Swarm::open(server, Dialect::Hongyan, clients)?;
     let mut report = Report::default();

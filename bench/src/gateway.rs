@@ -1,5 +1,5 @@
-//! Goals 1 and 4 to 8: idle connections, connecting, heartbeats, fan-out and unicast, beside
-//! tokio-tungstenite, nats-server and mosquitto.
+//! Goals 1 and 3 to 8: idle connections with TLS and without, connecting, heartbeats, fan-out and unicast, beside
+//! tokio-tungstenite, tokio-rustls, nats-server and mosquitto.
 
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::child::{Ports, memory};
 use crate::dialect::{Dialect, mark, mqtt_connect, mqtt_publish};
 use crate::drive::bar;
+use crate::link;
 use crate::process::{self, Running};
 use crate::quiet::nanos;
 use crate::report::Report;
@@ -47,7 +48,7 @@ pub struct Args {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "hongyan,tungstenite,nats,mosquitto"
+        default_value = "hongyan,tungstenite,nats,mosquitto,hongyan-tls,tokio-rustls"
     )]
     servers: Vec<Kind>,
 }
@@ -58,6 +59,12 @@ enum Kind {
     Tungstenite,
     Nats,
     Mosquitto,
+    /// Over TLS 1.3.
+    HongyanTls,
+    /// The same with all records in rustls.
+    HongyanRustls,
+    /// TLS 1.3 without anything that a gateway does.
+    TokioRustls,
 }
 
 impl Kind {
@@ -67,15 +74,51 @@ impl Kind {
             Self::Tungstenite => "tokio-tungstenite, 1 KiB buffer",
             Self::Nats => "nats-server, WebSocket",
             Self::Mosquitto => "mosquitto, MQTT/TCP",
+            Self::HongyanTls => "hongyan gateway, TLS 1.3",
+            Self::HongyanRustls => "hongyan gateway, TLS 1.3 kept in rustls",
+            Self::TokioRustls => "tokio-rustls, 4 KiB buffer",
         }
     }
 
     const fn dialect(self) -> Dialect {
         match self {
-            Self::Hongyan => Dialect::Hongyan,
-            Self::Tungstenite => Dialect::Bare,
+            Self::Hongyan | Self::HongyanTls | Self::HongyanRustls => Dialect::Hongyan,
+            Self::Tungstenite | Self::TokioRustls => Dialect::Bare,
             Self::Nats => Dialect::Nats,
             Self::Mosquitto => Dialect::Mqtt,
+        }
+    }
+
+    /// Whether messages are measured too: with TLS and with bare peers it is connections alone.
+    const fn has_messages(self) -> bool {
+        matches!(self, Self::Hongyan | Self::Nats | Self::Mosquitto)
+    }
+
+    const fn has_tls(self) -> bool {
+        matches!(
+            self,
+            Self::HongyanTls | Self::HongyanRustls | Self::TokioRustls
+        )
+    }
+
+    /// The arguments of the child that plays it.
+    fn role(self, args: &Args) -> Vec<String> {
+        let gateway = |tls: &[&str]| {
+            let (devices, followers) = (args.connections.to_string(), args.fanout.to_string());
+            let mut role = vec!["gateway", "--devices", &devices, "--followers", &followers];
+            role.extend(tls);
+            role.into_iter().map(str::to_owned).collect()
+        };
+        match self {
+            Self::Hongyan => gateway(&[]),
+            Self::HongyanTls => gateway(&["--tls", "own"]),
+            Self::HongyanRustls => gateway(&["--tls", "rustls"]),
+            Self::TokioRustls => ["tokio-rustls", "--buffer", "4096"]
+                .map(str::to_owned)
+                .into(),
+            _ => ["tungstenite", "--buffer", "1024"]
+                .map(str::to_owned)
+                .into(),
         }
     }
 }
@@ -87,6 +130,8 @@ struct Server {
     kind: Kind,
     clients: u16,
     publisher: u16,
+    /// The certificate to trust, PEM.
+    ca: String,
     _files: TempDir,
 }
 
@@ -139,14 +184,29 @@ pub fn run(args: &Args, prefix: &[String]) -> anyhow::Result<Report> {
         report.row(kind.name(), found.figures.clone());
         all.push(found);
     }
-    if let Some(ours) = all.iter().find(|found| found.kind == Kind::Hongyan) {
-        for peer in all.iter().filter(|found| found.kind != Kind::Hongyan) {
+    for kind in [Kind::Hongyan, Kind::HongyanTls] {
+        let Some(ours) = all.iter().find(|found| found.kind == kind) else {
+            continue;
+        };
+        let peers = all.iter().filter(|found| {
+            let other = !matches!(found.kind, Kind::Hongyan | Kind::HongyanTls);
+            other && found.kind.has_tls() == kind.has_tls()
+        });
+        for peer in peers {
             for (name, figure) in &ours.figures {
                 if let Some(theirs) = peer.get(name) {
                     report.ratio(format!("{name} / {}", peer.kind.name()), *figure, theirs);
                 }
             }
         }
+    }
+    let idle = |kind| {
+        let found = all.iter().find(|found| found.kind == kind)?;
+        found.get(IDLE)
+    };
+    if let (Some(plain), Some(tls)) = (idle(Kind::Hongyan), idle(Kind::HongyanTls)) {
+        let more = tls - plain;
+        report.note(format!("TLS costs an idle connection {more:.0} bytes more"));
     }
     report.note("the clients share the machine with the server; rates are those of both together");
     Ok(report)
@@ -156,19 +216,13 @@ fn start(kind: Kind, args: &Args, prefix: &[String]) -> anyhow::Result<Option<Se
     let files = tempfile::tempdir()?;
     let log = files.path().join("log");
     match kind {
-        Kind::Hongyan | Kind::Tungstenite => {
+        Kind::Hongyan
+        | Kind::Tungstenite
+        | Kind::HongyanTls
+        | Kind::HongyanRustls
+        | Kind::TokioRustls => {
             let mut command = Command::new(std::env::current_exe()?);
-            command.args(prefix).arg("child");
-            if kind == Kind::Hongyan {
-                let (devices, followers) = (args.connections, args.fanout);
-                command
-                    .arg("gateway")
-                    .arg("--devices")
-                    .arg(devices.to_string());
-                command.arg("--followers").arg(followers.to_string());
-            } else {
-                command.args(["tungstenite", "--buffer", "1024"]);
-            }
+            command.args(prefix).arg("child").args(kind.role(args));
             let mut running = Running::start(kind.name(), &mut command, &log)?;
             let out = running.stdout().context("the child has no output")?;
             let mut line = String::new();
@@ -182,6 +236,7 @@ fn start(kind: Kind, args: &Args, prefix: &[String]) -> anyhow::Result<Option<Se
                 kind,
                 clients: ports.clients,
                 publisher: ports.publisher,
+                ca: ports.ca,
                 _files: files,
             }))
         }
@@ -229,6 +284,7 @@ fn external(
         kind,
         clients,
         publisher,
+        ca: String::new(),
         _files: files,
     }))
 }
@@ -261,6 +317,11 @@ fn measure(server: &Server, args: &Args, report: &mut Report) -> anyhow::Result<
         tokens: (0..count as u32).map(memory::token).collect(),
         followers,
         ack_every: ACK_EVERY,
+        tls: server
+            .kind
+            .has_tls()
+            .then(|| link::config(&server.ca))
+            .transpose()?,
     };
     let mut swarm = Swarm::open(address, dialect, clients)?;
     let connecting = server.cpu()?.saturating_sub(before);
@@ -275,7 +336,7 @@ fn measure(server: &Server, args: &Args, report: &mut Report) -> anyhow::Result<
         beating.as_secs_f64() * 1e6 / (count as f64 * f64::from(BEATS)),
     ));
 
-    if server.kind != Kind::Tungstenite {
+    if server.kind.has_messages() {
         let mut publisher = Publisher::connect(server)?;
         let mut run = Run {
             server,
@@ -340,7 +401,7 @@ impl Publisher {
                 stream.write_all(&connect)?;
                 stream.read_exact(&mut [0; 4])?;
             }
-            Kind::Hongyan | Kind::Tungstenite => {}
+            _ => {}
         }
         Ok(Self {
             stream,

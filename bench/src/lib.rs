@@ -17,6 +17,7 @@ pub mod e2e;
 pub mod gateway;
 pub mod http;
 pub mod intake;
+pub mod link;
 pub mod log_peer;
 pub mod process;
 pub mod quiet;

@@ -2,15 +2,18 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConfig;
 
 use crate::dialect::{Dialect, Heard, Phase, Speaker};
 use crate::drive::{bar, histogram};
+use crate::link::Link;
 use crate::quiet::nanos;
 
 /// Connections that are being opened at once.
@@ -20,7 +23,7 @@ const OPEN_WITHIN: Duration = Duration::from_secs(180);
 
 #[derive(Debug)]
 struct Connection {
-    stream: TcpStream,
+    link: Link,
     speaker: Speaker,
     /// The begin of a unit that is not whole yet; no memory while there is none.
     input: Vec<u8>,
@@ -36,6 +39,8 @@ pub struct Clients {
     pub followers: usize,
     /// Messages that a client takes before it acknowledges them.
     pub ack_every: u32,
+    /// TLS, when the server speaks it.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// Connections of one kind to one server.
@@ -108,7 +113,7 @@ impl Swarm {
             Interest::READABLE | Interest::WRITABLE,
         )?;
         self.connections.push(Connection {
-            stream,
+            link: Link::new(stream, self.clients.tls.as_ref())?,
             speaker: Speaker::new(key as u32, self.clients.ack_every),
             input: Vec::new(),
             output: Vec::new(),
@@ -181,11 +186,11 @@ impl Swarm {
 
     fn connected(&mut self, key: usize) -> anyhow::Result<()> {
         let connection = &mut self.connections[key];
-        if let Some(error) = connection.stream.take_error()? {
+        if let Some(error) = connection.link.tcp.take_error()? {
             return Err(error).context("the server refused a connection");
         }
-        if connection.stream.peer_addr().is_ok() {
-            connection.stream.set_nodelay(true)?;
+        if connection.link.tcp.peer_addr().is_ok() {
+            connection.link.tcp.set_nodelay(true)?;
             let follow = key < self.clients.followers;
             connection
                 .speaker
@@ -197,7 +202,7 @@ impl Swarm {
     fn write(&mut self, key: usize) -> anyhow::Result<()> {
         let connection = &mut self.connections[key];
         while !connection.output.is_empty() {
-            match connection.stream.write(&connection.output) {
+            match connection.link.write(&connection.output) {
                 Ok(written) => drop(connection.output.drain(..written)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -205,14 +210,17 @@ impl Swarm {
             }
         }
         connection.output = Vec::new();
-        Ok(())
+        connection
+            .link
+            .flush()
+            .context("a connection broke while writing")
     }
 
     fn read(&mut self, key: usize) -> anyhow::Result<()> {
         let mut heard = Heard::default();
         loop {
             let connection = &mut self.connections[key];
-            let read = match connection.stream.read(&mut self.buffer) {
+            let read = match connection.link.read(&mut self.buffer) {
                 Ok(0) => {
                     self.gone += 1;
                     break;
@@ -252,7 +260,7 @@ impl Swarm {
                 break;
             }
             self.write(key)?;
-            if read < self.buffer.len() {
+            if read < self.buffer.len() && self.connections[key].link.is_plain() {
                 // Drained: what comes later wakes again.
                 break;
             }

@@ -5,19 +5,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hongyan_api::secure::{self, Secure};
 use hongyan_core::port::{Hint, Owner, Presence as _};
-use hongyan_gateway::{Gateway, GatewayHandle, Hub, Options, Ports, Socket, handshake};
+use hongyan_gateway::{Gateway, GatewayHandle, Hub, Options, Ports, Socket, Tls, handshake};
 use http_body_util::Empty;
 use hyper::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt as _;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::Records;
 use super::memory::{Memory, app};
 use crate::quiet::{Deaf, SystemClock};
 
-/// Starts the gateway and its two listeners.
+/// Starts the gateway and its two listeners; answers the certificate to trust, if it speaks TLS.
 ///
 /// # Errors
 /// When the gateway cannot start.
@@ -26,50 +29,101 @@ pub fn start(
     publisher: TcpListener,
     devices: u32,
     followers: u32,
-) -> anyhow::Result<()> {
+    tls: Option<Records>,
+) -> anyhow::Result<String> {
     let memory = Arc::new(Memory::new(devices, followers)?);
     let ports = Ports {
         registry: Arc::clone(&memory) as _,
         inbox: Arc::clone(&memory) as _,
         clock: Arc::new(SystemClock::default()),
     };
+    let (tls, ca) = match tls {
+        Some(records) => {
+            let (mut config, ca) = super::tls::config(&[])?;
+            config.enable_secret_extraction = records == Records::Own;
+            (Some(Arc::new(config)), ca)
+        }
+        None => (None, String::new()),
+    };
     let gateway = Gateway::new(Options::default(), ports)?;
     let (hub, handle) = (gateway.hub(), gateway.handle());
     tokio::spawn(gateway.run(Arc::new(Deaf), std::future::pending()));
-    tokio::spawn(accept(clients, handle));
+    tokio::spawn(accept(clients, handle, tls));
     tokio::spawn(async move {
         while let Ok((stream, _)) = publisher.accept().await {
             tokio::spawn(publish(stream, Arc::clone(&memory), hub.clone()));
         }
     });
-    Ok(())
+    Ok(ca)
 }
 
-async fn accept(listener: TcpListener, handle: GatewayHandle) {
+async fn accept(listener: TcpListener, handle: GatewayHandle, tls: Option<Arc<ServerConfig>>) {
     while let Ok((stream, peer)) = listener.accept().await {
-        let handle = handle.clone();
+        let (handle, tls) = (handle.clone(), tls.clone());
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| {
-                let answer = upgrade(request, &handle, peer.ip());
-                std::future::ready(Ok::<_, Infallible>(answer))
-            });
-            // A client that goes away early is its own affair.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades()
-                .await;
+            match tls {
+                None => serve(stream, handle, peer.ip()).await,
+                Some(tls) => {
+                    if let Ok(stream) = secure::accept(&tls, stream).await {
+                        serve(stream, handle, peer.ip()).await;
+                    }
+                }
+            }
         });
     }
 }
 
-fn upgrade(
+async fn serve<S: Adoptable>(stream: S, handle: GatewayHandle, ip: IpAddr) {
+    let service = hyper::service::service_fn(move |request| {
+        let answer = upgrade::<S>(request, &handle, ip);
+        std::future::ready(Ok::<_, Infallible>(answer))
+    });
+    // A client that goes away early is its own affair.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+}
+
+/// A stream that the gateway takes over.
+trait Adoptable: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    fn into_socket(self) -> std::io::Result<Socket>;
+}
+
+impl Adoptable for TcpStream {
+    fn into_socket(self) -> std::io::Result<Socket> {
+        self.into_std().map(Socket::Plain)
+    }
+}
+
+impl Adoptable for Secure<TcpStream> {
+    fn into_socket(self) -> std::io::Result<Socket> {
+        let (stream, tls) = self.into_parts();
+        let secure::Tls {
+            connection,
+            secrets,
+            partial,
+        } = tls;
+        let tls = match secrets {
+            Some(own) => Tls::with_secrets(connection, &own.client, &own.server, partial),
+            None => Tls::rustls(connection),
+        };
+        Ok(Socket::Tls(stream.into_std()?, Box::new(tls)))
+    }
+}
+
+fn upgrade<S: Adoptable>(
     mut request: Request<hyper::body::Incoming>,
     handle: &GatewayHandle,
     ip: IpAddr,
 ) -> Response<Empty<Bytes>> {
     let checked = handshake::check(
         handshake::Door::Hongyan,
-        request.method(), request.version(), request.headers(), &[]);
+        request.method(),
+        request.version(),
+        request.headers(),
+        &[],
+    );
     let (accepted, permit) = match (checked, handle.admit(ip)) {
         (Ok(accepted), Ok(permit)) => (accepted, permit),
         (Err(refused), _) => return status(refused.status),
@@ -82,14 +136,14 @@ fn upgrade(
         let Ok(upgraded) = upgrading.await else {
             return;
         };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
             return;
         };
-        let Ok(stream) = parts.io.into_inner().into_std() else {
+        let Ok(socket) = parts.io.into_inner().into_socket() else {
             return;
         };
         // A socket that cannot be taken over is closed by being dropped.
-        let _ = handle.adopt(Socket::Plain(stream), parts.read_buf, speech, permit);
+        let _ = handle.adopt(socket, parts.read_buf, speech, permit);
     });
     let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();

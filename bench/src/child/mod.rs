@@ -6,6 +6,7 @@ pub mod fill;
 pub mod gateway;
 pub mod memory;
 pub mod sink;
+pub mod tls;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,6 +31,15 @@ enum Role {
         /// How many of them follow the topic.
         #[arg(long)]
         followers: u32,
+        /// TLS, and who handles its records.
+        #[arg(long)]
+        tls: Option<Records>,
+    },
+    /// tokio-rustls alone.
+    TokioRustls {
+        /// Bytes of each connection's read buffer.
+        #[arg(long)]
+        buffer: usize,
     },
     /// tokio-tungstenite alone.
     Tungstenite {
@@ -51,6 +61,15 @@ enum Role {
         #[arg(long)]
         entries: u32,
     },
+}
+
+/// Who handles the records of TLS connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Records {
+    /// The gateway.
+    Own,
+    /// rustls.
+    Rustls,
 }
 
 /// Where a child listens, and what it did before.
@@ -88,9 +107,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         };
         let mut held = None;
         match &args.role {
-            Role::Gateway { devices, followers } => {
-                gateway::start(clients, publisher, *devices, *followers)?;
+            Role::Gateway {
+                devices,
+                followers,
+                tls,
+            } => {
+                ports.ca = gateway::start(clients, publisher, *devices, *followers, *tls)?;
             }
+            Role::TokioRustls { buffer } => ports.ca = tls::start(clients, *buffer)?,
             Role::Tungstenite { buffer } => echo::start(clients, *buffer),
             Role::Sink => ports.ca = sink::start(clients)?,
             Role::Fill {

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -19,18 +18,7 @@ const STREAMS_MAX: u32 = 1_000;
 /// # Errors
 /// When no certificate can be made.
 pub fn start(listener: TcpListener) -> anyhow::Result<String> {
-    let key = rcgen::KeyPair::generate()?;
-    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let certificate = rcgen::CertificateParams::new(names)?.self_signed(&key)?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let (config, ca) = super::tls::config(&[b"h2"])?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -47,7 +35,7 @@ pub fn start(listener: TcpListener) -> anyhow::Result<String> {
             });
         }
     });
-    Ok(certificate.pem())
+    Ok(ca)
 }
 
 async fn answer(

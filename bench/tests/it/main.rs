@@ -68,6 +68,23 @@ fn every_message_of_the_gateway_arrives() {
 }
 
 #[test]
+fn idle_tls_connections_are_measured_beside_tokio_rustls() {
+    let servers = "hongyan-tls,hongyan-rustls,tokio-rustls";
+    let report = bench(&["gateway", "--connections", "40", "--servers", servers]);
+    assert_eq!(check(&report), 3, "{report}");
+    let named: Vec<&str> = report["ratios"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|ratio| ratio["name"].as_str().unwrap())
+        .collect();
+    assert!(
+        named.contains(&"bytes per idle connection / tokio-rustls, 4 KiB buffer"),
+        "{named:?}"
+    );
+}
+
+#[test]
 fn the_channel_is_measured_beside_a_bare_client() {
     let report = bench(&["channels", "--callers", "4"]);
     assert_eq!(check(&report), 4, "{report}");

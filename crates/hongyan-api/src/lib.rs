@@ -21,6 +21,7 @@ mod pulse;
 mod push;
 mod reply;
 mod route;
+pub mod secure;
 mod serve;
 pub mod services;
 mod table;

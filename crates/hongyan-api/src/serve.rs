@@ -20,13 +20,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
 use crate::api::Api;
 use crate::options::{HEAD_BYTES_MAX, HEADERS_LEN_MAX, STREAMS_MAX};
 use crate::pulse::{Beat, Beating, Deadline, Pulse};
 use crate::route::{self, Peer};
+use crate::secure::{self, Secure, Tls};
 use crate::table;
 
 /// What a connection that comes when all places are taken is told.
@@ -40,7 +40,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 enum Transport {
     Plain(TcpStream),
-    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Tls(Box<Secure<TcpStream>>),
 }
 
 /// A socket of this server.
@@ -52,13 +52,11 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// The socket for somebody else's event loop, non-blocking, and its TLS state.
-    pub(crate) fn into_std(
-        self,
-    ) -> io::Result<(std::net::TcpStream, Option<rustls::ServerConnection>)> {
+    pub(crate) fn into_std(self) -> io::Result<(std::net::TcpStream, Option<Tls>)> {
         match self.transport {
             Transport::Plain(stream) => Ok((stream.into_std()?, None)),
             Transport::Tls(stream) => {
-                let (stream, tls) = stream.into_inner();
+                let (stream, tls) = stream.into_parts();
                 Ok((stream.into_std()?, Some(tls)))
             }
         }
@@ -135,7 +133,6 @@ impl Api {
         let router = crate::push::router(&self).merge(route::router(&self, &table::routes()));
         let places = Arc::new(Semaphore::new(self.options().connections_max));
         let (closing, closed) = watch::channel(false);
-        let acceptor = tls.map(TlsAcceptor::from);
         let mut connections = JoinSet::new();
         tokio::pin!(stop);
         loop {
@@ -155,21 +152,17 @@ impl Api {
             };
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                 metrics::counter!("hongyan_api_connections_refused_total").increment(1);
-                if acceptor.is_none() {
+                if tls.is_none() {
                     let _ = stream.try_write(FULL);
                 }
                 continue;
             };
             let _ = stream.set_nodelay(true);
-            let (api, router, acceptor, closed) = (
-                self.clone(),
-                router.clone(),
-                acceptor.clone(),
-                closed.clone(),
-            );
+            let (api, router, tls, closed) =
+                (self.clone(), router.clone(), tls.clone(), closed.clone());
             connections.spawn(async move {
                 let _place = place;
-                if let Some(socket) = secure(&api, stream, acceptor).await {
+                if let Some(socket) = secure(&api, stream, tls).await {
                     connection(&api, router, socket, peer, closed).await;
                 }
             });
@@ -182,11 +175,15 @@ impl Api {
     }
 }
 
-async fn secure(api: &Api, stream: TcpStream, acceptor: Option<TlsAcceptor>) -> Option<Transport> {
-    let Some(acceptor) = acceptor else {
+async fn secure(
+    api: &Api,
+    stream: TcpStream,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> Option<Transport> {
+    let Some(tls) = tls else {
         return Some(Transport::Plain(stream));
     };
-    match tokio::time::timeout(api.options().header_timeout, acceptor.accept(stream)).await {
+    match tokio::time::timeout(api.options().header_timeout, secure::accept(&tls, stream)).await {
         Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
         Ok(Err(error)) => {
             tracing::debug!(error = %error, "a TLS handshake failed");

@@ -22,6 +22,8 @@ use hongyan_core::{
     StoreError, Timestamp, UserId,
 };
 
+use crate::secure::Tls;
+
 /// A caller's wish to be answered the same for the same key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotencyKey {
@@ -337,7 +339,7 @@ pub struct Adopted {
     pub stream: std::net::TcpStream,
     /// The TLS state, when the listener speaks TLS. It may hold decrypted bytes that were not read yet;
     /// they come after `leftover`.
-    pub tls: Option<Box<rustls::ServerConnection>>,
+    pub tls: Option<Box<Tls>>,
     /// Bytes that the client sent after its request.
     pub leftover: Bytes,
     /// The client's address.

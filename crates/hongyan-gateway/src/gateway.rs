@@ -8,7 +8,6 @@ use bytes::Bytes;
 use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
 use hongyan_core::{AppId, Device, DeviceId, Secret, SessionId, Timestamp};
 use mio::{Poll, Waker};
-use rustls::ServerConnection;
 use tokio::sync::mpsc;
 
 use std::any::Any;
@@ -17,13 +16,14 @@ use crate::backend::{Backend, Job, Report};
 use crate::gate::{Busy, Gate, Permit};
 use crate::hub::Hub;
 use crate::mailbox::{Adopted, Command, From, Mailbox};
-use crate::options::Options;
+use crate::options::{Options, TlsRecords};
 use crate::pipe::{Stream, pipe};
 use crate::handshake::Door;
 use crate::protocol::autopush::Setup;
 use crate::protocol::{Kind, Speaker, Speech, Spoken};
 use crate::reactor::{Parts, Reactor, WAKER};
 use crate::tickets::Holder;
+use crate::tls::{TakeOverError, Tls};
 
 /// Requests that wait for the store; when it is full, sessions try again.
 const JOBS_LEN_MAX: usize = 4096;
@@ -61,6 +61,9 @@ pub enum AdoptError {
     /// Its protocol was not turned on.
     #[error("the protocol is not spoken here")]
     NotSpoken,
+    /// Its TLS could not be taken over from rustls.
+    #[error("TLS could not be taken over")]
+    Tls(#[source] TakeOverError),
 }
 
 /// A connection after its opening handshake.
@@ -69,7 +72,7 @@ pub enum Socket {
     /// Without TLS.
     Plain(TcpStream),
     /// With TLS, past its handshake; the bytes that were read ahead are plain text.
-    Tls(TcpStream, Box<ServerConnection>),
+    Tls(TcpStream, Box<Tls>),
 }
 
 /// The gateway before it runs. Its handle and hub work from the start.
@@ -90,6 +93,7 @@ pub struct GatewayHandle {
     next: Arc<AtomicUsize>,
     sessions_max: usize,
     spoken: Arc<Spoken>,
+    tls_records: TlsRecords,
 }
 
 impl Gateway {
@@ -118,6 +122,7 @@ impl Gateway {
             next: Arc::new(AtomicUsize::new(0)),
             sessions_max: options.sessions_max,
             spoken: Arc::default(),
+            tls_records: options.tls_records,
         };
         Ok(Self {
             options: Arc::new(options),
@@ -263,6 +268,7 @@ impl GatewayHandle {
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%error, "a socket keeps its delay");
         }
+        let (socket, read_ahead) = self.settle(socket, read_ahead)?;
         let from = if websocket {
             From::WebSocket(socket)
         } else {
@@ -314,6 +320,26 @@ impl GatewayHandle {
         let mailbox = &boxes[self.next.fetch_add(1, Ordering::Relaxed) % boxes.len()];
         self.hub.sockets().fetch_add(1, Ordering::Relaxed);
         mailbox.push(Command::Adopt(Box::new(adopted)));
+    }
+
+    /// Takes TLS over from rustls where that is possible, and what rustls had opened already.
+    fn settle(&self, socket: Socket, read_ahead: Bytes) -> Result<(Socket, Bytes), AdoptError> {
+        let Socket::Tls(tcp, tls) = socket else {
+            return Ok((socket, read_ahead));
+        };
+        let (tls, opened) = tls.settle(self.tls_records).map_err(AdoptError::Tls)?;
+        let by = if tls.has_own_records() {
+            "own"
+        } else {
+            "rustls"
+        };
+        metrics::counter!("hongyan_gateway_tls_connections_total", "records" => by).increment(1);
+        let read_ahead = if opened.is_empty() {
+            read_ahead
+        } else {
+            [&read_ahead[..], &opened].concat().into()
+        };
+        Ok((Socket::Tls(tcp, Box::new(tls)), read_ahead))
     }
 
     /// Makes a text, drawn at random by the caller, a ticket of this device as it is bound now: good once, for

@@ -49,6 +49,19 @@ pub struct Options {
     pub inflight: u16,
     /// Requests to the store under way at once, over all reactors.
     pub backend_concurrency: usize,
+    /// Who handles the records of TLS 1.3 connections.
+    pub tls_records: TlsRecords,
+}
+
+/// Who seals and opens the records of TLS 1.3 connections; those of TLS 1.2 are always rustls's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsRecords {
+    /// The gateway, on demand, so that an idle connection keeps two secrets and nothing else.
+    #[default]
+    Own,
+    /// rustls, with its whole state for each connection.
+    Rustls,
 }
 
 impl Default for Options {
@@ -72,6 +85,7 @@ impl Default for Options {
             messages_burst: 200,
             inflight: 32,
             backend_concurrency: 128,
+            tls_records: TlsRecords::Own,
         }
     }
 }

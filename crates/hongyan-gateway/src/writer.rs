@@ -8,9 +8,9 @@ use std::io::{self, IoSlice, Read, Write};
 
 use bytes::Bytes;
 use mio::net::TcpStream;
-use rustls::ServerConnection;
 
 use crate::pipe::Pipe;
+use crate::tls::Tls;
 use crate::wheel::Tick;
 
 /// Slices in one vectored write: far below the kernel's 1,024, as the array is on the stack.
@@ -208,6 +208,14 @@ impl Way {
         }
     }
 
+    /// Whether a short read has taken all that came, and TLS has nothing to say of its own.
+    pub(crate) fn is_drained(&self) -> bool {
+        match self {
+            Self::Socket(io) => io.is_drained(),
+            Self::Pipe(_) | Self::Nothing => true,
+        }
+    }
+
     /// Reads plain bytes. `Ok(0)` is the end of the stream.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -246,11 +254,14 @@ impl Way {
 #[derive(Debug)]
 pub(crate) struct Io {
     pub(crate) tcp: TcpStream,
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Box<Tls>>,
 }
 
 impl Io {
-    pub(crate) fn new(tcp: TcpStream, tls: Option<Box<ServerConnection>>) -> Self {
+    /// To be called on the reactor's own thread: the box is made anew there, away from the memory that handshakes
+    /// leave behind, of which it would otherwise hold on to a piece for as long as the connection lives.
+    pub(crate) fn new(tcp: TcpStream, tls: Option<Box<Tls>>) -> Self {
+        let tls = tls.map(|tls| Box::new(*tls));
         Self { tcp, tls }
     }
 
@@ -259,42 +270,31 @@ impl Io {
         self.tls.is_none()
     }
 
-    /// Reads plain bytes. `Ok(0)` is the end of the stream.
+    /// Whether a short read has taken all that came, and nothing but what is queued has to be written: always so
+    /// without TLS.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.is_drained())
+    }
+
+    /// Reads plain bytes. `Ok(0)` is the end of the stream. With TLS the buffer has to be larger than a record.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else {
-            return self.tcp.read(buffer);
-        };
-        loop {
-            match tls.reader().read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return done,
-            }
-            let n = tls.read_tls(&mut self.tcp)?;
-            let state = tls
-                .process_new_packets()
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            if n == 0 && state.plaintext_bytes_to_read() == 0 {
-                return Ok(0);
-            }
+        match &mut self.tls {
+            Some(tls) => tls.read(&mut self.tcp, buffer),
+            None => self.tcp.read(buffer),
         }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else {
-            return self.tcp.write_vectored(slices);
-        };
-        if tls.wants_write() && !drain(tls, &mut self.tcp)? {
-            return Err(io::ErrorKind::WouldBlock.into());
+        match &mut self.tls {
+            Some(tls) => tls.write_vectored(&mut self.tcp, slices),
+            None => self.tcp.write_vectored(slices),
         }
-        let n = tls.writer().write_vectored(slices)?;
-        drain(tls, &mut self.tcp)?;
-        Ok(n)
     }
 
     /// Writes what TLS still holds; true when nothing is left.
     pub(crate) fn finish(&mut self) -> io::Result<bool> {
         match &mut self.tls {
-            Some(tls) => drain(tls, &mut self.tcp),
+            Some(tls) => tls.finish(&mut self.tcp),
             None => Ok(true),
         }
     }
@@ -302,24 +302,10 @@ impl Io {
     /// Says that nothing more is sent.
     pub(crate) fn shutdown(&mut self) {
         if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-            let _ = drain(tls, &mut self.tcp);
+            tls.close(&mut self.tcp);
         }
         let _ = self.tcp.shutdown(std::net::Shutdown::Write);
     }
-}
-
-fn drain(tls: &mut ServerConnection, tcp: &mut TcpStream) -> io::Result<bool> {
-    while tls.wants_write() {
-        match tls.write_tls(tcp) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(true)
 }
 
 #[cfg(test)]

@@ -464,14 +464,27 @@ impl wanted::Connect for Connect {
     }
 
     fn adopt(&self, adopted: wanted::Adopted) {
-        use hongyan_gateway::Socket;
+        use hongyan_gateway::{Socket, Tls};
         let Ok(way) = adopted.place.0.downcast::<Way>() else {
             tracing::error!("a socket came with somebody else's place");
             return;
         };
         let Way { permit, speech } = *way;
         let socket = match adopted.tls {
-            Some(tls) => Socket::Tls(adopted.stream, tls),
+            Some(tls) => {
+                let hongyan_api::secure::Tls {
+                    connection,
+                    secrets,
+                    partial,
+                } = *tls;
+                let tls = match secrets {
+                    Some(secrets) => {
+                        Tls::with_secrets(connection, &secrets.client, &secrets.server, partial)
+                    }
+                    None => Tls::rustls(connection),
+                };
+                Socket::Tls(adopted.stream, Box::new(tls))
+            }
             None => Socket::Plain(adopted.stream),
         };
         if let Err(error) = self.0.adopt(socket, adopted.leftover, speech, permit) {

@@ -30,6 +30,16 @@ words! {
 }
 
 words! {
+    /// Who handles the records of TLS 1.3 connections.
+    TlsRecords {
+        /// The gateway, on demand: an idle connection keeps two secrets instead of a whole TLS state.
+        Own = "own",
+        /// rustls, as for TLS 1.2.
+        Rustls = "rustls",
+    }
+}
+
+words! {
     /// How log lines look.
     LogFormat {
         /// Text for people.
@@ -166,6 +176,8 @@ group! {
         messages_burst: u16 = 200; 1..=10_000,
         /// Unacknowledged messages of one connection when its client asks for no number.
         inflight: u16 = 32; 1..=256,
+        /// Who handles the records of TLS 1.3 connections after their handshake, which is always rustls's. `own` saves some kilobytes for each idle connection; `rustls` is the way back if a client should not get along with it.
+        tls_records: TlsRecords = TlsRecords::Own,
     }
 }
 

@@ -107,6 +107,10 @@ impl Node {
                 messages_per_s: config.gateway.messages_per_s,
                 messages_burst: config.gateway.messages_burst,
                 inflight: config.gateway.inflight,
+                tls_records: match config.gateway.tls_records {
+                    config::TlsRecords::Own => hongyan_gateway::TlsRecords::Own,
+                    config::TlsRecords::Rustls => hongyan_gateway::TlsRecords::Rustls,
+                },
                 ..hongyan_gateway::Options::default()
             },
             hongyan_gateway::Ports {
@@ -397,6 +401,8 @@ async fn listen(
         (Some(cert), Some(key)) => {
             let mut tls = tls(("http.tls_cert", cert), ("http.tls_key", key))?;
             tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            tls.enable_secret_extraction =
+                config.gateway.tls_records == config::TlsRecords::Own;
             Some(Arc::new(tls))
         }
         _ => None,

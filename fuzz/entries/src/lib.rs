@@ -11,6 +11,7 @@ mod mqtt;
 pub mod mutate;
 mod push;
 mod requests;
+mod secured;
 mod stored;
 mod xmpp;
 
@@ -37,6 +38,7 @@ pub const ENTRIES: &[Entry] = &[
     push::VAPID,
     push::PUSH_HEADERS,
     push::AUTOPUSH_MESSAGES,
+    secured::TLS_RECORDS,
     requests::MESSAGES,
     requests::REGISTRATIONS,
     requests::ANSWERS,

@@ -202,6 +202,13 @@ async fn secure(
 #[tokio::test]
 async fn tls_carries_both_versions_and_the_live_connection() {
     let (server, client) = certificate();
+    carries_everything(server.clone(), client.clone()).await;
+    let mut server = rustls::ServerConfig::clone(&server);
+    server.enable_secret_extraction = true;
+    carries_everything(Arc::new(server), client).await;
+}
+
+async fn carries_everything(server: Arc<rustls::ServerConfig>, client: rustls::ClientConfig) {
     let w = world_with(Options::default(), Some(server)).await;
     let stream = secure(&w, client.clone(), b"h2").await;
     let (mut sender, connection) =
@@ -230,6 +237,63 @@ async fn tls_carries_both_versions_and_the_live_connection() {
         answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("echo:"),
         "{answer}"
     );
+}
+
+/// A client that sends a whole record and the begin of another; what the server hands over then.
+async fn handed_over(
+    server: &Arc<rustls::ServerConfig>,
+    client: rustls::ClientConfig,
+) -> (hongyan_api::secure::Tls, Vec<u8>) {
+    use std::io::Write as _;
+    let (mut near, far) = tokio::io::duplex(64 * 1024);
+    let server = Arc::clone(server);
+    let accepted = tokio::spawn(async move {
+        let mut stream = hongyan_api::secure::accept(&server, far).await.unwrap();
+        let mut whole = [0; 5];
+        stream.read_exact(&mut whole).await.unwrap();
+        assert_eq!(&whole, b"whole");
+        stream.into_parts().1
+    });
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut tls = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+    let take = |tls: &mut rustls::ClientConnection| {
+        let mut bytes = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut bytes).unwrap();
+        }
+        bytes
+    };
+    loop {
+        near.write_all(&take(&mut tls)).await.unwrap();
+        if !tls.is_handshaking() {
+            break;
+        }
+        let mut some = vec![0; 4096];
+        let n = near.read(&mut some).await.unwrap();
+        tls.read_tls(&mut &some[..n]).unwrap();
+        tls.process_new_packets().unwrap();
+    }
+    tls.writer().write_all(b"whole").unwrap();
+    let mut bytes = take(&mut tls);
+    tls.writer().write_all(b"cut in two").unwrap();
+    let cut = take(&mut tls)[..9].to_vec();
+    bytes.extend_from_slice(&cut);
+    near.write_all(&bytes).await.unwrap();
+    (accepted.await.unwrap(), cut)
+}
+
+#[tokio::test]
+async fn what_the_records_need_is_handed_over_with_them() {
+    let (server, client) = certificate();
+    let (tls, _) = handed_over(&server, client.clone()).await;
+    assert!(tls.secrets.is_none() && tls.partial.is_empty());
+    let mut server = rustls::ServerConfig::clone(&server);
+    server.enable_secret_extraction = true;
+    let (tls, cut) = handed_over(&Arc::new(server), client).await;
+    assert_eq!(tls.partial, cut);
+    let secrets = tls.secrets.unwrap();
+    assert_eq!((secrets.client.len(), secrets.server.len()), (48, 48));
+    assert!(tls.connection.dangerous_extract_secrets().is_ok());
 }
 
 #[tokio::test]

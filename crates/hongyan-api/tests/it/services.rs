@@ -431,6 +431,7 @@ impl Connect for FakeConnect {
             match &mut tls {
                 None => stream.write_all(&greeting).unwrap(),
                 Some(tls) => {
+                    let tls = &mut tls.connection;
                     tls.writer().write_all(&greeting).unwrap();
                     while tls.wants_write() {
                         tls.write_tls(&mut stream).unwrap();

@@ -496,7 +496,7 @@ impl Reactor {
                     connection.pinged = false;
                     self.take_input(key, &mut buffer[..n]);
                     // A short read has emptied the socket, unless its end is waiting behind.
-                    if n < READ_BYTES && !closed && self.is_plain(key) {
+                    if n < READ_BYTES && !closed && self.is_drained(key) {
                         again = false;
                         break;
                     }
@@ -518,15 +518,15 @@ impl Reactor {
             self.readable.push((key, closed));
         }
         // TLS may have something to answer on its own.
-        if self.connections.get(key).is_some() && !self.is_plain(key) {
+        if self.connections.get(key).is_some() && !self.is_drained(key) {
             self.mark_dirty(key);
         }
     }
 
-    fn is_plain(&self, key: usize) -> bool {
+    fn is_drained(&self, key: usize) -> bool {
         self.connections
             .get(key)
-            .is_none_or(|connection| connection.io.is_plain())
+            .is_none_or(|connection| connection.io.is_drained())
     }
 
     fn take_input(&mut self, key: usize, bytes: &mut [u8]) {

@@ -78,6 +78,16 @@ impl Rig {
         }
     }
 
+    /// Where programs connect to; see [`Self::accept`].
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    /// The next connection of a program.
+    pub(crate) fn accept(&self) -> TcpStream {
+        self.listener.accept().unwrap().0
+    }
+
     /// Two ends of a connection.
     pub(crate) fn pair(&self) -> (TcpStream, TcpStream) {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();

@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::Mqtt;
 use crate::gate::Permit;
 use crate::gateway::Socket;
+use crate::tls::Tls;
 
 /// Time for a TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -74,5 +75,5 @@ impl Mqtt {
 async fn secure(stream: TcpStream, tls: Arc<ServerConfig>) -> std::io::Result<Socket> {
     let stream = TlsAcceptor::from(tls).accept(stream).await?;
     let (stream, tls) = stream.into_inner();
-    Ok(Socket::Tls(stream.into_std()?, Box::new(tls)))
+    Ok(Socket::Tls(stream.into_std()?, Box::new(Tls::rustls(tls))))
 }

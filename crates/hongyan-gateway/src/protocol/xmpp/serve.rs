@@ -23,6 +23,7 @@ use crate::gate::Permit;
 use crate::gateway::{AdoptError, GatewayHandle, Socket};
 use crate::hub::Hub;
 use crate::protocol::Speaker;
+use crate::tls::Tls;
 
 /// Pause after a failed accept: it fails when the process is out of file descriptors, and again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -50,7 +51,7 @@ impl Server {
     /// For a connection whose 101 was written (RFC 7395).
     pub(crate) fn over_websocket(self: &Arc<Self>, socket: &Socket) -> Speaker {
         let binding = match socket {
-            Socket::Tls(_, tls) => exporter(tls),
+            Socket::Tls(_, tls) => tls.connection().and_then(exporter),
             Socket::Plain(_) => None,
         };
         self.speaker(Machine::new(
@@ -194,7 +195,7 @@ impl Xmpp {
         let stream = TlsAcceptor::from(config).accept(stream).await?;
         let (stream, tls) = stream.into_inner();
         machine.bind_channel(exporter(&tls));
-        let socket = Socket::Tls(stream.into_std()?, Box::new(tls));
+        let socket = Socket::Tls(stream.into_std()?, Box::new(Tls::rustls(tls)));
         Ok(self.hand_over(socket, machine, permit))
     }
 
