@@ -16,8 +16,8 @@ mod work;
 
 pub use channel::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Truncation, Vendor,
+    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Receipt,
+    ReceiptKind, Recipient, Truncation, Vendor,
 };
 pub use clock::{Clock, Dice};
 pub use commit::{
