@@ -67,6 +67,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: Some(Duration::from_secs(1)),
     environments: false,
+    repeatable: false,
 };
 
 /// Fields that name who gets it, of any provider.
