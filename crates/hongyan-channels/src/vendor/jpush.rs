@@ -25,6 +25,9 @@
 //! `options.vendor.jpush` is merged into the push object; the audience and the `cid` cannot be set that way, and a marketing
 //! message keeps its marks unless the credential has `class_override`.
 //!
+//! The makers' quotas that JPush knows are shown in the report on quotas. They limit nothing here: which pushes go through
+//! which maker is not known before they are sent.
+//!
 //! JPush withdraws by its own message id. It is remembered for the last 10,000 batches and not over a restart. Receipts carry
 //! neither time stamp nor nonce under their signature, so a replayed one is taken again; it changes nothing.
 
@@ -42,7 +45,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Recipient, Vendor,
+    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Recipient,
+    Vendor,
 };
 use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -56,10 +60,12 @@ use crate::answer::{
     accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable, until_beijing_midnight,
 };
+use crate::callback::ReceiptUrl;
 use crate::classes::Grants;
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
+use crate::vendor::limits::Limits;
 use crate::vendor::makers::Makers;
 use crate::vendor::recent::Recent;
 use crate::vendor::{self, Decoded};
@@ -78,6 +84,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 const TTL_MAX: Duration = Duration::from_secs(3 * 86_400);
@@ -105,7 +112,7 @@ struct Config {
     makers: Makers,
     distribution: Option<String>,
     vip: bool,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
     pooled_cids: bool,
     apns_production: bool,
     ios_bytes_max: usize,
@@ -171,7 +178,7 @@ impl Config {
             makers: Makers::read(&mut fields),
             distribution,
             vip: fields.switch("vip"),
-            callback: fields.optional_url("callback"),
+            callback: fields.optional_url("callback").map(ReceiptUrl::new),
             pooled_cids,
             apns_production,
             ios_bytes_max,
@@ -338,7 +345,10 @@ impl Vendor for Jpush {
             ),
             ("vip", Some(read.vip.into())),
             ("granted", read.grants.shown()),
-            ("callback", read.callback.as_deref().map(Value::from)),
+            (
+                "callback",
+                read.callback.as_ref().map(|url| url.shown().into()),
+            ),
         ]))
     }
 
@@ -369,10 +379,14 @@ impl Vendor for Jpush {
             device: h1::Pool::new(&self.egress, origin(device)?),
             egress: self.egress.clone(),
             authorization,
-            callback: config.callback.clone().or(credential.callback),
+            callback: config
+                .callback
+                .clone()
+                .or(credential.callback.map(ReceiptUrl::new)),
             config,
             cids: Cids::default(),
             sent: Recent::default(),
+            limits: Limits::default(),
         }))
     }
 }
@@ -383,11 +397,12 @@ struct Sender {
     egress: Egress,
     config: Config,
     authorization: HeaderValue,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
     push: h1::Pool,
     device: h1::Pool,
     cids: Cids,
     sent: Recent,
+    limits: Limits,
 }
 
 const PUSH: &str = "/v3/push";
@@ -518,6 +533,23 @@ impl Sender {
     }
 }
 
+/// The makers' quotas: `xiaomi operation`, its total and what is used of it.
+fn quotas(answer: &Answer) -> Option<Vec<(String, i64, Option<i64>)>> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let makers = body.get("data")?.as_object()?;
+    let mut parts = Vec::new();
+    for (maker, classes) in makers {
+        let maker = maker.trim_end_matches("_quota");
+        for (class, numbers) in classes.as_object().into_iter().flatten() {
+            let number = |name: &str| numbers.get(name).and_then(Value::as_i64);
+            if let Some(total) = number("total") {
+                parts.push((format!("{maker} {class}"), total, number("used")));
+            }
+        }
+    }
+    Some(parts)
+}
+
 /// Those of the tokens that a sentence names.
 fn named_in(words: &str, tokens: &[&str]) -> Vec<String> {
     let words: Vec<&str> = words.split(|c: char| !c.is_ascii_alphanumeric()).collect();
@@ -528,7 +560,8 @@ fn named_in(words: &str, tokens: &[&str]) -> Vec<String> {
 #[async_trait]
 impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
-        let encoded = encode(&self.config, self.callback.as_deref(), outbound)?;
+        let callback = self.callback.as_ref().map(ReceiptUrl::shown);
+        let encoded = encode(&self.config, callback.as_deref(), outbound)?;
         Ok(Parcel {
             method: "POST",
             path: PUSH.to_owned(),
@@ -541,7 +574,7 @@ impl Channel for Sender {
 
     async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict> {
         let until = Instant::now() + deadline;
-        let callback = self.callback.as_deref();
+        let callback = self.callback.as_ref().map(ReceiptUrl::as_str);
         let encoded = match encode(&self.config, callback, &batch.outbound) {
             Ok(encoded) => encoded,
             Err(refused) => return vendor::for_all(&batch.recipients, &vendor::refusal(refused)),
@@ -607,6 +640,29 @@ impl Channel for Sender {
 
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
         Some(callback::read(&self.config.basic(), request))
+    }
+
+    async fn ask_limits(&self, deadline: Duration) -> Result<(), ChannelError> {
+        let until = Instant::now() + deadline;
+        let call = (Method::GET, format!("{PUSH}/quota"));
+        let asked = self.call(&self.push, call, Bytes::new(), until).await;
+        let failed = |words: &str| ChannelError::Failed {
+            what: "the makers' quotas could not be asked for",
+            source: words.into(),
+        };
+        let answer = asked.map_err(|verdict| failed(verdict.detail()))?;
+        let now = self.egress.now();
+        let Some(parts) = quotas(&answer) else {
+            return Err(failed(decode(&answer, now).detail()));
+        };
+        for (part, total, used) in parts {
+            self.limits.hear(LimitOf::Part, &part, total, used, now);
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> Vec<DailyLimit> {
+        self.limits.all()
     }
 
     async fn probe(&self, tokens: &[Secret], deadline: Duration) -> Option<Vec<Verdict>> {

@@ -16,8 +16,8 @@ mod work;
 
 pub use channel::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Truncation, Vendor, WakeKey,
+    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Receipt,
+    ReceiptKind, Recipient, Truncation, Vendor, WakeKey,
 };
 pub use clock::{Clock, Dice};
 pub use commit::{

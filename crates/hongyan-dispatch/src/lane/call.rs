@@ -95,7 +95,7 @@ impl Lane {
                 .map(|(_, device)| device.id.clone())
                 .zip(verdicts.iter().cloned())
                 .collect();
-            self.settle_quota(&opened, share, &results).await;
+            self.settle_quota(share, &results).await;
         }
         for ((shipment, device), verdict) in fit.into_iter().zip(verdicts) {
             let verdict = unless_given_since(&shipment, verdict);
@@ -117,7 +117,13 @@ impl Lane {
                         Verdict::TokenDead { reason, .. } => {
                             self.kill_token(&shipment, *reason, now).await;
                         }
-                        Verdict::Accepted { .. } => {
+                        Verdict::Accepted { vendor_id } => {
+                            if let Some(id) = vendor_id {
+                                let message = shipment.message.id;
+                                inner
+                                    .carried
+                                    .remember(&self.key.0, &self.key.1, id, message);
+                            }
                             inner.learned.accepted(&self.key.1, &device, now);
                         }
                         _ => {}

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Truncation, Vendor,
+    CheckReport, ConfigError, DailyLimit, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind,
+    Recipient, Truncation, Vendor,
 };
 use hongyan_core::{ChannelId, DeviceId, Message, MessageId, Reason, Secret, Verdict};
 use tokio::sync::Semaphore;
@@ -48,6 +48,8 @@ struct State {
     panics: usize,
     begun: usize,
     withdrawn: Vec<(MessageId, DeviceId)>,
+    limits: Vec<DailyLimit>,
+    asked_limits: usize,
 }
 
 impl FakeVendor {
@@ -70,10 +72,18 @@ impl FakeVendor {
                 receipts: true,
                 poll_every: None,
                 environments: false,
+                repeatable: true,
             },
             state: Arc::default(),
             gate: Arc::new(Semaphore::new(1 << 20)),
         }
+    }
+
+    /// The same, with sends that must not be made again when nobody knows what became of them.
+    #[must_use]
+    pub fn once_only(mut self) -> Self {
+        self.capability.repeatable = false;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -109,6 +119,17 @@ impl FakeVendor {
     /// Why it lets messages go out as a lower class, from now on: credentials stored later say that classes are limited.
     pub fn downgrades(&self, why: &str) {
         self.lock().downgrades = Some(why.to_owned());
+    }
+
+    /// The daily limits that it names.
+    pub fn names_limits(&self, limits: impl IntoIterator<Item = DailyLimit>) {
+        self.lock().limits = limits.into_iter().collect();
+    }
+
+    /// How often it was asked for its limits.
+    #[must_use]
+    pub fn asked_limits(&self) -> usize {
+        self.lock().asked_limits
     }
 
     /// Calls that have begun, whether or not they wait at the gate.
@@ -232,7 +253,7 @@ impl Channel for FakeVendor {
         ])
     }
 
-    /// `{"token", "message"?, "vendor_id"?, "kind": "delivered" | "token_invalid" | "permission_off" | "over_quota"}`; the
+    /// `{"token", "message"?, "vendor_id"?, "kind": "delivered" | "token_invalid" | "permission_off" | "over_quota" | "displayed" | "clicked"}`; the
     /// header `x-signed` is its signature, and `yes` the right one.
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
         let signed = match request.header("x-signed") {
@@ -248,6 +269,8 @@ impl Channel for FakeVendor {
             kind: match text("kind") {
                 Some("token_invalid") => ReceiptKind::TokenInvalid,
                 Some("permission_off") => ReceiptKind::PermissionOff,
+                Some("displayed") => ReceiptKind::Displayed,
+                Some("clicked") => ReceiptKind::Clicked,
                 Some("over_quota") => ReceiptKind::Failed(Reason::QuotaExhausted),
                 _ => ReceiptKind::Delivered,
             },
@@ -276,6 +299,15 @@ impl Channel for FakeVendor {
             _ => Verdict::Accepted { vendor_id: None },
         };
         Some(tokens.iter().map(verdict).collect())
+    }
+
+    async fn ask_limits(&self, _deadline: Duration) -> Result<(), ChannelError> {
+        self.lock().asked_limits += 1;
+        Ok(())
+    }
+
+    fn limits(&self) -> Vec<DailyLimit> {
+        self.lock().limits.clone()
     }
 
     async fn poll(&self, _deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {

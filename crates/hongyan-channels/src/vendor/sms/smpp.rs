@@ -1,7 +1,9 @@
 //! A short message service centre (`smpp`): SMPP 3.4 over a bound session, for operators and aggregators.
 //!
 //! Sources: SMPP Protocol Specification v3.4; 3GPP TS 23.040 for headers. One transceiver session for a credential: see
-//! `session`. PDUs are written and read by the crate rusmpp-core; `bind` is written here, since many centres take
+//! `session`. It begins when the server first asks for news, within a second of its start, so that receipts of earlier texts are
+//! heard; each node that sends or asks has one. A text whose answer got lost may have been sent, and is not sent again; a receipt
+//! that comes again changes nothing. PDUs are written and read by the crate rusmpp-core; `bind` is written here, since many centres take
 //! passwords longer than the standard's eight characters.
 //!
 //! | credential | what |
@@ -50,6 +52,9 @@ use crate::{payload, vendor};
 
 /// Orders that wait for the session.
 const ORDERS_MAX: usize = 1024;
+/// Offers of a later part that the centre does not take at first, and the pause between them.
+const PART_TRIES_MAX: usize = 4;
+const PART_PAUSE: Duration = Duration::from_secs(1);
 const ESM_HEADER: u8 = 0x40;
 const CODING_BINARY: u8 = 4;
 const CODING_UCS2: u8 = 8;
@@ -328,6 +333,8 @@ impl Sender {
         }
     }
 
+    /// The session, which begins when it is first asked for: receipts of texts that were sent before a restart come over it
+    /// too, so that asking for news is enough.
     fn orders(&self) -> &mpsc::Sender<Order> {
         self.orders.get_or_init(|| {
             let (sender, orders) = mpsc::channel(ORDERS_MAX);
@@ -404,18 +411,35 @@ impl Sender {
                 Ok(pdu) => pdu,
                 Err(verdict) => return verdict,
             };
-            let (reply, answer) = oneshot::channel();
-            let ticket = Ticket::default();
-            let order = Order::Submit {
-                pdu: Box::new(pdu),
-                group: Arc::clone(&group),
-                ticket: ticket.clone(),
-                reply,
+            let mut tries = 1;
+            let verdict = loop {
+                let (reply, answer) = oneshot::channel();
+                let ticket = Ticket::default();
+                let order = Order::Submit {
+                    pdu: Box::new(pdu.clone()),
+                    group: Arc::clone(&group),
+                    ticket: ticket.clone(),
+                    reply,
+                };
+                let verdict = self.ask(order, answer, &ticket, until).await;
+                // The first parts are on their way: what the centre does not take now is offered again at once.
+                let again = at > 0
+                    && matches!(
+                        &verdict,
+                        Err(Verdict::Retry {
+                            certainty: Unsure::NotTaken,
+                            ..
+                        })
+                    );
+                if !again || tries >= PART_TRIES_MAX || Instant::now() + PART_PAUSE >= until {
+                    break verdict;
+                }
+                tries += 1;
+                tokio::time::sleep(PART_PAUSE).await;
             };
-            let verdict = self.ask(order, answer, &ticket, until).await;
             match verdict {
                 Ok(()) => {}
-                // The first parts are on their way: another try repeats them.
+                // Another try of the whole would repeat the first parts.
                 Err(Verdict::Retry {
                     reason,
                     after,
@@ -565,6 +589,7 @@ impl Provider for Sender {
     }
 
     fn news(&self) -> Vec<Receipt> {
+        self.orders();
         self.news.take()
     }
 }

@@ -70,7 +70,7 @@ fn free_texts_are_counted_and_cut() {
     assert_eq!(
         parcel.body,
         json!({"Body": "Order 42: is on its way", "From": "+15005550006", "ValidityPeriod": "3600",
-               "StatusCallback": "https://push.example/v1/callbacks/demo/sms?key=k&hy_message=018f0000-0000-7000-8000-000000000001"})
+               "StatusCallback": "https://push.example/v1/callbacks/demo/sms?…"})
     );
     assert_eq!(parcel.headers, counted("gsm-7", 23, 1));
     let mut config = twilio();
@@ -439,6 +439,25 @@ fn numbers_that_fail_for_good_are_told_apart() {
     assert_eq!(twilio(21610), "refused permission_off");
     assert_eq!(twilio(21617), "refused payload_too_large");
     assert_eq!(twilio(20429), "retry vendor_rate_limited not_taken");
-    assert_eq!(twilio(30003), "retry vendor_unavailable not_taken");
+    assert_eq!(twilio(30003), "retry vendor_unavailable 600s not_taken");
     assert_eq!(twilio(99999), "refused payload_rejected");
+}
+
+#[test]
+fn twilio_gives_some_failures_one_more_try() {
+    use super::twilio;
+    let receipt = |code: &str| twilio::kind("undelivered", code);
+    assert_eq!(receipt("30003"), ReceiptKind::Failed(Reason::NoChannel));
+    assert_eq!(
+        receipt("30008"),
+        ReceiptKind::Failed(Reason::VendorUnavailable)
+    );
+    for (code, after) in [(30003, Some(600)), (30008, None)] {
+        let body = format!(r#"{{"sid":"SM1","status":"failed","error_code":{code}}}"#);
+        let answer = fixture::answer(201, &body);
+        let Verdict::Retry { after: given, .. } = twilio::decode(&answer, fixture::NOW) else {
+            panic!("{code} is tried again");
+        };
+        assert_eq!(given.map(|g| g.as_secs()), after);
+    }
 }

@@ -1,7 +1,9 @@
 //! Twilio (`twilio`): free text, one number a request.
 //!
 //! Sources: Twilio's OpenAPI description of api_v2010 (2026-04), its error pages 30003, 30006 and 21635, its page on
-//! request validation; the other error codes are well known and were not read again.
+//! request validation; the other error codes are well known and were not read again. A callback is signed without a time or a
+//! nonce: one that comes again is taken again and changes nothing, since a status only goes forward. A request is not
+//! idempotent: after a lost answer or a server's fault the text may have been sent, and is not sent again.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -13,6 +15,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -28,12 +31,14 @@ use ring::{digest, hmac};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::receipts::Told;
 use super::{Common, Encoded, Provider, Words, counted, report, segments};
 use crate::acs::hex;
 use crate::answer::{
     accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable,
 };
+use crate::callback::ReceiptUrl;
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
@@ -47,6 +52,8 @@ const VALIDITY_S_MAX: u64 = 36_000;
 /// Texts whose last status is remembered: statuses come in any order and only go forward.
 const STATUSES_MAX: usize = 16_384;
 const SIGNATURE: &str = "x-twilio-signature";
+/// When a phone that could not be reached is tried again.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(600);
 /// The query parameter of the callback that names our message.
 const MESSAGE: &str = "hy_message";
 
@@ -58,7 +65,7 @@ pub(super) struct Config {
     api_key: Option<(String, Secret)>,
     from: Option<String>,
     messaging_service_sid: Option<String>,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
 }
 
 impl Config {
@@ -110,7 +117,7 @@ impl Config {
             }
             (Some(_), None) => {}
         }
-        let callback = fields.optional_url("callback");
+        let callback = fields.optional_url("callback").map(ReceiptUrl::new);
         Self {
             account_sid: account_sid.unwrap_or_default(),
             auth_token,
@@ -127,7 +134,10 @@ impl Config {
             ("account_sid", Some(self.account_sid.as_str().into())),
             ("from", text(&self.from)),
             ("messaging_service_sid", text(&self.messaging_service_sid)),
-            ("callback", text(&self.callback)),
+            (
+                "callback",
+                self.callback.as_ref().map(|url| url.shown().into()),
+            ),
         ])
     }
 
@@ -176,6 +186,13 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     judge(code, &format!("{code} {why}"), answer, now)
 }
 
+/// The error code of an answer, whichever way it is told.
+fn code_of(answer: &Answer) -> Option<u64> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let names = ["error_code", "code"];
+    names.iter().find_map(|name| body.get(*name)?.as_u64())
+}
+
 fn by_status(answer: &Answer, words: &str, now: Timestamp) -> Verdict {
     let after = retry_after(&answer.headers, now);
     match answer.status {
@@ -183,7 +200,7 @@ fn by_status(answer: &Answer, words: &str, now: Timestamp) -> Verdict {
         404 => credential_bad(&format!("{words}: check account_sid and endpoint")),
         429 => rate_limited(after, words),
         400..=499 => refused(words),
-        500..=599 => unavailable(after, words),
+        500..=599 => vendor::maybe_taken(unavailable(after, words)),
         status => unreadable(status),
     }
 }
@@ -193,7 +210,7 @@ fn judge(code: u64, words: &str, answer: &Answer, now: Timestamp) -> Verdict {
     match code {
         20003 | 20404 | 21408 | 21606 | 21659 | 30002 | 30034 => credential_bad(words),
         20429 | 30001 => rate_limited(after, words),
-        20500 => unavailable(after, words),
+        20500 => vendor::maybe_taken(unavailable(after, words)),
         21211 | 21612 | 21614 | 21635 | 30005 => token_dead(words),
         // The person answered STOP.
         21610 | 30004 => Verdict::Refused {
@@ -201,14 +218,16 @@ fn judge(code: u64, words: &str, answer: &Answer, now: Timestamp) -> Verdict {
             detail: texts::detail(words),
         },
         21617 => too_large(words),
-        30003 | 30008 => unavailable(after, words),
+        // The phone cannot be reached: later, once. Nobody knows why: once more. `Sender::send` counts.
+        30003 => unavailable(after.or(Some(UNREACHABLE_FOR)), words),
+        30008 => unavailable(after, words),
         21602 | 30006 | 30007 | 30010 => refused(words),
         _ => by_status(answer, words, now),
     }
 }
 
 /// What a final status with its error code says.
-fn kind(status: &str, code: &str) -> ReceiptKind {
+pub(super) fn kind(status: &str, code: &str) -> ReceiptKind {
     match (status, code) {
         ("delivered", _) => ReceiptKind::Delivered,
         ("read", _) => ReceiptKind::Displayed,
@@ -217,6 +236,8 @@ fn kind(status: &str, code: &str) -> ReceiptKind {
             ReceiptKind::TokenInvalid
         }
         ("undelivered" | "failed", "21610" | "30004") => ReceiptKind::PermissionOff,
+        ("undelivered" | "failed", "30003") => ReceiptKind::Failed(Reason::NoChannel),
+        ("undelivered" | "failed", "30008") => ReceiptKind::Failed(Reason::VendorUnavailable),
         ("undelivered" | "failed", "30007") => ReceiptKind::Failed(Reason::PayloadRejected),
         ("undelivered" | "failed", "30001") => ReceiptKind::Failed(Reason::VendorRateLimited),
         ("undelivered" | "failed", "30002" | "30034") => {
@@ -256,8 +277,10 @@ pub(super) struct Sender {
     config: Config,
     pool: h1::Pool,
     egress: Egress,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
     statuses: Mutex<Statuses>,
+    /// Texts that failed in a way that deserves one more try, and had it.
+    tried: Told,
 }
 
 impl Sender {
@@ -276,9 +299,10 @@ impl Sender {
             callback: config
                 .callback
                 .clone()
-                .or_else(|| credential.callback.clone()),
+                .or_else(|| credential.callback.clone().map(ReceiptUrl::new)),
             config,
             statuses: Mutex::default(),
+            tried: Told::default(),
         })
     }
 
@@ -312,6 +336,30 @@ impl Sender {
             body: body.into(),
         };
         self.pool.call(&call, until).await.map_err(|e| e.verdict())
+    }
+
+    /// Twilio's codes 30003 and 30008 deserve one more try; the next time they are the end.
+    fn at_most_once_more(
+        &self,
+        encoded: &Encoded,
+        number: &str,
+        answer: &Answer,
+        verdict: Verdict,
+    ) -> Verdict {
+        let code = code_of(answer);
+        let reason = match code {
+            Some(30003) => Reason::NoChannel,
+            Some(30008) => Reason::VendorUnavailable,
+            _ => return verdict,
+        };
+        let text = format!("{} {number}", encoded.message);
+        if self.tried.is_new(&text) {
+            return verdict;
+        }
+        Verdict::Refused {
+            reason,
+            detail: texts::detail(&format!("{}, twice", verdict.detail())),
+        }
     }
 
     /// Whether this status brings the text further than it was.
@@ -439,6 +487,7 @@ impl Provider for Sender {
             &["From", "MessagingServiceSid", "ContentSid"],
         );
         if let Some(callback) = &self.callback {
+            let callback = callback.as_str();
             let joint = if callback.contains('?') { '&' } else { '?' };
             let url = format!("{callback}{joint}{MESSAGE}={}", message.id);
             body.insert("StatusCallback".to_owned(), url.into());
@@ -471,7 +520,10 @@ impl Provider for Sender {
             let body = format!("{form}&To={}", texts::escaped(number));
             async move {
                 match self.call(Method::POST, self.path(), body, until).await {
-                    Ok(answer) => decode(&answer, self.egress.now()),
+                    Ok(answer) => {
+                        let verdict = decode(&answer, self.egress.now());
+                        self.at_most_once_more(encoded, number, &answer, verdict)
+                    }
                     Err(verdict) => verdict,
                 }
             }
