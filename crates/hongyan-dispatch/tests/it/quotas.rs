@@ -11,10 +11,10 @@ use hongyan_dispatch::quota::{Account, Standing};
 
 use crate::world::{World, channel, to_users, world};
 
-const BEIJING: i32 = 8 * 3600;
+pub(crate) const BEIJING: i32 = 8 * 3600;
 
 impl World {
-    async fn limit(&self, name: &str, quota: DailyQuota) {
+    pub(crate) async fn limit(&self, name: &str, quota: DailyQuota) {
         let new = NewCredential {
             config: serde_json::json!({"secret": "s"}),
             endpoint: None,
@@ -30,7 +30,7 @@ impl World {
         put.await.unwrap();
     }
 
-    async fn standing(&self, name: &str, quota: DailyQuota) -> Standing {
+    pub(crate) async fn standing(&self, name: &str, quota: DailyQuota) -> Standing {
         let account = Account {
             app: self.app.clone(),
             channel: channel(name),
@@ -40,7 +40,7 @@ impl World {
         standing.await.unwrap()
     }
 
-    async fn overflow(&self, overflow: QuotaOverflow) {
+    pub(crate) async fn overflow(&self, overflow: QuotaOverflow) {
         let mut app = self.ports.registry.app(&self.app).await.unwrap().unwrap();
         let version = app.version;
         app.policy.quota_overflow = overflow;
@@ -50,7 +50,7 @@ impl World {
     }
 }
 
-fn of_class(class: Class, user: &str) -> Draft {
+pub(crate) fn of_class(class: Class, user: &str) -> Draft {
     Draft {
         class,
         ..to_users(&[user])
