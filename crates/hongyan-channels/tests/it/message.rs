@@ -1,6 +1,7 @@
 //! Messages, batches and channels for tests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use hongyan_channels::egress::{Egress, Options as EgressOptions};
@@ -23,13 +24,32 @@ impl Clock for WallClock {
     }
 }
 
+/// A clock that is ahead of the right time by so many milliseconds, which may change.
+#[derive(Debug)]
+struct WrongClock(Arc<AtomicI64>);
+
+impl Clock for WrongClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(WallClock.now().0 + self.0.load(Ordering::Relaxed))
+    }
+}
+
 pub(crate) fn egress(ca_pem: &str) -> Egress {
+    egress_with(ca_pem, Arc::new(WallClock))
+}
+
+/// The same on a machine whose clock is ahead by so much.
+pub(crate) fn egress_with_clock_ahead(ca_pem: &str, ahead_ms: &Arc<AtomicI64>) -> Egress {
+    egress_with(ca_pem, Arc::new(WrongClock(Arc::clone(ahead_ms))))
+}
+
+fn egress_with(ca_pem: &str, clock: Arc<dyn Clock>) -> Egress {
     let options = EgressOptions {
         allow_loopback: true,
         roots_pem: Some(ca_pem.to_owned()),
         ..EgressOptions::default()
     };
-    Egress::new(&options, Arc::new(WallClock)).unwrap()
+    Egress::new(&options, clock).unwrap()
 }
 
 pub(crate) fn open(
