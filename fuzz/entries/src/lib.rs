@@ -9,6 +9,7 @@
 mod live;
 mod mqtt;
 pub mod mutate;
+mod receipts;
 mod requests;
 mod stored;
 
@@ -39,6 +40,8 @@ pub const ENTRIES: &[Entry] = &[
     requests::IDS,
     requests::CREDENTIALS,
     requests::ADDRESSES,
+    receipts::CALLBACKS,
+    receipts::SMPP,
     stored::RECORDS,
     stored::BACKUPS,
 ];
