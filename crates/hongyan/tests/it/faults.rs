@@ -197,6 +197,14 @@ fn is_told_and_recovers(demo: &Demo, struck: &Struck, fault: &str) {
     assert_eq!(demo.sees(&phone, &next), channel, "after {fault}");
     if ["unavailable", "slow", "reset", "goaway", "malformed"].contains(&fault) {
         for id in &struck.held {
+            if (fault, channel) == ("unavailable", "sms") {
+                // A text that a provider in trouble may have sent is not repeated: it ends with that reason.
+                let ended = demo.outcomes(id, 1).remove(0);
+                if ended == "delivered" || ended == "accepted_by_vendor" {
+                    assert_eq!(demo.sees(&struck.phone, id), channel);
+                }
+                continue;
+            }
             assert_eq!(demo.sees(&struck.phone, id), channel, "{fault} is outlived");
             assert_eq!(demo.shown(&struck.phone, id).len(), 1);
         }
