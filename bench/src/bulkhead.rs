@@ -1,8 +1,9 @@
-//! Goal 18: what a channel that hangs does to the messages of another one.
+//! Goal 18: what channels that hang do to the messages of the others.
 //!
-//! The real intake, router and lanes on the embedded engine, with two vendors in memory: one
-//! answers at once, one not while it is measured beside. Alone and beside take turns, so that a ratio
-//! compares neighbours in time, and several ratios show how much of one is noise.
+//! The real intake, router and lanes on the embedded engine, with vendors in memory: first two, then as many as there are
+//! channels, three of which hang. Those that hang do not answer while the others are measured beside them, and answer while
+//! these are measured alone. Alone and beside take turns, so that a ratio compares neighbours in time, and several
+//! ratios show how much of one is noise.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,9 +37,32 @@ use crate::drive::{bar, histogram};
 use crate::quiet::{Nobody, SystemClock, SystemDice, nanos};
 use crate::report::Report;
 
-/// Users of each channel.
-const USERS: u32 = 1_000;
-/// One in so many messages goes to the channel that hangs.
+/// What is measured: the channels that work and those that hang, with so many users each.
+#[derive(Debug, Clone, Copy)]
+struct Scene {
+    name: &'static str,
+    working: u32,
+    hanging: u32,
+    users: u32,
+}
+
+const SCENES: [Scene; 2] = [
+    Scene {
+        name: "one beside one that hangs",
+        working: 1,
+        hanging: 1,
+        users: 1_000,
+    },
+    Scene {
+        name: "13 beside 3 that hang",
+        working: 13,
+        hanging: 3,
+        users: 200,
+    },
+];
+
+/// For so many messages to the channels that work one goes to those that hang, which with thirteen and three is about as
+/// much for each.
 const HANG_EVERY: u64 = 4;
 /// Time for what is under way to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +72,7 @@ const WARM: Duration = Duration::from_secs(2);
 /// What a hanging channel does to the others.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Messages per second to the channel that works.
+    /// Messages per second to the channels that work, all together.
     #[arg(long, default_value_t = 500)]
     rate: u32,
     /// Seconds of each measurement; below a vendor call's deadline of 15.
@@ -78,12 +102,26 @@ pub fn run(args: &Args) -> anyhow::Result<Report> {
         .tempdir_in(&args.dir)
         .with_context(|| format!("{} cannot be written; choose --dir", args.dir.display()))?;
     let runtime = crate::runtime()?;
-    let report = runtime.block_on(measure(args, dir.path().join("store")));
+    let mut report = Report::default();
+    let measured = runtime.block_on(async {
+        for (n, scene) in SCENES.iter().enumerate() {
+            let store = dir.path().join(format!("store-{n}"));
+            measure(args, scene, store, &mut report).await?;
+        }
+        anyhow::Ok(())
+    });
     runtime.shutdown_background();
-    report
+    measured?;
+    report.note("the clock runs from before intake until the vendor is called");
+    Ok(report)
 }
 
-async fn measure(args: &Args, store: PathBuf) -> anyhow::Result<Report> {
+async fn measure(
+    args: &Args,
+    scene: &Scene,
+    store: PathBuf,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let engine = Embedded::open(&hongyan_embedded::Options::new(store))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let registry: Arc<dyn Registry> = engine.registry();
@@ -91,19 +129,18 @@ async fn measure(args: &Args, store: PathBuf) -> anyhow::Result<Report> {
     let arrivals = Arc::new(Arrivals::new()?);
     let hanging = Arc::new(Arrivals::new()?);
     let (hang, hangs) = tokio::sync::watch::channel(false);
-    let quick = Stub {
-        id: ChannelId::parse("quick")?,
-        hangs: None,
-        arrivals: Arc::clone(&arrivals),
-    };
-    let stuck = Stub {
-        id: ChannelId::parse("hanging")?,
-        hangs: Some(hangs),
-        arrivals: Arc::clone(&hanging),
-    };
+    let channels = scene.channels()?;
+    let vendors = channels.iter().enumerate().map(|(n, id)| {
+        let works = n < scene.working as usize;
+        Arc::new(Stub {
+            id: id.clone(),
+            hangs: (!works).then(|| hangs.clone()),
+            arrivals: Arc::clone(if works { &arrivals } else { &hanging }),
+        }) as Arc<dyn Vendor>
+    });
     let dispatch = Dispatch::new(
         hongyan_dispatch::Options {
-            vendors: vec![Arc::new(quick), Arc::new(stuck)],
+            vendors: vendors.collect(),
             sealer: Arc::new(Unsealed),
             feedback: feedback.clone(),
             public_url: None,
@@ -120,26 +157,30 @@ async fn measure(args: &Args, store: PathBuf) -> anyhow::Result<Report> {
             dice: Arc::new(SystemDice::default()),
         },
     );
-    populate(registry.as_ref(), &dispatch).await?;
-    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    populate(registry.as_ref(), &dispatch, scene, &channels).await?;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
     let router = dispatch.clone();
     tokio::spawn(async move { router.run_router(stopped).await });
     let answers = dispatch.clone();
     tokio::spawn(async move { answers.run_feedback(signals).await });
 
     let bench = Bench {
+        scene: *scene,
         intake: dispatch.intake(),
         rate: args.rate,
         arrivals,
         hanging,
         hang,
     };
-    bench.load(WARM, false, "warming up").await?;
+    let name = scene.name;
+    bench
+        .load(WARM, false, &format!("{name}: warming up"))
+        .await?;
     let time = Duration::from_secs(args.seconds);
     let (mut alone, mut beside) = (histogram()?, histogram()?);
     let mut pairs = Vec::new();
     for round in 1..=args.rounds {
-        let doing = format!("round {round} of {}", args.rounds);
+        let doing = format!("{name}: round {round} of {}", args.rounds);
         // Each is first as often as the other, so that a drift of the machine favours neither.
         let first = round % 2 == 0;
         let one = bench.load(time, first, &doing).await?;
@@ -156,44 +197,44 @@ async fn measure(args: &Args, store: PathBuf) -> anyhow::Result<Report> {
         beside.add(&b).context("histograms differ")?;
         pairs.push(pair);
     }
-    Ok(report(&alone, &beside, pairs))
+    stop.send_replace(true);
+    write(report, scene, &alone, &beside, pairs);
+    Ok(())
 }
 
-fn report(alone: &Histogram<u64>, beside: &Histogram<u64>, mut pairs: Vec<(f64, f64)>) -> Report {
-    let mut report = Report::default();
-    for (name, latency) in [
-        ("accept to vendor, alone", alone),
-        ("beside a hanging channel", beside),
-    ] {
+fn write(
+    report: &mut Report,
+    scene: &Scene,
+    alone: &Histogram<u64>,
+    beside: &Histogram<u64>,
+    mut pairs: Vec<(f64, f64)>,
+) {
+    let name = scene.name;
+    for (how, latency) in [("none hangs", alone), ("they hang", beside)] {
+        let row = format!("{name}: {how}");
         report.row(
-            name,
+            &row,
             vec![
                 ("messages", latency.len() as f64),
                 ("ms p50", latency.value_at_quantile(0.5) as f64 / 1e3),
                 ("ms p99", p99(latency) / 1e3),
             ],
         );
-        report.histogram(name, latency);
+        report.histogram(row, latency);
     }
     pairs.sort_by(|a, b| (a.1 / a.0).total_cmp(&(b.1 / b.0)));
     let of = |pair: &(f64, f64)| pair.1 / pair.0;
     if let (Some(least), Some(median), Some(most)) =
         (pairs.first(), pairs.get(pairs.len() / 2), pairs.last())
     {
-        report.ratio(
-            "p99 us, beside a hanging channel / alone",
-            median.1,
-            median.0,
-        );
+        report.ratio(format!("p99 us, {name} / none hangs"), median.1, median.0);
         report.note(format!(
-            "the ratio is the median of {} rounds, from {:.3} to {:.3}",
+            "{name}: the ratio is the median of {} rounds, from {:.3} to {:.3}",
             pairs.len(),
             of(least),
             of(most)
         ));
     }
-    report.note("the clock runs from before intake until the vendor is called");
-    report
 }
 
 fn p99(latency: &Histogram<u64>) -> f64 {
@@ -206,7 +247,31 @@ fn tell(line: &str) {
     eprintln!("{line}");
 }
 
-async fn populate(registry: &dyn Registry, dispatch: &Dispatch) -> anyhow::Result<()> {
+impl Scene {
+    /// The channels: first those that work.
+    fn channels(&self) -> anyhow::Result<Vec<ChannelId>> {
+        let working = (0..self.working).map(|n| format!("quick{n}"));
+        let hanging = (0..self.hanging).map(|n| format!("hanging{n}"));
+        Ok(working
+            .chain(hanging)
+            .map(|name| ChannelId::parse(&name))
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// Whom the `n`th message to the channels from `first` on, `of` of them, is for.
+    const fn user(&self, first: u32, of: u32, n: u64) -> u32 {
+        let channel = (n % of as u64) as u32;
+        let user = (n / of as u64 % self.users as u64) as u32;
+        (first + channel) * self.users + user
+    }
+}
+
+async fn populate(
+    registry: &dyn Registry,
+    dispatch: &Dispatch,
+    scene: &Scene,
+    channels: &[ChannelId],
+) -> anyhow::Result<()> {
     let tenant = App {
         id: app(),
         name: String::new(),
@@ -216,8 +281,7 @@ async fn populate(registry: &dyn Registry, dispatch: &Dispatch) -> anyhow::Resul
     };
     registry.put_app(tenant, None).await?;
     let name = CredentialName::parse("default")?;
-    for (channel, first) in [("quick", 0), ("hanging", USERS)] {
-        let channel = ChannelId::parse(channel)?;
+    for (first, channel) in (0..).step_by(scene.users as usize).zip(channels) {
         let credential = NewCredential {
             config: json!({}),
             endpoint: None,
@@ -225,19 +289,21 @@ async fn populate(registry: &dyn Registry, dispatch: &Dispatch) -> anyhow::Resul
         };
         dispatch
             .credentials()
-            .put(&app(), &channel, &name, credential)
+            .put(&app(), channel, &name, credential)
             .await?;
-        let devices = (first..first + USERS).filter_map(device).map(|mut device| {
-            device.tokens.push(Token {
-                channel: channel.clone(),
-                token: device.id.to_string(),
-                credential: None,
-                environment: None,
-                state: TokenState::Active,
-                updated_at: Timestamp(1),
+        let devices = (first..first + scene.users)
+            .filter_map(device)
+            .map(|mut device| {
+                device.tokens.push(Token {
+                    channel: channel.clone(),
+                    token: device.id.to_string(),
+                    credential: None,
+                    environment: None,
+                    state: TokenState::Active,
+                    updated_at: Timestamp(1),
+                });
+                device
             });
-            device
-        });
         registry.import_devices(devices.collect()).await?;
     }
     Ok(())
@@ -245,6 +311,7 @@ async fn populate(registry: &dyn Registry, dispatch: &Dispatch) -> anyhow::Resul
 
 /// Everything that a measurement needs.
 struct Bench {
+    scene: Scene,
     intake: Intake,
     rate: u32,
     arrivals: Arc<Arrivals>,
@@ -253,7 +320,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Sends evenly; the times of the messages to the channel that works. What hung is let go afterwards, so that
+    /// Sends evenly; the times of the messages to the channels that work. What hung is let go afterwards, so that
     /// nothing of it is left for the next measurement.
     async fn load(
         &self,
@@ -272,11 +339,15 @@ impl Bench {
         for n in 0..count {
             let due = Duration::from_secs_f64(n as f64 / f64::from(self.rate));
             tokio::time::sleep_until(begin + due).await;
-            let user = (n % u64::from(USERS)) as u32;
+            let Scene {
+                working, hanging, ..
+            } = self.scene;
+            let user = self.scene.user(0, working, n);
             sends.spawn(accept(self.intake.clone(), user));
-            // Alone, the other channel gets as much and answers: what differs is that it hangs.
+            // Alone, the other channels get as much and answer: what differs is that they hang.
             if n % HANG_EVERY == 0 {
-                sends.spawn(accept(self.intake.clone(), USERS + user));
+                let user = self.scene.user(working, hanging, n / HANG_EVERY);
+                sends.spawn(accept(self.intake.clone(), user));
             }
             while let Some(sent) = sends.try_join_next() {
                 sent.context("a caller panicked")??;

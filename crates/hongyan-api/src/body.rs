@@ -160,12 +160,13 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         // Well-formed JSON that cannot be read all the same (a list for a word, a number out of range) has a place too.
         if inner.is_data() || serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
             let path = if path == "." { String::new() } else { path };
-            let path = with_missing(path, &inner.to_string());
-            Problem::at(
-                Code::InvalidRequest,
-                path,
-                without_place(&inner.to_string()),
-            )
+            let path = match with_missing(path, &inner.to_string()) {
+                // All of it is something else than what is read here.
+                path if path.is_empty() => "body".to_owned(),
+                path => path,
+            };
+            let words = in_plain_words(&without_place(&inner.to_string()));
+            Problem::at(Code::InvalidRequest, path, words)
         } else {
             Problem::new(Code::BadJson, inner.to_string())
         }
@@ -194,6 +195,26 @@ fn without_place(text: &str) -> String {
         Some(at) => text[..at].to_owned(),
         None => text.to_owned(),
     }
+}
+
+/// The reader's own names for what it wants, such as `struct Message with 8 elements`, say nothing to a caller.
+fn in_plain_words(text: &str) -> String {
+    let Some((got, wanted)) = text.split_once("expected ") else {
+        return text.to_owned();
+    };
+    let object = [
+        "struct ",
+        "internally tagged enum ",
+        "adjacently tagged enum ",
+    ];
+    if !object.iter().any(|name| wanted.starts_with(name)) {
+        return text.to_owned();
+    }
+    let got = match got {
+        _ if got.starts_with("invalid length") => "this is a list, ",
+        got => got,
+    };
+    format!("{got}expected an object")
 }
 
 fn content_type(headers: &HeaderMap, taken: &[&'static str]) -> Result<(), Problem> {

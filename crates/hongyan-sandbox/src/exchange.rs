@@ -98,7 +98,7 @@ pub(crate) enum Act {
     Answer(Reply),
     /// The stream is reset; on HTTP/1.1 the connection closes without an answer.
     Reset,
-    /// HTTP/2 GOAWAY; this request was not processed. On HTTP/1.1 the connection closes.
+    /// HTTP/2 GOAWAY; this request was not processed.
     GoAway,
 }
 

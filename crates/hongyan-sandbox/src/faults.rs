@@ -25,7 +25,8 @@ pub enum FaultKind {
     TokenInvalid,
     /// The sender's access token or signature is too old.
     AuthExpired,
-    /// HTTP/2 GOAWAY, this request not processed.
+    /// HTTP/2 GOAWAY, this request not processed. On HTTP/1.1 the request is processed, and the connection
+    /// closes after the answer; SMPP unbinds.
     Goaway,
     /// The stream is reset (HTTP/1.1: the connection drops) after the request was processed, so
     /// that the outcome is unknown to the sender.

@@ -10,6 +10,7 @@ mod live;
 mod mqtt;
 pub mod mutate;
 mod push;
+mod receipts;
 mod requests;
 mod secured;
 mod stored;
@@ -46,6 +47,8 @@ pub const ENTRIES: &[Entry] = &[
     requests::IDS,
     requests::CREDENTIALS,
     requests::ADDRESSES,
+    receipts::CALLBACKS,
+    receipts::SMPP,
     stored::RECORDS,
     stored::BACKUPS,
     xmpp::XMPP_STREAMS,

@@ -71,7 +71,7 @@ impl Clock for Fixed {
     }
 }
 
-fn vendors() -> Vec<Arc<dyn Vendor>> {
+pub(crate) fn vendors() -> Vec<Arc<dyn Vendor>> {
     Egress::new(&Options::default(), Arc::new(Fixed))
         .map(|egress| vendor::all(&egress))
         .unwrap_or_default()
@@ -178,7 +178,7 @@ pub(crate) const ANSWERS: Entry = Entry {
         };
         let channels = [
             "apns", "fcm", "huawei", "harmony", "xiaomi", "oppo", "vivo", "honor", "meizu",
-            "webpush", "jpush", "getui", "umeng",
+            "webpush", "jpush", "getui", "umeng", "tpns", "aliyun", "sms",
         ];
         let answer = hongyan_channels::http::Answer {
             status: 100 + u16::from_be_bytes([*high, *low]) % 500,

@@ -107,6 +107,33 @@ async fn a_missing_field_is_named_by_its_path() {
     }
 }
 
+#[tokio::test]
+async fn something_else_than_an_object_is_told_in_plain_words() {
+    let w = world().await;
+    let (list, object) = ("this is a list, expected an object", "expected an object");
+    let rows = [
+        (json!([]), "body", list),
+        (json!("text"), "body", object),
+        (json!({"to": "u"}), "to", object),
+        (
+            json!({"to": {"user": "u"}, "notification": "hello"}),
+            "notification",
+            object,
+        ),
+        (
+            json!({"to": {"user": "u"}, "data": {}, "options": 7}),
+            "options",
+            object,
+        ),
+    ];
+    for (body, path, words) in rows {
+        let answer = w.call(Method::POST, "/v1/messages", &w.server, body).await;
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        answer.fault(400, "invalid_request", path);
+        assert!(said.contains(words) && !said.contains("struct"), "{said}");
+    }
+}
+
 /// Plain clients write the whole body before they read: they get the answer, not a broken pipe.
 #[tokio::test]
 async fn who_sends_too_much_gets_to_read_the_answer() {

@@ -535,7 +535,13 @@ impl Sender {
                 until,
             )
             .await?;
-        token::read(&answer, self.egress.now())
+        token::read(&answer, self.egress.now()).map_err(|error| match error {
+            // A bad signature, or a time that is not theirs: Google has one word for both.
+            TokenError::Refused(why) if why.starts_with("invalid_grant") => TokenError::Refused(
+                format!("{why}: check the service account and this machine's clock"),
+            ),
+            other => other,
+        })
     }
 
     /// One call; repeated once with a new access token when Google does not take the one in use.

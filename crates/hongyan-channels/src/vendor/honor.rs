@@ -376,6 +376,10 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
             "{words}: the app has no right to push, or app_id is not of this client_id"
         )),
         ("404", _) => credential_bad(&format!("{words}: check app_id")),
+        // Honor has no code for it, but a word: the message is good, and the clocks differ.
+        ("400" | "80100001" | "80100003", _) if said.contains("timestamp") => {
+            unavailable(after, &format!("{words}: check this machine's clock"))
+        }
         ("400" | "80100001" | "80100003", _) => refused(&words),
         (code, _) if code.len() == 5 && code.starts_with("400") => refused(&words),
         ("429" | "503", _) => rate_limited(after, &words),

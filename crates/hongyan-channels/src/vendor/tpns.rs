@@ -449,9 +449,9 @@ fn read(answer: &Answer, now: Timestamp) -> Decoded {
         return Decoded::all(match answer.status {
             200..=299 => unreadable(answer.status),
             // The wrong host, or a wrong key: there is no body then.
-            401 | 403 => {
-                credential_bad(&format!("{words}: check access_id, secret_key and region"))
-            }
+            401 | 403 => credential_bad(&format!(
+                "{words}: check access_id, secret_key, region and this machine's clock"
+            )),
             404 => credential_bad(&format!("{words}: check region and endpoint")),
             429 => rate_limited(after, &words),
             400..=499 => refused(&words),
@@ -473,7 +473,8 @@ fn read(answer: &Answer, now: Timestamp) -> Decoded {
             accepted(id.as_deref())
         }
         1_008_006 | 1_008_029 | 10110 | 10_110_008 => token_dead(&words),
-        1_008_003 | 1_008_013 | 1_008_020..=1_008_023 | 1_008_030 | 1_008_031 | 10104..=10106 => {
+        1_008_003 => credential_bad(&format!("{words}: check this machine's clock as well")),
+        1_008_013 | 1_008_020..=1_008_023 | 1_008_030 | 1_008_031 | 10104..=10106 => {
             credential_bad(&words)
         }
         10117 => too_large(&words),

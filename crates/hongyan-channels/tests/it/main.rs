@@ -15,5 +15,6 @@ mod paper;
 mod pool;
 mod posts;
 mod sandbox;
+mod smpp;
 mod stand_in;
 mod suite;

@@ -1,6 +1,7 @@
 //! Messages, batches and channels for tests.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use hongyan_channels::egress::{Egress, Options as EgressOptions};
@@ -25,18 +26,22 @@ impl Clock for WallClock {
 
 /// Wall-clock time that a test moves ahead.
 #[derive(Debug, Default)]
-pub(crate) struct MovedClock(std::sync::atomic::AtomicI64);
+pub(crate) struct MovedClock(Arc<AtomicI64>);
 
 impl MovedClock {
+    pub(crate) fn ahead(ahead_ms: &Arc<AtomicI64>) -> Self {
+        Self(Arc::clone(ahead_ms))
+    }
+
     pub(crate) fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap();
-        self.0.fetch_add(by, std::sync::atomic::Ordering::SeqCst);
+        self.0.fetch_add(by, Ordering::SeqCst);
     }
 }
 
 impl Clock for MovedClock {
     fn now(&self) -> Timestamp {
-        Timestamp(WallClock.now().0 + self.0.load(std::sync::atomic::Ordering::SeqCst))
+        Timestamp(WallClock.now().0 + self.0.load(Ordering::SeqCst))
     }
 }
 

@@ -49,14 +49,16 @@ pub(crate) struct Posts {
 impl Posts {
     pub(crate) async fn listen() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/cb?key=k", listener.local_addr().unwrap());
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let url = format!("{base}/cb?key=k");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let kept = seen.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let kept = kept.clone();
-                let service =
-                    hyper::service::service_fn(move |request| take(request, kept.clone()));
+                let (base, kept) = (base.clone(), kept.clone());
+                let service = hyper::service::service_fn(move |request| {
+                    keep(request, base.clone(), kept.clone())
+                });
                 tokio::spawn(async move {
                     let _ = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())
                         .serve_connection(TokioIo::new(stream), service)
@@ -65,6 +67,11 @@ impl Posts {
             }
         });
         Self { url, seen }
+    }
+
+    /// The posts that nobody took yet.
+    pub(crate) fn take(&self) -> Vec<Post> {
+        std::mem::take(&mut *self.seen.lock().unwrap())
     }
 
     /// The posts so far, once there are this many.
@@ -94,8 +101,9 @@ impl Posts {
     }
 }
 
-async fn take(
+async fn keep(
     request: Request<Incoming>,
+    base: String,
     seen: Arc<Mutex<Vec<Post>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
@@ -103,7 +111,7 @@ async fn take(
     let headers = head.headers.iter();
     let post = Post {
         method: head.method.to_string(),
-        url: head.uri.to_string(),
+        url: format!("{base}{}", head.uri),
         headers: headers.map(|(n, v)| (n.to_string(), text(v))).collect(),
         body: body
             .collect()

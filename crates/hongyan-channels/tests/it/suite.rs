@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use hongyan_testkit::channel_suite::CASES;
+use hongyan_testkit::channel_suite::{Bench, CASES};
 
 use crate::bench::PaperBench;
 use crate::paper;
+use crate::smpp::SmppBench;
 
-async fn run(vendor: &str) {
-    let paper = paper::ALL.iter().find(|p| p.name == vendor).unwrap();
+async fn run<B: Bench + 'static>(vendor: &str, start: impl AsyncFn() -> B) {
     for (name, case) in CASES {
         println!("{vendor}::{name}");
-        case(Arc::new(PaperBench::start(*paper).await)).await;
+        case(Arc::new(start().await)).await;
     }
 }
 
@@ -19,7 +19,8 @@ macro_rules! vendors {
     ($($test:ident: $paper:literal;)*) => {$(
         #[tokio::test]
         async fn $test() {
-            run($paper).await;
+            let paper = paper::ALL.iter().find(|p| p.name == $paper).unwrap();
+            run($paper, async || PaperBench::start(*paper).await).await;
         }
     )*};
 }
@@ -43,4 +44,9 @@ vendors! {
     sms_twilio: "sms/twilio";
     sms_tencent: "sms/tencent";
     sms_aliyun: "sms/aliyun";
+}
+
+#[tokio::test]
+async fn sms_smpp() {
+    run("sms/smpp", SmppBench::start).await;
 }

@@ -12,6 +12,7 @@ mod hands;
 mod hygiene;
 mod lanes;
 mod lint;
+mod quota_day;
 mod quotas;
 mod receipts;
 mod store_trouble;

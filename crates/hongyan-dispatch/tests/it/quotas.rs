@@ -12,10 +12,10 @@ use hongyan_dispatch::quota::{Account, Day, Effective, Standing};
 
 use crate::world::{World, channel, to_users, world};
 
-const BEIJING: i32 = 8 * 3600;
+pub(crate) const BEIJING: i32 = 8 * 3600;
 
 impl World {
-    async fn limit(&self, name: &str, quota: DailyQuota) {
+    pub(crate) async fn limit(&self, name: &str, quota: DailyQuota) {
         let new = NewCredential {
             config: serde_json::json!({"secret": "s"}),
             endpoint: None,
@@ -31,7 +31,7 @@ impl World {
         put.await.unwrap();
     }
 
-    async fn standing(&self, name: &str, quota: DailyQuota) -> Standing {
+    pub(crate) async fn standing(&self, name: &str, quota: DailyQuota) -> Standing {
         let account = Account {
             app: self.app.clone(),
             channel: channel(name),
@@ -44,7 +44,7 @@ impl World {
         standing.await.unwrap()
     }
 
-    async fn overflow(&self, overflow: QuotaOverflow) {
+    pub(crate) async fn overflow(&self, overflow: QuotaOverflow) {
         let mut app = self.ports.registry.app(&self.app).await.unwrap().unwrap();
         let version = app.version;
         app.policy.quota_overflow = overflow;
@@ -54,7 +54,7 @@ impl World {
     }
 }
 
-fn of_class(class: Class, user: &str) -> Draft {
+pub(crate) fn of_class(class: Class, user: &str) -> Draft {
     Draft {
         class,
         ..to_users(&[user])

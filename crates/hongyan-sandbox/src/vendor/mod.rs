@@ -198,7 +198,15 @@ fn act(
         return answer(vendor.handle(world, connection, call));
     };
     match fault.kind {
-        FaultKind::Goaway => (Act::GoAway, "fault goaway".to_owned(), 0),
+        FaultKind::Goaway if connection.http2 => (Act::GoAway, "fault goaway".to_owned(), 0),
+        // What HTTP/1.1 has for it (RFC 9112, 9.6): the last answer says that it is the last.
+        FaultKind::Goaway => {
+            let mut reply = vendor
+                .handle(world, connection, call)
+                .with("connection", "close");
+            reply.verdict = format!("fault goaway, after {}", reply.verdict);
+            answer(reply)
+        }
         FaultKind::Slow => {
             let mut reply = vendor.handle(world, connection, call);
             reply.verdict = format!("fault slow, then {}", reply.verdict);

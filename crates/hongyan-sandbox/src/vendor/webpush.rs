@@ -3,12 +3,14 @@
 //! Sources: the RFCs; autopush documentation "HTTP endpoints for notifications" and "Error codes"; Apple "Sending web
 //! push notifications in web apps and browsers"; Microsoft "Push notification service request and response headers". One listener
 //! plays all four big services: a subscription's path says which, and each refuses in its own words. The order
-//! of checks is ours. Receipts and the cancelling of messages are not offered: receipts by none of the four either.
+//! of checks is ours. Receipts and the cancelling of messages are not offered: receipts by none of the four either. How long
+//! one is to stay away is Mozilla's two minutes, a minute when throttled; the rule `retry_after_s` makes it something else.
 
 mod opened;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -142,6 +144,15 @@ enum Why {
 pub(crate) struct Webpush {
     account: Account,
     origin: String,
+    rules: Mutex<Rules>,
+}
+
+/// What a test may have otherwise.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Rules {
+    /// What `Retry-After` says, seconds.
+    retry_after_s: Option<u64>,
 }
 
 impl fmt::Debug for Webpush {
@@ -158,6 +169,7 @@ impl Webpush {
         Self {
             account: accounts.of("webpush", Account::make),
             origin: format!("https://{address}"),
+            rules: Mutex::default(),
         }
     }
 
@@ -344,7 +356,7 @@ impl Simulator for Webpush {
 
     fn handle(&self, world: &World, _connection: &Connection, call: &Call) -> Reply {
         let Some((maker, id)) = addressed(call) else {
-            return refused(Maker::Mozilla, &Why::Unknown);
+            return self.refused(Maker::Mozilla, &Why::Unknown);
         };
         match self.take(world, call, maker, id) {
             Ok(taken) => {
@@ -364,7 +376,7 @@ impl Simulator for Webpush {
                     Maker::Google | Maker::Mozilla => reply.with("location", place),
                 }
             }
-            Err(why) => refused(maker, &why),
+            Err(why) => self.refused(maker, &why),
         }
     }
 
@@ -376,7 +388,13 @@ impl Simulator for Webpush {
             FaultKind::RateLimited | FaultKind::QuotaExhausted => Why::Throttled,
             _ => Why::Busy,
         };
-        refused(maker, &why)
+        self.refused(maker, &why)
+    }
+
+    fn set_rules(&self, rules: &Value) -> Result<(), String> {
+        let rules = serde_json::from_value(rules.clone()).map_err(|e| e.to_string())?;
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+        Ok(())
     }
 
     fn new_token(&self, unique: &str, _dice: &Dice) -> String {
@@ -391,18 +409,23 @@ impl Simulator for Webpush {
     }
 }
 
-/// A refusal as each of the four puts it.
-fn refused(maker: Maker, why: &Why) -> Reply {
-    let reply = match maker {
-        Maker::Mozilla => by_mozilla(why),
-        Maker::Google => by_google(why),
-        Maker::Apple => by_apple(why),
-        Maker::Microsoft => by_microsoft(why),
-    };
-    match why {
-        Why::Throttled => reply.with("retry-after", "60"),
-        Why::Busy => reply.with("retry-after", "120"),
-        _ => reply,
+impl Webpush {
+    /// A refusal as each of the four puts it.
+    fn refused(&self, maker: Maker, why: &Why) -> Reply {
+        let reply = match maker {
+            Maker::Mozilla => by_mozilla(why),
+            Maker::Google => by_google(why),
+            Maker::Apple => by_apple(why),
+            Maker::Microsoft => by_microsoft(why),
+        };
+        let usual = match why {
+            Why::Throttled => 60,
+            Why::Busy => 120,
+            _ => return reply,
+        };
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = rules.retry_after_s.unwrap_or(usual);
+        reply.with("retry-after", seconds.to_string())
     }
 }
 
@@ -518,6 +541,7 @@ mod tests {
         let simulator = Webpush {
             account,
             origin: "https://127.0.0.1:1".to_owned(),
+            rules: Mutex::default(),
         };
         let mut makers = Vec::new();
         for id in ["0a", "1a", "2a", "3a"] {

@@ -103,7 +103,80 @@ async function apns(accounts) {
   await provider.shutdown();
 }
 
+// Every name leads to the sandbox, as lines in a hosts file would have it, but without the right to write one. For
+// libraries that have no option for an address, and ask the agent that everybody asks.
+class Here extends https.Agent {
+  constructor(accounts) {
+    super({ ca: accounts.ca_pem });
+    this.endpoint = new URL(accounts.endpoint);
+  }
+
+  createConnection(options, connected) {
+    const { hostname, port } = this.endpoint;
+    return super.createConnection({ ...options, host: hostname, port, servername: "localhost" }, connected);
+  }
+}
+
+async function fcm(accounts) {
+  const { initializeApp, cert } = require("firebase-admin/app");
+  const { getMessaging } = require("firebase-admin/messaging");
+  const app = initializeApp({ credential: cert(accounts.fcm.service_account) });
+  const send = async (state) => {
+    const message = {
+      token: await token("fcm", state),
+      notification: { title: "t", body: "b" },
+      data: { a: "1" },
+      android: { priority: "high", ttl: 60_000, notification: { channelId: "c", tag: "t" } },
+      apns: { payload: { aps: { badge: 1, mutableContent: true } } },
+    };
+    try {
+      return (await getMessaging(app).send(message)).split("/")[0];
+    } catch (error) {
+      return error.code;
+    }
+  };
+  for (const [state, want] of [
+    ["valid", "projects"],
+    ["dead", "messaging/registration-token-not-registered"],
+    ["other_app", "messaging/mismatched-credential"],
+  ]) {
+    check(`fcm with firebase-admin, ${state} token`, await send(state), want);
+  }
+}
+
+async function jpush(accounts) {
+  const JPush = require("jpush-sdk");
+  const { app_key: appKey, master_secret: secret } = accounts.jpush;
+  const client = (secret) => JPush.buildClient({ appKey, masterSecret: secret, retryTimes: 1 });
+  const push = (to, secret) =>
+    client(secret)
+      .push()
+      .setPlatform("ios", "android")
+      .setAudience(JPush.registration_id(to))
+      .setNotification("hi", JPush.ios("hi", "happy", 5, true, { a: 1 }), JPush.android("hi", "t", 1, { a: 1 }))
+      .setMessage("text", "t", "text", { a: 1 })
+      .setOptions(null, 60);
+  const answer = (send) =>
+    new Promise((resolve) => {
+      send((error, done) => {
+        const said = error && JSON.parse(error.response ?? "{}");
+        resolve(error ? said.error?.code ?? error.httpCode : typeof done.msg_id);
+      });
+    });
+  const good = await token("jpush");
+  check("jpush with jpush-sdk, valid id", await answer((heard) => push(good, secret).send(heard)), "string");
+  const dead = await token("jpush", "dead");
+  check("jpush with jpush-sdk, dead id", await answer((heard) => push(dead, secret).send(heard)), 1011);
+  const foreign = await token("jpush", "other_app");
+  check("jpush with jpush-sdk, foreign id", await answer((heard) => push(foreign, secret).send(heard)), 1003);
+  const wrong = "0".repeat(24);
+  check("jpush with jpush-sdk, wrong secret", await answer((heard) => push(good, wrong).send(heard)), 1004);
+}
+
 const accounts = await control("GET", "/accounts");
 await webPush(accounts);
 await apns(accounts);
+https.globalAgent = new Here(accounts);
+await fcm(accounts);
+await jpush(accounts);
 process.exit(good ? 0 : 1);

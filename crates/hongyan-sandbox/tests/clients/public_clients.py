@@ -9,12 +9,17 @@ simulator, both read the vendor's papers alike. `cargo xtask clients` runs this;
 """
 
 import asyncio
+import contextlib
+import importlib.util
+import io
 import json
+import logging
 import os
 import ssl
 import sys
 import tempfile
 import time
+import types
 import urllib.request
 
 CONTROL = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:7500"
@@ -206,6 +211,8 @@ def web_push(accounts, ca_file):
     yield check("webpush with pywebpush, dead subscriptions", set(got), {410})
     got = [send("other_app", ttl=60) for _ in range(12)]
     yield check("webpush with pywebpush, of another key", set(got) <= {400, 401, 403}, True)
+
+
 def jpush(accounts, ca_file):
     import jpush as client
     from jpush import common
@@ -256,6 +263,96 @@ def jpush(accounts, ca_file):
     about = app.create_device().get_deviceinfo(good).payload
     yield check("jpush, device", (about["alias"], about["tags"]), ("ann", ["a"]))
     yield check("jpush, alias", code(push_to(client.audience(client.alias("ann"))).send), 200)
+
+
+def huawei(accounts, ca_file):
+    # The package calls itself by the name of the folder that its authors work in.
+    place = importlib.util.find_spec("push_admin").submodule_search_locations[0]
+    sys.modules["src"] = types.ModuleType("src")
+    sys.modules["src"].__path__ = [os.path.dirname(place)]
+    from src import push_admin
+    from src.push_admin import messaging
+
+    account = accounts["huawei"]
+    endpoint = accounts["endpoint"]
+    push_admin.initialize_app(
+        account["client_id"], account["client_secret"], account["app_id"],
+        token_server=endpoint + "/oauth2/v3/token", push_open_url=endpoint,
+    )
+
+    def send(tokens, **more):
+        notification = messaging.AndroidNotification(
+            title="t", body="b", channel_id="c", notify_id=7, foreground_show=True,
+            click_action=messaging.AndroidClickAction(action_type=3), **more,
+        )
+        android = messaging.AndroidConfig(
+            urgency=messaging.AndroidConfig.HIGH_PRIORITY, ttl="86400s", category="IM",
+            notification=notification,
+        )
+        message = messaging.Message(
+            notification=messaging.Notification(title="t", body="b"), android=android, token=tokens
+        )
+        return messaging.send_message(message, verify_peer=ca_file).code
+
+    good, dead = token("huawei"), token("huawei", "dead")
+    yield check("huawei with push_admin, valid token", send([good]), "80000000")
+    yield check("huawei with push_admin, one of two dead", send([good, dead]), "80100000")
+    yield check("huawei with push_admin, dead token", send([dead]), "80300007")
+    badge = messaging.AndroidBadgeNotification(add_num=1, clazz="com.example.Main")
+    yield check("huawei with push_admin, badge", send([good], badge=badge, group="g"), "80000000")
+    message = messaging.Message(data='{"a": 1}', token=[good])
+    answer = messaging.send_message(message, verify_peer=ca_file)
+    yield check("huawei with push_admin, data", answer.code, "80000000")
+
+
+def umeng(accounts, ca_file):
+    # The package asks Django for its keys, and is told them here.
+    django = types.ModuleType("django.conf")
+    django.settings = None
+    sys.modules.update({"django": types.ModuleType("django"), "django.conf": django})
+    from umeng_push.services.message.connect import DeviceType, UMMessage, UMNotification
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    account = credential("umeng")
+
+    def push(devices, secret=account["master_secret"]):
+        message = UMMessage("order-42", "t", app_key=account["app_key"], app_master_secret=secret)
+        message.url = accounts["endpoint"] + "/api/send"
+        message.set_listcast([(device, DeviceType.android) for device in devices])
+        notification = UMNotification(ticker="t", title="t", text="b", extra={"a": "1"}, play_sound=True)
+        notification.set_go_custom("follow")
+        message.set_notification(notification)
+        message.set_policy(expire_time=time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() + 86400 + 8 * 3600)))
+        # What is refused is told in the log only, and comes back as nothing.
+        with contextlib.redirect_stdout(io.StringIO()):
+            taken, _ = message.push()
+        return taken and taken.ret
+
+    logging.disable()
+    good = [token("umeng"), token("umeng")]
+    yield check("umeng with umeng-push, valid devices", push(good), "SUCCESS")
+    yield check("umeng with umeng-push, foreign device", push([token("umeng", "other_app")]), None)
+    yield check("umeng with umeng-push, wrong secret", push(good, "x" * 32), None)
+    logging.disable(logging.NOTSET)
+
+
+def tpns(accounts, ca_file):
+    from xinge_push.xinge3 import Xinge3Helper
+
+    os.environ["REQUESTS_CA_BUNDLE"] = ca_file
+    account = credential("tpns")
+    Xinge3Helper.URL = accounts["endpoint"] + "/v3/push/app"
+
+    def push(state, secret=account["secret_key"]):
+        body = {
+            "audience_type": "token", "token_list": [token("tpns", state)], "message_type": "notify",
+            "message": {"title": "t", "content": "b", "android": {}},
+        }
+        return Xinge3Helper.push(account["access_id"], secret, body)[0]
+
+    yield check("tpns with xinge, valid token", push("valid"), 0)
+    yield check("tpns with xinge, dead token", push("dead") != 0, True)
+    yield check("tpns with xinge, wrong key", push("valid", "0" * 32) != 0, True)
 
 
 def credential(channel):
@@ -382,7 +479,7 @@ def main():
         ca.flush()
         runs = [
             fcm, fcm_admin, fcm_py, harmony, apns_certificate, apns_token, web_push, jpush,
-            twilio, tencent_sms, aliyun, smpp,
+            huawei, umeng, tpns, twilio, tencent_sms, aliyun, smpp,
         ]
         good = [result for run in runs for result in run(accounts, ca.name)]
     sys.exit(0 if all(good) else 1)

@@ -10,7 +10,13 @@ use std::time::{Duration, Instant};
 use hongyan_core::Timestamp;
 use serde_json::{Value, json};
 
-use crate::harness::{Demo, KINDS, hello, now_ms, try_http, until};
+use crate::harness::{self, Demo, Kind, hello, now_ms, try_http, until};
+
+/// Calls to five vendors are enough to be killed in the middle of.
+const KINDS: [Kind; 5] = {
+    let [a, b, c, d, e, ..] = harness::KINDS;
+    [a, b, c, d, e]
+};
 
 /// Callers that send while the server lives.
 const DRIVERS: usize = 2;

@@ -227,7 +227,10 @@ impl Demo {
             assert!((200..300).contains(&status), "{answer}");
             answer
         };
-        let app = json!({ "id": "demo", "name": "demo" });
+        // The texts of the sandbox cost nothing.
+        let classes = ["im", "transaction", "subscription", "marketing"];
+        let policy = json!({ "sms_fallback": classes });
+        let app = json!({ "id": "demo", "name": "demo", "policy": policy });
         made(self.api_as(admin, "POST", "/v1/apps", &app));
         for (fact, kind, scopes) in [
             ("server_key", "server", json!(["send", "read", "manage"])),
@@ -237,11 +240,25 @@ impl Demo {
             let key = made(self.api_as(admin, "POST", "/v1/apps/demo/keys", &key));
             self.facts[fact] = key.get("secret").or(key.get("key")).unwrap().clone();
         }
-        let accounts = made(self.sandbox("GET", "/accounts", &Value::Null));
-        for (channel, config) in credentials(&accounts) {
-            let path = format!("/v1/channels/{channel}/credentials/default");
-            let body =
-                json!({ "config": config, "endpoint": accounts["endpoint"], "limits": limits });
+        let vendors = made(self.sandbox("GET", "/vendors", &Value::Null));
+        for vendor in vendors.as_array().unwrap() {
+            let path = format!(
+                "/vendors/{}/credential",
+                vendor["channel"].as_str().unwrap()
+            );
+            // As a person would copy it from the vendor's console; the channel of texts has one for each provider.
+            let (status, mut credential) = self.sandbox("GET", &path, &Value::Null);
+            if status != 200 {
+                continue;
+            }
+            let text = |name: &str| credential[name].as_str().unwrap().to_owned();
+            let path = format!(
+                "/v1/channels/{}/credentials/{}",
+                text("channel"),
+                text("name")
+            );
+            let (config, endpoint) = (credential["config"].take(), credential["endpoint"].take());
+            let body = json!({ "config": config, "endpoint": endpoint, "limits": limits });
             made(self.api("PUT", &path, &body));
         }
         let server = json!({ "api": self.fact("api"), "client_key": self.fact("client_key") });
@@ -429,41 +446,6 @@ fn append_to(log: &Path) -> File {
     File::options().create(true).append(true).open(log).unwrap()
 }
 
-/// The sandbox's accounts, as a person would copy them from the vendors' consoles.
-fn credentials(accounts: &Value) -> [(&'static str, Value); 5] {
-    let (apns, huawei, xiaomi) = (&accounts["apns"], &accounts["huawei"], &accounts["xiaomi"]);
-    let mut harmony = accounts["harmony"]["service_account"].clone();
-    harmony["client_id"] = accounts["harmony"]["client_id"].clone();
-    [
-        (
-            "apns",
-            json!({
-                "team_id": apns["team_id"], "key_id": apns["key_id"], "private_key": apns["private_key"],
-                "bundle_id": apns["bundle_id"], "environment": apns["environment"],
-            }),
-        ),
-        ("fcm", accounts["fcm"]["service_account"].clone()),
-        (
-            "huawei",
-            json!({
-                "app_id": huawei["app_id"], "client_id": huawei["client_id"],
-                "client_secret": huawei["client_secret"],
-            }),
-        ),
-        ("harmony", harmony),
-        (
-            "xiaomi",
-            json!({
-                "app_secret": xiaomi["app_secret"], "package": xiaomi["package_name"],
-                "channels": {
-                    "im": "100001", "transaction": "100002",
-                    "subscription": "100003", "marketing": "200001",
-                },
-            }),
-        ),
-    ]
-}
-
 /// A kind of phone, by the vendor that reaches it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
@@ -473,33 +455,45 @@ pub(crate) struct Kind {
 }
 
 /// One kind for each channel.
-pub(crate) const KINDS: [Kind; 5] = [
-    Kind {
-        channel: "apns",
-        platform: "ios",
-        brand: "apple",
-    },
-    Kind {
-        channel: "fcm",
-        platform: "android",
-        brand: "google",
-    },
-    Kind {
-        channel: "huawei",
-        platform: "android",
-        brand: "huawei",
-    },
-    Kind {
-        channel: "harmony",
-        platform: "harmony",
-        brand: "huawei",
-    },
-    Kind {
-        channel: "xiaomi",
-        platform: "android",
-        brand: "xiaomi",
-    },
+pub(crate) const KINDS: [Kind; 16] = [
+    kind("apns", "ios", "apple"),
+    kind("fcm", "android", "google"),
+    kind("huawei", "android", "huawei"),
+    kind("harmony", "harmony", "huawei"),
+    kind("xiaomi", "android", "xiaomi"),
+    kind("honor", "android", "honor"),
+    kind("oppo", "android", "oppo"),
+    kind("vivo", "android", "vivo"),
+    kind("meizu", "android", "meizu"),
+    kind("webpush", "web", "firefox"),
+    kind("jpush", "android", "samsung"),
+    kind("getui", "android", "samsung"),
+    kind("umeng", "android", "samsung"),
+    kind("tpns", "android", "samsung"),
+    kind("aliyun", "android", "samsung"),
+    kind("sms", "android", "samsung"),
 ];
+
+const fn kind(channel: &'static str, platform: &'static str, brand: &'static str) -> Kind {
+    Kind {
+        channel,
+        platform,
+        brand,
+    }
+}
+
+/// Does the same for every kind at once: most of it is waiting.
+pub(crate) fn for_each(kinds: &[Kind], work: impl Fn(&Kind) + Sync) {
+    std::thread::scope(|threads| {
+        for kind in kinds {
+            let work = &work;
+            std::thread::Builder::new()
+                .name(kind.channel.to_owned())
+                .spawn_scoped(threads, move || work(kind))
+                .unwrap();
+        }
+    });
+}
 
 /// A message with a title for one user.
 pub(crate) fn hello(user: &str) -> Value {

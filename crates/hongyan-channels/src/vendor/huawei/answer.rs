@@ -68,11 +68,12 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         ("80200003" | "80200005", _) => {
             unavailable(after, &format!("{words}: check this machine's clock"))
         }
-        (
-            "80200001" | "80200006" | "80300002" | "80300036" | "80300037" | "82000012"
-            | "82000013",
-            _,
-        ) => credential_bad(&words),
+        ("80200001", _) => credential_bad(&format!(
+            "{words}: check the credential and this machine's clock"
+        )),
+        ("80200006" | "80300002" | "80300036" | "80300037" | "82000012" | "82000013", _) => {
+            credential_bad(&words)
+        }
         (code, _) if code.starts_with("802") => credential_bad(&words),
         (code, _) if !code.is_empty() => refused(&words),
         // No code: Huawei's edge answered. 503 is its flow control.

@@ -36,7 +36,7 @@ use rusmpp_core::tlvs::owned::MessageSubmissionRequestTlvValue as Tlv;
 use rusmpp_core::types::owned::{AnyOctetString, COctetString, OctetString};
 use rusmpp_core::values::owned::{MessagePayload, ServiceType};
 use rusmpp_core::values::{DataCoding, EsmClass, Npi, PriorityFlag, RegisteredDelivery, Ton};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -203,6 +203,12 @@ impl Config {
         body.extend([0x34, 0, 0, 0]);
         session::framed(session::BIND_TRANSCEIVER, 0, sequence, &body)
     }
+}
+
+/// Reads what a centre says as a bound session does: how many PDUs it was, and the receipts in them.
+pub(super) fn hear(bytes: &[u8]) -> (usize, Vec<Receipt>) {
+    let news = News::new(false);
+    (session::hear_all(bytes, &news), news.take())
 }
 
 /// Type and plan of a sender by its look: international, short code, name.
@@ -552,8 +558,6 @@ impl Provider for Sender {
             "short_message".to_owned(),
             parts.iter().map(bytes).collect(),
         );
-        // Not sent: what the receipts are matched with.
-        body.insert("hy_id".to_owned(), json!(message.id.to_string()));
         Ok(Encoded {
             parcel: Parcel {
                 method: "SMPP",

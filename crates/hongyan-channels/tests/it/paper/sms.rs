@@ -40,6 +40,45 @@ pub(super) const TWILIO: Paper = Paper {
     expired: || answer(401, &json!({"code": 20003})),
     rows: &[
         (
+            "code 21612",
+            400,
+            r#"{"code":21612}"#,
+            "token_dead token_invalid",
+        ),
+        ("code 21659", 400, r#"{"code":21659}"#, "credential_bad"),
+        ("code 30002", 400, r#"{"code":30002}"#, "credential_bad"),
+        (
+            "code 30004",
+            400,
+            r#"{"code":30004}"#,
+            "refused permission_off",
+        ),
+        (
+            "code 30005",
+            400,
+            r#"{"code":30005}"#,
+            "token_dead token_invalid",
+        ),
+        (
+            "code 30006",
+            400,
+            r#"{"code":30006}"#,
+            "refused payload_rejected",
+        ),
+        (
+            "code 30007",
+            400,
+            r#"{"code":30007}"#,
+            "refused payload_rejected",
+        ),
+        (
+            "code 30010",
+            400,
+            r#"{"code":30010}"#,
+            "refused payload_rejected",
+        ),
+        ("code 30034", 400, r#"{"code":30034}"#, "credential_bad"),
+        (
             "auth",
             401,
             r#"{"code":20003,"message":"Authenticate"}"#,
@@ -142,6 +181,84 @@ pub(super) const TENCENT: Paper = Paper {
         )
     },
     rows: &[
+        (
+            "LimitExceeded.DailyLimit",
+            200,
+            r#"{"Response":{"Error":{"Code":"LimitExceeded.DailyLimit"}}}"#,
+            "quota_exhausted",
+        ),
+        (
+            "LimitExceeded.PhoneNumberCountLimit",
+            200,
+            r#"{"Response":{"Error":{"Code":"LimitExceeded.PhoneNumberCountLimit"}}}"#,
+            "refused payload_rejected",
+        ),
+        (
+            "LimitExceeded.DeliveryFrequencyLimit",
+            200,
+            r#"{"Response":{"Error":{"Code":"LimitExceeded.DeliveryFrequencyLimit"}}}"#,
+            "refused frequency_cap",
+        ),
+        (
+            "InvalidParameterValue.ContentLengthLimit",
+            200,
+            r#"{"Response":{"Error":{"Code":"InvalidParameterValue.ContentLengthLimit"}}}"#,
+            "refused payload_too_large",
+        ),
+        (
+            "InvalidParameterValue.TemplateParameterLengthLimit",
+            200,
+            r#"{"Response":{"Error":{"Code":"InvalidParameterValue.TemplateParameterLengthLimit"}}}"#,
+            "refused payload_too_large",
+        ),
+        (
+            "InvalidParameterValue.SdkAppIdNotExist",
+            200,
+            r#"{"Response":{"Error":{"Code":"InvalidParameterValue.SdkAppIdNotExist"}}}"#,
+            "credential_bad",
+        ),
+        (
+            "FailedOperation.PhoneNumberInBlacklist",
+            200,
+            r#"{"Response":{"Error":{"Code":"FailedOperation.PhoneNumberInBlacklist"}}}"#,
+            "refused permission_off",
+        ),
+        (
+            "FailedOperation.MarketingSendTimeConstraint",
+            200,
+            r#"{"Response":{"Error":{"Code":"FailedOperation.MarketingSendTimeConstraint"}}}"#,
+            "quota_exhausted",
+        ),
+        (
+            "InternalError.RequestTimeException",
+            200,
+            r#"{"Response":{"Error":{"Code":"InternalError.RequestTimeException"}}}"#,
+            "credential_bad",
+        ),
+        (
+            "FailedOperation.SignatureIncorrectOrUnapproved",
+            200,
+            r#"{"Response":{"Error":{"Code":"FailedOperation.SignatureIncorrectOrUnapproved"}}}"#,
+            "credential_bad",
+        ),
+        (
+            "FailedOperation.InsufficientBalanceInSmsPackage",
+            200,
+            r#"{"Response":{"Error":{"Code":"FailedOperation.InsufficientBalanceInSmsPackage"}}}"#,
+            "credential_bad",
+        ),
+        (
+            "UnauthorizedOperation.SmsSdkAppIdVerifyFail",
+            200,
+            r#"{"Response":{"Error":{"Code":"UnauthorizedOperation.SmsSdkAppIdVerifyFail"}}}"#,
+            "credential_bad",
+        ),
+        (
+            "UnknownParameter",
+            200,
+            r#"{"Response":{"Error":{"Code":"UnknownParameter"}}}"#,
+            "refused payload_rejected",
+        ),
         (
             "signature",
             200,

@@ -11,23 +11,26 @@ use crate::posts::Posts;
 async fn aliyun() {
     let world = World::start(Vendor::Aliyun).await;
     takes_everything(&world).await;
+    // Aliyun takes ids that nobody has; a probe tells.
+    tells_tokens_apart(
+        &world,
+        &[(DEAD, "accepted"), (TokenState::OtherApp, "accepted")],
+    )
+    .await;
+    for (state, want) in [(DEAD, "accepted"), (TokenState::OtherApp, "accepted")] {
+        let verdicts = world
+            .send(message::message(Class::Im), world.tokens(1, state))
+            .await;
+        assert_eq!(verdicts, [want], "{state:?}");
+    }
     survives(
         &world,
         &[
-            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
-            (
-                FaultKind::RateLimited,
-                "retry vendor_rate_limited not_taken",
-            ),
             (
                 FaultKind::QuotaExhausted,
                 "retry vendor_rate_limited not_taken",
             ),
             (FaultKind::TokenInvalid, "refused payload_rejected"),
-            // Signed anew by their clock, and taken.
-            (FaultKind::AuthExpired, "accepted"),
-            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
-            (FaultKind::Malformed, "retry vendor_unavailable maybe_taken"),
         ],
     )
     .await;

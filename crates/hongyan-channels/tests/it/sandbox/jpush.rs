@@ -53,16 +53,8 @@ async fn jpush() {
     survives(
         &world,
         &[
-            (
-                FaultKind::RateLimited,
-                "retry vendor_rate_limited not_taken",
-            ),
             (FaultKind::QuotaExhausted, "quota_exhausted"),
-            (FaultKind::TokenInvalid, "token_dead token_invalid"),
             (FaultKind::AuthExpired, "credential_bad"),
-            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
-            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
-            (FaultKind::Malformed, "retry vendor_unavailable maybe_taken"),
         ],
     )
     .await;

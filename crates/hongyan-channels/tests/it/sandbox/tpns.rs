@@ -15,16 +15,8 @@ async fn tpns() {
     survives(
         &world,
         &[
-            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
-            (
-                FaultKind::RateLimited,
-                "retry vendor_rate_limited not_taken",
-            ),
             (FaultKind::QuotaExhausted, "credential_bad"),
-            (FaultKind::TokenInvalid, "token_dead token_invalid"),
             (FaultKind::AuthExpired, "credential_bad"),
-            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
-            (FaultKind::Malformed, "retry vendor_unavailable maybe_taken"),
         ],
     )
     .await;

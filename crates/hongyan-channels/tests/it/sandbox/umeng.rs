@@ -31,16 +31,8 @@ async fn umeng() {
     survives(
         &world,
         &[
-            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
-            (
-                FaultKind::RateLimited,
-                "retry vendor_rate_limited not_taken",
-            ),
             (FaultKind::QuotaExhausted, "quota_exhausted"),
-            (FaultKind::TokenInvalid, "token_dead token_invalid"),
             (FaultKind::AuthExpired, "credential_bad"),
-            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
-            (FaultKind::Malformed, "retry vendor_unavailable maybe_taken"),
         ],
     )
     .await;

@@ -33,20 +33,12 @@ async fn webpush() {
     survives(
         &world,
         &[
-            (FaultKind::Unavailable, "retry vendor_unavailable not_taken"),
-            (
-                FaultKind::RateLimited,
-                "retry vendor_rate_limited not_taken",
-            ),
             (
                 FaultKind::QuotaExhausted,
                 "retry vendor_rate_limited not_taken",
             ),
-            (FaultKind::TokenInvalid, "token_dead token_invalid"),
             // A service that knew us a moment ago: nothing dies of it.
             (FaultKind::AuthExpired, "refused token_environment"),
-            (FaultKind::Goaway, "accepted"),
-            (FaultKind::Reset, "retry vendor_unavailable maybe_taken"),
             (FaultKind::Malformed, "accepted"),
         ],
     )

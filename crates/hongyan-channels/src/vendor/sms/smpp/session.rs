@@ -260,6 +260,19 @@ fn take_frame(buffer: &mut BytesMut) -> Result<Option<Frame>, String> {
     }))
 }
 
+/// Reads PDUs as a bound session does, as far as they can be read; answers how many there were.
+pub(super) fn hear_all(bytes: &[u8], news: &News) -> usize {
+    let mut buffer = BytesMut::from(bytes);
+    let mut heard = 0;
+    while let Ok(Some(frame)) = take_frame(&mut buffer) {
+        heard += 1;
+        if let Some(Pdu::DeliverSm(pdu)) = decode(frame.rest) {
+            news.arrived(&pdu);
+        }
+    }
+    heard
+}
+
 /// A PDU with its header.
 pub(super) fn framed(id: u32, status: u32, sequence: u32, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER_BYTES + body.len()).unwrap_or(u32::MAX);
