@@ -65,7 +65,7 @@ use crate::answer::{
 };
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Identity, Origin, Protocol};
-use crate::http::{Answer, Call, h2};
+use crate::http::{Answer, Ask, h2};
 use crate::jwt::{Minted, Signer};
 use crate::texts::detail;
 use crate::vendor;
@@ -448,11 +448,26 @@ impl Sender {
         }
     }
 
+    /// Adds the provider token.
+    fn head(&self, mut headers: HeaderMap) -> Head {
+        let generation = match self.authorization() {
+            Some((value, generation)) => {
+                headers.insert(AUTHORIZATION, value);
+                generation
+            }
+            None => 0,
+        };
+        Head {
+            headers: Arc::new(headers),
+            generation,
+        }
+    }
+
     async fn send_one(
         &self,
         outbound: &Outbound,
         encoded: &Encoded,
-        headers: &HeaderMap,
+        head: &Head,
         recipient: &Recipient,
         until: Instant,
     ) -> Verdict {
@@ -461,7 +476,7 @@ impl Sender {
             Err(problem) => return token_dead(&problem),
             Ok(Address::Broadcast(id)) => {
                 return self
-                    .publish(outbound, encoded, headers, id, recipient.environment, until)
+                    .publish(outbound, encoded, head, id, recipient.environment, until)
                     .await;
             }
             Ok(Address::Device(kind, hex)) => (kind, hex),
@@ -475,7 +490,7 @@ impl Sender {
         }
         let path = format!("/3/device/{}", hex.to_ascii_lowercase());
         let answer = self
-            .post(path, headers, &encoded.bytes, recipient.environment, until)
+            .post(path, head, &encoded.bytes, recipient.environment, until)
             .await;
         let answer = match answer {
             Ok(answer) => answer,
@@ -497,7 +512,7 @@ impl Sender {
         &self,
         outbound: &Outbound,
         encoded: &Encoded,
-        headers: &HeaderMap,
+        head: &Head,
         id: &str,
         environment: Option<Environment>,
         until: Instant,
@@ -515,13 +530,14 @@ impl Sender {
             return token_dead("the channel id is no header text");
         };
         let path = format!("{BROADCASTS}{}", self.config.bundle_id(outbound));
-        let mut headers = headers.clone();
+        let mut headers = (*head.headers).clone();
         headers.remove("apns-topic");
         headers.insert("apns-channel-id", id);
         let now_or_never = HeaderValue::from_static("0");
         loop {
+            let head = self.head(headers.clone());
             let answer = self
-                .post(path.clone(), &headers, &encoded.bytes, environment, until)
+                .post(path.clone(), &head, &encoded.bytes, environment, until)
                 .await;
             let answer = match answer {
                 Ok(answer) => answer,
@@ -540,39 +556,43 @@ impl Sender {
     async fn post(
         &self,
         path: String,
-        headers: &HeaderMap,
+        head: &Head,
         body: &Bytes,
         environment: Option<Environment>,
         until: Instant,
     ) -> Result<Answer, Verdict> {
         let pool = self.pool(&path, environment);
-        let mut call = Call {
+        let mut generation = head.generation;
+        let mut call = Ask {
             method: Method::POST,
-            path,
-            headers: headers.clone(),
+            path: path.into(),
+            headers: head.headers.clone(),
             body: body.clone(),
         };
         let mut first = true;
         loop {
-            let generation = match self.authorization() {
-                Some((value, generation)) => {
-                    call.headers.insert(AUTHORIZATION, value);
-                    generation
-                }
-                None => 0,
-            };
             let (answer, route) = pool.call(&call, until).await.map_err(|e| e.verdict())?;
             if answer.status == 200 || !first {
                 return Ok(answer);
             }
             first = false;
             match reason_of(&answer).as_str() {
-                "ExpiredProviderToken" => self.token.refused(generation, self.egress.now()),
+                "ExpiredProviderToken" => {
+                    self.token.refused(generation, self.egress.now());
+                    let renewed = self.head((*call.headers).clone());
+                    (call.headers, generation) = (renewed.headers, renewed.generation);
+                }
                 "Shutdown" | "IdleTimeout" | "UnrelatedKeyIdInToken" => route.retire(),
                 _ => return Ok(answer),
             }
         }
     }
+}
+
+/// The headers of a call, with the provider token of this generation.
+struct Head {
+    headers: Arc<HeaderMap>,
+    generation: u64,
 }
 
 fn header_map(encoded: &Encoded) -> HeaderMap {
@@ -611,11 +631,11 @@ impl Channel for Sender {
             Ok(encoded) => encoded,
             Err(refused) => return vendor::for_all(&batch.recipients, &vendor::refusal(refused)),
         };
-        let headers = header_map(&encoded);
+        let head = self.head(header_map(&encoded));
         let calls = batch
             .recipients
             .iter()
-            .map(|recipient| self.send_one(&batch.outbound, &encoded, &headers, recipient, until))
+            .map(|recipient| self.send_one(&batch.outbound, &encoded, &head, recipient, until))
             .collect();
         let verdicts = vendor::fan_out(calls).await;
         vendor::spare_tokens(verdicts, wrong_environment)
@@ -637,7 +657,8 @@ impl Channel for Sender {
         }
         let body = Bytes::from_static(b"{\"aps\":{\"content-available\":1}}");
         let path = format!("/3/device/{}", "0".repeat(64));
-        match self.post(path, &headers, &body, None, until).await {
+        let head = self.head(headers);
+        match self.post(path, &head, &body, None, until).await {
             Ok(answer) if answer.status == 200 => report(true, "APNs accepts the credential"),
             Ok(answer) => match decode(&answer, self.egress.now()) {
                 Verdict::TokenDead { .. } => report(true, "APNs accepts the credential"),
