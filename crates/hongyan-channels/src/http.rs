@@ -11,7 +11,7 @@ mod wire;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// Largest answer that is read from a vendor, bytes: their answers are a few hundred.
 pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
@@ -38,8 +38,8 @@ pub struct Ask {
     pub method: Method,
     /// Path with query.
     pub path: Bytes,
-    /// Headers, without `host` and `content-length`.
-    pub headers: Arc<HeaderMap>,
+    /// Headers, without `host` and `content-length`: a list, as it is only walked through.
+    pub headers: Arc<Vec<(HeaderName, HeaderValue)>>,
     /// Body.
     pub body: Bytes,
 }
@@ -49,10 +49,17 @@ impl From<Call> for Ask {
         Self {
             method: call.method,
             path: call.path.into(),
-            headers: Arc::new(call.headers),
+            headers: Arc::new(listed(&call.headers)),
             body: call.body,
         }
     }
+}
+
+/// Headers as an [`Ask`] has them.
+pub(crate) fn listed(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let mut list = Vec::with_capacity(headers.len() + 1);
+    list.extend(headers.iter().map(|(n, v)| (n.clone(), v.clone())));
+    list
 }
 
 /// What came back.
@@ -66,9 +73,14 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-/// Lets a connection that has requests under way take any bytes as its peer's, cut in two at some place. For those who feed it
-/// bytes.
+/// Takes any bytes as those of a server, cut in two at some place: on an HTTP/2 connection with requests under way, and as an answer
+/// over HTTP/1.1. For those who feed it bytes.
+///
+/// # Panics
+/// When a request is answered more than once.
 pub fn swallow(bytes: &[u8], cut: usize) {
+    let (first, second) = bytes.split_at(cut.min(bytes.len()));
+    h1::swallow(first, second);
     let mut machine = machine::Machine::new("a.example");
     let ask = Ask {
         method: Method::POST,
@@ -80,7 +92,6 @@ pub fn swallow(bytes: &[u8], cut: usize) {
         machine.submit(id, ask.clone(), id);
     }
     machine.pump();
-    let (first, second) = bytes.split_at(cut.min(bytes.len()));
     for piece in [first, second] {
         if let Err(fault) = machine.receive(piece) {
             machine.fail(fault.problem);

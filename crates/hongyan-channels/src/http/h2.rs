@@ -178,13 +178,17 @@ impl Pool {
     ) -> Result<(Answer, Route), CallError> {
         let mut tries = 0;
         loop {
-            let lease = self.acquire().await?;
+            let lease = match self.pick() {
+                Pick::Use(lease) => lease,
+                // Rare and large, so it is not part of every call's future.
+                _ => Box::pin(self.acquire()).await?,
+            };
             tries += 1;
             let health = &lease.connection.health;
             let result = match &lease.connection.sender {
                 Sender::Wire(wire) => wire.call(&self.origin, call, progress).await,
                 Sender::Library(library) => {
-                    library.call(&self.origin, call, health, progress).await
+                    Box::pin(library.call(&self.origin, call, health, progress)).await
                 }
             };
             match result {

@@ -117,7 +117,7 @@ impl Library {
         let mut request = Request::new(());
         *request.method_mut() = call.method.clone();
         *request.uri_mut() = Uri::from_parts(parts).ok()?;
-        *request.headers_mut() = (*call.headers).clone();
+        request.headers_mut().extend(call.headers.iter().cloned());
         Some(request)
     }
 }

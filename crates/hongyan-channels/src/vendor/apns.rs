@@ -41,6 +41,7 @@
 //! the tokens: the verdict is then `token_environment` without the death of a token.
 
 mod encoding;
+mod plain;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,7 @@ use hongyan_core::port::{
 };
 use hongyan_core::{ChannelId, Message, Reason, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -449,10 +450,10 @@ impl Sender {
     }
 
     /// Adds the provider token.
-    fn head(&self, mut headers: HeaderMap) -> Head {
+    fn head(&self, mut headers: Headers) -> Head {
         let generation = match self.authorization() {
             Some((value, generation)) => {
-                headers.insert(AUTHORIZATION, value);
+                set(&mut headers, AUTHORIZATION, value);
                 generation
             }
             None => 0,
@@ -475,9 +476,10 @@ impl Sender {
         let (kind, hex) = match Address::parse(token) {
             Err(problem) => return token_dead(&problem),
             Ok(Address::Broadcast(id)) => {
-                return self
-                    .publish(outbound, encoded, head, id, recipient.environment, until)
-                    .await;
+                let environment = recipient.environment;
+                let publish = self.publish(outbound, encoded, head, id, environment, until);
+                // Rare and large, so it is not part of every call's future.
+                return Box::pin(publish).await;
             }
             Ok(Address::Device(kind, hex)) => (kind, hex),
         };
@@ -531,8 +533,8 @@ impl Sender {
         };
         let path = format!("{BROADCASTS}{}", self.config.bundle_id(outbound));
         let mut headers = (*head.headers).clone();
-        headers.remove("apns-topic");
-        headers.insert("apns-channel-id", id);
+        headers.retain(|(name, _)| name != "apns-topic");
+        headers.push((HeaderName::from_static("apns-channel-id"), id));
         let now_or_never = HeaderValue::from_static("0");
         loop {
             let head = self.head(headers.clone());
@@ -543,7 +545,8 @@ impl Sender {
                 Ok(answer) => answer,
                 Err(verdict) => return verdict,
             };
-            let given = headers.insert("apns-expiration", now_or_never.clone());
+            let name = HeaderName::from_static("apns-expiration");
+            let given = set(&mut headers, name, now_or_never.clone());
             let again = reason_of(&answer) == "BadExpirationDate"
                 && given.is_some_and(|given| given != now_or_never);
             if !again {
@@ -591,19 +594,34 @@ impl Sender {
 
 /// The headers of a call, with the provider token of this generation.
 struct Head {
-    headers: Arc<HeaderMap>,
+    headers: Arc<Headers>,
     generation: u64,
 }
 
-fn header_map(encoded: &Encoded) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(encoded.headers.len() + 2);
-    for (name, value) in &encoded.headers {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            map.insert(HeaderName::from_static(name), value);
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// Gives a header this value; its value before.
+fn set(headers: &mut Headers, name: HeaderName, value: HeaderValue) -> Option<HeaderValue> {
+    match headers.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, place)) => Some(std::mem::replace(place, value)),
+        None => {
+            headers.push((name, value));
+            None
         }
     }
-    map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    map
+}
+
+/// The headers of an encoded message, which has none any more.
+fn listed(encoded: &mut Encoded) -> Headers {
+    let mut headers = Vec::with_capacity(encoded.headers.len() + 2);
+    for (name, value) in std::mem::take(&mut encoded.headers) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+            headers.push((HeaderName::from_static(name), value));
+        }
+    }
+    let json = HeaderValue::from_static("application/json");
+    headers.push((CONTENT_TYPE, json));
+    headers
 }
 
 #[async_trait]
@@ -611,6 +629,7 @@ impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
         encoded.fits(encoded.push_type.bytes_max)?;
+        let body = encoded.shown();
         Ok(Parcel {
             method: "POST",
             path: "/3/device/{token}".to_owned(),
@@ -619,7 +638,7 @@ impl Channel for Sender {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
-            body: encoded.body,
+            body,
             truncated: Vec::new(),
             downgraded: None,
         })
@@ -627,16 +646,17 @@ impl Channel for Sender {
 
     async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict> {
         let until = Instant::now() + deadline;
-        let encoded = match encode(&self.config, &batch.outbound) {
+        let mut encoded = match encode(&self.config, &batch.outbound) {
             Ok(encoded) => encoded,
             Err(refused) => return vendor::for_all(&batch.recipients, &vendor::refusal(refused)),
         };
-        let head = self.head(header_map(&encoded));
-        let calls = batch
-            .recipients
-            .iter()
-            .map(|recipient| self.send_one(&batch.outbound, &encoded, &head, recipient, until))
-            .collect();
+        let head = self.head(listed(&mut encoded));
+        let send_one =
+            |recipient| self.send_one(&batch.outbound, &encoded, &head, recipient, until);
+        if let [only] = batch.recipients.as_slice() {
+            return vec![send_one(only).await];
+        }
+        let calls = batch.recipients.iter().map(send_one).collect();
         let verdicts = vendor::fan_out(calls).await;
         vendor::spare_tokens(verdicts, wrong_environment)
     }
@@ -644,7 +664,7 @@ impl Channel for Sender {
     /// Sends a background push to a token that no device has: `BadDeviceToken` proves the credential.
     async fn check(&self, deadline: Duration) -> CheckReport {
         let until = Instant::now() + deadline;
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         for (name, value) in [
             ("apns-push-type", "background"),
             ("apns-topic", self.config.bundle_id.as_str()),
@@ -652,7 +672,7 @@ impl Channel for Sender {
             ("apns-expiration", "0"),
         ] {
             if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(HeaderName::from_static(name), value);
+                headers.push((HeaderName::from_static(name), value));
             }
         }
         let body = Bytes::from_static(b"{\"aps\":{\"content-available\":1}}");

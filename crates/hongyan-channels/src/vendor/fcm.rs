@@ -22,7 +22,7 @@ use hongyan_core::port::{
 };
 use hongyan_core::{ChannelId, Message, Reason, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -539,15 +539,11 @@ impl Sender {
 
     /// One call; repeated once with a new access token when Google does not take the one in use.
     async fn post(&self, body: Bytes, until: Instant) -> Result<Answer, Verdict> {
-        let mut headers = HeaderMap::with_capacity(2);
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/json; charset=UTF-8"),
-        );
+        let json = HeaderValue::from_static("application/json; charset=UTF-8");
         let mut call = Ask {
             method: Method::POST,
             path: self.path.clone(),
-            headers: Arc::new(headers),
+            headers: Arc::default(),
             body,
         };
         let mut first = true;
@@ -557,7 +553,10 @@ impl Sender {
                 .get(self.egress.now(), || self.fetch_token(until))
                 .await
                 .map_err(|e| e.verdict())?;
-            Arc::make_mut(&mut call.headers).insert(AUTHORIZATION, token.header.clone());
+            call.headers = Arc::new(vec![
+                (CONTENT_TYPE, json.clone()),
+                (AUTHORIZATION, token.header.clone()),
+            ]);
             let (answer, _) = self
                 .pool
                 .call(&call, until)

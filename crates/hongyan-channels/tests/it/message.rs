@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hongyan_channels::egress::{Egress, Options as EgressOptions};
+use hongyan_channels::egress::{Egress, Http2, Options as EgressOptions};
 use hongyan_channels::vendor;
 use hongyan_core::message::{Click, Notification, Options, Target};
 use hongyan_core::port::{Batch, Channel, Clock, OpenCredential, Outbound, Recipient};
@@ -24,9 +24,14 @@ impl Clock for WallClock {
 }
 
 pub(crate) fn egress(ca_pem: &str) -> Egress {
+    egress_with(ca_pem, Http2::Own)
+}
+
+pub(crate) fn egress_with(ca_pem: &str, http2: Http2) -> Egress {
     let options = EgressOptions {
         allow_loopback: true,
         roots_pem: Some(ca_pem.to_owned()),
+        http2,
         ..EgressOptions::default()
     };
     Egress::new(&options, Arc::new(WallClock)).unwrap()

@@ -251,11 +251,11 @@ fn requests_that_are_given_up_are_reset_or_never_sent() {
 #[test]
 fn long_heads_go_over_several_frames_in_both_directions() {
     let mut machine = begun(&[]);
-    let mut headers = HeaderMap::new();
-    for n in 0..30 {
+    let header = |n: u32| {
         let name: HeaderName = format!("x-{n}").parse().unwrap();
-        headers.insert(name, "v".repeat(2000).parse().unwrap());
-    }
+        (name, "v".repeat(2000).parse().unwrap())
+    };
+    let headers = (0..30).map(header).collect();
     let ask = Ask {
         headers: Arc::new(headers),
         ..ask(1)
