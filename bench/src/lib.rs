@@ -44,7 +44,7 @@ enum What {
     Intake(intake::Args),
     /// Hold and feed WebSocket connections: the gateway beside other servers.
     Gateway(gateway::Args),
-    /// Send to a vendor: the APNs channel beside a bare HTTP/2 client; encrypt Web Push beside plain library calls.
+    /// Send to vendors: APNs and Xiaomi beside other clients; encrypt Web Push beside plain library calls.
     Channels(channels::Args),
     /// What a channel that hangs does to the messages of another one.
     Bulkhead(bulkhead::Args),

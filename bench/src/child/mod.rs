@@ -47,7 +47,7 @@ enum Role {
         #[arg(long)]
         buffer: usize,
     },
-    /// A vendor that accepts everything over TLS and HTTP/2.
+    /// Vendors that accept everything over TLS: APNs over HTTP/2, on the other port Xiaomi over HTTP/1.1.
     Sink,
     /// Fills a store and holds it open.
     Fill {
@@ -116,7 +116,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }
             Role::TokioRustls { buffer } => ports.ca = tls::start(clients, *buffer)?,
             Role::Tungstenite { buffer } => echo::start(clients, *buffer),
-            Role::Sink => ports.ca = sink::start(clients)?,
+            Role::Sink => {
+                ports.ca = sink::start(clients)?;
+                ports.ca += &sink::start_http1(publisher)?;
+            }
             Role::Fill {
                 data,
                 devices,

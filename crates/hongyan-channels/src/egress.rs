@@ -39,6 +39,19 @@ pub struct Options {
     pub roots_pem: Option<String>,
     /// How long resolving, connecting and the TLS handshake may take together, in milliseconds. Since 0.1.
     pub connect_timeout_ms: u64,
+    /// Who frames HTTP/2. Since 0.1.
+    pub http2: Http2,
+}
+
+/// Who frames HTTP/2 to the vendors that speak it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Http2 {
+    /// This program itself: many requests in one TLS record, for a fraction of the processor time.
+    #[default]
+    Own,
+    /// The `h2` library: the way back, should a vendor and our own framing not understand each other.
+    Library,
 }
 
 impl Default for Options {
@@ -47,6 +60,7 @@ impl Default for Options {
             allow_loopback: false,
             roots_pem: None,
             connect_timeout_ms: 5_000,
+            http2: Http2::Own,
         }
     }
 }
@@ -292,6 +306,7 @@ struct Inner {
     plain_raw: Arc<ClientConfig>,
     allow_loopback: bool,
     connect_timeout: Duration,
+    http2: Http2,
 }
 
 impl fmt::Debug for Egress {
@@ -333,6 +348,7 @@ impl Egress {
                 roots,
                 allow_loopback: options.allow_loopback,
                 connect_timeout: Duration::from_millis(options.connect_timeout_ms.max(1)),
+                http2: options.http2,
             }),
         })
     }
@@ -347,6 +363,11 @@ impl Egress {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner.clock
+    }
+
+    /// Who frames HTTP/2.
+    pub(crate) fn http2(&self) -> Http2 {
+        self.inner.http2
     }
 
     /// TLS settings for a protocol, shared by all connections without a client certificate.

@@ -3,6 +3,8 @@
 use hongyan_core::limits::DETAIL_BYTES_MAX;
 use hongyan_core::port::{Outbound, Truncation};
 
+/// What most forms fit into, bytes.
+const FORM_BYTES: usize = 960;
 /// Stands for a text that the message has but that is empty.
 const NO_TEXT: &str = "…";
 
@@ -81,7 +83,7 @@ pub(crate) fn detail(text: &str) -> String {
 
 /// A form in `application/x-www-form-urlencoded`.
 pub(crate) fn form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let mut out = String::new();
+    let mut out = String::with_capacity(FORM_BYTES);
     for (name, value) in fields {
         if !out.is_empty() {
             out.push('&');
@@ -138,14 +140,22 @@ fn unescaped(text: &str) -> String {
 
 fn escape(text: &str, out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let mut rest = text;
+    loop {
+        let end = rest.bytes().position(|byte| !plain(byte));
+        let (as_it_is, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        out.push_str(as_it_is);
+        // What follows is a whole character, of one or several bytes.
+        let Some(odd) = behind.chars().next() else {
+            return;
+        };
+        for byte in odd.encode_utf8(&mut [0; 4]).bytes() {
             out.push('%');
             out.push(char::from(HEX[usize::from(byte >> 4)]));
             out.push(char::from(HEX[usize::from(byte & 15)]));
         }
+        rest = behind.get(odd.len_utf8()..).unwrap_or_default();
     }
 }
 

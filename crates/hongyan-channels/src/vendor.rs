@@ -141,10 +141,15 @@ fn maybe_taken(verdict: Verdict) -> Verdict {
 }
 
 /// Lets the calls run, bounded, and answers their verdicts in order.
-async fn fan_out<F>(calls: Vec<F>) -> Vec<Verdict>
+async fn fan_out<F>(mut calls: Vec<F>) -> Vec<Verdict>
 where
     F: Future<Output = Verdict> + Send,
 {
+    if calls.len() == 1
+        && let Some(only) = calls.pop()
+    {
+        return vec![only.await];
+    }
     futures_util::stream::iter(calls)
         .buffered(FAN_OUT_MAX)
         .collect()

@@ -124,6 +124,10 @@ impl Node {
             &hongyan_channels::egress::Options {
                 allow_loopback: sandboxed.allow_loopback || config.egress.allow_loopback,
                 roots_pem: roots(&config.egress, sandboxed.roots_pem)?,
+                http2: match config.egress.http2 {
+                    crate::config::Http2::Own => hongyan_channels::egress::Http2::Own,
+                    crate::config::Http2::Library => hongyan_channels::egress::Http2::Library,
+                },
                 ..hongyan_channels::egress::Options::default()
             },
             Arc::clone(&clock),

@@ -43,6 +43,7 @@ pub const ENTRIES: &[Entry] = &[
     requests::MESSAGES,
     requests::REGISTRATIONS,
     requests::ANSWERS,
+    requests::SERVERS,
     requests::KEYS,
     requests::IDS,
     requests::CREDENTIALS,

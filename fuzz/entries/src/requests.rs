@@ -207,3 +207,25 @@ pub(crate) const ANSWERS: Entry = Entry {
         .to_vec()
     },
 };
+
+/// What a vendor's server says on a connection, over HTTP/1.1 and HTTP/2.
+pub(crate) const SERVERS: Entry = Entry {
+    name: "servers",
+    run: |bytes| {
+        if let [cut, rest @ ..] = bytes {
+            hongyan_channels::http::swallow(rest, usize::from(*cut));
+        }
+    },
+    seeds: || {
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let ok = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88];
+        let data = [0, 0, 2, 0, 1, 0, 0, 0, 3, b'o', b'k'];
+        let away = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+        vec![
+            [&[5][..], &settings, &ok, &data, &away].concat(),
+            b"\x09HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec(),
+            b"\x30HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+                .to_vec(),
+        ]
+    },
+};

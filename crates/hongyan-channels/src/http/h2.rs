@@ -9,32 +9,27 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use h2::client::{Builder, SendRequest};
-use h2::{Ping, PingPong, RecvStream};
 use hongyan_core::verdict::Unsure;
-use http::Request;
-use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 
 use super::h1::Progress;
-use super::{ANSWER_BYTES_MAX, Answer, Call, FRESH_TRIES_MAX};
-use crate::egress::{CallError, Egress, Origin};
+use super::library::Library;
+use super::wire::Wire;
+use super::{Answer, Ask, FRESH_TRIES_MAX};
+use crate::egress::{CallError, Egress, Http2, Origin};
 
 /// Connections of one pool.
 const CONNECTIONS_MAX: usize = 4;
 /// Streams on one connection, whatever the peer allows: keeps the queue inside the connection short.
 const STREAMS_MAX: usize = 1_000;
 /// How often a connection with open requests is asked for a sign of life.
-const PING_EVERY: Duration = Duration::from_secs(30);
+pub(super) const PING_EVERY: Duration = Duration::from_secs(30);
 /// An idle connection is asked once in this many rounds.
-const IDLE_ROUNDS: u32 = 20;
+pub(super) const IDLE_ROUNDS: u32 = 20;
 /// How long the answer to a ping may take.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed attempt to open a further connection while others work.
 const DIAL_PAUSE: Duration = Duration::from_secs(5);
 
@@ -47,7 +42,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Pool {
     egress: Egress,
     origin: Origin,
-    authority: Option<Authority>,
     tls: Arc<ClientConfig>,
     state: Mutex<State>,
     freed: Arc<Notify>,
@@ -63,25 +57,28 @@ struct State {
 }
 
 struct Connection {
-    sender: SendRequest<Bytes>,
+    sender: Sender,
     health: Arc<Health>,
     opened_at: Instant,
 }
 
+enum Sender {
+    Wire(Wire),
+    Library(Library),
+}
+
 /// What a connection's driver and its users tell each other; holds no handle, so it keeps nothing open.
 #[derive(Debug, Default)]
-struct Health {
+pub(super) struct Health {
     in_flight: AtomicUsize,
     proven: AtomicBool,
-    retired: AtomicBool,
+    pub(super) retired: AtomicBool,
 }
 
 impl Health {
-    /// Notes an error of a call: a reset ends one stream, anything else the connection.
-    fn ended(&self, error: &h2::Error) {
-        if !error.is_reset() {
-            self.retired.store(true, Ordering::Relaxed);
-        }
+    /// Calls under way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
     }
 }
 
@@ -126,10 +123,13 @@ impl Connection {
     }
 
     fn room(&self) -> usize {
-        self.sender
-            .current_max_send_streams()
+        let allowed = match &self.sender {
+            Sender::Wire(wire) => wire.streams_max(),
+            Sender::Library(library) => library.streams_max(),
+        };
+        allowed
             .min(STREAMS_MAX)
-            .saturating_sub(self.health.in_flight.load(Ordering::Relaxed))
+            .saturating_sub(self.health.in_flight())
     }
 }
 
@@ -152,7 +152,6 @@ impl Pool {
     pub(crate) fn new(egress: &Egress, origin: Origin, tls: Arc<ClientConfig>) -> Self {
         Self {
             egress: egress.clone(),
-            authority: origin.authority().parse().ok(),
             origin,
             tls,
             state: Mutex::default(),
@@ -165,7 +164,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`CallError`]; a call that certainly had no effect was already repeated on another connection.
-    pub async fn call(&self, call: &Call, deadline: Instant) -> Result<(Answer, Route), CallError> {
+    pub async fn call(&self, call: &Ask, deadline: Instant) -> Result<(Answer, Route), CallError> {
         let progress = Progress::default();
         tokio::time::timeout_at(deadline, self.call_unbounded(call, &progress))
             .await
@@ -174,16 +173,26 @@ impl Pool {
 
     async fn call_unbounded(
         &self,
-        call: &Call,
+        call: &Ask,
         progress: &Progress,
     ) -> Result<(Answer, Route), CallError> {
         let mut tries = 0;
         loop {
-            let lease = self.acquire().await?;
+            let lease = match self.pick() {
+                Pick::Use(lease) => lease,
+                // Rare and large, so it is not part of every call's future.
+                _ => Box::pin(self.acquire()).await?,
+            };
             tries += 1;
-            match self.exchange(&lease, call, progress).await {
+            let health = &lease.connection.health;
+            let result = match &lease.connection.sender {
+                Sender::Wire(wire) => wire.call(&self.origin, call, progress).await,
+                Sender::Library(library) => {
+                    Box::pin(library.call(&self.origin, call, health, progress)).await
+                }
+            };
+            match result {
                 Ok(answer) => {
-                    let health = &lease.connection.health;
                     health.proven.store(true, Ordering::Relaxed);
                     return Ok((answer, Route(health.clone())));
                 }
@@ -195,83 +204,6 @@ impl Pool {
                 }
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    async fn exchange(
-        &self,
-        lease: &Lease,
-        call: &Call,
-        progress: &Progress,
-    ) -> Result<Answer, CallError> {
-        let mut sender = lease.connection.sender.clone();
-        let empty = call.body.is_empty();
-        let (response, mut stream) =
-            sender
-                .send_request(self.request(call)?, empty)
-                .map_err(|e| {
-                    lease.connection.health.ended(&e);
-                    self.broken(&e, Unsure::NotTaken)
-                })?;
-        progress.sent();
-        if !empty {
-            stream
-                .send_data(call.body.clone(), true)
-                .map_err(|e| self.broken(&e, certainty(&e)))?;
-        }
-        let response = response.await.map_err(|e| {
-            lease.connection.health.ended(&e);
-            self.broken(&e, certainty(&e))
-        })?;
-        let (head, body) = response.into_parts();
-        Ok(Answer {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body: self.collect(body).await?,
-        })
-    }
-
-    fn request(&self, call: &Call) -> Result<Request<()>, CallError> {
-        let invalid = || CallError::Unreachable {
-            host: self.origin.host().to_owned(),
-            problem: "the path or host name is not valid".to_owned(),
-        };
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTPS);
-        parts.authority = Some(self.authority.clone().ok_or_else(invalid)?);
-        parts.path_and_query =
-            Some(PathAndQuery::try_from(call.path.as_str()).map_err(|_| invalid())?);
-        let mut request = Request::new(());
-        *request.method_mut() = call.method.clone();
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| invalid())?;
-        *request.headers_mut() = call.headers.clone();
-        Ok(request)
-    }
-
-    async fn collect(&self, mut body: RecvStream) -> Result<Bytes, CallError> {
-        let mut whole = BytesMut::new();
-        while let Some(piece) = body.data().await {
-            // A call whose answer had begun was processed.
-            let piece = piece.map_err(|e| self.broken(&e, Unsure::MaybeTaken))?;
-            if whole.len() + piece.len() > ANSWER_BYTES_MAX {
-                return Err(CallError::TooLarge {
-                    host: self.origin.host().to_owned(),
-                    bytes_max: ANSWER_BYTES_MAX,
-                });
-            }
-            whole.extend_from_slice(&piece);
-            body.flow_control()
-                .release_capacity(piece.len())
-                .map_err(|e| self.broken(&e, Unsure::MaybeTaken))?;
-        }
-        Ok(whole.freeze())
-    }
-
-    fn broken(&self, error: &h2::Error, certainty: Unsure) -> CallError {
-        CallError::Broken {
-            host: self.origin.host().to_owned(),
-            problem: error.to_string(),
-            certainty,
         }
     }
 
@@ -377,27 +309,20 @@ impl Pool {
     }
 
     async fn open(&self) -> Result<Connection, CallError> {
-        let unreachable = |problem: String| CallError::Unreachable {
-            host: self.origin.host().to_owned(),
-            problem,
-        };
         let stream = self.egress.connect(&self.origin, self.tls.clone()).await?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            return Err(unreachable("it does not speak HTTP/2".to_owned()));
+            return Err(CallError::Unreachable {
+                host: self.origin.host().to_owned(),
+                problem: "it does not speak HTTP/2".to_owned(),
+            });
         }
-        let (sender, connection) = Builder::new()
-            .initial_max_send_streams(1)
-            .initial_window_size(64 * 1024)
-            .initial_connection_window_size(1024 * 1024)
-            .max_concurrent_streams(0)
-            .enable_push(false)
-            .max_header_list_size(16 * 1024)
-            .handshake::<_, Bytes>(stream)
-            .await
-            .map_err(|e| unreachable(format!("the HTTP/2 handshake failed: {e}")))?;
         let health = Arc::new(Health::default());
-        // The task ends with the connection, which ends when the pool and all calls have let go of it.
-        tokio::spawn(drive(connection, health.clone(), self.freed.clone()));
+        let sender = match self.egress.http2() {
+            Http2::Own => Sender::Wire(Wire::open(stream, &self.origin, &health, &self.freed)),
+            Http2::Library => {
+                Sender::Library(Library::open(stream, &self.origin, &health, &self.freed).await?)
+            }
+        };
         Ok(Connection {
             sender,
             health,
@@ -406,56 +331,10 @@ impl Pool {
     }
 }
 
-/// Whether the vendor may have processed a stream that ended with this error.
-///
-/// A GOAWAY reaches only streams above its last processed id as an error; those below end with their answers or with
-/// the connection (RFC 9113 section 6.8). REFUSED_STREAM says the same for one stream (section 8.7).
-fn certainty(error: &h2::Error) -> Unsure {
-    let unprocessed = error.is_remote()
-        && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM));
-    if unprocessed {
-        Unsure::NotTaken
-    } else {
-        Unsure::MaybeTaken
-    }
-}
-
-async fn drive(
-    mut connection: h2::client::Connection<TlsStream<TcpStream>, Bytes>,
-    health: Arc<Health>,
-    freed: Arc<Notify>,
-) {
-    let pings = connection.ping_pong();
-    tokio::select! {
-        ended = connection => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "an HTTP/2 connection ended");
-            }
-        }
-        () = watch(pings, &health) => tracing::debug!("an HTTP/2 connection gave no sign of life"),
-    }
-    health.retired.store(true, Ordering::Relaxed);
-    freed.notify_waiters();
-}
-
-/// Returns when a ping stays unanswered.
-async fn watch(pings: Option<PingPong>, health: &Health) {
-    let Some(mut pings) = pings else {
-        return std::future::pending().await;
-    };
-    let mut idle_rounds = 0;
-    loop {
-        tokio::time::sleep(PING_EVERY).await;
-        if health.in_flight.load(Ordering::Relaxed) == 0 {
-            idle_rounds += 1;
-            if idle_rounds < IDLE_ROUNDS {
-                continue;
-            }
-        }
-        idle_rounds = 0;
-        let answered = tokio::time::timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await;
-        if !matches!(answered, Ok(Ok(_))) {
-            return;
-        }
+/// The path cannot be put into a request.
+pub(super) fn bad_path(origin: &Origin) -> CallError {
+    CallError::Unreachable {
+        host: origin.host().to_owned(),
+        problem: "the path is not valid".to_owned(),
     }
 }

@@ -41,6 +41,7 @@
 //! the tokens: the verdict is then `token_environment` without the death of a token.
 
 mod encoding;
+mod plain;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,7 @@ use hongyan_core::port::{
 };
 use hongyan_core::{ChannelId, Message, Reason, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -65,7 +66,7 @@ use crate::answer::{
 };
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Identity, Origin, Protocol};
-use crate::http::{Answer, Call, h2};
+use crate::http::{Answer, Ask, h2};
 use crate::jwt::{Minted, Signer};
 use crate::texts::detail;
 use crate::vendor;
@@ -449,11 +450,26 @@ impl Sender {
         }
     }
 
+    /// Adds the provider token.
+    fn head(&self, mut headers: Headers) -> Head {
+        let generation = match self.authorization() {
+            Some((value, generation)) => {
+                set(&mut headers, AUTHORIZATION, value);
+                generation
+            }
+            None => 0,
+        };
+        Head {
+            headers: Arc::new(headers),
+            generation,
+        }
+    }
+
     async fn send_one(
         &self,
         outbound: &Outbound,
         encoded: &Encoded,
-        headers: &HeaderMap,
+        head: &Head,
         recipient: &Recipient,
         until: Instant,
     ) -> Verdict {
@@ -461,9 +477,10 @@ impl Sender {
         let (kind, hex) = match Address::parse(token) {
             Err(problem) => return token_dead(&problem),
             Ok(Address::Broadcast(id)) => {
-                return self
-                    .publish(outbound, encoded, headers, id, recipient.environment, until)
-                    .await;
+                let environment = recipient.environment;
+                let publish = self.publish(outbound, encoded, head, id, environment, until);
+                // Rare and large, so it is not part of every call's future.
+                return Box::pin(publish).await;
             }
             Ok(Address::Device(kind, hex)) => (kind, hex),
         };
@@ -476,7 +493,7 @@ impl Sender {
         }
         let path = format!("/3/device/{}", hex.to_ascii_lowercase());
         let answer = self
-            .post(path, headers, &encoded.bytes, recipient.environment, until)
+            .post(path, head, &encoded.bytes, recipient.environment, until)
             .await;
         let answer = match answer {
             Ok(answer) => answer,
@@ -498,7 +515,7 @@ impl Sender {
         &self,
         outbound: &Outbound,
         encoded: &Encoded,
-        headers: &HeaderMap,
+        head: &Head,
         id: &str,
         environment: Option<Environment>,
         until: Instant,
@@ -516,19 +533,21 @@ impl Sender {
             return token_dead("the channel id is no header text");
         };
         let path = format!("{BROADCASTS}{}", self.config.bundle_id(outbound));
-        let mut headers = headers.clone();
-        headers.remove("apns-topic");
-        headers.insert("apns-channel-id", id);
+        let mut headers = (*head.headers).clone();
+        headers.retain(|(name, _)| name != "apns-topic");
+        headers.push((HeaderName::from_static("apns-channel-id"), id));
         let now_or_never = HeaderValue::from_static("0");
         loop {
+            let head = self.head(headers.clone());
             let answer = self
-                .post(path.clone(), &headers, &encoded.bytes, environment, until)
+                .post(path.clone(), &head, &encoded.bytes, environment, until)
                 .await;
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(verdict) => return verdict,
             };
-            let given = headers.insert("apns-expiration", now_or_never.clone());
+            let name = HeaderName::from_static("apns-expiration");
+            let given = set(&mut headers, name, now_or_never.clone());
             let again = reason_of(&answer) == "BadExpirationDate"
                 && given.is_some_and(|given| given != now_or_never);
             if !again {
@@ -541,34 +560,32 @@ impl Sender {
     async fn post(
         &self,
         path: String,
-        headers: &HeaderMap,
+        head: &Head,
         body: &Bytes,
         environment: Option<Environment>,
         until: Instant,
     ) -> Result<Answer, Verdict> {
         let pool = self.pool(&path, environment);
-        let mut call = Call {
+        let mut generation = head.generation;
+        let mut call = Ask {
             method: Method::POST,
-            path,
-            headers: headers.clone(),
+            path: path.into(),
+            headers: head.headers.clone(),
             body: body.clone(),
         };
         let mut first = true;
         loop {
-            let generation = match self.authorization() {
-                Some((value, generation)) => {
-                    call.headers.insert(AUTHORIZATION, value);
-                    generation
-                }
-                None => 0,
-            };
             let (answer, route) = pool.call(&call, until).await.map_err(|e| e.verdict())?;
             if answer.status == 200 || !first {
                 return Ok(answer);
             }
             first = false;
             match reason_of(&answer).as_str() {
-                "ExpiredProviderToken" => self.token.refused(generation, self.egress.now()),
+                "ExpiredProviderToken" => {
+                    self.token.refused(generation, self.egress.now());
+                    let renewed = self.head((*call.headers).clone());
+                    (call.headers, generation) = (renewed.headers, renewed.generation);
+                }
                 "Shutdown" | "IdleTimeout" | "UnrelatedKeyIdInToken" => route.retire(),
                 _ => return Ok(answer),
             }
@@ -576,15 +593,36 @@ impl Sender {
     }
 }
 
-fn header_map(encoded: &Encoded) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(encoded.headers.len() + 2);
-    for (name, value) in &encoded.headers {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            map.insert(HeaderName::from_static(name), value);
+/// The headers of a call, with the provider token of this generation.
+struct Head {
+    headers: Arc<Headers>,
+    generation: u64,
+}
+
+type Headers = Vec<(HeaderName, HeaderValue)>;
+
+/// Gives a header this value; its value before.
+fn set(headers: &mut Headers, name: HeaderName, value: HeaderValue) -> Option<HeaderValue> {
+    match headers.iter_mut().find(|(known, _)| *known == name) {
+        Some((_, place)) => Some(std::mem::replace(place, value)),
+        None => {
+            headers.push((name, value));
+            None
         }
     }
-    map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    map
+}
+
+/// The headers of an encoded message, which has none any more.
+fn listed(encoded: &mut Encoded) -> Headers {
+    let mut headers = Vec::with_capacity(encoded.headers.len() + 2);
+    for (name, value) in std::mem::take(&mut encoded.headers) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+            headers.push((HeaderName::from_static(name), value));
+        }
+    }
+    let json = HeaderValue::from_static("application/json");
+    headers.push((CONTENT_TYPE, json));
+    headers
 }
 
 #[async_trait]
@@ -592,6 +630,7 @@ impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
         encoded.fits(encoded.push_type.bytes_max)?;
+        let body = encoded.shown();
         Ok(Parcel {
             method: "POST",
             path: "/3/device/{token}".to_owned(),
@@ -600,7 +639,7 @@ impl Channel for Sender {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
-            body: encoded.body,
+            body,
             truncated: Vec::new(),
             downgraded: None,
         })
@@ -608,16 +647,17 @@ impl Channel for Sender {
 
     async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict> {
         let until = Instant::now() + deadline;
-        let encoded = match encode(&self.config, &batch.outbound) {
+        let mut encoded = match encode(&self.config, &batch.outbound) {
             Ok(encoded) => encoded,
             Err(refused) => return vendor::for_all(&batch.recipients, &vendor::refusal(refused)),
         };
-        let headers = header_map(&encoded);
-        let calls = batch
-            .recipients
-            .iter()
-            .map(|recipient| self.send_one(&batch.outbound, &encoded, &headers, recipient, until))
-            .collect();
+        let head = self.head(listed(&mut encoded));
+        let send_one =
+            |recipient| self.send_one(&batch.outbound, &encoded, &head, recipient, until);
+        if let [only] = batch.recipients.as_slice() {
+            return vec![send_one(only).await];
+        }
+        let calls = batch.recipients.iter().map(send_one).collect();
         let verdicts = vendor::fan_out(calls).await;
         vendor::spare_tokens(verdicts, wrong_environment)
     }
@@ -625,7 +665,7 @@ impl Channel for Sender {
     /// Sends a background push to a token that no device has: `BadDeviceToken` proves the credential.
     async fn check(&self, deadline: Duration) -> CheckReport {
         let until = Instant::now() + deadline;
-        let mut headers = HeaderMap::new();
+        let mut headers = Headers::new();
         for (name, value) in [
             ("apns-push-type", "background"),
             ("apns-topic", self.config.bundle_id.as_str()),
@@ -633,12 +673,13 @@ impl Channel for Sender {
             ("apns-expiration", "0"),
         ] {
             if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(HeaderName::from_static(name), value);
+                headers.push((HeaderName::from_static(name), value));
             }
         }
         let body = Bytes::from_static(b"{\"aps\":{\"content-available\":1}}");
         let path = format!("/3/device/{}", "0".repeat(64));
-        match self.post(path, &headers, &body, None, until).await {
+        let head = self.head(headers);
+        match self.post(path, &head, &body, None, until).await {
             Ok(answer) if answer.status == 200 => report(true, "APNs accepts the credential"),
             Ok(answer) => match decode(&answer, self.egress.now()) {
                 Verdict::TokenDead { .. } => report(true, "APNs accepts the credential"),

@@ -22,7 +22,7 @@ use hongyan_core::port::{
 };
 use hongyan_core::{ChannelId, Message, Reason, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ use crate::answer::{
 };
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin, Protocol};
-use crate::http::{ANSWER_BYTES_MAX, Answer, Call, h2};
+use crate::http::{ANSWER_BYTES_MAX, Answer, Ask, h2};
 use crate::jwt::Signer;
 use crate::token::{self, Fetched, TokenCache, TokenError};
 use crate::{classes, payload, texts, vendor};
@@ -483,7 +483,7 @@ impl Vendor for Fcm {
         };
         let origin = Origin::parse(endpoint.unwrap_or(ENDPOINT)).map_err(unusable)?;
         Ok(Arc::new(Sender {
-            path: format!("/v1/projects/{}/messages:send", config.project_id),
+            path: format!("/v1/projects/{}/messages:send", config.project_id).into(),
             token_url: token::moved(&config.token_uri, endpoint).map_err(unusable)?,
             pool: h2::Pool::new(&self.egress, origin, self.egress.tls(Protocol::Http2)),
             egress: self.egress.clone(),
@@ -498,7 +498,7 @@ impl Vendor for Fcm {
 struct Sender {
     egress: Egress,
     config: Config,
-    path: String,
+    path: Bytes,
     token_url: String,
     pool: h2::Pool,
     tokens: TokenCache,
@@ -546,15 +546,11 @@ impl Sender {
 
     /// One call; repeated once with a new access token when Google does not take the one in use.
     async fn post(&self, body: Bytes, until: Instant) -> Result<Answer, Verdict> {
-        let mut headers = HeaderMap::with_capacity(2);
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/json; charset=UTF-8"),
-        );
-        let mut call = Call {
+        let json = HeaderValue::from_static("application/json; charset=UTF-8");
+        let mut call = Ask {
             method: Method::POST,
             path: self.path.clone(),
-            headers,
+            headers: Arc::default(),
             body,
         };
         let mut first = true;
@@ -564,7 +560,10 @@ impl Sender {
                 .get(self.egress.now(), || self.fetch_token(until))
                 .await
                 .map_err(|e| e.verdict())?;
-            call.headers.insert(AUTHORIZATION, token.header.clone());
+            call.headers = Arc::new(vec![
+                (CONTENT_TYPE, json.clone()),
+                (AUTHORIZATION, token.header.clone()),
+            ]);
             let (answer, _) = self
                 .pool
                 .call(&call, until)
@@ -597,7 +596,7 @@ impl Channel for Sender {
         let encoded = encode(&self.config, outbound)?;
         Ok(Parcel {
             method: "POST",
-            path: self.path.clone(),
+            path: String::from_utf8_lossy(&self.path).into_owned(),
             headers: Vec::new(),
             body: encoded.body,
             truncated: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use hongyan_channels::egress::{Egress, Options as EgressOptions};
+use hongyan_channels::egress::{Egress, Http2, Options as EgressOptions};
 use hongyan_channels::vendor;
 use hongyan_core::message::{Click, Notification, Options, Target};
 use hongyan_core::port::{Batch, Channel, Clock, OpenCredential, Outbound, Recipient};
@@ -50,9 +50,18 @@ pub(crate) fn egress(ca_pem: &str) -> Egress {
 }
 
 pub(crate) fn egress_at(ca_pem: &str, clock: Arc<dyn Clock>) -> Egress {
+    egress_of(ca_pem, clock, Http2::Own)
+}
+
+pub(crate) fn egress_with(ca_pem: &str, http2: Http2) -> Egress {
+    egress_of(ca_pem, Arc::new(WallClock), http2)
+}
+
+fn egress_of(ca_pem: &str, clock: Arc<dyn Clock>, http2: Http2) -> Egress {
     let options = EgressOptions {
         allow_loopback: true,
         roots_pem: Some(ca_pem.to_owned()),
+        http2,
         ..EgressOptions::default()
     };
     Egress::new(&options, clock).unwrap()

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
+use hongyan_channels::egress::Http2;
 use hongyan_core::Class;
 use hongyan_core::port::Channel;
 use http::Response;
@@ -24,7 +25,19 @@ struct Manner {
     answers_max: Option<usize>,
     /// Every n-th stream is refused.
     refuse_every: Option<usize>,
+    /// Bytes of each stream's window.
+    window: u32,
 }
+
+const PLAIN: Manner = Manner {
+    streams_max: 1000,
+    answers_max: None,
+    refuse_every: None,
+    window: 65_535,
+};
+
+/// Both who frame HTTP/2 here.
+const BOTH: [Http2; 2] = [Http2::Own, Http2::Library];
 
 #[derive(Default)]
 struct Observed {
@@ -34,7 +47,7 @@ struct Observed {
     most: AtomicUsize,
 }
 
-async fn start(manner: Manner) -> (Arc<dyn Channel>, Arc<Observed>) {
+async fn start(http2: Http2, manner: Manner) -> (Arc<dyn Channel>, Arc<Observed>) {
     let (tls, ca_pem) = stand_in::server_tls(&[b"h2"]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("https://{}", listener.local_addr().unwrap());
@@ -53,7 +66,7 @@ async fn start(manner: Manner) -> (Arc<dyn Channel>, Arc<Observed>) {
         }
     });
     let paper = crate::paper::ALL.iter().find(|p| p.name == "apns").unwrap();
-    let egress = message::egress(&ca_pem);
+    let egress = message::egress_with(&ca_pem, http2);
     (
         message::open(&egress, "apns", &(paper.config)(), &endpoint),
         observed,
@@ -66,6 +79,7 @@ where
 {
     let mut connection = h2::server::Builder::new()
         .max_concurrent_streams(manner.streams_max)
+        .initial_window_size(manner.window)
         .handshake::<_, Bytes>(stream)
         .await
         .unwrap();
@@ -115,58 +129,153 @@ async fn send(channel: &Arc<dyn Channel>, recipients: usize) -> usize {
 
 #[tokio::test]
 async fn the_peers_stream_limit_is_obeyed() {
-    let (channel, observed) = start(Manner {
-        streams_max: 1,
-        answers_max: None,
-        refuse_every: None,
-    })
-    .await;
-    assert_eq!(send(&channel, 60).await, 60);
-    let connections = observed.connections.load(Ordering::SeqCst);
-    assert!((1..=4).contains(&connections), "{connections}");
-    assert!(observed.most.load(Ordering::SeqCst) <= connections);
-    assert_eq!(observed.streams.load(Ordering::SeqCst), 60);
+    for http2 in BOTH {
+        let manner = Manner {
+            streams_max: 1,
+            ..PLAIN
+        };
+        let (channel, observed) = start(http2, manner).await;
+        assert_eq!(send(&channel, 60).await, 60);
+        let connections = observed.connections.load(Ordering::SeqCst);
+        assert!((1..=4).contains(&connections), "{connections}");
+        assert!(observed.most.load(Ordering::SeqCst) <= connections);
+        assert_eq!(observed.streams.load(Ordering::SeqCst), 60);
+    }
 }
 
 #[tokio::test]
 async fn one_connection_carries_many_streams() {
-    let (channel, observed) = start(Manner {
-        streams_max: 1000,
-        answers_max: None,
-        refuse_every: None,
-    })
-    .await;
-    assert_eq!(send(&channel, 500).await, 500);
-    assert_eq!(observed.connections.load(Ordering::SeqCst), 1);
+    for http2 in BOTH {
+        let (channel, observed) = start(http2, PLAIN).await;
+        assert_eq!(send(&channel, 500).await, 500);
+        assert_eq!(observed.connections.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn bodies_pass_through_small_windows() {
+    for http2 in BOTH {
+        let manner = Manner {
+            window: 50,
+            ..PLAIN
+        };
+        let (channel, observed) = start(http2, manner).await;
+        assert_eq!(send(&channel, 100).await, 100);
+        assert_eq!(observed.connections.load(Ordering::SeqCst), 1);
+    }
 }
 
 #[tokio::test]
 async fn a_goaway_loses_nothing() {
-    let (channel, observed) = start(Manner {
-        streams_max: 100,
-        answers_max: Some(40),
-        refuse_every: None,
-    })
-    .await;
-    for _ in 0..5 {
-        assert_eq!(send(&channel, 100).await, 100);
+    for http2 in BOTH {
+        let manner = Manner {
+            streams_max: 100,
+            answers_max: Some(40),
+            ..PLAIN
+        };
+        let (channel, observed) = start(http2, manner).await;
+        for _ in 0..5 {
+            assert_eq!(send(&channel, 100).await, 100);
+        }
+        assert!(observed.connections.load(Ordering::SeqCst) > 1);
     }
-    assert!(observed.connections.load(Ordering::SeqCst) > 1);
 }
 
 #[tokio::test]
 async fn refused_streams_are_sent_again() {
-    let (channel, observed) = start(Manner {
-        streams_max: 100,
-        answers_max: None,
-        refuse_every: Some(10),
-    })
-    .await;
-    for _ in 0..3 {
-        assert_eq!(send(&channel, 1).await, 1);
+    for http2 in BOTH {
+        let manner = Manner {
+            streams_max: 100,
+            refuse_every: Some(10),
+            ..PLAIN
+        };
+        let (channel, observed) = start(http2, manner).await;
+        for _ in 0..3 {
+            assert_eq!(send(&channel, 1).await, 1);
+        }
+        assert_eq!(send(&channel, 30).await, 30);
+        assert!(observed.streams.load(Ordering::SeqCst) > 33);
     }
-    assert_eq!(send(&channel, 30).await, 30);
-    assert!(observed.streams.load(Ordering::SeqCst) > 33);
+}
+
+/// A server of raw HTTP/1.1 that says these answers, one for each request, and closes when it has none left for the connection.
+async fn raw(connections: Vec<Vec<&'static str>>) -> (Arc<dyn Channel>, Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (tls, ca_pem) = stand_in::server_tls(&[b"http/1.1"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let seen = requests.clone();
+    tokio::spawn(async move {
+        for answers in connections {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(tls.clone()).accept(stream).await.unwrap();
+            for answer in answers {
+                let mut request = Vec::new();
+                while !request.ends_with(b"registration_id=ab") {
+                    assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+                }
+                seen.fetch_add(1, Ordering::SeqCst);
+                for piece in answer.as_bytes().chunks(20) {
+                    stream.write_all(piece).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+            }
+            let _ = stream.shutdown().await;
+        }
+    });
+    let paper = crate::paper::ALL
+        .iter()
+        .find(|p| p.name == "xiaomi")
+        .unwrap();
+    let egress = message::egress(&ca_pem);
+    let channel = message::open(&egress, "xiaomi", &(paper.config)(), &endpoint);
+    (channel, requests)
+}
+
+async fn send_ab(channel: &Arc<dyn Channel>) -> hongyan_core::Verdict {
+    let outbound = message::outbound(message::message(Class::Im));
+    let batch = message::batch(outbound, ["ab".to_owned()]);
+    channel.send(&batch, PATIENCE).await.remove(0)
+}
+
+#[tokio::test]
+async fn http1_answers_of_every_shape_are_read_and_closed_connections_replaced() {
+    let (channel, requests) = raw(vec![
+        vec![
+            "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{\"code\":0}",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"cod\r\n5\r\ne\":0}\r\n0\r\n\r\n",
+        ],
+        vec!["HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"code\":0}"],
+        vec!["HTTP/1.0 200 OK\r\ncontent-length: 10\r\n\r\n{\"code\":0}"],
+    ])
+    .await;
+    for n in 1..=4 {
+        let verdict = send_ab(&channel).await;
+        assert!(
+            matches!(verdict, hongyan_core::Verdict::Accepted { .. }),
+            "{n}: {verdict:?}"
+        );
+        assert_eq!(requests.load(Ordering::SeqCst), n);
+    }
+}
+
+#[tokio::test]
+async fn an_http1_answer_that_ends_early_is_not_known_to_be_without_effect() {
+    let (channel, requests) = raw(vec![
+        vec!["HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"code\""],
+        vec![""],
+    ])
+    .await;
+    for n in 1..=2 {
+        let verdict = send_ab(&channel).await;
+        let unsure = hongyan_core::verdict::Unsure::MaybeTaken;
+        assert!(
+            matches!(verdict, hongyan_core::Verdict::Retry { certainty, .. } if certainty == unsure),
+            "{verdict:?}"
+        );
+        assert_eq!(requests.load(Ordering::SeqCst), n);
+    }
 }
 
 #[tokio::test]

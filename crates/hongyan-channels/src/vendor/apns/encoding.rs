@@ -5,6 +5,7 @@ use hongyan_core::Reason;
 use hongyan_core::port::Outbound;
 use serde_json::{Map, Value};
 
+use super::plain::Plain;
 use super::{Config, NAME};
 use crate::{classes, payload};
 
@@ -22,11 +23,11 @@ pub(super) struct PushType {
     /// `None`: by class.
     priority: Option<u8>,
     pub(super) bytes_max: usize,
-    content: Content,
+    pub(super) content: Content,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Content {
+pub(super) enum Content {
     Alert,
     Background,
     /// Apple asks for no `aps` keys.
@@ -140,8 +141,8 @@ pub(super) fn push_type_of(name: &str) -> Option<&'static PushType> {
 pub(super) struct Encoded {
     pub(super) push_type: &'static PushType,
     pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: Value,
     pub(super) bytes: Bytes,
+    starts_an_activity: bool,
 }
 
 impl Encoded {
@@ -157,7 +158,12 @@ impl Encoded {
 
     /// Whether it is an activity's first push.
     pub(super) fn starts_an_activity(&self) -> bool {
-        self.body.pointer("/aps/event").and_then(Value::as_str) == Some("start")
+        self.starts_an_activity
+    }
+
+    /// The payload, for people.
+    pub(super) fn shown(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_default()
     }
 }
 
@@ -174,14 +180,23 @@ pub(super) fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (R
     let push_type = push_type_of(&wanted)
         .ok_or_else(|| rejected(format!("vendor.apns.push_type {wanted:?} is not known")))?;
     let headers = headers(config, outbound, push_type, &mut extra)?;
-    let body = body(outbound, push_type, extra).map_err(rejected)?;
-    let body = Value::Object(body);
-    let bytes = body.to_string();
+    let mut starts_an_activity = false;
+    let bytes = if extra.is_empty()
+        && let Some(plain) = Plain::of(outbound, push_type.content)
+    {
+        serde_json::to_vec(&plain)
+    } else {
+        let body = Value::Object(body(outbound, push_type, extra).map_err(rejected)?);
+        let event = body.pointer("/aps/event").and_then(Value::as_str);
+        starts_an_activity = event == Some("start");
+        serde_json::to_vec(&body)
+    };
     Ok(Encoded {
         push_type,
         headers,
-        body,
-        bytes: bytes.into(),
+        // Texts and numbers always have a JSON text.
+        bytes: bytes.unwrap_or_default().into(),
+        starts_an_activity,
     })
 }
 
@@ -260,7 +275,8 @@ fn collapse_text(key: &str) -> String {
     }
 }
 
-fn body(
+/// The payload, with the sender's own fields.
+pub(super) fn body(
     outbound: &Outbound,
     push_type: &PushType,
     mut extra: Map<String, Value>,

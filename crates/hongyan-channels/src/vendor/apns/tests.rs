@@ -17,7 +17,7 @@ fn encoded(outbound: &Outbound) -> Result<(Vec<String>, Value), (Reason, String)
         .iter()
         .map(|(n, v)| format!("{n}: {v}"))
         .collect();
-    Ok((headers, encoded.body))
+    Ok((headers, encoded.shown()))
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Peer {
         if is_old {
             return self.one.call(call, until).await;
         }
-        match self.many.call(call, until).await {
+        match self.many.call(&call.clone().into(), until).await {
             Ok((answer, _)) => Ok(answer),
             Err(first @ CallError::Unreachable { .. }) => match self.one.call(call, until).await {
                 Ok(answer) => {
