@@ -80,10 +80,6 @@ impl Permit {
         self
     }
 
-    pub(crate) fn ip(&self) -> IpAddr {
-        self.ip
-    }
-
     pub(crate) fn origin(&self) -> Option<Box<str>> {
         self.origin.clone()
     }

@@ -200,14 +200,6 @@ impl Way {
         }
     }
 
-    /// Whether there is no TLS of ours.
-    pub(crate) fn is_plain(&self) -> bool {
-        match self {
-            Self::Socket(io) => io.is_plain(),
-            Self::Pipe(_) | Self::Nothing => true,
-        }
-    }
-
     /// Whether a short read has taken all that came, and TLS has nothing to say of its own.
     pub(crate) fn is_drained(&self) -> bool {
         match self {
@@ -263,11 +255,6 @@ impl Io {
     pub(crate) fn new(tcp: TcpStream, tls: Option<Box<Tls>>) -> Self {
         let tls = tls.map(|tls| Box::new(*tls));
         Self { tcp, tls }
-    }
-
-    /// Whether there is no TLS.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.tls.is_none()
     }
 
     /// Whether a short read has taken all that came, and nothing but what is queued has to be written: always so

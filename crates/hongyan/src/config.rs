@@ -14,7 +14,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hongyan_core::Secret;
-use setting::{Address, Group, Visitor, group, words};
+pub(crate) use setting::Address;
+use setting::{Group, Visitor, group, words};
 
 pub(crate) use load::{Loaded, Origin, Sources};
 pub(crate) use show::{effective, reference};

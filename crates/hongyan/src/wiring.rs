@@ -55,6 +55,7 @@ pub(crate) struct Node {
     api: Api,
     address: SocketAddr,
     xmpp: Option<SocketAddr>,
+    mqtt: Option<SocketAddr>,
     api_ended: tokio::sync::oneshot::Receiver<()>,
     stop_api: Stopper,
     tasks: Tasks,
@@ -136,6 +137,8 @@ impl Node {
         let address = listener.local_addr()?;
         let xmpp_listeners = xmpp::listen(&config, sandboxed.local_server.as_ref()).await?;
         let open_space = mqtt::listen(&config, sandboxed.local_server.as_ref()).await?;
+        let mqtt_listeners =
+            mqtt::listen_for_devices(&config, sandboxed.local_server.as_ref()).await?;
         // Simulated vendors are on this machine, so they reach the listener itself.
         let local = (sandboxed.allow_loopback || config.egress.allow_loopback)
             .then(|| url_of(&config, address));
@@ -241,6 +244,11 @@ impl Node {
         let spoken = (&config, gateway.handle(), Arc::clone(&clock));
         xmpp::serve(spoken, xmpp_listeners, &tasks, &gateway_stop);
         mqtt::serve(open_space, &tasks, &gateway_stop);
+        let mqtt = mqtt_listeners
+            .first()
+            .and_then(|(listener, _)| listener.local_addr().ok());
+        let spoken = (gateway.handle(), dispatch.clone());
+        mqtt::serve_devices(spoken, mqtt_listeners, &tasks, &gateway_stop);
         let sink = Arc::new(feedback);
         tasks.spawn_essential("gateway", gateway_stop.clone(), async move {
             let stopped = async move { gateway_stop.stopped().await };
@@ -279,6 +287,7 @@ impl Node {
             api,
             address,
             xmpp,
+            mqtt,
             api_ended,
             stop_api,
             tasks,
@@ -294,6 +303,11 @@ impl Node {
     /// Where HTTP is spoken.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where MQTT is spoken with devices, if it is.
+    pub(crate) fn mqtt(&self) -> Option<SocketAddr> {
+        self.mqtt
     }
 
     /// Where XMPP is spoken, if it is.

@@ -1,7 +1,6 @@
 //! What a protocol may do: everything it sees of the gateway.
 
 use std::any::Any;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -142,17 +141,6 @@ impl Desk<'_> {
 
     fn phase(&self) -> Option<Phase> {
         self.reactor.connections.get(self.key).map(|c| c.phase)
-    }
-
-    /// The address that a stranger comes from; known until it is welcomed.
-    pub(crate) fn peer(&self) -> Option<IpAddr> {
-        let connection = self.reactor.connections.get(self.key)?;
-        Some(connection.opening.as_ref()?.permit.ip())
-    }
-
-    pub(crate) fn is_secure(&self) -> bool {
-        let connection = self.reactor.connections.get(self.key);
-        connection.is_some_and(|c| !c.io.is_plain())
     }
 
     pub(crate) fn is_websocket(&self) -> bool {

@@ -21,6 +21,8 @@ use crate::wiring::{ADMIN_KEY_FILE, Node, Sandboxed};
 const APP: &str = "demo";
 /// Where the demo speaks XMPP when nothing else is set; its certificate is of the sandbox's authority.
 const XMPP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7422);
+/// Where it speaks MQTT with devices when nothing else is set.
+const MQTT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7411);
 /// File with everything that a program needs to use the demo.
 const FACTS_FILE: &str = "demo.json";
 
@@ -61,6 +63,7 @@ async fn go(args: Args) -> anyhow::Result<()> {
     crate::log::init(&loaded.config.log);
     let mut config = loaded.config;
     config.xmpp.listen.get_or_insert(Address(XMPP));
+    config.mqtt.listen.get_or_insert(Address(MQTT));
     // A stock Firefox may join the demo.
     config.autopush.app.get_or_insert_with(|| APP.to_owned());
     let data = config.server.data.clone();
@@ -201,8 +204,8 @@ async fn set_up(node: &Node, sandbox: &Handle, data: &Path) -> anyhow::Result<Fa
         console: format!("{}/docs", node.url()),
         sandbox: sandbox.control_url(),
         vendors: sandbox.vendors_url(),
-        mqtt: None,
-        xmpp: node.xmpp().map(|at| at.to_string()),
+        mqtt: node.mqtt().map(|at| format!("mqtt://{at}")),
+        xmpp: node.xmpp().map(|at| format!("xmpp://{at}")),
         app: APP.to_owned(),
         admin_key: admin.trim().to_owned(),
         server_key,

@@ -191,6 +191,7 @@ async fn every_provider_survives_its_bad_days() {
         survives(
             &world,
             &[
+                (FaultKind::Unavailable, unavailable),
                 (FaultKind::QuotaExhausted, quota),
                 (FaultKind::AuthExpired, expired),
                 (FaultKind::Goaway, goes),

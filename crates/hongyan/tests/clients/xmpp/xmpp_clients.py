@@ -18,7 +18,7 @@ import slixmpp
 
 FACTS_FILE = sys.argv[1]
 FACTS = json.load(open(FACTS_FILE))
-HOST, PORT = FACTS["xmpp"].rsplit(":", 1)
+HOST, PORT = FACTS["xmpp"].removeprefix("xmpp://").rsplit(":", 1)
 CA = os.path.join(os.path.dirname(FACTS_FILE), "sandbox", "ca.pem")
 LIMIT = 20
 failed = False

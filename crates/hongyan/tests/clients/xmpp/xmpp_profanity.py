@@ -23,7 +23,7 @@ import urllib.request
 import uuid
 
 FACTS = json.load(open(sys.argv[1]))
-HOST, PORT = FACTS["xmpp"].rsplit(":", 1)
+HOST, PORT = FACTS["xmpp"].removeprefix("xmpp://").rsplit(":", 1)
 LIMIT = 30
 failed = False
 
