@@ -24,6 +24,7 @@ mod callback;
 mod config;
 mod digests;
 mod jwt;
+mod layout;
 mod receipts;
 mod stored;
 mod texts;

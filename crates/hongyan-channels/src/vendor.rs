@@ -17,6 +17,7 @@ pub mod vivo;
 pub mod webpush;
 pub mod xiaomi;
 
+mod counted;
 mod makers;
 mod recent;
 

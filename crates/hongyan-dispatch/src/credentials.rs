@@ -299,17 +299,18 @@ impl Credentials {
             && (callback.is_some()
                 || capability.poll_every.is_some()
                 || stored.shown.contains_key("callback"));
+        let opening = vendor.open(OpenCredential {
+            app: app.clone(),
+            name: name.clone(),
+            config: Secret::new(config),
+            endpoint: stored.endpoint.clone(),
+            callback,
+        })?;
         let opened = Opened {
-            channel: vendor.open(OpenCredential {
-                app: app.clone(),
-                name: name.clone(),
-                config: Secret::new(config),
-                endpoint: stored.endpoint.clone(),
-                callback,
-            })?,
+            hears: opening.hears().unwrap_or(hears),
+            channel: opening,
             vendor: Arc::clone(vendor),
             limits: stored.limits,
-            hears,
             generation: self.generations.fetch_add(1, Ordering::Relaxed),
         };
         let new = Kept {

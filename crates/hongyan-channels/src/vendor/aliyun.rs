@@ -1,9 +1,9 @@
 //! Aliyun Mobile Push (`aliyun`): EMAS push to Android, iOS and HarmonyOS, `Push` of version 2016-08-01.
 //!
 //! Sources: Alibaba Cloud help pages 2249916 and 48089 (Push), 434629 and 92832 (limits), signature v3; generated SDK
-//! `push-20160801` of 2026-01. Unverified and therefore settings or left out: the length of the content
-//! (`content_bytes_max`), the layout of per-device receipts (there are none here: the service's statistics count), the
-//! product's own error codes for quotas and bad targets (an unknown 4xx is final).
+//! `push-20160801` of 2026-01. Unverified and therefore settings: the length of the content (`content_bytes_max`), the layout
+//! of per-device receipts (`receipts`). Unverified, the product's own error codes for quotas and bad targets: an unknown 4xx
+//! is final.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -17,9 +17,15 @@
 //! | `huawei_receipt_id`, `vivo_receipt_id`, `harmony_receipt_id` | the makers' receipt configurations |
 //! | `content_bytes_max` | title, text and extras together; default 1800, iOS 3800 |
 //! | `granted`, `strict_classes`, `class_override` | classes that the makers granted; see the table of classes |
+//! | `receipts` | which fields of a receipt say what: `{"list", "message", "push_id", "token", "event", "at", "detail", "events"}`. Absent: `JobKey`, `MessageId`, `DeviceId`, `Event`, `Time` and `Detail` of each item of a JSON list, with the events `receive`, `open`, `delete` and those that `tpns` has. Set it, be it empty, once Aliyun posts receipts: only then is silence a reason to go another way |
 //!
 //! `options.vendor.aliyun` is merged into the parameters last; application and targets cannot be set that way, nor the
 //! makers' marks of a marketing message unless the credential has `class_override`.
+//!
+//! Receipts come two ways. Enter the credential's callback address in the console, where Aliyun offers receipts of each
+//! device: its posts are not signed, the secret of the address proves them, and one that comes again changes nothing.
+//! Beside it `QueryPushStatByMsg` is asked for each push to at most 200 devices, up to twenty a minute: where the counters
+//! are as high as the push has devices, everybody has it. These pushes are not remembered over a restart.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,19 +33,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hongyan_core::port::{
-    Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
-    Parcel, Recipient, Truncation, Vendor,
+    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
+    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, Recipient, Truncation,
+    Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::counted::{Counted, Counts};
 use crate::acs::{self, AccessKey, Service};
 use crate::answer::{accepted, token_dead, unreadable};
 use crate::classes::Grants;
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
 use crate::http::Answer;
+use crate::layout::{Layout, Usual};
 use crate::{classes, payload, texts, vendor};
 
 const NAME: &str = "aliyun";
@@ -50,6 +59,20 @@ const TARGETS_MAX: usize = 1000;
 /// Device ids in one `CheckDevices`.
 const PROBE_MAX: usize = 100;
 
+/// How often counters are asked for, and how many.
+const POLL_EVERY: Duration = Duration::from_secs(60);
+const POLL_LEN: usize = 20;
+
+/// What a receipt's fields are called, as long as nobody says otherwise.
+const RECEIPT: Usual = Usual {
+    message: "JobKey",
+    vendor_id: "MessageId",
+    token: "DeviceId",
+    event: "Event",
+    at: "Time",
+    detail: "Detail",
+};
+
 /// `MassPush` may be called 500 times a second; the limit of `Push` is not published.
 const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4000,
@@ -58,8 +81,8 @@ const CAPABILITY: Capability = Capability {
     concurrency: 32,
     ttl_max: Duration::from_secs(72 * 3600),
     recalls: false,
-    receipts: false,
-    poll_every: None,
+    receipts: true,
+    poll_every: Some(POLL_EVERY),
     environments: false,
 };
 
@@ -122,6 +145,7 @@ struct Config {
     content_bytes_max: usize,
     grants: Grants,
     class_override: bool,
+    layout: Layout,
 }
 
 impl Config {
@@ -177,6 +201,7 @@ impl Config {
         let content_bytes_max = fields.number("content_bytes_max", 200..=4000, usual);
         let grants = Grants::read(&mut fields);
         let class_override = fields.switch("class_override");
+        let layout = Layout::read(&mut fields, RECEIPT);
         let faults = fields.finish_strict();
         match app_key {
             Some(app_key) if faults.is_empty() => Ok(Self {
@@ -191,6 +216,7 @@ impl Config {
                 content_bytes_max: usize::try_from(content_bytes_max).unwrap_or(1800),
                 grants,
                 class_override,
+                layout,
             }),
             _ => Err(faults),
         }
@@ -474,6 +500,26 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     acs::gateway(answer, code, &words, now).unwrap_or_else(|| acs::by_status(answer, &words, now))
 }
 
+/// What the statistics of a push say; nothing when they say nothing.
+fn counts(answer: &Answer) -> Option<Counts> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let stats = body.pointer("/PushStats/PushStat")?.as_array()?;
+    let count = |name: &str| {
+        let each = stats.iter().filter_map(|stat| match stat.get(name)? {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        });
+        each.max().unwrap_or(0)
+    };
+    Some(Counts {
+        delivered: count("ReceivedCount"),
+        displayed: 0,
+        clicked: count("OpenedCount"),
+        dismissed: count("DeletedCount"),
+    })
+}
+
 /// A device id is a place in a comma list.
 fn is_device_id(token: &str) -> bool {
     (1..=64).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -528,6 +574,8 @@ impl Vendor for Aliyun {
             detail: e.to_string(),
         })?;
         Ok(Arc::new(Sender {
+            counted: Counted::new(POLL_EVERY, POLL_LEN),
+            has_callback: credential.callback.is_some(),
             service: Service::new(&self.egress, origin, VERSION),
             egress: self.egress.clone(),
             config,
@@ -541,6 +589,8 @@ struct Sender {
     config: Config,
     service: Service,
     egress: Egress,
+    counted: Counted,
+    has_callback: bool,
 }
 
 impl Sender {
@@ -558,6 +608,7 @@ impl Sender {
     async fn send_part(
         &self,
         encoded: &Encoded,
+        message: MessageId,
         part: &[Recipient],
         until: Instant,
     ) -> Vec<Verdict> {
@@ -574,15 +625,24 @@ impl Sender {
                 .map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
                 .collect();
             let list = tokens.join(",");
+            let taken = tokens.iter().map(|t| Secret::new(*t)).collect();
             // A repeat of the same call gives the first result again.
             let job = form.get("JobKey").cloned().unwrap_or_default();
             let once = payload::short_hash(&format!("{job}\n{list}"), 16);
             form.insert("IdempotentToken".to_owned(), once);
             form.insert("TargetValue".to_owned(), list);
-            Some(match self.call("Push", &form, until).await {
-                Ok(answer) => decode(&answer, self.egress.now()),
+            let now = self.egress.now();
+            let verdict = match self.call("Push", &form, until).await {
+                Ok(answer) => decode(&answer, now),
                 Err(verdict) => verdict,
-            })
+            };
+            if let Verdict::Accepted {
+                vendor_id: Some(id),
+            } = &verdict
+            {
+                self.counted.remember(id, message, taken, now);
+            }
+            Some(verdict)
         };
         let malformed = token_dead("the token is not a device id of Aliyun");
         part.iter()
@@ -643,7 +703,10 @@ impl Channel for Sender {
         };
         let mut verdicts = Vec::with_capacity(batch.recipients.len());
         for part in batch.recipients.chunks(TARGETS_MAX) {
-            verdicts.extend(self.send_part(&encoded, part, until).await);
+            verdicts.extend(
+                self.send_part(&encoded, batch.outbound.message.id, part, until)
+                    .await,
+            );
         }
         vendor::spare_tokens(verdicts, |_| true)
     }
@@ -678,6 +741,41 @@ impl Channel for Sender {
         _deadline: Duration,
     ) -> Option<Vec<Verdict>> {
         None
+    }
+
+    fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
+        Some(self.config.layout.callback(request))
+    }
+
+    fn hears(&self) -> Option<bool> {
+        Some(self.has_callback && self.config.layout.is_given())
+    }
+
+    /// Asks for the counters of what was sent lately.
+    async fn poll(&self, deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {
+        let until = Instant::now() + deadline;
+        let mut receipts = Vec::new();
+        for id in self.counted.due(self.egress.now()) {
+            let form = BTreeMap::from([
+                ("AppKey".to_owned(), self.config.app_key.clone()),
+                ("MessageId".to_owned(), id.clone()),
+            ]);
+            match self.call("QueryPushStatByMsg", &form, until).await {
+                Ok(answer) => {
+                    let counts = counts(&answer).unwrap_or_default();
+                    receipts.extend(self.counted.heard(&id, counts));
+                }
+                // What was heard already is not given away.
+                Err(_) if !receipts.is_empty() => break,
+                Err(verdict) => {
+                    return Err(ChannelError::Failed {
+                        what: "the counters of a push could not be asked for",
+                        source: verdict.detail().into(),
+                    });
+                }
+            }
+        }
+        Ok(receipts)
     }
 
     async fn probe(&self, tokens: &[Secret], deadline: Duration) -> Option<Vec<Verdict>> {

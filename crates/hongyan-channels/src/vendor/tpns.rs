@@ -1,8 +1,8 @@
 //! Tencent TPNS (`tpns`), earlier Xinge: server REST API v3.
 //!
 //! Sources: Tencent Cloud international documents 1024/33764 to 33775 and 34672 (push API, signature, error codes), public
-//! server SDKs, read 2026-11. Unverified and therefore left out: the layout of receipt callbacks, the paths to withdraw a
-//! push, the clock's window. The service is in maintenance: Tencent moves its customers to TIMPush.
+//! server SDKs, read 2026-11. Unverified and therefore a setting: the layout of receipt callbacks (`receipts`); left out: the
+//! paths to withdraw a push, the clock's window. The service is in maintenance: Tencent moves its customers to TIMPush.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -13,9 +13,15 @@
 //! | `auth` | `sign` (default): each body is signed; `basic` |
 //! | `channels` | for each class the makers' channel ids: `{"n_ch_id", "hw_ch_id", "xm_ch_id", "oppo_ch_id", "vivo_ch_id", "fcm_ch_id", "hw_category"}` |
 //! | `granted`, `strict_classes`, `class_override` | classes that the makers granted; see the table of classes |
+//! | `receipts` | which fields of a receipt say what: `{"list", "message", "push_id", "token", "event", "at", "detail", "events"}`. Absent: `trace_id`, `push_id`, `token`, `event`, `timestamp` and `detail` of each item of a JSON list, with the events `delivered`, `displayed`, `clicked`, `dismissed`, `token_invalid`, `permission_off`, `failed`. Set it, be it empty, once TPNS posts receipts: only then is silence a reason to go another way |
 //!
 //! `options.vendor.tpns` is merged into the body last; targets cannot be set that way, nor the makers' marks of a marketing
 //! message unless the credential has `class_override`.
+//!
+//! Receipts come two ways. Enter the credential's callback address where TPNS takes one (a paid service): its posts are
+//! not signed, the secret of the address proves them, and one that comes again changes nothing. Beside it the counters of
+//! each push to at most 200 tokens are asked for, up to three a minute: where they are as high as the push has tokens,
+//! everybody has it. These pushes are not remembered over a restart.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,10 +32,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hongyan_core::port::{
-    Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
-    Parcel, Recipient, Vendor,
+    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
+    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ring::hmac;
@@ -37,6 +43,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::Decoded;
+use super::counted::{Counted, Counts};
 use crate::acs::hex;
 use crate::answer::{
     accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
@@ -46,6 +53,7 @@ use crate::classes::Grants;
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
+use crate::layout::{Layout, Usual};
 use crate::{classes, payload, texts, vendor};
 
 const NAME: &str = "tpns";
@@ -56,6 +64,20 @@ const TOKENS_MAX: usize = 1000;
 /// Characters of a token; those of the old Xinge have 64.
 const TOKEN_CHARS_MAX: usize = 64;
 
+/// How often counters are asked for, and how many: TPNS answers 200 times an hour.
+const POLL_EVERY: Duration = Duration::from_secs(60);
+const POLL_LEN: usize = 3;
+
+/// What a receipt's fields are called, as long as nobody says otherwise.
+const RECEIPT: Usual = Usual {
+    message: "trace_id",
+    vendor_id: "push_id",
+    token: "token",
+    event: "event",
+    at: "timestamp",
+    detail: "detail",
+};
+
 /// No limit is published for pushes to tokens; pushes to all and to tags may go once a second.
 const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
@@ -64,8 +86,8 @@ const CAPABILITY: Capability = Capability {
     concurrency: 32,
     ttl_max: Duration::from_secs(72 * 3600),
     recalls: false,
-    receipts: false,
-    poll_every: None,
+    receipts: true,
+    poll_every: Some(POLL_EVERY),
     environments: false,
 };
 
@@ -112,6 +134,7 @@ struct Config {
     channels: BTreeMap<String, Map<String, Value>>,
     grants: Grants,
     class_override: bool,
+    layout: Layout,
 }
 
 impl Config {
@@ -155,6 +178,7 @@ impl Config {
         let channels = channels(&mut fields);
         let grants = Grants::read(&mut fields);
         let class_override = fields.switch("class_override");
+        let layout = Layout::read(&mut fields, RECEIPT);
         let faults = fields.finish_strict();
         match (access_id, secret, host) {
             (Some(access_id), Some(secret), Some(host)) if faults.is_empty() => Ok(Self {
@@ -168,6 +192,7 @@ impl Config {
                 channels,
                 grants,
                 class_override,
+                layout,
             }),
             _ => Err(faults),
         }
@@ -531,6 +556,8 @@ impl Vendor for Tpns {
             detail: e.to_string(),
         })?;
         Ok(Arc::new(Sender {
+            counted: Counted::new(POLL_EVERY, POLL_LEN),
+            has_callback: credential.callback.is_some(),
             pool: h1::Pool::new(&self.egress, origin),
             egress: self.egress.clone(),
             config,
@@ -544,6 +571,8 @@ struct Sender {
     config: Config,
     pool: h1::Pool,
     egress: Egress,
+    counted: Counted,
+    has_callback: bool,
 }
 
 impl Sender {
@@ -567,9 +596,26 @@ impl Sender {
         self.pool.call(&call, until).await.map_err(|e| e.verdict())
     }
 
+    /// What was taken is asked about later.
+    fn remember(&self, message: MessageId, part: &[Recipient], decoded: &Decoded) {
+        let Verdict::Accepted {
+            vendor_id: Some(id),
+        } = &decoded.rest
+        else {
+            return;
+        };
+        let tokens = vendor::tokens(part).into_iter();
+        let taken = tokens
+            .filter(|token| is_token(token) && !decoded.named.contains_key(*token))
+            .map(Secret::new);
+        self.counted
+            .remember(id, message, taken.collect(), self.egress.now());
+    }
+
     async fn send_part(
         &self,
         encoded: &Encoded,
+        message: MessageId,
         part: &[Recipient],
         until: Instant,
     ) -> Vec<Verdict> {
@@ -585,7 +631,11 @@ impl Sender {
             body.insert("audience_type".to_owned(), "token_list".into());
             body.insert("token_list".to_owned(), tokens.into());
             match self.post(PATH, &Value::Object(body), until).await {
-                Ok(answer) => read(&answer, self.egress.now()),
+                Ok(answer) => {
+                    let decoded = read(&answer, self.egress.now());
+                    self.remember(message, part, &decoded);
+                    decoded
+                }
                 Err(verdict) => Decoded::all(verdict),
             }
         };
@@ -599,6 +649,33 @@ impl Sender {
             })
             .collect()
     }
+}
+
+/// What the statistics of a push say, all channels together; nothing when they say nothing.
+fn counts(answer: &Answer) -> Option<Counts> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    if body.get("retCode").and_then(Value::as_i64) != Some(0) {
+        return None;
+    }
+    let channels = body.get("pushStatDataAll")?.as_array()?;
+    let all = channels
+        .iter()
+        .find(|c| c.get("channel").and_then(Value::as_str) == Some("all"))
+        .or_else(|| channels.last())?;
+    let count = |name: &str| match all.pointer(&format!("/pushState/{name}")) {
+        Some(Value::Number(number)) => number.as_u64().unwrap_or(0),
+        Some(Value::String(text)) => text.parse().unwrap_or(0),
+        _ => 0,
+    };
+    let displayed = count("verifyUv");
+    Some(Counts {
+        delivered: count("verifySvcUv")
+            .max(count("callbackVerifySvcUv"))
+            .max(displayed),
+        displayed,
+        clicked: count("clickUv"),
+        dismissed: count("cleanupUv"),
+    })
 }
 
 fn is_token(token: &str) -> bool {
@@ -630,7 +707,10 @@ impl Channel for Sender {
         };
         let mut verdicts = Vec::with_capacity(batch.recipients.len());
         for part in batch.recipients.chunks(TOKENS_MAX) {
-            verdicts.extend(self.send_part(&encoded, part, until).await);
+            verdicts.extend(
+                self.send_part(&encoded, batch.outbound.message.id, part, until)
+                    .await,
+            );
         }
         vendor::spare_tokens(verdicts, |_| true)
     }
@@ -670,6 +750,37 @@ impl Channel for Sender {
         _deadline: Duration,
     ) -> Option<Vec<Verdict>> {
         None
+    }
+
+    fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
+        Some(self.config.layout.callback(request))
+    }
+
+    fn hears(&self) -> Option<bool> {
+        Some(self.has_callback && self.config.layout.is_given())
+    }
+
+    /// Asks for the counters of what was sent lately.
+    async fn poll(&self, deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {
+        let until = Instant::now() + deadline;
+        let mut receipts = Vec::new();
+        for id in self.counted.due(self.egress.now()) {
+            match self.post(STATISTICS, &json!({"pushId": id}), until).await {
+                Ok(answer) => {
+                    let counts = counts(&answer).unwrap_or_default();
+                    receipts.extend(self.counted.heard(&id, counts));
+                }
+                // What was heard already is not given away.
+                Err(_) if !receipts.is_empty() => break,
+                Err(verdict) => {
+                    return Err(ChannelError::Failed {
+                        what: "the counters of a push could not be asked for",
+                        source: verdict.detail().into(),
+                    });
+                }
+            }
+        }
+        Ok(receipts)
     }
 }
 

@@ -3,7 +3,8 @@
 //! Sources: dev.mi.com documentation pages pId=1559 (API addresses and parameters), 1560 (error codes), 1656 (quantities),
 //! 2422 (classification), 2314 (templates), 1691 (regions); official MiPush Java server SDK 2.2 (read 2026-11).
 //! Unverified: whether a private message may omit its rendered text (it is always sent), which codes bad templates
-//! have (any unknown code is tried again), the words of `barStatus`, and the feedback hosts of regions abroad.
+//! have (any unknown code is tried again), the words of `barStatus`, the feedback hosts of regions abroad, and the shape of
+//! the tracer's answer, which is that of clients.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -13,6 +14,7 @@
 //! | `granted`, `strict_classes` | which classes were granted, and whether others are refused. A class without a channel goes through the one of `marketing`, or not at all with `strict_classes`, once there are channels |
 //! | `callback` | https URL for receipts, at most 128 bytes; absent: the server's own, when it has a public address and is short enough |
 //! | `feedback_url` | where invalid regIds are fetched, when not at the region's usual host |
+//! | `tracer` | whether Xiaomi's message tracer is asked what became of a push: `auto` (default: when there is no address for receipts), `always`, `never` |
 //! | `ignore_bar_status` | whether a receipt's `barStatus` "Disable" says nothing about notifications being off |
 //! | `class_override` | whether a sender may give a marketing message another channel |
 //!
@@ -20,14 +22,19 @@
 //! set that way, nor where receipts go once there is an address for them, and a marketing message keeps its channel unless
 //! the credential has `class_override`.
 //!
-//! Xiaomi names invalid regIds in receipts (type 16), and in a list that is fetched every ten minutes.
+//! Xiaomi names invalid regIds in receipts (type 16), and in a list that is fetched every ten minutes. Receipts are not
+//! signed: the secret of their address proves them, and one that comes again changes nothing.
+//!
+//! The tracer counts: its numbers become receipts where they are as high as a push has regIds (at most 200), so that a
+//! push to one person is always told. Up to ten pushes are asked about in a minute, until a day after they were sent, and
+//! none that was sent before a restart.
 
 mod channels;
 mod receipts;
 mod verdicts;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,13 +44,14 @@ use hongyan_core::port::{
     CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, Recipient, Truncation,
     Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, Reason, Secret, Verdict};
+use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use self::channels::Approved;
+use super::counted::Counted;
 use crate::answer::token_dead;
 use crate::callback::shown_url;
 use crate::classes::{self, Grants};
@@ -57,6 +65,11 @@ pub(super) use self::verdicts::decode;
 
 const NAME: &str = "xiaomi";
 
+/// How often Xiaomi is asked at all: for that many pushes' numbers, and less often for invalid regIds.
+const POLL_EVERY: Duration = Duration::from_secs(60);
+const TRACES_LEN: usize = 10;
+const FEEDBACK_EVERY: Duration = Duration::from_secs(600);
+
 /// 500 requests a second for an app of fewer than 100,000 connected devices a day, more for larger ones.
 const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
@@ -66,12 +79,13 @@ const CAPABILITY: Capability = Capability {
     ttl_max: Duration::from_secs(10 * 86_400),
     recalls: false,
     receipts: true,
-    poll_every: Some(Duration::from_secs(600)),
+    poll_every: Some(POLL_EVERY),
     environments: false,
 };
 
 const PATH: &str = "/v3/message/regid";
 const FEEDBACK_PATH: &str = "/v1/feedback/fetch_invalid_regids";
+const TRACER_PATH: &str = "/v1/trace/message/status";
 /// regIds in one request.
 const TOKENS_MAX: usize = 1000;
 /// Title and description, characters (the papers say fewer than 50 and 128).
@@ -113,7 +127,16 @@ struct Config {
     /// Where Xiaomi reports deliveries; its query has a secret.
     callback: Option<Secret>,
     feedback_url: Option<String>,
+    tracer: Tracer,
     ignore_bar_status: bool,
+}
+
+/// When the tracer is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tracer {
+    Auto,
+    Always,
+    Never,
 }
 
 impl Config {
@@ -152,6 +175,15 @@ impl Config {
             fields.fault("callback", "is longer than 128 bytes");
         }
         let feedback_url = fields.optional_url("feedback_url");
+        let tracer = match fields.optional_text("tracer").as_deref() {
+            None | Some("auto") => Tracer::Auto,
+            Some("always") => Tracer::Always,
+            Some("never") => Tracer::Never,
+            Some(_) => {
+                fields.fault("tracer", "must be auto, always or never");
+                Tracer::Auto
+            }
+        };
         let ignore_bar_status = fields.switch("ignore_bar_status");
         let grants = Grants::read(&mut fields);
         // Other things that the console shows; they are of use to clients only.
@@ -171,9 +203,18 @@ impl Config {
                 class_override,
                 callback: callback.map(Secret::new),
                 feedback_url,
+                tracer,
                 ignore_bar_status,
             }),
             _ => Err(faults),
+        }
+    }
+
+    fn traces(&self) -> bool {
+        match self.tracer {
+            Tracer::Auto => self.callback.is_none(),
+            Tracer::Always => true,
+            Tracer::Never => false,
         }
     }
 
@@ -474,6 +515,8 @@ impl Vendor for Xiaomi {
             egress: self.egress.clone(),
             config,
             callback_too_long: too_long,
+            counted: Counted::new(POLL_EVERY, TRACES_LEN),
+            feedback_due: Mutex::new(Timestamp(0)),
         }))
     }
 }
@@ -487,6 +530,10 @@ struct Sender {
     feedback: h1::Pool,
     /// The server's address for receipts does not fit, so that there are none.
     callback_too_long: bool,
+    /// What the tracer may be asked about.
+    counted: Counted,
+    /// When invalid regIds are fetched next.
+    feedback_due: Mutex<Timestamp>,
 }
 
 impl Sender {
@@ -506,6 +553,58 @@ impl Sender {
         self.pool.call(&call, until).await.map_err(|e| e.verdict())
     }
 
+    fn get(&self, path: String) -> Call {
+        let mut headers = HeaderMap::with_capacity(1);
+        self.authorize(&mut headers);
+        Call {
+            method: Method::GET,
+            path,
+            headers,
+            body: Bytes::new(),
+        }
+    }
+
+    async fn invalid(&self, now: Timestamp, until: Instant) -> Result<Vec<Receipt>, ChannelError> {
+        if now < *self.feedback_due() {
+            return Ok(Vec::new());
+        }
+        let call = self.get(FEEDBACK_PATH.to_owned());
+        let asked = self.feedback.call(&call, until);
+        let answer = asked.await.map_err(|source| ChannelError::Failed {
+            what: "the list of invalid regIds could not be fetched",
+            source: Box::new(source),
+        })?;
+        let invalid = receipts::invalid(&answer)?;
+        // The end of the list.
+        if invalid.is_empty() {
+            *self.feedback_due() = now.plus(FEEDBACK_EVERY);
+        }
+        Ok(invalid)
+    }
+
+    async fn traced(&self, now: Timestamp, until: Instant) -> Vec<Receipt> {
+        let mut heard = Vec::new();
+        for id in self.counted.due(now) {
+            let path = format!("{TRACER_PATH}?msg_id={}", texts::escaped(&id));
+            let Ok(answer) = self.pool.call(&self.get(path), until).await else {
+                break;
+            };
+            match receipts::traced(&answer) {
+                receipts::Traced::Counts(counts) => heard.extend(self.counted.heard(&id, counts)),
+                receipts::Traced::Nothing => {}
+                // Asked too often, or by one who may not ask.
+                receipts::Traced::Refused => break,
+            }
+        }
+        heard
+    }
+
+    fn feedback_due(&self) -> std::sync::MutexGuard<'_, Timestamp> {
+        self.feedback_due
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn authorize(&self, headers: &mut HeaderMap) {
         let secret = self.config.secret.expose_str().unwrap_or_default();
         if let Ok(mut value) = HeaderValue::from_str(&format!("key={secret}")) {
@@ -517,6 +616,7 @@ impl Sender {
     async fn send_part(
         &self,
         encoded: &Encoded,
+        message: MessageId,
         part: &[Recipient],
         until: Instant,
     ) -> Vec<Verdict> {
@@ -527,10 +627,20 @@ impl Sender {
         let verdict = if tokens.is_empty() {
             None
         } else {
-            Some(match self.post(encoded.with_tokens(&tokens), until).await {
-                Ok(answer) => decode(&answer, self.egress.now()),
+            let now = self.egress.now();
+            let verdict = match self.post(encoded.with_tokens(&tokens), until).await {
+                Ok(answer) => decode(&answer, now),
                 Err(verdict) => verdict,
-            })
+            };
+            if self.config.traces()
+                && let Verdict::Accepted {
+                    vendor_id: Some(id),
+                } = &verdict
+            {
+                let tokens = tokens.iter().map(|t| Secret::new(*t)).collect();
+                self.counted.remember(id, message, tokens, now);
+            }
+            Some(verdict)
         };
         let malformed = token_dead("the token is not a regId");
         part.iter()
@@ -569,7 +679,10 @@ impl Channel for Sender {
         };
         let mut verdicts = Vec::with_capacity(batch.recipients.len());
         for part in batch.recipients.chunks(TOKENS_MAX) {
-            verdicts.extend(self.send_part(&encoded, part, until).await);
+            verdicts.extend(
+                self.send_part(&encoded, batch.outbound.message.id, part, until)
+                    .await,
+            );
         }
         vendor::spare_tokens(verdicts, wrong_app)
     }
@@ -635,25 +748,24 @@ impl Channel for Sender {
         )
     }
 
-    /// The next part of Xiaomi's list of invalid regIds; what was read once does not come again.
+    fn hears(&self) -> Option<bool> {
+        Some(self.config.callback.is_some())
+    }
+
+    /// The next part of Xiaomi's list of invalid regIds, every ten minutes, and what the tracer counts of the latest pushes.
+    /// What was read once does not come again.
     async fn poll(&self, deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {
-        let mut headers = HeaderMap::with_capacity(1);
-        self.authorize(&mut headers);
-        let call = Call {
-            method: Method::GET,
-            path: FEEDBACK_PATH.to_owned(),
-            headers,
-            body: Bytes::new(),
-        };
-        let answer = self
-            .feedback
-            .call(&call, Instant::now() + deadline)
-            .await
-            .map_err(|source| ChannelError::Failed {
-                what: "the list of invalid regIds could not be fetched",
-                source: Box::new(source),
-            })?;
-        receipts::invalid(&answer)
+        let until = Instant::now() + deadline;
+        let now = self.egress.now();
+        let invalid = self.invalid(now, until).await;
+        let mut receipts = self.traced(now, until).await;
+        match invalid {
+            Ok(invalid) => receipts.extend(invalid),
+            // What was heard already is not given away.
+            Err(error) if receipts.is_empty() => return Err(error),
+            Err(_) => {}
+        }
+        Ok(receipts)
     }
 }
 

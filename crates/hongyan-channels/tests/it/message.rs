@@ -23,13 +23,34 @@ impl Clock for WallClock {
     }
 }
 
+/// Wall-clock time that a test moves ahead.
+#[derive(Debug, Default)]
+pub(crate) struct MovedClock(std::sync::atomic::AtomicI64);
+
+impl MovedClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        let by = i64::try_from(by.as_millis()).unwrap();
+        self.0.fetch_add(by, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Clock for MovedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(WallClock.now().0 + self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+}
+
 pub(crate) fn egress(ca_pem: &str) -> Egress {
+    egress_at(ca_pem, Arc::new(WallClock))
+}
+
+pub(crate) fn egress_at(ca_pem: &str, clock: Arc<dyn Clock>) -> Egress {
     let options = EgressOptions {
         allow_loopback: true,
         roots_pem: Some(ca_pem.to_owned()),
         ..EgressOptions::default()
     };
-    Egress::new(&options, Arc::new(WallClock)).unwrap()
+    Egress::new(&options, clock).unwrap()
 }
 
 pub(crate) fn open(

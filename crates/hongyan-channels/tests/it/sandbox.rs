@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hongyan_core::message::{ClickGuard, Priority};
-use hongyan_core::port::Channel;
-use hongyan_core::{ChannelId, Class, ClassDetail, Message};
+use hongyan_core::port::{Channel, ReceiptKind};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Secret};
 use hongyan_sandbox::{
     Channel as Vendor, Endpoint, Fault, FaultKind, Handle, Options, Record, Sandbox, TokenState,
 };
@@ -39,6 +39,8 @@ struct World {
     handle: Handle,
     vendor: Vendor,
     channel: Arc<dyn Channel>,
+    /// The channel's clock.
+    clock: Arc<message::MovedClock>,
 }
 
 fn config(handle: &Handle, vendor: Vendor) -> Value {
@@ -94,7 +96,8 @@ impl World {
         let handle = sandbox.handle();
         let mut config = config(&handle, vendor);
         change(&mut config);
-        let egress = message::egress(handle.ca_pem());
+        let clock = Arc::new(message::MovedClock::default());
+        let egress = message::egress_at(handle.ca_pem(), clock.clone());
         let endpoint = handle.vendors_url();
         let (name, _) = handle.credential_place(vendor).unwrap();
         let channel = message::open_with_callback(&egress, name, &config, &endpoint, callback);
@@ -104,6 +107,7 @@ impl World {
             handle,
             vendor,
             channel,
+            clock,
         }
     }
 
@@ -286,6 +290,36 @@ async fn renews_once_under_load(world: &World) {
     assert_eq!(verdicts, vec!["accepted"; 40]);
     assert_eq!(world.token_requests(), before + 1);
     world.handle.clear_faults(world.vendor);
+}
+
+/// What a vendor only counts becomes receipts where it is everybody, once.
+async fn counts_tell(world: &World, after: Duration) {
+    let poll = async || {
+        let told = world.channel.poll(PATIENCE).await.unwrap();
+        let told = told
+            .into_iter()
+            .filter(|r| r.kind == ReceiptKind::Delivered);
+        told.map(|r| (r.message, r.token.unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let token = world.tokens(1, TokenState::Valid);
+    let sent = message::message(Class::Im);
+    assert_eq!(world.send(sent.clone(), token.clone()).await, ["accepted"]);
+    assert_eq!(poll().await, [], "it is too early to ask");
+    let several = world.tokens(2, TokenState::Valid);
+    world.clock.advance(after);
+    let told = poll().await;
+    assert_eq!(told, [(Some(sent.id), Secret::new(token[0].clone()))]);
+    world.clock.advance(after * 10);
+    assert_eq!(poll().await, [], "it is told once");
+    let both = message::message(Class::Im);
+    world.send(both.clone(), several.clone()).await;
+    world.clock.advance(after);
+    let told = poll().await;
+    let want = several
+        .iter()
+        .map(|t| (Some(both.id), Secret::new(t.clone())));
+    assert_eq!(told, want.collect::<Vec<_>>());
 }
 
 const DEAD: TokenState = TokenState::Dead {

@@ -349,6 +349,12 @@ pub trait Channel: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// Whether this credential's vendor tells of each delivery, so that silence means something; `None` when the vendor's
+    /// [`Capability::receipts`] and the callback address say it all.
+    fn hears(&self) -> Option<bool> {
+        None
+    }
+
     /// Asks for receipts that the vendor only gives when asked. What was answered once may not come again, so the caller
     /// stores it. Called every [`Capability::poll_every`], and again at once while the answer is not empty.
     async fn poll(&self, _deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {

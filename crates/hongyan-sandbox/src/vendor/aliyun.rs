@@ -2,6 +2,9 @@
 //!
 //! Sources: Alibaba Cloud help pages on Push, MassPush and their limits; the generated SDK. A device id that nobody has is
 //! accepted and reaches nobody, as at the service; `CheckDevices` tells. Tags, aliases and accounts are not simulated.
+//!
+//! Statistics grow with what becomes of a push. Receipts of each device are posted to the console's address as a JSON list of
+//! `MessageId`, `JobKey`, `DeviceId`, `Event` (`receive`, `open`) and `Time`: their true layout is not published.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -11,13 +14,15 @@ use serde_json::{Value, json};
 
 use super::Simulator;
 use super::acs::{self, AccessKey, Gate, Refusal};
+use super::counted::Counted;
 use crate::accounts::Accounts;
 use crate::channel::Channel;
 use crate::dice::Dice;
 use crate::exchange::{Call, Connection, Reply};
 use crate::faults::{Endpoint, FaultKind};
 use crate::limits;
-use crate::push::{Push, message_id};
+use crate::push::{Fate, Push, Receipt, message_id};
+use crate::receipts::{Post, ReceiptAddress};
 use crate::tokens::TokenState;
 use crate::world::World;
 
@@ -49,6 +54,7 @@ pub(crate) struct Aliyun {
     account: Account,
     gate: Gate,
     state: Mutex<State>,
+    counted: Counted,
 }
 
 impl std::fmt::Debug for Aliyun {
@@ -71,6 +77,7 @@ impl Aliyun {
             account,
             gate: Gate::default(),
             state: Mutex::default(),
+            counted: Counted::default(),
         }
     }
 
@@ -117,8 +124,10 @@ impl Aliyun {
                     .iter()
                     .find(|(of, _)| of == id)
                     .map_or(0, |(_, n)| *n);
+                let numbers = self.counted.of(id);
                 let stat = json!({"MessageId": id, "AcceptCount": count, "SentCount": count,
-                                  "ReceivedCount": 0, "OpenedCount": 0, "DeletedCount": 0});
+                                  "ReceivedCount": numbers.delivered, "OpenedCount": numbers.clicked,
+                                  "DeletedCount": 0});
                 Ok(acs::success(
                     json!({"PushStats": {"PushStat": [stat]}}),
                     "accepted",
@@ -289,7 +298,15 @@ impl Aliyun {
                         || set
                             .get("StoreOffline")
                             .is_some_and(|v| v.eq_ignore_ascii_case("true")),
-                    receipt: None,
+                    receipt: Some(Receipt {
+                        channel: Channel::Aliyun,
+                        url: String::new(),
+                        account: self.account.app_key.clone(),
+                        id: id.clone(),
+                        token: device.to_owned(),
+                        param: set.get("JobKey").cloned().unwrap_or_default(),
+                        kinds: u32::MAX,
+                    }),
                 };
                 world.deliver(Channel::Aliyun, device, push);
             }
@@ -367,6 +384,24 @@ impl Simulator for Aliyun {
             .reply(),
             kind => acs::fault(kind).reply(),
         }
+    }
+
+    fn receipt(
+        &self,
+        receipt: &Receipt,
+        fate: Fate,
+        now_ms: i64,
+        console: Option<&ReceiptAddress>,
+    ) -> Option<Post> {
+        self.counted.add(&receipt.id, fate);
+        let event = match fate {
+            Fate::Delivered => "receive",
+            Fate::Clicked => "open",
+            Fate::TargetInvalid | Fate::NotShown | Fate::OverQuota => return None,
+        };
+        let entry = json!({"MessageId": receipt.id, "JobKey": receipt.param, "DeviceId": receipt.token,
+                           "Event": event, "Time": now_ms});
+        Some(Post::json(&console?.url, &json!([entry])))
     }
 
     fn new_token(&self, unique: &str, _dice: &Dice) -> String {

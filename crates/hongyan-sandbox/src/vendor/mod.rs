@@ -5,6 +5,7 @@ pub(crate) mod acs;
 pub(crate) mod aliyun;
 pub(crate) mod aliyun_sms;
 pub(crate) mod apns;
+pub(crate) mod counted;
 pub(crate) mod fcm;
 pub(crate) mod getui;
 pub(crate) mod harmony;
@@ -105,7 +106,7 @@ impl Simulators {
             Box::new(fcm::Fcm),
             Box::new(huawei::Huawei),
             Box::new(harmony::Harmony),
-            Box::new(xiaomi::Xiaomi),
+            Box::new(xiaomi::Xiaomi::default()),
             Box::new(oppo::Oppo::open(accounts, dice)),
             Box::new(vivo::Vivo::open(accounts, dice)),
             Box::new(honor::Honor::open(accounts, dice)),

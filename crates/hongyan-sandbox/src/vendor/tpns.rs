@@ -3,8 +3,12 @@
 //! Sources: Tencent Cloud documents 1024/33764 to 33775 and 34672. Business errors have HTTP status 200; a wrong key may be
 //! answered 403 without a body. Dead tokens among living ones are named in `invalid_targe_list`, which is how the service
 //! spells it. Tags, accounts and packages are not simulated.
+//!
+//! Counters grow with what becomes of a push. Receipts are posted to the console's address; their layout is not published,
+//! so that it is a rule: `{"receipt": {"list": "…", "push_id": "…", "trace_id": "…", "token": "…", "event": "…",
+//! "timestamp": "…", "delivered": "…", "clicked": "…"}}` renames what is there.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -15,13 +19,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Simulator;
+use super::counted::Counted;
 use crate::accounts::Accounts;
 use crate::channel::Channel;
 use crate::dice::{Dice, HEX};
 use crate::exchange::{Call, Connection, Reply};
 use crate::faults::{Endpoint, FaultKind};
 use crate::limits;
-use crate::push::{Push, message_id, text};
+use crate::push::{Fate, Push, Receipt, message_id, text};
+use crate::receipts::{Post, ReceiptAddress};
 use crate::tokens::TokenState;
 use crate::world::World;
 
@@ -40,6 +46,16 @@ struct Account {
 pub(crate) struct Tpns {
     account: Account,
     pushes: Mutex<VecDeque<(String, usize)>>,
+    counted: Counted,
+    rules: Mutex<Rules>,
+}
+
+/// What things are called in a receipt.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rules {
+    #[serde(default)]
+    receipt: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Tpns {
@@ -77,6 +93,8 @@ impl Tpns {
         Self {
             account,
             pushes: Mutex::default(),
+            counted: Counted::default(),
+            rules: Mutex::default(),
         }
     }
 
@@ -213,7 +231,15 @@ impl Tpns {
                     .map(Value::to_string),
                 expires_ms: now_ms.saturating_add(life_s.max(800) * 1000),
                 stored: life_s > 0,
-                receipt: None,
+                receipt: Some(Receipt {
+                    channel: Channel::Tpns,
+                    url: String::new(),
+                    account: self.account.access_id.clone(),
+                    id: id.clone(),
+                    token: token.to_owned(),
+                    param: text(body, "/trace_id"),
+                    kinds: u32::MAX,
+                }),
             };
             world.deliver(Channel::Tpns, token, push);
         }
@@ -234,8 +260,9 @@ impl Tpns {
             .iter()
             .find(|(of, _)| *of == id)
             .ok_or_else(|| refuse(1_008_015, "push id not exist"))?;
-        let state = json!({"pushActiveUv": count, "pushOnlineUv": count, "verifySvcUv": 0, "callbackVerifySvcUv": 0,
-                           "verifyUv": 0, "clickUv": 0, "cleanupUv": 0});
+        let numbers = self.counted.of(&id);
+        let state = json!({"pushActiveUv": count, "pushOnlineUv": count, "verifySvcUv": numbers.delivered,
+                           "callbackVerifySvcUv": 0, "verifyUv": 0, "clickUv": numbers.clicked, "cleanupUv": 0});
         let body = json!({"retCode": 0, "errMsg": "", "pushStatDataAll": [{"channel": "all", "pushState": state}]});
         Ok(Reply::json(200, &body, "accepted"))
     }
@@ -287,6 +314,44 @@ impl Simulator for Tpns {
             _ => refuse(1_008_004, "internal call failed"),
         };
         refusal.reply(is_statistics(call))
+    }
+
+    fn receipt(
+        &self,
+        receipt: &Receipt,
+        fate: Fate,
+        now_ms: i64,
+        console: Option<&ReceiptAddress>,
+    ) -> Option<Post> {
+        self.counted.add(&receipt.id, fate);
+        let event = match fate {
+            Fate::Delivered => "delivered",
+            Fate::Clicked => "clicked",
+            Fate::TargetInvalid | Fate::NotShown | Fate::OverQuota => return None,
+        };
+        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        let called = |name: &str| {
+            rules
+                .receipt
+                .get(name)
+                .map_or(name, String::as_str)
+                .to_owned()
+        };
+        let entry = json!({
+            called("push_id"): receipt.id, called("trace_id"): receipt.param, called("token"): receipt.token,
+            called("event"): called(event), called("timestamp"): now_ms,
+        });
+        let body = match rules.receipt.get("list") {
+            Some(list) => json!({list.as_str(): [entry]}),
+            None => json!([entry]),
+        };
+        Some(Post::json(&console?.url, &body))
+    }
+
+    fn set_rules(&self, rules: &Value) -> Result<(), String> {
+        let rules: Rules = serde_json::from_value(rules.clone()).map_err(|e| e.to_string())?;
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+        Ok(())
     }
 
     fn new_token(&self, unique: &str, _dice: &Dice) -> String {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use self::message::Form;
 use super::Simulator;
+use super::counted::Counted;
 use crate::accounts::{Accounts, base64_text};
 use crate::channel::Channel;
 use crate::clock::beijing_day;
@@ -110,8 +111,10 @@ fn trace_id() -> String {
 }
 
 /// The simulator.
-#[derive(Debug)]
-pub(crate) struct Xiaomi;
+#[derive(Debug, Default)]
+pub(crate) struct Xiaomi {
+    counted: Counted,
+}
 
 impl Simulator for Xiaomi {
     fn channel(&self) -> Channel {
@@ -137,7 +140,7 @@ impl Simulator for Xiaomi {
     }
 
     fn handle(&self, world: &World, _connection: &Connection, call: &Call) -> Reply {
-        handle(world, call)
+        decide(world, &self.counted, call).unwrap_or_else(Refusal::reply)
     }
 
     fn fault(&self, world: &World, call: &Call, kind: FaultKind) -> Reply {
@@ -165,6 +168,7 @@ impl Simulator for Xiaomi {
         now_ms: i64,
         _console: Option<&ReceiptAddress>,
     ) -> Option<Post> {
+        self.counted.add(&receipt.id, fate);
         let kind = match fate {
             Fate::Delivered => 1,
             Fate::Clicked => 2,
@@ -186,10 +190,6 @@ impl Simulator for Xiaomi {
         let data = json!({ receipt.id.as_str(): entry }).to_string();
         Some(Post::form(&receipt.url, &[("data", &data)]))
     }
-}
-
-fn handle(world: &World, call: &Call) -> Reply {
-    decide(world, call).unwrap_or_else(Refusal::reply)
 }
 
 fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
@@ -230,7 +230,7 @@ pub(crate) fn set_rules(world: &World, channel_required: bool, template_required
     };
 }
 
-fn decide(world: &World, call: &Call) -> Result<Reply, Refusal> {
+fn decide(world: &World, counted: &Counted, call: &Call) -> Result<Reply, Refusal> {
     let secret = call
         .header("authorization")
         .and_then(|header| header.strip_prefix("key="));
@@ -292,7 +292,7 @@ fn decide(world: &World, call: &Call) -> Result<Reply, Refusal> {
             admit(world, &form, &channel, 1)
         }
         ["v2", "multi_messages", "regids"] => several(world, call),
-        _ => side::handle(world, call, &segments),
+        _ => side::handle(world, counted, call, &segments),
     }
 }
 
@@ -353,7 +353,9 @@ fn admit(world: &World, form: &Form, channel: &str, targets: usize) -> Result<Re
 
 /// What happens for one regId after the send was accepted.
 fn reach(world: &World, form: &Form, channel: &str, id: &str, target: &str) {
-    let receipt = form.callback().map(|(url, param, kinds)| Receipt {
+    // Without an address nothing is posted, but all is counted.
+    let (url, param, kinds) = form.callback().unwrap_or_default();
+    let receipt = Receipt {
         channel: Channel::Xiaomi,
         url,
         account: world.accounts.xiaomi.app_id.clone(),
@@ -361,12 +363,8 @@ fn reach(world: &World, form: &Form, channel: &str, id: &str, target: &str) {
         token: target.to_owned(),
         param,
         kinds,
-    });
-    let report = |fate| {
-        if let Some(receipt) = &receipt {
-            world.receipts.report(receipt, fate);
-        }
     };
+    let report = |fate| world.receipts.report(&receipt, fate);
     let state = world
         .tokens
         .get(Channel::Xiaomi, target)
@@ -409,7 +407,7 @@ fn reach(world: &World, form: &Form, channel: &str, id: &str, target: &str) {
         }
     }
     let push = Push {
-        receipt: receipt.clone(),
+        receipt: Some(receipt),
         ..form.push(world, class(world, channel))
     };
     world.deliver(Channel::Xiaomi, target, push);

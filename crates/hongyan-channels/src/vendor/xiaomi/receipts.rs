@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::callback;
 use crate::http::Answer;
 use crate::texts;
+use crate::vendor::counted::Counts;
 
 /// The events that are asked for: delivered, clicked, regId invalid, switched off, filtered, over quota.
 pub(super) const WANTED: u32 = 1 + 2 + 16 + 32 + 64 + 128;
@@ -118,6 +119,43 @@ pub(super) fn invalid(answer: &Answer) -> Result<Vec<Receipt>, ChannelError> {
             detail: "in Xiaomi's list of invalid regIds".to_owned(),
         })
         .collect())
+}
+
+/// What the tracer says of a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Traced {
+    Counts(Counts),
+    /// It does not know the push, or its answer makes no sense.
+    Nothing,
+    /// It was asked too often (10039), or may not be asked (10038, a wrong secret).
+    Refused,
+}
+
+/// Reads an answer of the tracer: the push under `data.data`, an object or a list with one, its numbers perhaps as texts.
+pub(super) fn traced(answer: &Answer) -> Traced {
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let number = |value: Option<&Value>| match value {
+        Some(Value::Number(number)) => number.as_u64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    match number(body.get("code")) {
+        Some(0) => {}
+        Some(10038 | 10039 | 21301..=21303 | 22006..=22008) => return Traced::Refused,
+        _ => return Traced::Nothing,
+    }
+    let data = body.pointer("/data/data").or_else(|| body.get("data"));
+    let push = data.and_then(|data| data.as_array().map_or(Some(data), |list| list.first()));
+    let count = |name: &str| number(push.and_then(|push| push.get(name)));
+    match count("delivered") {
+        Some(delivered) => Traced::Counts(Counts {
+            delivered,
+            displayed: 0,
+            clicked: count("click").unwrap_or(0),
+            dismissed: 0,
+        }),
+        None => Traced::Nothing,
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! Aliyun Mobile Push against its simulator.
 
-use hongyan_core::Secret;
+use hongyan_core::port::{Clock, ReceiptKind};
+use hongyan_sandbox::ReceiptAddress;
 
 use super::*;
+use crate::message::WallClock;
+use crate::posts::Posts;
 
 #[tokio::test]
 async fn aliyun() {
@@ -56,4 +59,45 @@ async fn aliyun_with_wrong_credentials() {
         assert!(!report.ok, "{field} {report:?}");
         assert_eq!(world.send_one().await, "credential_bad", "{field}");
     }
+}
+
+#[tokio::test]
+async fn aliyun_posts_receipts_of_each_device() {
+    let posts = Posts::listen().await;
+    let world = World::start_at(Vendor::Aliyun, Some("https://x.example/cb"), |config| {
+        config["receipts"] = json!({});
+    })
+    .await;
+    assert_eq!(world.channel.hears(), Some(true));
+    let address = ReceiptAddress {
+        url: posts.url.clone(),
+        username: None,
+        key: None,
+    };
+    world.handle.set_receipts(Vendor::Aliyun, Some(address));
+    let tokens = world.tokens(2, TokenState::Valid);
+    let sent = message::message(Class::Im);
+    assert_eq!(
+        world.send(sent.clone(), tokens.clone()).await,
+        ["accepted"; 2]
+    );
+    let receipts = posts.receipts(&*world.channel, WallClock.now(), 2).await;
+    let told: Vec<_> = receipts
+        .iter()
+        .map(|r| (r.kind, r.message, r.token.clone().unwrap()))
+        .collect();
+    let want = tokens.iter().map(|t| {
+        (
+            ReceiptKind::Delivered,
+            Some(sent.id),
+            Secret::new(t.clone()),
+        )
+    });
+    assert_eq!(told, want.collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn aliyun_counts_what_nobody_posts() {
+    let world = World::start(Vendor::Aliyun).await;
+    counts_tell(&world, Duration::from_secs(60)).await;
 }

@@ -1,6 +1,11 @@
 //! TPNS against its simulator.
 
+use hongyan_core::port::{Clock, ReceiptKind};
+use hongyan_sandbox::ReceiptAddress;
+
 use super::*;
+use crate::message::WallClock;
+use crate::posts::Posts;
 
 #[tokio::test]
 async fn tpns() {
@@ -48,4 +53,51 @@ async fn tpns_with_the_older_proof_and_with_a_wrong_key() {
         );
         assert_eq!(world.send_one().await, "credential_bad");
     }
+}
+
+#[tokio::test]
+async fn tpns_posts_receipts_in_the_layout_that_the_credential_names() {
+    let posts = Posts::listen().await;
+    let names = json!({"list": "Events", "push_id": "TaskId", "event": "EventType", "events": {"3": "delivered"}});
+    for receipts in [Value::Null, names] {
+        let world = World::start_at(Vendor::Tpns, Some("https://x.example/cb"), |config| {
+            config["receipts"] = receipts.clone();
+        })
+        .await;
+        let address = ReceiptAddress {
+            url: posts.url.clone(),
+            username: None,
+            key: None,
+        };
+        world.handle.set_receipts(Vendor::Tpns, Some(address));
+        let so_far = posts.wait(0).await.len();
+        if !receipts.is_null() {
+            let rules = json!({"receipt": {"list": "Events", "push_id": "TaskId", "event": "EventType", "delivered": "3"}});
+            world.handle.set_rules(Vendor::Tpns, &rules).unwrap();
+        }
+        assert_eq!(world.channel.hears(), Some(!receipts.is_null()));
+        let token = world.tokens(1, TokenState::Valid);
+        let sent = message::message(Class::Im);
+        assert_eq!(world.send(sent.clone(), token.clone()).await, ["accepted"]);
+        let post = posts.wait(so_far + 1).await.remove(so_far);
+        let read = post.read(&*world.channel, WallClock.now()).unwrap();
+        assert!(!read.signed);
+        let told: Vec<_> = read
+            .receipts
+            .iter()
+            .map(|r| (r.kind, r.message, r.token.clone()))
+            .collect();
+        let token = Secret::new(token[0].clone());
+        assert_eq!(told, [(ReceiptKind::Delivered, Some(sent.id), Some(token))]);
+        assert!(read.receipts[0].vendor_id.is_some() && read.receipts[0].at.is_some());
+        // The same again is the same news: whoever has it keeps nothing more.
+        let again = post.read(&*world.channel, WallClock.now()).unwrap();
+        assert_eq!(again.receipts, read.receipts);
+    }
+}
+
+#[tokio::test]
+async fn tpns_counts_what_nobody_posts() {
+    let world = World::start(Vendor::Tpns).await;
+    counts_tell(&world, Duration::from_secs(60)).await;
 }

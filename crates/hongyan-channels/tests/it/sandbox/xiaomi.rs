@@ -1,5 +1,7 @@
 //! Receipts of Xiaomi, its list of invalid regIds, and classes without a channel.
 
+use std::time::Duration;
+
 use hongyan_core::port::{Clock, ReceiptKind};
 use hongyan_core::{Class, Reason, Secret};
 use hongyan_sandbox::{
@@ -7,7 +9,7 @@ use hongyan_sandbox::{
 };
 use serde_json::json;
 
-use super::{DEAD, PATIENCE, World};
+use super::{DEAD, PATIENCE, World, counts_tell};
 use crate::message::{self, WallClock};
 use crate::posts::Posts;
 
@@ -83,6 +85,7 @@ async fn invalid_regids_are_fetched_once() {
     assert_eq!(told, dead.into_iter().map(Secret::new).collect::<Vec<_>>());
     assert!(receipts.iter().all(|r| r.kind == ReceiptKind::TokenInvalid));
     assert!(world.channel.poll(PATIENCE).await.unwrap().is_empty());
+    world.clock.advance(Duration::from_secs(600));
     for kind in [FaultKind::AuthExpired, FaultKind::Unavailable] {
         let fault = Fault::times(kind, 1);
         world.handle.inject(Vendor::Xiaomi, fault).unwrap();
@@ -100,4 +103,44 @@ async fn a_class_without_a_channel_goes_through_marketings() {
     let sent = message::message(Class::Transaction);
     let verdicts = world.send(sent, world.tokens(1, TokenState::Valid)).await;
     assert_eq!(verdicts, ["accepted"], "{:?}", world.last());
+}
+
+#[tokio::test]
+async fn the_tracer_tells_where_nothing_is_posted() {
+    let world = World::start(Vendor::Xiaomi).await;
+    assert_eq!(world.channel.hears(), Some(false));
+    counts_tell(&world, Duration::from_secs(60)).await;
+    let traces = |world: &World| {
+        let requests = world.handle.requests(Vendor::Xiaomi);
+        let traced = requests.iter().filter(|r| r.path.contains("/v1/trace/"));
+        traced.count()
+    };
+    assert!(traces(&world) > 0);
+    // With an address for receipts nobody asks, unless told to.
+    for (tracer, asks) in [("auto", false), ("always", true), ("never", false)] {
+        let posts = Posts::listen().await;
+        let world = World::start_at(Vendor::Xiaomi, Some(&posts.url), |config| {
+            config["tracer"] = tracer.into();
+        })
+        .await;
+        assert_eq!(world.send_one().await, "accepted");
+        world.clock.advance(Duration::from_secs(60));
+        world.channel.poll(PATIENCE).await.unwrap();
+        assert_eq!(traces(&world) > 0, asks, "{tracer}");
+    }
+}
+
+#[tokio::test]
+async fn invalid_regids_are_not_fetched_more_often_than_xiaomi_likes() {
+    let world = World::start(Vendor::Xiaomi).await;
+    let fetched = |world: &World| {
+        let requests = world.handle.requests(Vendor::Xiaomi);
+        let fetched = requests.iter().filter(|r| r.path.contains("feedback"));
+        fetched.count()
+    };
+    for (after, want) in [(0, 1), (60, 1), (500, 1), (40, 2)] {
+        world.clock.advance(Duration::from_secs(after));
+        assert!(world.channel.poll(PATIENCE).await.unwrap().is_empty());
+        assert_eq!(fetched(&world), want);
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::counted::Counted;
 use super::message::Form;
 use super::{Refusal, lock, ok};
 use crate::channel::Channel;
@@ -12,7 +13,12 @@ use crate::world::World;
 /// Entries that one feedback call takes out of the queue.
 const FEEDBACK_PAGE: usize = 1000;
 
-pub(super) fn handle(world: &World, call: &Call, segments: &[&str]) -> Result<Reply, Refusal> {
+pub(super) fn handle(
+    world: &World,
+    told: &Counted,
+    call: &Call,
+    segments: &[&str],
+) -> Result<Reply, Refusal> {
     let query = call.query_pairs();
     let asked = |name: &str| {
         query
@@ -56,10 +62,13 @@ pub(super) fn handle(world: &World, call: &Call, segments: &[&str]) -> Result<Re
             let found = messages.iter().find(|(held, _)| held == id);
             let (id, counters) =
                 found.ok_or_else(|| Refusal::new(65028, "message does not exist"))?;
+            let numbers = told.of(id);
             let data = json!({
                 "id": id, "create_time": counters.at_ms.to_string(),
                 "msg_send": counters.sent.to_string(),
                 "resolved": counters.resolved.to_string(),
+                "delivered": numbers.delivered.to_string(),
+                "click": numbers.clicked.to_string(),
             });
             Ok(ok(&json!({"data": data}), "", "accepted trace"))
         }

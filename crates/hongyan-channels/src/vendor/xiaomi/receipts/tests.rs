@@ -127,3 +127,34 @@ fn the_list_of_invalid_regids_is_read() {
     check(502, "", None);
     check(200, "<html>", None);
 }
+
+#[test]
+fn the_tracers_answers_are_read_in_every_shape() {
+    let counts = |delivered, clicked| {
+        Traced::Counts(Counts {
+            delivered,
+            clicked,
+            ..Counts::default()
+        })
+    };
+    let check = |status: u16, body: &str, want: Traced| {
+        assert_eq!(traced(&fixture::answer(status, body)), want, "{body}");
+    };
+    check(
+        200,
+        r#"{"code":0,"data":{"data":{"id":"a","delivered":"2","click":"1"}}}"#,
+        counts(2, 1),
+    );
+    check(
+        200,
+        r#"{"code":0,"data":{"data":[{"id":"a","delivered":3}]}}"#,
+        counts(3, 0),
+    );
+    check(200, r#"{"code":0,"data":{"delivered":1}}"#, counts(1, 0));
+    check(200, r#"{"code":0,"data":{"data":{}}}"#, Traced::Nothing);
+    check(200, r#"{"code":65028}"#, Traced::Nothing);
+    check(502, "<html>", Traced::Nothing);
+    for code in [10038, 10039, 21301] {
+        check(200, &format!(r#"{{"code":{code}}}"#), Traced::Refused);
+    }
+}
