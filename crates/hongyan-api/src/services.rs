@@ -128,8 +128,14 @@ pub struct QuotaStanding {
     pub used: Vec<(Class, u64)>,
     /// Limit of all classes.
     pub per_day: Option<u64>,
+    /// Whether that is the vendor's own word.
+    pub per_day_named: bool,
     /// Limit of `marketing` and `subscription` together.
     pub marketing_per_day: Option<u64>,
+    /// Whether it comes of the vendor's own word.
+    pub marketing_named: bool,
+    /// All limits that the vendor named.
+    pub named: Vec<hongyan_core::port::DailyLimit>,
     /// What is kept for `im` and `transaction`, and not used yet.
     pub reserved: u64,
     /// When the limit of all classes will be reached, should the day go on as it began.

@@ -18,6 +18,7 @@ pub mod webpush;
 pub mod xiaomi;
 
 mod counted;
+mod limits;
 mod makers;
 mod recent;
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hongyan_core::delivery::Input;
-use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX};
+use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX, VENDOR_CALL_DEADLINE};
 use hongyan_core::{AppId, ChannelId, Class, CredentialName, Reason, Timestamp, Verdict};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -33,6 +33,8 @@ const PAUSE_IN_LANE_MAX: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Soonest time at which a shipment that found the lane full may come again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
+/// How often a vendor that names its daily limits is asked for them.
+const ASK_LIMITS_EVERY: Duration = Duration::from_secs(600);
 /// Shipments taken out of the queue at once.
 const TAKE_LEN_MAX: usize = 1_000;
 /// Shipments that may wait in a lane while the process as a whole holds as many as it may: enough that lanes which
@@ -213,6 +215,8 @@ impl Lane {
         }));
         let mut pace: Option<(u64, Bucket, Arc<Semaphore>)> = None;
         let mut batch = Vec::new();
+        // Which channel was asked for its limits last, and when.
+        let mut asked: Option<(u64, Timestamp)> = None;
         // Groups of the bulk classes that were taken out of the queue and wait for their turn.
         let mut later: VecDeque<Vec<Shipment>> = VecDeque::new();
         loop {
@@ -251,6 +255,7 @@ impl Lane {
                     continue;
                 }
             };
+            self.ask_limits(&opened, &mut asked);
             let capability = opened.vendor.capability();
             let fresh = pace
                 .as_ref()
@@ -308,6 +313,30 @@ impl Lane {
                 });
             }
         }
+    }
+
+    /// Asks the vendor for its daily limits now and then, beside the sending.
+    fn ask_limits(&self, opened: &Opened, asked: &mut Option<(u64, Timestamp)>) {
+        let now = self.inner.ports.clock.now();
+        let fresh = asked
+            .is_some_and(|(of, at)| of == opened.generation && now.since(at) < ASK_LIMITS_EVERY);
+        if fresh {
+            return;
+        }
+        *asked = Some((opened.generation, now));
+        let (channel, id) = (Arc::clone(&opened.channel), self.key.1.clone());
+        tokio::spawn(async move {
+            let asking = channel.ask_limits(VENDOR_CALL_DEADLINE);
+            match tokio::time::timeout(VENDOR_CALL_DEADLINE, asking).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::info!(channel = %id, %error, "a vendor did not name its limits");
+                }
+                Err(_elapsed) => {
+                    tracing::info!(channel = %id, "a vendor did not name its limits in time")
+                }
+            }
+        });
     }
 
     /// Ends the lane for lack of work.

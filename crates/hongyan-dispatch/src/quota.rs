@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hongyan_core::app::DailyQuota;
-use hongyan_core::port::{self, Clock};
+use hongyan_core::port::{self, Clock, DailyLimit, LimitOf};
 use hongyan_core::{AppId, ChannelId, Class, CredentialName, DeviceId, StoreError, Timestamp};
 
 /// A vendor that says "quota reached" this many times in a row is believed for the rest of its day.
@@ -19,6 +19,8 @@ const EARLY: Duration = Duration::from_secs(300);
 /// Accounts whose vendors said something today; beyond it nobody more is believed until those of earlier days are forgotten.
 const SAID_MAX: usize = 10_000;
 const DAY_MS: i64 = 86_400_000;
+/// How long a limit that a vendor named is believed when it says nothing more.
+const NAMED_FOR: Duration = Duration::from_secs(2 * 86_400);
 
 /// Whose quota.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,6 +81,57 @@ fn bulk_limit(quota: &DailyQuota) -> Option<u64> {
     }
 }
 
+/// The limits of a credential, and which of them are the vendor's word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effective {
+    /// What counts.
+    pub quota: DailyQuota,
+    /// Whether [`DailyQuota::per_day`] is the vendor's.
+    pub per_day_named: bool,
+    /// Whether [`DailyQuota::marketing_per_day`] is the vendor's.
+    pub marketing_named: bool,
+    /// What the vendor itself counted today under the limits that are its own.
+    counted: [Option<u64>; 2],
+}
+
+impl Effective {
+    /// What was configured; where nothing was, what the vendor named lately.
+    #[must_use]
+    pub fn of(configured: &DailyQuota, named: &[DailyLimit], day: Day, now: Timestamp) -> Self {
+        let find = |of: LimitOf| {
+            let fresh = |l: &&DailyLimit| l.of == of && now.since(l.at) < NAMED_FOR;
+            named.iter().filter(fresh).max_by_key(|l| l.at)
+        };
+        let counted = |limit: Option<&DailyLimit>| {
+            let today = limit.filter(|l| l.at >= day.start);
+            today.and_then(|l| l.used)
+        };
+        let all = find(LimitOf::All).filter(|_| configured.per_day.is_none());
+        let marketing = find(LimitOf::Marketing).filter(|_| configured.marketing_per_day.is_none());
+        Self {
+            quota: DailyQuota {
+                per_day: configured.per_day.or(all.map(|l| l.limit)),
+                marketing_per_day: configured.marketing_per_day.or(marketing.map(|l| l.limit)),
+                ..*configured
+            },
+            per_day_named: all.is_some(),
+            marketing_named: marketing.is_some(),
+            counted: [counted(all), counted(marketing)],
+        }
+    }
+
+    /// Only what was configured.
+    #[must_use]
+    pub const fn configured(quota: DailyQuota) -> Self {
+        Self {
+            quota,
+            per_day_named: false,
+            marketing_named: false,
+            counted: [None, None],
+        }
+    }
+}
+
 /// What was taken for a call, one for each recipient in order.
 #[derive(Debug)]
 pub(crate) struct Taken {
@@ -97,8 +150,12 @@ pub struct Standing {
     pub used: Vec<(Class, u64)>,
     /// The limit of all classes.
     pub per_day: Option<u64>,
+    /// Whether that is the vendor's own word, since none was configured.
+    pub per_day_named: bool,
     /// The limit of `marketing` and `subscription` together.
     pub bulk_per_day: Option<u64>,
+    /// Whether it comes of the vendor's own word.
+    pub bulk_named: bool,
     /// What of the limit is kept for `im` and `transaction`, and not used yet.
     pub reserved: u64,
     /// When the limit of all classes will be reached if the day goes on as it began.
@@ -148,7 +205,7 @@ impl Quotas {
     pub(crate) async fn take(
         &self,
         account: &Account,
-        quota: &DailyQuota,
+        limits: &Effective,
         day: Day,
         class: Class,
         devices: &[DeviceId],
@@ -160,6 +217,8 @@ impl Quotas {
                 day,
             });
         }
+        self.catch_up(account, limits, day).await?;
+        let quota = &limits.quota;
         let mut taken = Vec::new();
         let granted = self
             .take_each(account, quota, day, class, devices, &mut taken)
@@ -175,6 +234,41 @@ impl Quotas {
             opens_at: day.end,
             day,
         })
+    }
+
+    /// A limit that the vendor named in the course of its day counts what went out before it, here or elsewhere.
+    async fn catch_up(
+        &self,
+        account: &Account,
+        limits: &Effective,
+        day: Day,
+    ) -> Result<(), StoreError> {
+        let [all, marketing] = limits.counted;
+        let named = [
+            ("all", limits.per_day_named, all),
+            ("bulk", limits.marketing_named, marketing),
+        ];
+        for (what, is_named, counted) in named {
+            if !is_named {
+                continue;
+            }
+            let begun = account.key(&format!("named/{what}"));
+            if self.port.used(&begun, day.start).await? > 0
+                || self.one(&begun, day, 1, 1).await? == 0
+            {
+                continue;
+            }
+            let mut used = 0;
+            for class in Class::ALL {
+                if what == "all" || is_bulk(class) {
+                    let key = account.key(&format!("used/{}", class.as_str()));
+                    used += self.port.used(&key, day.start).await?;
+                }
+            }
+            let before = used.max(counted.unwrap_or(0));
+            self.one(&account.key(what), day, u64::MAX, before).await?;
+        }
+        Ok(())
     }
 
     /// Takes from each counter, and writes into `taken` what it took.
@@ -417,9 +511,10 @@ impl Quotas {
     pub async fn standing(
         &self,
         account: &Account,
-        quota: &DailyQuota,
+        limits: &Effective,
         offset_s: i32,
     ) -> Result<Standing, StoreError> {
+        let quota = &limits.quota;
         let now = self.clock.now();
         let day = Day::at(now, offset_s);
         let mut used = Vec::with_capacity(Class::ALL.len());
@@ -446,7 +541,10 @@ impl Quotas {
             day,
             used,
             per_day: quota.per_day,
+            per_day_named: limits.per_day_named,
             bulk_per_day,
+            bulk_named: limits.marketing_named
+                || (limits.per_day_named && quota.marketing_per_day.is_none()),
             reserved,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hongyan_core::port::{DailyLimit, LimitOf};
 use hongyan_core::{ChannelId, CredentialName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -165,8 +166,14 @@ pub(crate) struct QuotaRow {
     pub(crate) used: BTreeMap<&'static str, u64>,
     /// Limit of all classes together.
     pub(crate) per_day: Option<u64>,
+    /// Where that limit is from: `configured` or `vendor`.
+    pub(crate) per_day_from: Option<&'static str>,
     /// Limit of `marketing` and `subscription` together, what is reserved for the others already taken off.
     pub(crate) marketing_per_day: Option<u64>,
+    /// Where that limit is from: `configured` or `vendor`.
+    pub(crate) marketing_per_day_from: Option<&'static str>,
+    /// The limits that the vendor named itself.
+    pub(crate) vendor: Vec<NamedLimit>,
     /// What is kept for `im` and `transaction`, and not used yet.
     pub(crate) reserved: u64,
     /// When the limit of all classes will be reached if the day goes on as it began; absent when not today.
@@ -177,9 +184,47 @@ pub(crate) struct QuotaRow {
     pub(crate) closed_until: Option<Moment>,
 }
 
+/// A daily limit by the vendor's own word.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct NamedLimit {
+    /// Whose it is: `all`, `marketing` (with `subscription`), or `part` of the pushes, which is shown and limits nothing.
+    pub(crate) of: &'static str,
+    /// Which part, in the vendor's words.
+    pub(crate) part: String,
+    /// Pushes a day.
+    pub(crate) limit: u64,
+    /// How many of them the vendor counts.
+    pub(crate) used: Option<u64>,
+    /// When it said so.
+    pub(crate) at: Moment,
+}
+
+impl From<DailyLimit> for NamedLimit {
+    fn from(named: DailyLimit) -> Self {
+        Self {
+            of: match named.of {
+                LimitOf::All => "all",
+                LimitOf::Marketing => "marketing",
+                LimitOf::Part => "part",
+            },
+            part: named.part,
+            limit: named.limit,
+            used: named.used,
+            at: named.at.into(),
+        }
+    }
+}
+
 impl From<QuotaStanding> for QuotaRow {
     fn from(q: QuotaStanding) -> Self {
+        let from = |limit: Option<u64>, named: bool| {
+            let from = if named { "vendor" } else { "configured" };
+            limit.map(|_| from)
+        };
         Self {
+            per_day_from: from(q.per_day, q.per_day_named),
+            marketing_per_day_from: from(q.marketing_per_day, q.marketing_named),
+            vendor: q.named.into_iter().map(NamedLimit::from).collect(),
             channel: q.channel,
             credential: q.credential,
             day_start: q.day_start.into(),

@@ -50,6 +50,10 @@ async fn quotas_are_set_with_a_credential_and_reported() {
     let row = &report["credentials"][0];
     assert_eq!(row["used"], json!({"im": 3, "marketing": 60}));
     assert_eq!(row["reserved"], 17);
+    assert_eq!(row["per_day_from"], "configured");
+    assert_eq!(row["marketing_per_day_from"], "vendor");
+    let named = json!([{"of": "marketing", "part": "", "limit": 80, "used": 61, "at": "1970-01-01T00:00:01.000Z"}]);
+    assert_eq!(row["vendor"], named);
     assert_eq!(row["marketing_runs_out_at"], "1970-01-01T11:06:40.000Z");
     assert_eq!(row["runs_out_at"], Value::Null);
 }

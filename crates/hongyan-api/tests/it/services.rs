@@ -15,8 +15,8 @@ use hongyan_core::app::Credential;
 use hongyan_core::draft::Draft;
 use hongyan_core::message::Target;
 use hongyan_core::port::{
-    Ack, CheckReport, Clock, Commit, CommitError, ConfigError, Idempotency, Inbox, InboxAppend,
-    Owner, Parcel, Reader, Registry, WakeKey, WriteSet,
+    Ack, CheckReport, Clock, Commit, CommitError, ConfigError, DailyLimit, Idempotency, Inbox,
+    InboxAppend, LimitOf, Owner, Parcel, Reader, Registry, WakeKey, WriteSet,
 };
 use hongyan_core::session::{AppState, SessionEvent};
 use hongyan_core::{
@@ -346,7 +346,16 @@ impl Services for FakeServices {
             resets_at: Timestamp(86_400_000),
             used: vec![(Class::Im, 3), (Class::Marketing, 60)],
             per_day: Some(100),
+            per_day_named: false,
             marketing_per_day: Some(80),
+            marketing_named: true,
+            named: vec![DailyLimit {
+                of: LimitOf::Marketing,
+                part: String::new(),
+                limit: 80,
+                used: Some(61),
+                at: Timestamp(1_000),
+            }],
             reserved: 17,
             runs_out_at: None,
             marketing_runs_out_at: Some(Timestamp(40_000_000)),

@@ -21,6 +21,10 @@
 //! `options.vendor.getui` is merged into the push body; audience and `request_id` cannot be set that way, and a marketing
 //! message keeps the makers' options unless the credential has `class_override`.
 //!
+//! The makers' quotas that Getui knows are shown in the report on quotas (`total_num`, `push_num` and `remain_num` of each
+//! maker are read, which is unverified). They limit nothing here: which pushes go through which maker is not known before
+//! they are sent.
+//!
 //! One recipient costs one call. More share a task, which is made once for a message and used for all of its batches. A
 //! repeat has a `request_id` of its own, because Getui silently drops one that it has seen; `notify_id` lets the repeat take
 //! the place of the first. Getui withdraws by task: tasks are remembered for a while and not over a restart. Receipts are
@@ -40,7 +44,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Recipient, Vendor,
+    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Recipient,
+    Vendor,
 };
 use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::CONTENT_TYPE;
@@ -62,6 +67,7 @@ use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
 use crate::payload;
 use crate::token::TokenCache;
+use crate::vendor::limits::Limits;
 use crate::vendor::makers::Makers;
 use crate::vendor::recent::Recent;
 use crate::vendor::{self, Decoded};
@@ -303,6 +309,7 @@ impl Vendor for Getui {
             tokens: TokenCache::default(),
             tasks: Tasks::default(),
             sent: Recent::default(),
+            limits: Limits::default(),
             requests: AtomicU64::new(0),
             salt: u128::from_be_bytes(salt),
         }))
@@ -318,6 +325,7 @@ struct Sender {
     tokens: TokenCache,
     tasks: Tasks,
     sent: Recent,
+    limits: Limits,
     /// Requests made so far, for their ids.
     requests: AtomicU64,
     /// What sets this node's request ids apart from another's.
@@ -536,6 +544,22 @@ impl Sender {
     }
 }
 
+/// The makers' quotas: for each `total_num` and `push_num`, or what remains.
+fn quotas(data: &Value) -> Vec<(String, i64, Option<i64>)> {
+    let makers = data.as_object().into_iter().flatten();
+    let quotas = makers.filter_map(|(maker, numbers)| {
+        let number = |name: &str| match numbers.get(name)? {
+            Value::Number(number) => number.as_i64(),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let total = number("total_num")?;
+        let left = number("remain_num").map(|left| total.saturating_sub(left));
+        Some((maker.clone(), total, number("push_num").or(left)))
+    });
+    quotas.collect()
+}
+
 fn joined(mut decoded: Decoded, dead: BTreeMap<String, Verdict>) -> Decoded {
     decoded.named.extend(dead);
     decoded
@@ -637,6 +661,28 @@ impl Channel for Sender {
 
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
         Some(callback::read(&self.config, request))
+    }
+
+    async fn ask_limits(&self, deadline: Duration) -> Result<(), ChannelError> {
+        let until = Instant::now() + deadline;
+        let asked = self.call(Method::GET, "/report/push/count", Bytes::new(), until);
+        let failed = |words: &str| ChannelError::Failed {
+            what: "the makers' quotas could not be asked for",
+            source: words.into(),
+        };
+        let answer = asked.await.map_err(|verdict| failed(verdict.detail()))?;
+        let now = self.egress.now();
+        let Some((0, _, data)) = parts(&answer) else {
+            return Err(failed(decode(&answer, now).rest.detail()));
+        };
+        for (maker, total, used) in quotas(&data) {
+            self.limits.hear(LimitOf::Part, &maker, total, used, now);
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> Vec<DailyLimit> {
+        self.limits.all()
     }
 
     async fn probe(&self, tokens: &[Secret], deadline: Duration) -> Option<Vec<Verdict>> {

@@ -25,6 +25,9 @@
 //! `options.vendor.jpush` is merged into the push object; the audience and the `cid` cannot be set that way, and a marketing
 //! message keeps its marks unless the credential has `class_override`.
 //!
+//! The makers' quotas that JPush knows are shown in the report on quotas. They limit nothing here: which pushes go through
+//! which maker is not known before they are sent.
+//!
 //! JPush withdraws by its own message id. It is remembered for the last 10,000 batches and not over a restart. Receipts carry
 //! neither time stamp nor nonce under their signature, so a replayed one is taken again; it changes nothing.
 
@@ -42,7 +45,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Recipient, Vendor,
+    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Recipient,
+    Vendor,
 };
 use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -60,6 +64,7 @@ use crate::classes::Grants;
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
+use crate::vendor::limits::Limits;
 use crate::vendor::makers::Makers;
 use crate::vendor::recent::Recent;
 use crate::vendor::{self, Decoded};
@@ -373,6 +378,7 @@ impl Vendor for Jpush {
             config,
             cids: Cids::default(),
             sent: Recent::default(),
+            limits: Limits::default(),
         }))
     }
 }
@@ -388,6 +394,7 @@ struct Sender {
     device: h1::Pool,
     cids: Cids,
     sent: Recent,
+    limits: Limits,
 }
 
 const PUSH: &str = "/v3/push";
@@ -518,6 +525,23 @@ impl Sender {
     }
 }
 
+/// The makers' quotas: `xiaomi operation`, its total and what is used of it.
+fn quotas(answer: &Answer) -> Option<Vec<(String, i64, Option<i64>)>> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let makers = body.get("data")?.as_object()?;
+    let mut parts = Vec::new();
+    for (maker, classes) in makers {
+        let maker = maker.trim_end_matches("_quota");
+        for (class, numbers) in classes.as_object().into_iter().flatten() {
+            let number = |name: &str| numbers.get(name).and_then(Value::as_i64);
+            if let Some(total) = number("total") {
+                parts.push((format!("{maker} {class}"), total, number("used")));
+            }
+        }
+    }
+    Some(parts)
+}
+
 /// Those of the tokens that a sentence names.
 fn named_in(words: &str, tokens: &[&str]) -> Vec<String> {
     let words: Vec<&str> = words.split(|c: char| !c.is_ascii_alphanumeric()).collect();
@@ -607,6 +631,29 @@ impl Channel for Sender {
 
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
         Some(callback::read(&self.config.basic(), request))
+    }
+
+    async fn ask_limits(&self, deadline: Duration) -> Result<(), ChannelError> {
+        let until = Instant::now() + deadline;
+        let call = (Method::GET, format!("{PUSH}/quota"));
+        let asked = self.call(&self.push, call, Bytes::new(), until).await;
+        let failed = |words: &str| ChannelError::Failed {
+            what: "the makers' quotas could not be asked for",
+            source: words.into(),
+        };
+        let answer = asked.map_err(|verdict| failed(verdict.detail()))?;
+        let now = self.egress.now();
+        let Some(parts) = quotas(&answer) else {
+            return Err(failed(decode(&answer, now).detail()));
+        };
+        for (part, total, used) in parts {
+            self.limits.hear(LimitOf::Part, &part, total, used, now);
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> Vec<DailyLimit> {
+        self.limits.all()
     }
 
     async fn probe(&self, tokens: &[Secret], deadline: Duration) -> Option<Vec<Verdict>> {

@@ -25,6 +25,9 @@
 //! Xiaomi names invalid regIds in receipts (type 16), and in a list that is fetched every ten minutes. Receipts are not
 //! signed: the secret of their address proves them, and one that comes again changes nothing.
 //!
+//! The daily limit of public messages is the one that Xiaomi names in its answers to them, when the credential has none of
+//! its own; private messages have none.
+//!
 //! The tracer counts: its numbers become receipts where they are as high as a push has regIds (at most 200), so that a
 //! push to one person is always told. Up to ten pushes are asked about in a minute, until a day after they were sent, and
 //! none that was sent before a restart.
@@ -41,8 +44,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, Recipient, Truncation,
-    Vendor,
+    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Receipt,
+    Recipient, Truncation, Vendor,
 };
 use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -52,6 +55,7 @@ use tokio::time::Instant;
 
 use self::channels::Approved;
 use super::counted::Counted;
+use super::limits::Limits;
 use crate::answer::token_dead;
 use crate::callback::shown_url;
 use crate::classes::{self, Grants};
@@ -264,6 +268,8 @@ struct Encoded {
     form: BTreeMap<String, String>,
     truncated: Vec<Truncation>,
     downgraded: Option<String>,
+    /// Whether it goes out as a private message, which has no daily limit.
+    private: bool,
 }
 
 impl Encoded {
@@ -364,6 +370,7 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
         form,
         truncated,
         downgraded,
+        private: channel.is_some_and(|c| c.private),
     })
 }
 
@@ -516,6 +523,7 @@ impl Vendor for Xiaomi {
             config,
             callback_too_long: too_long,
             counted: Counted::new(POLL_EVERY, TRACES_LEN),
+            limits: Limits::default(),
             feedback_due: Mutex::new(Timestamp(0)),
         }))
     }
@@ -532,6 +540,7 @@ struct Sender {
     callback_too_long: bool,
     /// What the tracer may be asked about.
     counted: Counted,
+    limits: Limits,
     /// When invalid regIds are fetched next.
     feedback_due: Mutex<Timestamp>,
 }
@@ -613,6 +622,12 @@ impl Sender {
         }
     }
 
+    fn hear_limit(&self, encoded: &Encoded, answer: &Answer, now: Timestamp) {
+        if let Some((limit, used)) = verdicts::day_limit(answer).filter(|_| !encoded.private) {
+            self.limits.hear(LimitOf::Marketing, "", limit, used, now);
+        }
+    }
+
     async fn send_part(
         &self,
         encoded: &Encoded,
@@ -629,7 +644,10 @@ impl Sender {
         } else {
             let now = self.egress.now();
             let verdict = match self.post(encoded.with_tokens(&tokens), until).await {
-                Ok(answer) => decode(&answer, now),
+                Ok(answer) => {
+                    self.hear_limit(encoded, &answer, now);
+                    decode(&answer, now)
+                }
                 Err(verdict) => verdict,
             };
             if self.config.traces()
@@ -746,6 +764,10 @@ impl Channel for Sender {
                 body: String::new(),
             }),
         )
+    }
+
+    fn limits(&self) -> Vec<DailyLimit> {
+        self.limits.all()
     }
 
     fn hears(&self) -> Option<bool> {

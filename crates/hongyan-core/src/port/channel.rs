@@ -304,6 +304,33 @@ pub enum ReceiptKind {
     Other,
 }
 
+/// Whose a daily limit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitOf {
+    /// Every push of the credential.
+    All,
+    /// `marketing` and `subscription` together.
+    Marketing,
+    /// A part of the pushes that nobody can tell beforehand, such as those that a platform sends through one maker's service:
+    /// it is shown and limits nothing.
+    Part,
+}
+
+/// A daily limit by a vendor's own word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DailyLimit {
+    /// Whose it is.
+    pub of: LimitOf,
+    /// Which part, in the vendor's words; empty for the whole.
+    pub part: String,
+    /// Pushes a day.
+    pub limit: u64,
+    /// How many of them the vendor counts.
+    pub used: Option<u64>,
+    /// When it said so.
+    pub at: Timestamp,
+}
+
 /// What a check of a credential found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckReport {
@@ -347,6 +374,20 @@ pub trait Channel: Send + Sync + std::fmt::Debug {
     /// Reads what the vendor posted to the callback address. `None` when the vendor has no callbacks.
     fn callback(&self, _request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
         None
+    }
+
+    /// Asks the vendor for its daily limits, where it has a question for them: [`Channel::limits`] then has them.
+    ///
+    /// # Errors
+    /// When it could not be asked.
+    async fn ask_limits(&self, _deadline: Duration) -> Result<(), ChannelError> {
+        Ok(())
+    }
+
+    /// The daily limits that the vendor named when it was asked, or in its answers to sends; makes no call. Empty when it
+    /// named none.
+    fn limits(&self) -> Vec<DailyLimit> {
+        Vec::new()
     }
 
     /// Whether this credential's vendor tells of each delivery, so that silence means something; `None` when the vendor's

@@ -95,7 +95,7 @@ impl Lane {
                 .map(|(_, device)| device.id.clone())
                 .zip(verdicts.iter().cloned())
                 .collect();
-            self.settle_quota(&opened, share, &results).await;
+            self.settle_quota(share, &results).await;
         }
         for ((shipment, device), verdict) in fit.into_iter().zip(verdicts) {
             let verdict = unless_given_since(&shipment, verdict);

@@ -11,7 +11,7 @@ use hongyan_core::{Class, Device, DeviceId, Reason, StoreError, Timestamp};
 use super::{FULL_RETRY, Lane};
 use crate::credentials::Opened;
 use crate::plan;
-use crate::quota::{Account, Day, Taken, is_bulk};
+use crate::quota::{Account, Day, Effective, Taken, is_bulk};
 use crate::shipment::Shipment;
 use crate::situation::{Read, app_facts};
 
@@ -25,6 +25,7 @@ pub(super) type Ready = (Shipment, Device);
 #[derive(Debug)]
 pub(super) struct Share {
     account: Account,
+    limits: Effective,
     class: Class,
     day: Day,
     taken: Taken,
@@ -46,8 +47,8 @@ impl Lane {
         let day = Day::at(now, opened.vendor.day_offset_s());
         let devices: Vec<DeviceId> = ready.iter().map(|(_, d)| d.id.clone()).collect();
         let quotas = &self.inner.quotas;
-        let limits = &opened.limits.quota;
-        let taken = match quotas.take(&account, limits, day, class, &devices).await {
+        let limits = Effective::of(&opened.limits.quota, &opened.channel.limits(), day, now);
+        let taken = match quotas.take(&account, &limits, day, class, &devices).await {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(channel = %account.channel, %error, "a lane could not read its quota; its shipments come again");
@@ -76,6 +77,7 @@ impl Lane {
         }
         let share = Share {
             account,
+            limits,
             class,
             day,
             taken,
@@ -84,12 +86,7 @@ impl Lane {
     }
 
     /// Writes down what of the share was used, and what the vendor said about its own quota.
-    pub(super) async fn settle_quota(
-        &self,
-        opened: &Opened,
-        share: &Share,
-        results: &[(DeviceId, Verdict)],
-    ) {
+    pub(super) async fn settle_quota(&self, share: &Share, results: &[(DeviceId, Verdict)]) {
         let accepted: Vec<(DeviceId, bool)> = results
             .iter()
             .map(|(device, v)| (device.clone(), uses_quota(v)))
@@ -108,7 +105,7 @@ impl Lane {
             quotas
                 .settle(
                     &share.account,
-                    &opened.limits.quota,
+                    &share.limits.quota,
                     share.class,
                     &share.taken,
                     &accepted,

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use hongyan_core::app::{DailyQuota, LaneLimits, QuotaOverflow};
 use hongyan_core::draft::Draft;
+use hongyan_core::port::{Channel as _, Clock as _, DailyLimit, LimitOf};
 use hongyan_core::{Class, CredentialName, MessageId, Reason, Stage, Verdict};
 use hongyan_dispatch::credentials::NewCredential;
-use hongyan_dispatch::quota::{Account, Standing};
+use hongyan_dispatch::quota::{Account, Day, Effective, Standing};
 
 use crate::world::{World, channel, to_users, world};
 
@@ -36,7 +37,10 @@ impl World {
             channel: channel(name),
             credential: CredentialName::parse("default").unwrap(),
         };
-        let standing = self.dispatch.quotas().standing(&account, &quota, BEIJING);
+        let now = self.clock.now();
+        let named = self.alpha.limits();
+        let limits = Effective::of(&quota, &named, Day::at(now, BEIJING), now);
+        let standing = self.dispatch.quotas().standing(&account, &limits, BEIJING);
         standing.await.unwrap()
     }
 
@@ -285,4 +289,84 @@ async fn a_vendor_that_names_the_hour_gets_them_then() {
     for id in held {
         assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     }
+}
+
+fn named(of: LimitOf, limit: u64, used: Option<u64>, w: &World) -> DailyLimit {
+    DailyLimit {
+        of,
+        part: String::new(),
+        limit,
+        used,
+        at: w.clock.now(),
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_the_vendor_names_counts_where_none_was_configured() {
+    let w = world().await;
+    w.device("d", Some("u"), &["alpha"]).await;
+    let send = async |class: Class| {
+        let mut draft = of_class(class, "u");
+        draft.options.ttl_s = Some(86_400);
+        let id = w.send(draft).await;
+        settled(&w, id).await
+    };
+    // Nobody knows of a limit; three go out.
+    for _ in 0..3 {
+        assert_eq!(send(Class::Marketing).await, "sent");
+    }
+    let nothing = DailyQuota::default();
+    assert_eq!(w.standing("alpha", nothing).await.bulk_per_day, None);
+    assert_eq!(w.alpha.asked_limits(), 1);
+    // Now the vendor names one, and that it counts four: another server sends as well.
+    w.alpha
+        .names_limits([named(LimitOf::Marketing, 6, Some(4), &w)]);
+    for want in ["sent", "sent", "held"] {
+        assert_eq!(send(Class::Marketing).await, want);
+    }
+    assert_eq!(send(Class::Im).await, "sent", "it is not for those");
+    let standing = w.standing("alpha", nothing).await;
+    assert_eq!(
+        (standing.bulk_per_day, standing.bulk_named),
+        (Some(6), true)
+    );
+    assert_eq!((standing.per_day, standing.per_day_named), (None, false));
+    assert_eq!(standing.used[3], (Class::Marketing, 5));
+    // What a person set counts more than what the vendor says.
+    let set = DailyQuota {
+        marketing_per_day: Some(100),
+        ..DailyQuota::default()
+    };
+    let standing = w.standing("alpha", set).await;
+    assert_eq!(
+        (standing.bulk_per_day, standing.bulk_named),
+        (Some(100), false)
+    );
+    // After ten minutes the vendor is asked again; what it said is not believed for ever.
+    w.pass(Duration::from_secs(600));
+    assert_eq!(send(Class::Im).await, "sent");
+    let asked = w.until(|| async { (w.alpha.asked_limits() == 2).then_some(()) });
+    assert!(asked.await.is_some());
+    w.pass(Duration::from_secs(2 * 86_400));
+    assert_eq!(w.standing("alpha", nothing).await.bulk_per_day, None);
+}
+
+#[tokio::test]
+async fn a_part_limits_nothing_and_a_whole_keeps_a_reserve() {
+    let w = world().await;
+    w.device("d", Some("u"), &["alpha"]).await;
+    w.alpha.names_limits([
+        named(LimitOf::Part, 0, None, &w),
+        named(LimitOf::All, 10, None, &w),
+    ]);
+    let nothing = DailyQuota::default();
+    let standing = w.standing("alpha", nothing).await;
+    assert_eq!(
+        (standing.per_day, standing.bulk_per_day),
+        (Some(10), Some(8))
+    );
+    assert!(standing.per_day_named && standing.bulk_named);
+    assert_eq!(standing.reserved, 2);
+    let id = w.send(of_class(Class::Marketing, "u")).await;
+    assert_eq!(settled(&w, id).await, "sent");
 }

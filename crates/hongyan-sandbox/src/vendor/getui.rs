@@ -184,7 +184,10 @@ impl Getui {
             (["task", id], &Method::DELETE) => self.stop(id),
             (["user", "status", cids], &Method::GET) => users(world, cids, false),
             (["user", "detail", cids], &Method::GET) => users(world, cids, true),
-            (["report", "push", "count"], &Method::GET) => Ok(ok(&json!({}))),
+            (["report", "push", "count"], &Method::GET) => {
+                let left = json!({"total_num": 10_000, "push_num": 0, "remain_num": 10_000, "limit": true});
+                Ok(ok(&json!({"xm": left, "op": left, "vv": left})))
+            }
             (["push" | "user" | "task" | "report", ..], _) => {
                 Err(Refusal::new(405, 405, "method not allowed"))
             }

@@ -324,7 +324,7 @@ fn send(world: &World, form: &Form, targets: &[String]) -> Result<Reply, Refusal
 fn admit(world: &World, form: &Form, channel: &str, targets: usize) -> Result<Reply, Refusal> {
     let quota = quota(world, channel);
     let count = u64::try_from(targets).unwrap_or(u64::MAX);
-    {
+    let acked = {
         let mut day = today(world);
         let acked = day.by_channel.entry(channel.to_owned()).or_default();
         if acked.saturating_add(count) > quota {
@@ -332,7 +332,8 @@ fn admit(world: &World, form: &Form, channel: &str, targets: usize) -> Result<Re
             return Err(Refusal::new(200_001, reason));
         }
         *acked += count;
-    }
+        *acked
+    };
     let id = format!("scm{}", uuid::Uuid::new_v4().simple());
     let mut messages = lock(&world.xiaomi.messages);
     while messages.len() >= limits::REQUESTS_KEPT_MAX {
@@ -348,7 +349,12 @@ fn admit(world: &World, form: &Form, channel: &str, targets: usize) -> Result<Re
         "Received push messages for {targets} {}",
         form.target_noun()
     );
-    Ok(ok(&json!({"id": id}), &info, "accepted"))
+    let mut data = json!({"id": id});
+    if quota < u64::MAX {
+        data["day_quota"] = json!(quota.to_string());
+        data["day_acked"] = json!(acked.to_string());
+    }
+    Ok(ok(&data, &info, "accepted"))
 }
 
 /// What happens for one regId after the send was accepted.

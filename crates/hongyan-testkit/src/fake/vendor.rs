@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Truncation, Vendor,
+    CheckReport, ConfigError, DailyLimit, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind,
+    Recipient, Truncation, Vendor,
 };
 use hongyan_core::{ChannelId, DeviceId, Message, MessageId, Reason, Secret, Verdict};
 use tokio::sync::Semaphore;
@@ -48,6 +48,8 @@ struct State {
     panics: usize,
     begun: usize,
     withdrawn: Vec<(MessageId, DeviceId)>,
+    limits: Vec<DailyLimit>,
+    asked_limits: usize,
 }
 
 impl FakeVendor {
@@ -109,6 +111,17 @@ impl FakeVendor {
     /// Why it lets messages go out as a lower class, from now on: credentials stored later say that classes are limited.
     pub fn downgrades(&self, why: &str) {
         self.lock().downgrades = Some(why.to_owned());
+    }
+
+    /// The daily limits that it names.
+    pub fn names_limits(&self, limits: impl IntoIterator<Item = DailyLimit>) {
+        self.lock().limits = limits.into_iter().collect();
+    }
+
+    /// How often it was asked for its limits.
+    #[must_use]
+    pub fn asked_limits(&self) -> usize {
+        self.lock().asked_limits
     }
 
     /// Calls that have begun, whether or not they wait at the gate.
@@ -276,6 +289,15 @@ impl Channel for FakeVendor {
             _ => Verdict::Accepted { vendor_id: None },
         };
         Some(tokens.iter().map(verdict).collect())
+    }
+
+    async fn ask_limits(&self, _deadline: Duration) -> Result<(), ChannelError> {
+        self.lock().asked_limits += 1;
+        Ok(())
+    }
+
+    fn limits(&self) -> Vec<DailyLimit> {
+        self.lock().limits.clone()
     }
 
     async fn poll(&self, _deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {

@@ -395,3 +395,23 @@ fn the_apps_own_pairs_share_their_room() {
     assert!(form.contains_key("extra.hy_id") && form.contains_key("extra.hy_user"));
     assert!(!form.contains_key("extra.hy_url") && form["payload"].contains(&url));
 }
+
+#[test]
+fn the_daily_limit_is_read_from_every_answer() {
+    let check = |body: &str, want: Option<(i64, Option<i64>)>| {
+        let answer = fixture::answer(200, body);
+        assert_eq!(verdicts::day_limit(&answer), want, "{body}");
+    };
+    check(r#"{"code":0,"data":{"id":"x"}}"#, None);
+    check(
+        r#"{"code":0,"data":{"id":"x","day_quota":"10000","day_acked":"7"}}"#,
+        Some((10_000, Some(7))),
+    );
+    check(r#"{"code":0,"data":{"day_quota":5}}"#, Some((5, None)));
+    check(
+        r#"{"code":200001,"reason":"exceed quota, quota: 20, have acked: 21"}"#,
+        Some((20, Some(21))),
+    );
+    check(r#"{"code":200001,"reason":"over quota"}"#, None);
+    check("<html>", None);
+}

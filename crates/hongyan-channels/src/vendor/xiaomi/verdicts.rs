@@ -91,6 +91,30 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     }
 }
 
+/// The daily limit that an answer names and what is used of it: in the success of a send, or in the words of its refusal.
+pub(super) fn day_limit(answer: &Answer) -> Option<(i64, Option<i64>)> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let number = |name: &str| match body.pointer(&format!("/data/{name}"))? {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    if let Some(limit) = number("day_quota") {
+        return Some((limit, number("day_acked")));
+    }
+    if body.get("code").and_then(Value::as_i64) != Some(200_001) {
+        return None;
+    }
+    // `exceed quota, quota: N, have acked: M`
+    let words = body.get("reason")?.as_str()?;
+    let after = |mark: &str| -> Option<i64> {
+        let (_, rest) = words.split_once(mark)?;
+        let digits = rest.trim_start().split(|c: char| !c.is_ascii_digit());
+        digits.into_iter().next()?.parse().ok()
+    };
+    Some((after(" quota:")?, after("acked:")))
+}
+
 fn quota_until_midnight(now: Timestamp, words: &str) -> Verdict {
     match quota(words) {
         Verdict::QuotaExhausted { detail, .. } => Verdict::QuotaExhausted {

@@ -1,7 +1,7 @@
 //! Sends through Getui against its simulator.
 
 use hongyan_core::Class;
-use hongyan_core::port::{Clock as _, ReceiptKind};
+use hongyan_core::port::{Clock as _, LimitOf, ReceiptKind};
 use hongyan_sandbox::{
     Channel as Vendor, Endpoint, Fault, FaultKind, NewPhone, ReceiptAddress, TokenState,
 };
@@ -163,4 +163,28 @@ async fn getui_says_that_the_clock_is_wrong() {
     world.handle.advance(std::time::Duration::from_secs(3600));
     let report = world.channel.check(PATIENCE).await;
     assert!(!report.ok && report.detail.contains("clock"), "{report:?}");
+}
+
+#[tokio::test]
+async fn the_makers_quotas_are_asked_for() {
+    let world = World::start(Vendor::Getui).await;
+    assert_eq!(world.channel.limits(), []);
+    world.channel.ask_limits(PATIENCE).await.unwrap();
+    let limits = world.channel.limits();
+    assert!(limits.iter().all(|l| l.of == LimitOf::Part));
+    let told: Vec<_> = limits
+        .into_iter()
+        .map(|l| (l.part, l.limit, l.used))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("op".to_owned(), 10_000, Some(0)),
+            ("vv".to_owned(), 10_000, Some(0)),
+            ("xm".to_owned(), 10_000, Some(0)),
+        ]
+    );
+    let fault = Fault::times(FaultKind::Unavailable, 1);
+    world.handle.inject(Vendor::Getui, fault).unwrap();
+    assert!(world.channel.ask_limits(PATIENCE).await.is_err());
 }

@@ -1,8 +1,8 @@
 //! Sends through JPush against its simulator.
 
-use hongyan_core::port::{Clock as _, OpenCredential, ReceiptKind};
+use hongyan_core::port::{Clock as _, LimitOf, OpenCredential, ReceiptKind};
 use hongyan_core::{AppId, Class, CredentialName, Secret};
-use hongyan_sandbox::{Channel as Vendor, FaultKind, NewPhone, TokenState};
+use hongyan_sandbox::{Channel as Vendor, Fault, FaultKind, NewPhone, TokenState};
 use hongyan_testkit::channel_suite::words;
 
 use super::{DEAD, PATIENCE, World, survives, takes_everything, tells_tokens_apart};
@@ -159,4 +159,28 @@ async fn jpush_with_wrong_keys() {
         assert!(!report.ok, "{field} {report:?}");
         assert_eq!(world.send_one().await, "credential_bad");
     }
+}
+
+#[tokio::test]
+async fn the_makers_quotas_are_asked_for() {
+    let world = World::start(Vendor::Jpush).await;
+    assert_eq!(world.channel.limits(), []);
+    world.channel.ask_limits(PATIENCE).await.unwrap();
+    let limits = world.channel.limits();
+    assert!(limits.iter().all(|l| l.of == LimitOf::Part));
+    let told: Vec<_> = limits
+        .into_iter()
+        .map(|l| (l.part, l.limit, l.used))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("oppo operation".to_owned(), 10_000, Some(0)),
+            ("vivo operation".to_owned(), 10_000, Some(0)),
+            ("xiaomi operation".to_owned(), 10_000, Some(0)),
+        ]
+    );
+    let fault = Fault::times(FaultKind::Unavailable, 1);
+    world.handle.inject(Vendor::Jpush, fault).unwrap();
+    assert!(world.channel.ask_limits(PATIENCE).await.is_err());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hongyan_core::port::{Clock, ReceiptKind};
+use hongyan_core::port::{Clock, LimitOf, ReceiptKind};
 use hongyan_core::{Class, Reason, Secret};
 use hongyan_sandbox::{
     AppState, Channel as Vendor, Fault, FaultKind, NewPhone, PatchPhone, TokenState,
@@ -143,4 +143,30 @@ async fn invalid_regids_are_not_fetched_more_often_than_xiaomi_likes() {
         assert!(world.channel.poll(PATIENCE).await.unwrap().is_empty());
         assert_eq!(fetched(&world), want);
     }
+}
+
+#[tokio::test]
+async fn the_daily_limit_is_the_one_that_xiaomi_names() {
+    let world = World::start(Vendor::Xiaomi).await;
+    let token = world.tokens(1, TokenState::Valid);
+    let send = async |class| {
+        world
+            .send(message::message(class), token.clone())
+            .await
+            .remove(0)
+    };
+    // A private message has none.
+    assert_eq!(send(Class::Im).await, "accepted");
+    assert_eq!(world.channel.limits(), []);
+    world.handle.set_xiaomi_quota("200001", Some(2));
+    let told = || {
+        let limits = world.channel.limits();
+        let told = limits.iter().map(|l| (l.of, l.limit, l.used));
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(send(Class::Marketing).await, "accepted");
+    assert_eq!(told(), [(LimitOf::Marketing, 2, Some(1))]);
+    assert_eq!(send(Class::Marketing).await, "accepted");
+    assert_eq!(send(Class::Marketing).await, "quota_exhausted");
+    assert_eq!(told(), [(LimitOf::Marketing, 2, Some(2))]);
 }
