@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
-use hongyan_core::{Secret, Timestamp, Verdict};
+use hongyan_core::verdict::Unsure;
+use hongyan_core::{Reason, Secret, Timestamp, Verdict};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ring::{digest, hmac, rand};
 use serde_json::Value;
@@ -21,6 +22,15 @@ use crate::texts;
 
 /// Calls of one request: the first, one with a fresh nonce or a corrected clock.
 const TRIES_MAX: usize = 2;
+
+/// What a call that is made twice does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeats {
+    /// The same as one call.
+    Harmless,
+    /// It has its effect twice.
+    Once,
+}
 
 /// A key pair of a RAM user, or a temporary one with its security token.
 #[derive(Debug)]
@@ -135,10 +145,12 @@ impl Service {
         }
     }
 
-    /// Makes a signed call. A nonce that is taken and a clock that is wrong are mended once.
+    /// Makes a signed call. A clock that is wrong is mended once, and so is a nonce that is taken where the service takes a
+    /// repeat for what it is. Every nonce is new, so one that is taken was seen with this very call, whose answer got lost:
+    /// a `Once` call is not repeated then.
     pub(crate) async fn call(
         &self,
-        key: &AccessKey,
+        (key, repeats): (&AccessKey, Repeats),
         action: &str,
         parameters: &BTreeMap<String, String>,
         until: Instant,
@@ -175,6 +187,16 @@ impl Service {
             let code = body.get("Code").and_then(Value::as_str).unwrap_or_default();
             let again = match code {
                 "InvalidTimeStamp.Expired" => self.learn_clock(&answer),
+                "SignatureNonceUsed" if repeats == Repeats::Once => {
+                    return Err(Verdict::Retry {
+                        reason: Reason::VendorUnavailable,
+                        after: None,
+                        detail:
+                            "SignatureNonceUsed: the call was taken before, and its answer got lost"
+                                .to_owned(),
+                        certainty: Unsure::MaybeTaken,
+                    });
+                }
                 "SignatureNonceUsed" => true,
                 _ => false,
             };

@@ -122,6 +122,24 @@ fn not_taken(verdict: Verdict) -> Verdict {
     }
 }
 
+/// The same verdict where the vendor may have sent it although it failed, and does not recognise a repeat.
+fn maybe_taken(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Retry {
+            reason: reason @ Reason::VendorUnavailable,
+            after,
+            detail,
+            ..
+        } => Verdict::Retry {
+            reason,
+            after,
+            detail,
+            certainty: hongyan_core::verdict::Unsure::MaybeTaken,
+        },
+        other => other,
+    }
+}
+
 /// Lets the calls run, bounded, and answers their verdicts in order.
 async fn fan_out<F>(calls: Vec<F>) -> Vec<Verdict>
 where
@@ -302,6 +320,7 @@ pub(crate) mod fixture {
             V::Refused { reason, .. } => format!("refused {reason}"),
             V::CredentialBad { .. } => "credential_bad".to_owned(),
             V::QuotaExhausted { .. } => "quota".to_owned(),
+            V::Unknown { .. } => "unknown".to_owned(),
             V::Retry {
                 reason,
                 after,

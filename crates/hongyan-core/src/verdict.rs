@@ -53,6 +53,11 @@ pub enum Verdict {
         /// Whether the vendor may have taken it all the same.
         certainty: Unsure,
     },
+    /// The vendor may have taken it, and a repeat might reach the person twice: it is not sent again, a receipt tells.
+    Unknown {
+        /// What failed on the way.
+        detail: String,
+    },
 }
 
 /// Whether a failed call may have had an effect.
@@ -66,6 +71,19 @@ pub enum Unsure {
 }
 
 impl Verdict {
+    /// The verdict where a send must not be made twice: one that nobody knows the end of is not a reason to try again.
+    #[must_use]
+    pub fn once_only(self) -> Self {
+        match self {
+            Self::Retry {
+                detail,
+                certainty: Unsure::MaybeTaken,
+                ..
+            } => Self::Unknown { detail },
+            other => other,
+        }
+    }
+
     /// The reason word that goes to the ledger.
     #[must_use]
     pub const fn reason(&self) -> Reason {
@@ -76,6 +94,7 @@ impl Verdict {
             | Self::Retry { reason, .. } => *reason,
             Self::CredentialBad { .. } => Reason::CredentialInvalid,
             Self::QuotaExhausted { .. } => Reason::QuotaExhausted,
+            Self::Unknown { .. } => Reason::VendorUnavailable,
         }
     }
 
@@ -88,6 +107,7 @@ impl Verdict {
             | Self::Refused { detail, .. }
             | Self::CredentialBad { detail }
             | Self::QuotaExhausted { detail, .. }
+            | Self::Unknown { detail }
             | Self::Retry { detail, .. } => detail,
         }
     }

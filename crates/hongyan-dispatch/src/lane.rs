@@ -33,6 +33,8 @@ const PAUSE_IN_LANE_MAX: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Soonest time at which a shipment that found the lane full may come again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
+/// How long to wait for the receipt of a push that may have been taken and is not made again, before another channel follows.
+const UNKNOWN_FOR: Duration = Duration::from_secs(300);
 /// How often a vendor that names its daily limits is asked for them.
 const ASK_LIMITS_EVERY: Duration = Duration::from_secs(600);
 /// Shipments taken out of the queue at once.
@@ -438,6 +440,13 @@ impl Lane {
         let channels = &shipment.message.options.channels;
         let attempts = opened.and_then(|o| o.limits.attempts);
         let receipts = opened.is_some_and(|o| o.hears);
+        let repeatable = opened.is_none_or(|o| o.vendor.capability().repeatable);
+        let verdict = if repeatable {
+            verdict
+        } else {
+            verdict.once_only()
+        };
+        let unknown = matches!(verdict, Verdict::Unknown { .. });
         let after = match &verdict {
             Verdict::Retry { after, .. } => *after,
             _ => None,
@@ -452,10 +461,10 @@ impl Lane {
             ),
             attempts_max: attempts.unwrap_or(ATTEMPTS_MAX),
             fallback: channels.fallback,
-            receipt_by: channels
-                .fallback_after_ms
-                .filter(|_| receipts)
-                .map(|ms| now.plus(Duration::from_millis(ms.into()))),
+            receipt_by: match channels.fallback_after_ms {
+                Some(ms) if receipts => Some(now.plus(Duration::from_millis(ms.into()))),
+                _ => unknown.then(|| now.plus(UNKNOWN_FOR)),
+            },
             verdict,
         }
     }

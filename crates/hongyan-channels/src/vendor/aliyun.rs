@@ -42,7 +42,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::counted::{Counted, Counts};
-use crate::acs::{self, AccessKey, Service};
+use crate::acs::{self, AccessKey, Repeats, Service};
 use crate::answer::{accepted, token_dead, unreadable};
 use crate::classes::Grants;
 use crate::config::{self, Fields};
@@ -84,6 +84,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: Some(POLL_EVERY),
     environments: false,
+    repeatable: true,
 };
 
 /// The parameters that decide class and quota at the makers.
@@ -601,7 +602,12 @@ impl Sender {
         until: Instant,
     ) -> Result<Answer, Verdict> {
         self.service
-            .call(&self.config.key, action, parameters, until)
+            .call(
+                (&self.config.key, Repeats::Harmless),
+                action,
+                parameters,
+                until,
+            )
             .await
     }
 

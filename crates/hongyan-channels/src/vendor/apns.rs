@@ -86,6 +86,7 @@ const CAPABILITY: Capability = Capability {
     receipts: false,
     poll_every: None,
     environments: true,
+    repeatable: true,
 };
 
 /// A provider token is used this long; Apple refuses it after 60 minutes and dislikes new ones before 20.

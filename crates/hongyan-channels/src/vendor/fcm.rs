@@ -50,6 +50,7 @@ const CAPABILITY: Capability = Capability {
     receipts: false,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 const ENDPOINT: &str = "https://fcm.googleapis.com";

@@ -84,6 +84,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 const ENDPOINT: &str = "https://restapi.getui.com";

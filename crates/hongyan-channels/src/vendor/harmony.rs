@@ -53,6 +53,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 /// Scenes: alert, card, voice broadcast, background, live view, in-app call.

@@ -69,6 +69,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 const PUSH_URL: &str = "https://push-api.cloud.honor.com";

@@ -73,6 +73,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 /// Body without the tokens, bytes.

@@ -83,6 +83,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 const TTL_MAX: Duration = Duration::from_secs(3 * 86_400);

@@ -67,6 +67,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 const SHOWN_PATH: &str = "/garcia/api/server/push/varnished/pushByPushId";

@@ -75,6 +75,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: Some(Duration::from_secs(600)),
     environments: false,
+    repeatable: true,
 };
 
 const HOME: &str = "https://api.push.oppomobile.com";

@@ -77,6 +77,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: Some(Duration::from_secs(1)),
     environments: false,
+    repeatable: false,
 };
 
 /// A request without its numbers.

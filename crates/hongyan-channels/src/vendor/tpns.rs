@@ -89,6 +89,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: Some(POLL_EVERY),
     environments: false,
+    repeatable: true,
 };
 
 const REGIONS: &[(&str, &str)] = &[

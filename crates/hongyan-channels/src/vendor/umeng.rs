@@ -72,6 +72,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 const ENDPOINT: &str = "https://msgapi.umeng.com";

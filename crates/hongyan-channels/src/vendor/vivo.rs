@@ -73,6 +73,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 const ENDPOINT: &str = "https://api-push.vivo.com.cn";

@@ -79,6 +79,7 @@ const CAPABILITY: Capability = Capability {
     receipts: false,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 /// Google keeps a message 28 days, the others 30.

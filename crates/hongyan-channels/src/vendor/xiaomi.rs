@@ -85,6 +85,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: Some(POLL_EVERY),
     environments: false,
+    repeatable: true,
 };
 
 const PATH: &str = "/v3/message/regid";

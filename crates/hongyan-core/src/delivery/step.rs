@@ -39,6 +39,9 @@ impl Delivery {
                 if let (Verdict::Accepted { vendor_id }, Some(until)) = (&verdict, receipt_by) {
                     return self.accepted_for_now(channel, vendor_id.clone(), until, out);
                 }
+                if let Verdict::Unknown { detail } = verdict {
+                    return self.maybe_accepted(channel, detail, receipt_by, now, out);
+                }
                 self.answered(channel, verdict, retry_at, attempts_max, fallback, now, out)
             }
             Input::Undelivered {
@@ -150,7 +153,14 @@ impl Delivery {
     /// It ends for this reason; but what a vendor has taken stays the best that is known of it.
     fn give_up(&mut self, reason: Reason, now: Timestamp, out: &mut Vec<Happened>) -> Next {
         let Some(via) = self.via.clone() else {
-            return self.end(Stage::Dropped, reason, None, now, out);
+            let Some(unsure) = self.taken.last().cloned() else {
+                return self.end(Stage::Dropped, reason, None, now, out);
+            };
+            // Nobody knows, and nobody will.
+            self.seen.add(Stage::Undelivered);
+            let detail = "no receipt; it may have been sent all the same".to_owned();
+            let from = Some((unsure, Some(detail)));
+            return self.end(Stage::Undelivered, reason, from, now, out);
         };
         self.seen.add(Stage::Undelivered);
         let detail = format!("no receipt, and no other channel followed: {reason}");
@@ -192,6 +202,54 @@ impl Delivery {
             until: Some(until),
             detail: vendor_id,
             ..Happened::new(Stage::AcceptedByVendor, None)
+        });
+        self.state = State::AwaitingReceipt { channel, until };
+        Next::Wait(until)
+    }
+
+    /// Nobody knows whether the vendor took it: its receipt is waited for, when another channel may follow; otherwise it ends
+    /// as undelivered, and a receipt that comes is recorded all the same.
+    fn maybe_accepted(
+        &mut self,
+        channel: ChannelId,
+        detail: String,
+        until: Option<Timestamp>,
+        now: Timestamp,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        if !matches!(&self.state, State::Pushing { channel: current, .. } if *current == channel) {
+            return Next::Nothing;
+        }
+        if !self.taken.contains(&channel) {
+            self.taken.push(channel.clone());
+        }
+        let given_up = self
+            .given_up
+            .take()
+            .filter(|(gave_up, _)| *gave_up == channel);
+        let detail = Some(format!(
+            "it may have been sent, so it is not sent again: {detail}"
+        ));
+        let Some(until) = until else {
+            self.seen.add(Stage::Undelivered);
+            let reason = given_up.map_or(Reason::VendorUnavailable, |(_, reason)| reason);
+            return self.end(
+                Stage::Undelivered,
+                reason,
+                Some((channel, detail)),
+                now,
+                out,
+            );
+        };
+        if let Some((_, reason)) = given_up {
+            return self.other_channel(channel, reason, detail, out);
+        }
+        out.push(Happened {
+            channel: Some(channel.clone()),
+            attempt: self.attempt,
+            until: Some(until),
+            detail,
+            ..Happened::new(Stage::Held, Some(Reason::VendorUnavailable))
         });
         self.state = State::AwaitingReceipt { channel, until };
         Next::Wait(until)

@@ -58,6 +58,7 @@ fn verdicts() -> impl Strategy<Value = Verdict> {
             detail: detail(),
             certainty: Unsure::NotTaken
         }),
+        Just(Verdict::Unknown { detail: detail() }),
     ]
 }
 
@@ -309,4 +310,93 @@ fn a_late_ack_is_recorded_and_changes_nothing() {
     assert_eq!(step.happened[0].stage, Stage::Delivered);
     assert_eq!(d.apply(Input::Acked, Timestamp(3)).next, Next::Nothing);
     assert_eq!(d.outcome(), Some(Reason::NoChannel));
+}
+
+fn unknown(fallback: bool, receipt_by: Option<i64>) -> Input {
+    Input::Verdict {
+        channel: apns(),
+        verdict: Verdict::Retry {
+            reason: Reason::VendorUnavailable,
+            after: None,
+            detail: "the connection broke".to_owned(),
+            certainty: Unsure::MaybeTaken,
+        }
+        .once_only(),
+        retry_at: Timestamp(5),
+        attempts_max: 5,
+        fallback,
+        receipt_by: receipt_by.map(Timestamp),
+    }
+}
+
+#[test]
+fn what_may_have_been_taken_is_not_sent_again() {
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    let step = d.apply(unknown(false, Some(9)), Timestamp(2));
+    assert_eq!(step.next, Next::Done);
+    assert_eq!(step.happened[0].stage, Stage::Undelivered);
+    assert!(step.happened[0].r#final);
+    assert_eq!(d.outcome(), Some(Reason::VendorUnavailable));
+    assert_eq!(d.taken, [apns()], "a receipt of it is believed");
+    // The receipt that comes after all is recorded.
+    let late = d.apply(Input::Acked, Timestamp(3));
+    assert_eq!(late.happened[0].stage, Stage::Delivered);
+    assert_eq!(d.apply(Input::Acked, Timestamp(4)).next, Next::Nothing);
+}
+
+#[test]
+fn another_channel_follows_what_may_have_been_taken_only_without_a_receipt() {
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    let step = d.apply(unknown(true, Some(9)), Timestamp(2));
+    assert_eq!(step.next, Next::Wait(Timestamp(9)));
+    assert_eq!(step.happened[0].stage, Stage::Held);
+    let mut told = d.clone();
+    assert_eq!(told.apply(Input::Acked, Timestamp(3)).next, Next::Done);
+    assert_eq!(told.outcome(), Some(Reason::Delivered));
+    // No receipt: another way, and when there is none, nobody knows.
+    assert_eq!(d.apply(Input::Due, Timestamp(9)).next, Next::Plan);
+    assert_eq!(d.tried, [apns()]);
+    let end = Input::Plan(Decision::End(Reason::ReceiptTimeout));
+    let step = d.apply(end, Timestamp(9));
+    assert_eq!(step.happened[0].stage, Stage::Undelivered);
+    assert_eq!(d.outcome(), Some(Reason::ReceiptTimeout));
+}
+
+#[test]
+fn a_receipt_may_come_before_nobody_knows() {
+    let gone = Input::Undelivered {
+        channel: apns(),
+        reason: Reason::TokenInvalid,
+        detail: None,
+    };
+    for (fallback, want) in [(true, Next::Plan), (false, Next::Done)] {
+        let mut d = delivery();
+        pushed("apns", &mut d);
+        assert_eq!(d.apply(gone.clone(), Timestamp(2)).next, Next::Recorded);
+        let until = fallback.then_some(9);
+        assert_eq!(d.apply(unknown(fallback, until), Timestamp(3)).next, want);
+        let why = d.outcome().or(d.last_failure);
+        assert_eq!(why, Some(Reason::TokenInvalid));
+    }
+}
+
+#[test]
+fn only_what_is_uncertain_becomes_unknown() {
+    let retry = |certainty| Verdict::Retry {
+        reason: Reason::VendorUnavailable,
+        after: None,
+        detail: "d".to_owned(),
+        certainty,
+    };
+    let sure = retry(Unsure::NotTaken);
+    assert_eq!(sure.clone().once_only(), sure);
+    let unknown = retry(Unsure::MaybeTaken).once_only();
+    assert_eq!(
+        (unknown.reason(), unknown.detail()),
+        (Reason::VendorUnavailable, "d")
+    );
+    let taken = Verdict::Accepted { vendor_id: None };
+    assert_eq!(taken.clone().once_only(), taken);
 }

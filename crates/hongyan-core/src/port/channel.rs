@@ -33,6 +33,9 @@ pub struct Capability {
     pub poll_every: Option<Duration>,
     /// Whether tokens belong to one of two environments.
     pub environments: bool,
+    /// Whether a send may be made again when nobody knows whether the vendor took it: the vendor recognises the repeat, or the
+    /// device shows both as one. Otherwise such a send ends as [`Verdict::Unknown`].
+    pub repeatable: bool,
 }
 
 /// A vendor as the wiring knows it: checks configurations and opens channels.
@@ -348,7 +351,8 @@ pub struct CheckReport {
 /// - a vendor answer of every row of the vendor's error table gives the verdict that its notes ask for;
 /// - an expired access token is renewed once and the call repeated once;
 /// - `preview` is exactly what `send` sends;
-/// - dropping the future of `send` leaks nothing.
+/// - dropping the future of `send` leaks nothing;
+/// - `send` never answers [`Verdict::Unknown`]: whether an uncertain send is made again is not its decision.
 #[async_trait]
 pub trait Channel: Send + Sync + std::fmt::Debug {
     /// What would be sent.

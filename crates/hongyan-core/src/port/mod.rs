@@ -16,13 +16,8 @@ mod work;
 
 pub use channel::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-<<<<<<< HEAD
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Truncation, Vendor, WakeKey,
-=======
     CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Receipt,
-    ReceiptKind, Recipient, Truncation, Vendor,
->>>>>>> f07694f (Take a vendor's own word for its daily limit where none was configured)
+    ReceiptKind, Recipient, Truncation, Vendor, WakeKey,
 };
 pub use clock::{Clock, Dice};
 pub use commit::{

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use hongyan_core::message::Target;
+use hongyan_core::port::{Receipt, ReceiptKind};
 use hongyan_core::verdict::Unsure;
-use hongyan_core::{Reason, Stage, Verdict};
+use hongyan_core::{Reason, Secret, Stage, Verdict};
 
-use crate::world::{to, to_users, world};
+use crate::world::{channel, device, to, to_users, world};
 
 #[tokio::test]
 async fn a_hanging_vendor_holds_up_nobody_else() {
@@ -186,4 +187,64 @@ async fn a_flooded_lane_holds_so_many_and_loses_none() {
     w.until(|| async { (w.dispatch.in_flight() == 0).then_some(()) })
         .await
         .expect("nothing stays in flight");
+}
+
+fn broken() -> Verdict {
+    Verdict::Retry {
+        reason: Reason::VendorUnavailable,
+        after: None,
+        detail: "the connection broke".into(),
+        certainty: Unsure::MaybeTaken,
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_sent_is_sent_once_where_a_repeat_would_show() {
+    let w = world().await;
+    w.device("d", Some("u"), &["texts"]).await;
+    w.texts.script([broken()]);
+    let mut draft = to_users(&["u"]);
+    draft.options.channels.fallback = false;
+    let id = w.send(draft).await;
+    assert_eq!(w.outcome(id).await, Reason::VendorUnavailable);
+    w.pass(Duration::from_secs(3_600));
+    // The receipt still comes, and is believed.
+    let token = w.ports.registry.devices(&w.app, &[device("d")]).await;
+    let token = token.unwrap()[0].clone().unwrap().tokens[0].token.clone();
+    let told = Receipt {
+        kind: ReceiptKind::Delivered,
+        message: Some(id),
+        vendor_id: None,
+        token: Some(Secret::new(token)),
+        at: None,
+        detail: String::new(),
+    };
+    let receipts = w.dispatch.receipts();
+    let texts = channel("texts");
+    let noted = receipts.take(&w.app, &texts, vec![told]).await;
+    assert_eq!(noted.unwrap().known, 1);
+    assert!(w.trace(id).await.iter().any(|t| t.starts_with("delivered")));
+    assert_eq!(w.texts.sent().len(), 1, "{:?}", w.trace(id).await);
+    // A vendor that recognises a repeat gets one.
+    w.device("e", Some("v"), &["alpha"]).await;
+    w.alpha.script([broken()]);
+    let id = w.send(to_users(&["v"])).await;
+    w.sees(id, "retried").await;
+    w.pass(Duration::from_secs(60));
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    assert_eq!(w.alpha.sent().len(), 2);
+}
+
+#[tokio::test]
+async fn another_channel_follows_an_unknown_send_when_no_receipt_comes() {
+    let w = world().await;
+    w.device("d", Some("u"), &["texts", "alpha"]).await;
+    w.texts.script([broken()]);
+    let mut draft = to_users(&["u"]);
+    draft.options.channels.order = vec![channel("texts"), channel("alpha")];
+    let id = w.send(draft).await;
+    w.sees(id, "held(vendor_unavailable)@texts").await;
+    w.pass(Duration::from_secs(301));
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    assert_eq!((w.texts.sent().len(), w.alpha.sent().len()), (1, 1));
 }

@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) alpha: FakeVendor,
     pub(crate) beta: FakeVendor,
+    /// A vendor that does not recognise a repeat.
+    pub(crate) texts: FakeVendor,
     /// What goes wrong between dispatch and its engine.
     pub(crate) trouble: Arc<Trouble>,
     stop: tokio::sync::watch::Sender<bool>,
@@ -81,6 +83,7 @@ pub(crate) async fn world() -> World {
     let clock = Arc::new(ManualClock::at(NOON));
     let presence = Arc::new(FakePresence::default());
     let (alpha, beta) = (FakeVendor::new("alpha", 100), FakeVendor::new("beta", 1));
+    let texts = FakeVendor::new("texts", 1).once_only();
     let ports = Ports {
         registry: engine.registry(),
         inbox: engine.inbox(),
@@ -95,7 +98,11 @@ pub(crate) async fn world() -> World {
     let trouble = Arc::new(Trouble::default());
     let troubled = trouble.in_front_of(ports.clone());
     let (feedback, signals) = Feedback::new(troubled.registry.clone(), ports.clock.clone());
-    let vendors: Vec<Arc<dyn Vendor>> = vec![Arc::new(alpha.clone()), Arc::new(beta.clone())];
+    let vendors: Vec<Arc<dyn Vendor>> = vec![
+        Arc::new(alpha.clone()),
+        Arc::new(beta.clone()),
+        Arc::new(texts.clone()),
+    ];
     let dispatch = Dispatch::new(
         hongyan_dispatch::Options {
             vendors,
@@ -114,7 +121,7 @@ pub(crate) async fn world() -> World {
         version: 1,
     };
     ports.registry.put_app(record, None).await.unwrap();
-    for name in ["alpha", "beta"] {
+    for name in ["alpha", "beta", "texts"] {
         let new = NewCredential {
             config: serde_json::json!({ "secret": "s" }),
             endpoint: None,
@@ -139,6 +146,7 @@ pub(crate) async fn world() -> World {
         clock,
         alpha,
         beta,
+        texts,
         trouble,
         stop,
         _engine: engine,

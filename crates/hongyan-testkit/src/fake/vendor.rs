@@ -72,10 +72,18 @@ impl FakeVendor {
                 receipts: true,
                 poll_every: None,
                 environments: false,
+                repeatable: true,
             },
             state: Arc::default(),
             gate: Arc::new(Semaphore::new(1 << 20)),
         }
+    }
+
+    /// The same, with sends that must not be made again when nobody knows what became of them.
+    #[must_use]
+    pub fn once_only(mut self) -> Self {
+        self.capability.repeatable = false;
+        self
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

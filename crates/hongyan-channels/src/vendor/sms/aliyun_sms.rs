@@ -1,8 +1,10 @@
 //! Aliyun SMS (`aliyun_sms`): approved templates with variables, `SendSms` of version 2017-05-25.
 //!
 //! Sources: Alibaba Cloud help pages of SendSms, QuerySendDetails, SmsReport and the error codes, read 2026-11.
-//! Unverified: the longest variable (`param_chars_max`, default 35). The call is not idempotent: an answer that got lost
-//! counts as maybe taken. The receipt post is not signed: it is trusted by the secret in its address alone.
+//! Unverified: the longest variable (`param_chars_max`, default 35). The call is not idempotent: where an answer
+//! got lost, is a server's fault (5xx) or says that the nonce was seen before, the text may have been sent, and is not sent
+//! again. The receipt post is not signed: it is trusted by the secret in its address alone, and one that comes again changes
+//! nothing.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -25,7 +27,7 @@ use tokio::time::Instant;
 
 use super::receipts::{Told, beijing_time, kind_of};
 use super::{Common, Encoded, Provider, Templates, Words, counted, number, report, segments};
-use crate::acs::{self, AccessKey, Service};
+use crate::acs::{self, AccessKey, Repeats, Service};
 use crate::answer::{
     accepted, credential_bad, quota, refused, token_dead, too_large, unreadable,
     until_beijing_midnight,
@@ -112,11 +114,15 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     if code.is_empty() {
         return match answer.status {
             200..=299 => unreadable(answer.status),
-            status => acs::by_status(answer, &format!("Aliyun answered status {status}"), now),
+            status => vendor::maybe_taken(acs::by_status(
+                answer,
+                &format!("Aliyun answered status {status}"),
+                now,
+            )),
         };
     }
     if let Some(verdict) = acs::gateway(answer, code, &words, now) {
-        return verdict;
+        return vendor::maybe_taken(verdict);
     }
     match code {
         "OK" => accepted(body.get("BizId").and_then(Value::as_str)),
@@ -152,7 +158,7 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
             certainty: hongyan_core::verdict::Unsure::MaybeTaken,
         },
         code if code.starts_with("isv.") => refused(&words),
-        _ => acs::by_status(answer, &words, now),
+        _ => vendor::maybe_taken(acs::by_status(answer, &words, now)),
     }
 }
 
@@ -206,7 +212,7 @@ impl Sender {
         let list: Vec<&str> = numbers.iter().map(|n| as_aliyun_writes(n)).collect();
         form.insert("PhoneNumbers".to_owned(), list.join(","));
         self.service
-            .call(&self.config.key, "SendSms", &form, until)
+            .call((&self.config.key, Repeats::Once), "SendSms", &form, until)
             .await
     }
 }
@@ -345,7 +351,12 @@ impl Provider for Sender {
         );
         let verdict = match self
             .service
-            .call(&self.config.key, "QuerySendDetails", &form, until)
+            .call(
+                (&self.config.key, Repeats::Harmless),
+                "QuerySendDetails",
+                &form,
+                until,
+            )
             .await
         {
             Ok(answer) => decode(&answer, now),

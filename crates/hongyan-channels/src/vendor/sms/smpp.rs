@@ -50,6 +50,9 @@ use crate::{payload, vendor};
 
 /// Orders that wait for the session.
 const ORDERS_MAX: usize = 1024;
+/// Offers of a later part that the centre does not take at first, and the pause between them.
+const PART_TRIES_MAX: usize = 4;
+const PART_PAUSE: Duration = Duration::from_secs(1);
 const ESM_HEADER: u8 = 0x40;
 const CODING_BINARY: u8 = 4;
 const CODING_UCS2: u8 = 8;
@@ -404,18 +407,35 @@ impl Sender {
                 Ok(pdu) => pdu,
                 Err(verdict) => return verdict,
             };
-            let (reply, answer) = oneshot::channel();
-            let ticket = Ticket::default();
-            let order = Order::Submit {
-                pdu: Box::new(pdu),
-                group: Arc::clone(&group),
-                ticket: ticket.clone(),
-                reply,
+            let mut tries = 1;
+            let verdict = loop {
+                let (reply, answer) = oneshot::channel();
+                let ticket = Ticket::default();
+                let order = Order::Submit {
+                    pdu: Box::new(pdu.clone()),
+                    group: Arc::clone(&group),
+                    ticket: ticket.clone(),
+                    reply,
+                };
+                let verdict = self.ask(order, answer, &ticket, until).await;
+                // The first parts are on their way: what the centre does not take now is offered again at once.
+                let again = at > 0
+                    && matches!(
+                        &verdict,
+                        Err(Verdict::Retry {
+                            certainty: Unsure::NotTaken,
+                            ..
+                        })
+                    );
+                if !again || tries >= PART_TRIES_MAX || Instant::now() + PART_PAUSE >= until {
+                    break verdict;
+                }
+                tries += 1;
+                tokio::time::sleep(PART_PAUSE).await;
             };
-            let verdict = self.ask(order, answer, &ticket, until).await;
             match verdict {
                 Ok(()) => {}
-                // The first parts are on their way: another try repeats them.
+                // Another try of the whole would repeat the first parts.
                 Err(Verdict::Retry {
                     reason,
                     after,

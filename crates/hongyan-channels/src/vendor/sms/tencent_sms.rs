@@ -2,7 +2,8 @@
 //!
 //! Sources: Tencent Cloud documents 382/55981, 40536 (SendSms), 382/43547 and 5807 (status notification), API 3.0
 //! signature v3, and the error list of the SDK, read 2026-11. Unverified: limits of a number beyond one in 30 s. The
-//! receipt post is not signed: it is trusted by the secret in its address alone.
+//! receipt post is not signed: it is trusted by the secret in its address alone, and one that comes again changes nothing. The
+//! call is not idempotent: after a lost answer or a server's fault the text may have been sent, and is not sent again.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -40,7 +41,7 @@ use crate::answer::{
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
-use crate::texts;
+use crate::{texts, vendor};
 
 const HOST: &str = "https://sms.tencentcloudapi.com";
 const VERSION: &str = "2021-01-11";
@@ -242,7 +243,7 @@ fn read(answer: &Answer, now: Timestamp) -> Said {
             429 => rate_limited(after, &words),
             401 | 403 | 404 => credential_bad(&words),
             400..=499 => refused(&words),
-            500..=599 => unavailable(after, &words),
+            500..=599 => vendor::maybe_taken(unavailable(after, &words)),
             status => unreadable(status),
         });
     };

@@ -442,3 +442,22 @@ fn numbers_that_fail_for_good_are_told_apart() {
     assert_eq!(twilio(30003), "retry vendor_unavailable not_taken");
     assert_eq!(twilio(99999), "refused payload_rejected");
 }
+
+#[test]
+fn twilio_gives_some_failures_one_more_try() {
+    use super::twilio;
+    let receipt = |code: &str| twilio::kind("undelivered", code);
+    assert_eq!(receipt("30003"), ReceiptKind::Failed(Reason::NoChannel));
+    assert_eq!(
+        receipt("30008"),
+        ReceiptKind::Failed(Reason::VendorUnavailable)
+    );
+    for (code, after) in [(30003, Some(600)), (30008, None)] {
+        let body = format!(r#"{{"sid":"SM1","status":"failed","error_code":{code}}}"#);
+        let answer = fixture::answer(201, &body);
+        let Verdict::Retry { after: given, .. } = twilio::decode(&answer, fixture::NOW) else {
+            panic!("{code} is tried again");
+        };
+        assert_eq!(given.map(|g| g.as_secs()), after);
+    }
+}

@@ -1,7 +1,9 @@
 //! Twilio (`twilio`): free text, one number a request.
 //!
 //! Sources: Twilio's OpenAPI description of api_v2010 (2026-04), its error pages 30003, 30006 and 21635, its page on
-//! request validation; the other error codes are well known and were not read again.
+//! request validation; the other error codes are well known and were not read again. A callback is signed without a time or a
+//! nonce: one that comes again is taken again and changes nothing, since a status only goes forward. A request is not
+//! idempotent: after a lost answer or a server's fault the text may have been sent, and is not sent again.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -13,6 +15,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -28,6 +31,7 @@ use ring::{digest, hmac};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use super::receipts::Told;
 use super::{Common, Encoded, Provider, Words, counted, report, segments};
 use crate::acs::hex;
 use crate::answer::{
@@ -47,6 +51,8 @@ const VALIDITY_S_MAX: u64 = 36_000;
 /// Texts whose last status is remembered: statuses come in any order and only go forward.
 const STATUSES_MAX: usize = 16_384;
 const SIGNATURE: &str = "x-twilio-signature";
+/// When a phone that could not be reached is tried again.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(600);
 /// The query parameter of the callback that names our message.
 const MESSAGE: &str = "hy_message";
 
@@ -176,6 +182,13 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     judge(code, &format!("{code} {why}"), answer, now)
 }
 
+/// The error code of an answer, whichever way it is told.
+fn code_of(answer: &Answer) -> Option<u64> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    let names = ["error_code", "code"];
+    names.iter().find_map(|name| body.get(*name)?.as_u64())
+}
+
 fn by_status(answer: &Answer, words: &str, now: Timestamp) -> Verdict {
     let after = retry_after(&answer.headers, now);
     match answer.status {
@@ -183,7 +196,7 @@ fn by_status(answer: &Answer, words: &str, now: Timestamp) -> Verdict {
         404 => credential_bad(&format!("{words}: check account_sid and endpoint")),
         429 => rate_limited(after, words),
         400..=499 => refused(words),
-        500..=599 => unavailable(after, words),
+        500..=599 => vendor::maybe_taken(unavailable(after, words)),
         status => unreadable(status),
     }
 }
@@ -193,7 +206,7 @@ fn judge(code: u64, words: &str, answer: &Answer, now: Timestamp) -> Verdict {
     match code {
         20003 | 20404 | 21408 | 21606 | 21659 | 30002 | 30034 => credential_bad(words),
         20429 | 30001 => rate_limited(after, words),
-        20500 => unavailable(after, words),
+        20500 => vendor::maybe_taken(unavailable(after, words)),
         21211 | 21612 | 21614 | 21635 | 30005 => token_dead(words),
         // The person answered STOP.
         21610 | 30004 => Verdict::Refused {
@@ -201,14 +214,16 @@ fn judge(code: u64, words: &str, answer: &Answer, now: Timestamp) -> Verdict {
             detail: texts::detail(words),
         },
         21617 => too_large(words),
-        30003 | 30008 => unavailable(after, words),
+        // The phone cannot be reached: later, once. Nobody knows why: once more. `Sender::send` counts.
+        30003 => unavailable(after.or(Some(UNREACHABLE_FOR)), words),
+        30008 => unavailable(after, words),
         21602 | 30006 | 30007 | 30010 => refused(words),
         _ => by_status(answer, words, now),
     }
 }
 
 /// What a final status with its error code says.
-fn kind(status: &str, code: &str) -> ReceiptKind {
+pub(super) fn kind(status: &str, code: &str) -> ReceiptKind {
     match (status, code) {
         ("delivered", _) => ReceiptKind::Delivered,
         ("read", _) => ReceiptKind::Displayed,
@@ -217,6 +232,8 @@ fn kind(status: &str, code: &str) -> ReceiptKind {
             ReceiptKind::TokenInvalid
         }
         ("undelivered" | "failed", "21610" | "30004") => ReceiptKind::PermissionOff,
+        ("undelivered" | "failed", "30003") => ReceiptKind::Failed(Reason::NoChannel),
+        ("undelivered" | "failed", "30008") => ReceiptKind::Failed(Reason::VendorUnavailable),
         ("undelivered" | "failed", "30007") => ReceiptKind::Failed(Reason::PayloadRejected),
         ("undelivered" | "failed", "30001") => ReceiptKind::Failed(Reason::VendorRateLimited),
         ("undelivered" | "failed", "30002" | "30034") => {
@@ -258,6 +275,8 @@ pub(super) struct Sender {
     egress: Egress,
     callback: Option<String>,
     statuses: Mutex<Statuses>,
+    /// Texts that failed in a way that deserves one more try, and had it.
+    tried: Told,
 }
 
 impl Sender {
@@ -279,6 +298,7 @@ impl Sender {
                 .or_else(|| credential.callback.clone()),
             config,
             statuses: Mutex::default(),
+            tried: Told::default(),
         })
     }
 
@@ -312,6 +332,30 @@ impl Sender {
             body: body.into(),
         };
         self.pool.call(&call, until).await.map_err(|e| e.verdict())
+    }
+
+    /// Twilio's codes 30003 and 30008 deserve one more try; the next time they are the end.
+    fn at_most_once_more(
+        &self,
+        encoded: &Encoded,
+        number: &str,
+        answer: &Answer,
+        verdict: Verdict,
+    ) -> Verdict {
+        let code = code_of(answer);
+        let reason = match code {
+            Some(30003) => Reason::NoChannel,
+            Some(30008) => Reason::VendorUnavailable,
+            _ => return verdict,
+        };
+        let text = format!("{} {number}", encoded.message);
+        if self.tried.is_new(&text) {
+            return verdict;
+        }
+        Verdict::Refused {
+            reason,
+            detail: texts::detail(&format!("{}, twice", verdict.detail())),
+        }
     }
 
     /// Whether this status brings the text further than it was.
@@ -471,7 +515,10 @@ impl Provider for Sender {
             let body = format!("{form}&To={}", texts::escaped(number));
             async move {
                 match self.call(Method::POST, self.path(), body, until).await {
-                    Ok(answer) => decode(&answer, self.egress.now()),
+                    Ok(answer) => {
+                        let verdict = decode(&answer, self.egress.now());
+                        self.at_most_once_more(encoded, number, &answer, verdict)
+                    }
                     Err(verdict) => verdict,
                 }
             }

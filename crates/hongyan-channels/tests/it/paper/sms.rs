@@ -56,7 +56,7 @@ pub(super) const TWILIO: Paper = Paper {
             "server",
             500,
             r#"{"code":20500}"#,
-            "retry vendor_unavailable not_taken",
+            "retry vendor_unavailable maybe_taken",
         ),
         (
             "number",
@@ -92,7 +92,12 @@ pub(super) const TWILIO: Paper = Paper {
             r#"{"code":30001}"#,
             "retry vendor_rate_limited not_taken",
         ),
-        ("page", 502, "<html>", "retry vendor_unavailable not_taken"),
+        (
+            "page",
+            502,
+            "<html>",
+            "retry vendor_unavailable maybe_taken",
+        ),
         (
             "nonsense",
             201,
@@ -301,6 +306,12 @@ pub(super) const ALIYUN: Paper = Paper {
             r#"{"Code":"Throttling.User"}"#,
             "retry vendor_rate_limited not_taken",
         ),
-        ("down", 503, "", "retry vendor_unavailable not_taken"),
+        ("down", 503, "", "retry vendor_unavailable maybe_taken"),
+        (
+            "nonce",
+            400,
+            r#"{"Code":"SignatureNonceUsed"}"#,
+            "retry vendor_unavailable maybe_taken",
+        ),
     ],
 };
