@@ -114,12 +114,47 @@ pub(crate) fn json(body: &[u8]) -> Result<Value, CallbackError> {
         .map_err(|_| CallbackError::Malformed("its body is not JSON".to_owned()))
 }
 
-/// A callback address for people: its query has a secret.
-pub(crate) fn shown_url(url: &str) -> String {
-    match url.split_once('?') {
-        Some((address, _)) => format!("{address}?…"),
-        None => url.to_owned(),
+/// An address for receipts. Its query may have a secret, which is shown to nobody.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct ReceiptUrl(String);
+
+impl ReceiptUrl {
+    pub(crate) const fn new(url: String) -> Self {
+        Self(url)
     }
+
+    /// The whole address, for the vendor.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address for people.
+    pub(crate) fn shown(&self) -> String {
+        shown_url(&self.0)
+    }
+}
+
+impl std::fmt::Debug for ReceiptUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+/// A callback address for people: its query has a secret, and so may have what is before the host.
+pub(crate) fn shown_url(url: &str) -> String {
+    let (address, query) = match url.split_once(['?', '#']) {
+        Some((address, _)) => (address, "?…"),
+        None => (url, ""),
+    };
+    let shown = match address.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
+        }
+        None => address.to_owned(),
+    };
+    format!("{shown}{query}")
 }
 
 /// Our message, when a vendor's parameter names one.
@@ -221,6 +256,13 @@ mod tests {
             "https://x.example/cb?…"
         );
         assert_eq!(shown_url("https://x.example/cb"), "https://x.example/cb");
+        assert_eq!(
+            shown_url("https://user:pw@x.example/cb#s"),
+            "https://x.example/cb?…"
+        );
+        let url = ReceiptUrl::new("https://x.example/cb?k=s".to_owned());
+        assert_eq!(format!("{url:?}"), "https://x.example/cb?…");
+        assert_eq!(url.as_str(), "https://x.example/cb?k=s");
     }
 
     #[test]

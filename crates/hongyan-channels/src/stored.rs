@@ -15,6 +15,13 @@ const CONTENTS_MAX: usize = 256;
 type Key = [u8; 32];
 type Place = Arc<tokio::sync::Mutex<Option<(String, Timestamp)>>>;
 
+/// A life in steps: what a content's key has of it, so that one which was stored with a longer life is not sent on for much
+/// longer than the message lives. The step is at most an eighth of the life.
+pub(crate) fn life_step(life: u64) -> (u64, u64) {
+    let step = (life / 16).max(1).next_power_of_two();
+    (life / step, step)
+}
+
 /// The vendor's ids of stored contents.
 #[derive(Debug)]
 pub(crate) struct Stored {
@@ -88,6 +95,17 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[test]
+    fn a_life_is_counted_in_steps_of_at_most_an_eighth() {
+        for life in [0, 1, 15, 16, 60, 61, 3_600, 86_400, 864_000] {
+            let (count, step) = life_step(life);
+            assert!(step == 1 || step * 8 <= life, "{life} {step}");
+            assert!(count * step <= life && life < (count + 1) * step);
+        }
+        assert_eq!(life_step(3_600), life_step(3_599));
+        assert_ne!(life_step(3_600), life_step(3_000));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn many_batches_store_a_content_once() {

@@ -239,6 +239,27 @@ impl TokenCache {
         self.store(now, fetch().await)
     }
 
+    /// The same, waiting for others no longer than `until`.
+    pub(crate) async fn get_until<F, T>(
+        &self,
+        now: Timestamp,
+        until: Instant,
+        fetch: F,
+    ) -> Result<AccessToken, Verdict>
+    where
+        F: FnOnce() -> T,
+        T: Future<Output = Result<Fetched, TokenError>>,
+    {
+        let got = tokio::time::timeout_at(until, self.get(now, fetch));
+        let late = |_| Verdict::Retry {
+            reason: Reason::VendorUnavailable,
+            after: None,
+            detail: "no access token came in time; nothing was sent".to_owned(),
+            certainty: Unsure::NotTaken,
+        };
+        got.await.map_err(late)?.map_err(|e| e.verdict())
+    }
+
     /// How long until the vendor may be asked again.
     fn too_soon(&self) -> Option<Duration> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -325,6 +346,36 @@ mod tests {
             text: text.to_owned(),
             lives: Duration::from_secs(3600),
         })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_token_beyond_its_own_deadline() {
+        let cache = Arc::new(TokenCache::default());
+        let slow = cache.clone();
+        let first = tokio::spawn(async move {
+            let fetch = || async {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                fetched("a")
+            };
+            slow.get(Timestamp(0), fetch).await
+        });
+        tokio::task::yield_now().await;
+        let begun = Instant::now();
+        let until = begun + Duration::from_secs(2);
+        let waited = cache.get_until(Timestamp(0), until, || async { fetched("b") });
+        let late = waited.await.unwrap_err();
+        assert!(
+            matches!(
+                &late,
+                Verdict::Retry {
+                    certainty: Unsure::NotTaken,
+                    ..
+                }
+            ),
+            "{late:?}"
+        );
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        assert!(first.await.unwrap().is_ok());
     }
 
     fn down() -> TokenError {

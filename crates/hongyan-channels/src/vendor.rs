@@ -154,22 +154,38 @@ where
 /// A batch of at least this many tokens that all die of the same answer speaks of a wrong credential or environment.
 const SUSPECT_LEN: usize = 10;
 
-/// Lets no token die when all of a large batch would, with the same words, which `suspicious` recognises: the credential
-/// or the environment is wrong then.
+/// How a channel's own word on a token begins that cannot be one of its vendor.
+const MALFORMED: &str = "the token is not";
+
+/// Lets no token die when many of a batch would, with words which `suspicious` recognises, and nothing in it shows that the
+/// vendor knows the app: the credential or the environment is wrong then. A token that lives shows it, and one that died for
+/// a reason of its own; a malformed one, which the vendor never saw, shows nothing.
 fn spare_tokens(verdicts: Vec<Verdict>, suspicious: impl Fn(&str) -> bool) -> Vec<Verdict> {
-    let dies = |v: &Verdict| matches!(v, Verdict::TokenDead { detail, .. } if suspicious(detail));
-    if verdicts.len() < SUSPECT_LEN || !verdicts.iter().all(dies) {
+    let malformed = |detail: &str| detail.starts_with(MALFORMED);
+    let dying = |v: &Verdict| matches!(v, Verdict::TokenDead { .. });
+    let proves = |v: &Verdict| match v {
+        Verdict::Accepted { .. } => true,
+        Verdict::TokenDead { detail, .. } => !malformed(detail) && !suspicious(detail),
+        _ => false,
+    };
+    let count = verdicts.iter().filter(|v| dying(v)).count();
+    if count < SUSPECT_LEN || verdicts.iter().any(proves) {
         return verdicts;
     }
-    let verdict = Verdict::Refused {
+    let mut words = verdicts.iter().filter(|v| dying(v)).map(Verdict::detail);
+    let first = words.clone().find(|detail| !malformed(detail));
+    let detail = format!(
+        "all {count} tokens of the batch were refused ({}): check the credential, its environment and where the tokens come from",
+        first.or_else(|| words.next()).unwrap_or_default(),
+    );
+    let spared = Verdict::Refused {
         reason: Reason::TokenEnvironment,
-        detail: format!(
-            "all {} tokens of the batch were refused ({}): check the credential, its environment and where the tokens come from",
-            verdicts.len(),
-            verdicts.first().map_or("", Verdict::detail),
-        ),
+        detail,
     };
-    vec![verdict; verdicts.len()]
+    verdicts
+        .into_iter()
+        .map(|v| if dying(&v) { spared.clone() } else { v })
+        .collect()
 }
 
 /// The tokens of a batch, each once: vendors deliver to a repeated token twice.
@@ -351,6 +367,29 @@ pub(crate) mod fixture {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mass_death_is_not_believed_and_malformed_tokens_do_not_help_it() {
+        use crate::answer::{accepted, refused, token_dead, unavailable};
+        let gone = token_dead("410 gone");
+        let wrong = token_dead("wrong app");
+        let malformed = token_dead("the token is not a regId");
+        let spared = |rest: &[Verdict], wrong_len: usize| {
+            let mut verdicts = vec![wrong.clone(); wrong_len];
+            verdicts.extend(rest.iter().cloned());
+            let told = spare_tokens(verdicts, |words| words == "wrong app");
+            told.iter()
+                .filter(|v| v.reason() == Reason::TokenEnvironment)
+                .count()
+        };
+        assert_eq!(spared(&[], 9), 0, "few are believed");
+        assert_eq!(spared(&[], 10), 10);
+        assert_eq!(spared(std::slice::from_ref(&malformed), 10), 11);
+        assert_eq!(spared(&vec![malformed.clone(); 5], 5), 10);
+        assert_eq!(spared(&[refused("text"), unavailable(None, "503")], 10), 10);
+        assert_eq!(spared(&[accepted(None), malformed], 10), 0);
+        assert_eq!(spared(&[gone], 10), 0, "the vendor knows the app");
+    }
 
     #[test]
     fn every_vendor_has_a_name_and_sane_numbers() {

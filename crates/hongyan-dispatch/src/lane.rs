@@ -15,6 +15,7 @@ use hongyan_core::{AppId, ChannelId, Class, CredentialName, Reason, Timestamp, V
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::breaker::Breaker;
+use crate::carried::Carried;
 use crate::choice::Learned;
 use crate::credentials::{Credentials, Opened};
 use crate::feedback::{self, Feedback};
@@ -59,6 +60,7 @@ struct Inner {
     gate: Gate,
     learned: Learned,
     quotas: Quotas,
+    carried: Carried,
     lanes: Mutex<HashMap<LaneKey, Queue>>,
 }
 
@@ -93,6 +95,7 @@ impl Lanes {
         gate: Gate,
         learned: Learned,
         quotas: Quotas,
+        carried: Carried,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -102,6 +105,7 @@ impl Lanes {
                 gate,
                 learned,
                 quotas,
+                carried,
                 lanes: Mutex::default(),
             }),
         }

@@ -9,8 +9,10 @@
 
 pub mod binding;
 pub mod breaker;
+mod carried;
 pub mod choice;
 pub mod credentials;
+mod deaths;
 pub mod explain;
 pub mod feedback;
 pub mod gate;

@@ -18,11 +18,14 @@ use hongyan_core::{
 };
 use tokio::sync::watch;
 
+use crate::carried::Carried;
 use crate::choice::Learned;
 use crate::credentials::{CredentialError, Credentials};
+use crate::deaths::{Death, Deaths};
 use crate::feedback::{self, Signal};
 use crate::hygiene::bury;
 use crate::plan::CredentialIndex;
+use crate::quota::Account;
 use crate::router::InFlight;
 use crate::service::Ports;
 
@@ -30,8 +33,10 @@ use crate::service::Ports;
 const PART_LEN: usize = 500;
 /// Grace over the vendor's deadline before a query is given up from outside.
 const POLL_GRACE: Duration = Duration::from_secs(1);
-/// Events of a device that are looked through for a vendor's id of a push.
+/// Events of a device that are looked through for a vendor's id of a push that this process did not send.
 const EVENTS_LEN_MAX: usize = 5_000;
+/// How many events of all devices back is looked, one after another.
+const LOOKS_BACK: [u64; 5] = [10_000, 100_000, 1_000_000, 10_000_000, u64::MAX];
 /// Events read at once.
 const EVENTS_PAGE: usize = 500;
 /// How often credentials are looked through for those to be polled.
@@ -73,6 +78,8 @@ pub struct Receipts {
     pub(crate) credentials: Credentials,
     pub(crate) in_flight: InFlight,
     pub(crate) learned: Learned,
+    pub(crate) carried: Carried,
+    pub(crate) deaths: Deaths,
 }
 
 /// What receipts were worth.
@@ -156,7 +163,12 @@ impl Receipts {
                 return Err(unproved());
             }
         };
-        self.take(app, channel, callback.receipts.clone()).await?;
+        let account = Account {
+            app: app.clone(),
+            channel: channel.clone(),
+            credential: name,
+        };
+        self.take_of(&account, callback.receipts.clone()).await?;
         Ok(callback)
     }
 
@@ -174,7 +186,7 @@ impl Receipts {
         Ok(index.pick(channel, None).cloned())
     }
 
-    /// Takes receipts of a channel. What they change is durable when this returns.
+    /// Takes receipts of a channel's default credential. What they change is durable when this returns.
     ///
     /// # Errors
     /// When the store does not answer; receipts before that are taken, and taking them again does no harm.
@@ -184,6 +196,24 @@ impl Receipts {
         channel: &ChannelId,
         receipts: Vec<Receipt>,
     ) -> Result<Noted, StoreError> {
+        let Ok(credential) = CredentialName::parse("default") else {
+            return Ok(Noted::default());
+        };
+        let account = Account {
+            app: app.clone(),
+            channel: channel.clone(),
+            credential,
+        };
+        self.take_of(&account, receipts).await
+    }
+
+    /// The same for a credential.
+    async fn take_of(
+        &self,
+        account: &Account,
+        receipts: Vec<Receipt>,
+    ) -> Result<Noted, StoreError> {
+        let (app, channel) = (&account.app, &account.channel);
         let mut noted = Noted::default();
         let mut arrived = HashSet::new();
         let mut receipts = receipts.into_iter();
@@ -196,7 +226,7 @@ impl Receipts {
             for receipt in part {
                 let kind = word(receipt.kind);
                 let known = self
-                    .one(app, channel, receipt, &mut signals, &mut arrived)
+                    .one(account, receipt, &mut signals, &mut arrived)
                     .await?;
                 if known {
                     noted.known += 1;
@@ -216,12 +246,12 @@ impl Receipts {
     /// Reads one receipt into what it means for its delivery; answers whether it named something that was sent.
     async fn one(
         &self,
-        app: &AppId,
-        channel: &ChannelId,
+        account: &Account,
         receipt: Receipt,
         signals: &mut Vec<Signal>,
         arrived: &mut HashSet<(MessageId, DeviceId)>,
     ) -> Result<bool, StoreError> {
+        let (app, channel) = (&account.app, &account.channel);
         let device = self.device(app, channel, &receipt).await?;
         let delivery = self
             .delivery(app, channel, device.as_ref(), &receipt)
@@ -233,10 +263,15 @@ impl Receipts {
             ReceiptKind::Clicked => Some(Input::Client(Stage::Clicked)),
             ReceiptKind::Dismissed => Some(Input::Client(Stage::Dismissed)),
             ReceiptKind::TokenInvalid => {
-                known |= self
-                    .token_is_dead(channel, device.as_ref(), &receipt)
+                let dead = self
+                    .token_is_dead(account, device.as_ref(), &receipt)
                     .await?;
-                Some(undelivered(channel, Reason::TokenInvalid, &receipt))
+                known |= dead.is_some();
+                let reason = match dead {
+                    Some(Death::HeldBack(_)) => Reason::TokenEnvironment,
+                    _ => Reason::TokenInvalid,
+                };
+                Some(undelivered(channel, reason, &receipt))
             }
             ReceiptKind::PermissionOff => {
                 known |= self.permission_is_off(device.as_ref(), &receipt).await?;
@@ -262,6 +297,7 @@ impl Receipts {
                     Some(device) => Some(device),
                     None => self.device_of(app, &delivery.device).await?,
                 };
+                self.deaths.lives(account, now);
                 if let Some(device) = found {
                     self.learned.delivered(channel, &device, now);
                 }
@@ -352,6 +388,18 @@ impl Receipts {
                 }
                 None => None,
             },
+            // The vendor's own id alone: of a personal message with one delivery it names that.
+            (None, None) if receipt.token.is_none() => {
+                let id = receipt.vendor_id.as_deref().unwrap_or_default();
+                match self.carried.message(app, channel, id) {
+                    Some(message) if self.is_personal(app, message).await? => {
+                        let mut all = ledger.deliveries_of(app, message, None, 2).await?;
+                        let one = all.pop();
+                        if all.is_empty() { one } else { None }
+                    }
+                    _ => None,
+                }
+            }
             (_, None) => None,
         };
         Ok(found.filter(carried))
@@ -365,37 +413,54 @@ impl Receipts {
         device: &Device,
         vendor_id: &str,
     ) -> Result<Option<MessageId>, StoreError> {
-        let (mut after, mut looked) = (0, 0);
-        let mut found = None;
-        while looked < EVENTS_LEN_MAX {
-            let filter = EventFilter::Device(device.id.clone());
-            let page = self
-                .ports
-                .ledger
-                .events(app, filter, after, EVENTS_PAGE)
-                .await?;
-            let Some(last) = page.last() else { break };
-            (after, looked) = (last.seq, looked + page.len());
-            let named = page.iter().rev().find(|e| {
-                e.stage == Stage::AcceptedByVendor
-                    && e.channel.as_ref() == Some(channel)
-                    && e.detail.as_deref() == Some(vendor_id)
-            });
-            found = named.and_then(|e| e.message).or(found);
+        let ledger = &self.ports.ledger;
+        if let Some(message) = self.carried.message(app, channel, vendor_id) {
+            let key = [(message, device.id.clone())];
+            let known = ledger.deliveries(app, &key).await?;
+            if known.into_iter().flatten().next().is_some() {
+                return Ok(Some(message));
+            }
         }
-        Ok(found)
+        // The ledger, from its end: each look goes ten times as far back as the one before, and reads no event twice.
+        let head = ledger.head().await?;
+        let (mut until, mut looked) = (head, 0);
+        for far in LOOKS_BACK {
+            let from = head.saturating_sub(far);
+            let mut after = from;
+            let mut found = None;
+            while after < until && looked < EVENTS_LEN_MAX {
+                let filter = EventFilter::Device(device.id.clone());
+                let page = ledger.events(app, filter, after, EVENTS_PAGE).await?;
+                let Some(last) = page.last() else { break };
+                (after, looked) = (last.seq, looked + page.len());
+                let named = page.iter().rev().find(|e| {
+                    e.seq <= until
+                        && e.stage == Stage::AcceptedByVendor
+                        && e.channel.as_ref() == Some(channel)
+                        && e.detail.as_deref() == Some(vendor_id)
+                });
+                found = named.and_then(|e| e.message).or(found);
+            }
+            if found.is_some() || from == 0 {
+                return Ok(found);
+            }
+            until = from;
+        }
+        Ok(None)
     }
 
+    /// What became of a token that the vendor calls dead; nothing when no device has it.
     async fn token_is_dead(
         &self,
-        channel: &ChannelId,
+        account: &Account,
         device: Option<&Device>,
         receipt: &Receipt,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Death>, StoreError> {
+        let channel = &account.channel;
         let (Some(device), Some(token)) =
             (device, receipt.token.as_ref().and_then(|t| t.expose_str()))
         else {
-            return Ok(false);
+            return Ok(None);
         };
         // A device that gave the token again after the vendor saw it die has it anew.
         let given_since = device
@@ -403,7 +468,19 @@ impl Receipts {
             .zip(receipt.at)
             .is_some_and(|(held, at)| held.updated_at > at);
         if given_since {
-            return Ok(true);
+            return Ok(Some(Death::Believed));
+        }
+        if device.token(channel).is_none_or(|held| !held.is_active()) {
+            return Ok(Some(Death::Believed));
+        }
+        let death = self.deaths.dies(account, self.ports.clock.now());
+        if let Death::HeldBack(count) = death {
+            metrics::counter!("hongyan_receipts_deaths_held_total", "channel" => channel.to_string())
+                .increment(1);
+            if count == 1 {
+                tracing::warn!(app = %account.app, %channel, credential = %account.credential, "the vendor calls token after token dead by receipts and hardly any alive, so no more die for ten minutes: check the credential and its environment");
+            }
+            return Ok(Some(death));
         }
         let detail = Some(receipt.detail.clone()).filter(|d| !d.is_empty());
         bury(
@@ -415,7 +492,7 @@ impl Receipts {
             detail,
         )
         .await?;
-        Ok(true)
+        Ok(Some(Death::Believed))
     }
 
     /// The person switched notifications off: what the app will say when it runs next is known now.
@@ -538,10 +615,15 @@ impl Receipts {
         let asked = opened.channel.poll(VENDOR_CALL_DEADLINE);
         let receipts = tokio::time::timeout(VENDOR_CALL_DEADLINE + POLL_GRACE, asked).await??;
         let count = receipts.len();
+        let account = Account {
+            app: app.clone(),
+            channel: channel.clone(),
+            credential: name.clone(),
+        };
         // What the vendor gave will not come again: the store gets a few chances.
         let mut tries = 0;
         loop {
-            match self.take(app, channel, receipts.clone()).await {
+            match self.take_of(&account, receipts.clone()).await {
                 Ok(_) => return Ok(count),
                 Err(error) if tries >= CONFLICT_RETRIES_MAX => return Err(error.into()),
                 Err(error) => {

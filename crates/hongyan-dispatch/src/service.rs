@@ -7,8 +7,10 @@ use hongyan_core::port::{
 };
 
 use crate::binding::Bindings;
+use crate::carried::Carried;
 use crate::choice::Learned;
 use crate::credentials::{Credentials, Sealer};
+use crate::deaths::Deaths;
 use crate::explain::Explainer;
 use crate::feedback::{self, Feedback, Signals};
 use crate::gate::Gate;
@@ -61,6 +63,8 @@ pub struct Dispatch {
     in_flight: InFlight,
     learned: Learned,
     quotas: Quotas,
+    carried: Carried,
+    deaths: Deaths,
     ids: Ids,
 }
 
@@ -78,6 +82,7 @@ impl Dispatch {
         );
         let learned = Learned::default();
         let quotas = Quotas::new(Arc::clone(&ports.quota), Arc::clone(&ports.clock));
+        let carried = Carried::default();
         let lanes = Lanes::new(
             ports.clone(),
             credentials.clone(),
@@ -85,6 +90,7 @@ impl Dispatch {
             gate.clone(),
             learned.clone(),
             quotas.clone(),
+            carried.clone(),
         );
         Self {
             ports,
@@ -95,6 +101,8 @@ impl Dispatch {
             in_flight: InFlight::default(),
             learned,
             quotas,
+            carried,
+            deaths: Deaths::default(),
             ids: Ids::default(),
         }
     }
@@ -164,6 +172,8 @@ impl Dispatch {
             credentials: self.credentials.clone(),
             in_flight: self.in_flight.clone(),
             learned: self.learned.clone(),
+            carried: self.carried.clone(),
+            deaths: self.deaths.clone(),
         }
     }
 

@@ -364,7 +364,7 @@ impl Sender {
         loop {
             let now = self.egress.now();
             let fetch = || auth::fetch(&self.config, &self.pool, now, until);
-            let token = self.tokens.get(now, fetch).await.map_err(|e| e.verdict())?;
+            let token = self.tokens.get_until(now, until, fetch).await?;
             call.headers.insert("token", auth::header(&token));
             let answer = self.pool.call(&call, until).await;
             let answer = answer.map_err(|e| e.verdict())?;

@@ -21,7 +21,8 @@
 //! | `receipt_statuses` | the meaning of receipt numbers that differ from the table below: `{"102": "quota_exhausted"}`, one of `delivered`, `token_invalid`, `permission_off`, `unreachable`, `collapsed`, `quota_exhausted`, `other` |
 //!
 //! Receipts: enter the credential's callback address in Honor's console. They are read as Huawei's first version: 0
-//! delivered, 2 and 5 token invalid, 6 switched off, 10 unreachable, 15 collapsed, 102 and 201 quota. Honor signs nothing.
+//! delivered, 2 and 5 token invalid, 6 switched off, 10 unreachable, 15 collapsed, 102 and 201 quota. Honor signs nothing: the secret of the address proves a post, and one that comes again
+//! changes nothing.
 //!
 //! `options.vendor.honor` is merged into the body. The target, `data` and `biTag` cannot be set that way, and a marketing
 //! message keeps its importance unless the credential has `class_override`.
@@ -511,10 +512,8 @@ struct Sender {
 
 impl Sender {
     async fn authorization(&self, until: Instant) -> Result<AccessToken, Verdict> {
-        self.tokens
-            .get(self.egress.now(), || self.fetch_token(until))
-            .await
-            .map_err(|e| e.verdict())
+        let fetch = || self.fetch_token(until);
+        self.tokens.get_until(self.egress.now(), until, fetch).await
     }
 
     async fn fetch_token(&self, until: Instant) -> Result<Fetched, TokenError> {

@@ -20,7 +20,8 @@
 //!
 //! `options.vendor.huawei` is merged into `message` (or into the whole body when it has the key `message`); the target
 //! and `bi_tag` cannot be set that way, and a marketing message keeps its category unless the credential has
-//! `class_override`. Receipts are read by `huawei/receipts.rs`, in both versions.
+//! `class_override`. Receipts are read by `huawei/receipts.rs`, in both versions. A signed one is refused when it is more than
+//! five minutes old or was taken before; an unsigned one that comes again changes nothing.
 
 mod account;
 mod answer;
@@ -167,11 +168,8 @@ impl Sender {
         let now = self.egress.now();
         match &self.config.auth {
             Auth::OAuth { client_id, secret } => {
-                let token = self
-                    .tokens
-                    .get(now, || self.fetch_token(client_id, secret, until))
-                    .await
-                    .map_err(|e| e.verdict())?;
+                let fetch = || self.fetch_token(client_id, secret, until);
+                let token = self.tokens.get_until(now, until, fetch).await?;
                 Ok((token.header.clone(), Used::Access(token)))
             }
             Auth::Account(account) => account

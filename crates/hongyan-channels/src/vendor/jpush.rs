@@ -60,6 +60,7 @@ use crate::answer::{
     accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable, until_beijing_midnight,
 };
+use crate::callback::ReceiptUrl;
 use crate::classes::Grants;
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
@@ -111,7 +112,7 @@ struct Config {
     makers: Makers,
     distribution: Option<String>,
     vip: bool,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
     pooled_cids: bool,
     apns_production: bool,
     ios_bytes_max: usize,
@@ -177,7 +178,7 @@ impl Config {
             makers: Makers::read(&mut fields),
             distribution,
             vip: fields.switch("vip"),
-            callback: fields.optional_url("callback"),
+            callback: fields.optional_url("callback").map(ReceiptUrl::new),
             pooled_cids,
             apns_production,
             ios_bytes_max,
@@ -344,7 +345,10 @@ impl Vendor for Jpush {
             ),
             ("vip", Some(read.vip.into())),
             ("granted", read.grants.shown()),
-            ("callback", read.callback.as_deref().map(Value::from)),
+            (
+                "callback",
+                read.callback.as_ref().map(|url| url.shown().into()),
+            ),
         ]))
     }
 
@@ -375,7 +379,10 @@ impl Vendor for Jpush {
             device: h1::Pool::new(&self.egress, origin(device)?),
             egress: self.egress.clone(),
             authorization,
-            callback: config.callback.clone().or(credential.callback),
+            callback: config
+                .callback
+                .clone()
+                .or(credential.callback.map(ReceiptUrl::new)),
             config,
             cids: Cids::default(),
             sent: Recent::default(),
@@ -390,7 +397,7 @@ struct Sender {
     egress: Egress,
     config: Config,
     authorization: HeaderValue,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
     push: h1::Pool,
     device: h1::Pool,
     cids: Cids,
@@ -553,7 +560,8 @@ fn named_in(words: &str, tokens: &[&str]) -> Vec<String> {
 #[async_trait]
 impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
-        let encoded = encode(&self.config, self.callback.as_deref(), outbound)?;
+        let callback = self.callback.as_ref().map(ReceiptUrl::shown);
+        let encoded = encode(&self.config, callback.as_deref(), outbound)?;
         Ok(Parcel {
             method: "POST",
             path: PUSH.to_owned(),
@@ -566,7 +574,7 @@ impl Channel for Sender {
 
     async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict> {
         let until = Instant::now() + deadline;
-        let callback = self.callback.as_deref();
+        let callback = self.callback.as_ref().map(ReceiptUrl::as_str);
         let encoded = match encode(&self.config, callback, &batch.outbound) {
             Ok(encoded) => encoded,
             Err(refused) => return vendor::for_all(&batch.recipients, &vendor::refusal(refused)),

@@ -20,6 +20,8 @@
 //! `options.vendor.meizu` is merged into `messageJson`; `restrictedPackageNames` of it becomes the parameter of that name.
 //! The targets and where receipts go cannot be set that way, and a marketing message stays public unless the credential
 //! has `class_override`.
+//!
+//! Receipts carry the console's token and neither time nor nonce: one that comes again is taken again and changes nothing.
 
 mod receipts;
 mod verdicts;

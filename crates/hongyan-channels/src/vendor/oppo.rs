@@ -25,6 +25,8 @@
 //!
 //! `options.vendor.oppo` is merged into `notification`; its object `action_parameters` is merged into the message's own. The
 //! target cannot be set that way, and a marketing message keeps its class unless the credential has `class_override`.
+//!
+//! Receipts are not signed: the secret of their address proves them, and one that comes again changes nothing.
 
 mod answer;
 mod credential;
@@ -54,6 +56,7 @@ use self::answer::{code_of, is_home, is_registration_id, message_id, read_callba
 use self::credential::{Config, fits_callback};
 use self::message::{Encoded, encode};
 use crate::answer::{refused, token_dead, unavailable, until_beijing_midnight};
+use crate::callback::ReceiptUrl;
 use crate::config;
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
@@ -107,8 +110,8 @@ const TOKEN_PACE: Pace = Pace {
     renew_after: Some(Duration::from_secs(12 * 3600)),
     pause: Duration::from_secs(1),
 };
-/// How long a stored content is sent to further lists. Its life on an offline device is counted anew each time, so it
-/// is no longer than an hour over.
+/// How long a stored content is sent to further lists. Its life on an offline device is counted anew each time; a content is
+/// stored anew when an eighth of it has passed.
 const CONTENT_REUSE: Duration = Duration::from_secs(3600);
 /// An app that is over its call limit for so long comes again tomorrow.
 const LIMITED_MAX: Duration = Duration::from_secs(600);
@@ -165,7 +168,10 @@ impl Vendor for Oppo {
                 read.by_channel.then_some(Value::from("channel")),
             ),
             ("channel_id", channels),
-            ("callback", read.callback.as_deref().map(Value::from)),
+            (
+                "callback",
+                read.callback.as_ref().map(|url| url.shown().into()),
+            ),
         ]))
     }
 
@@ -178,8 +184,11 @@ impl Vendor for Oppo {
                 detail: e.to_string(),
             })
         };
-        let callback = config.callback.clone().or(credential.callback);
-        let callback_too_long = callback.as_ref().is_some_and(|url| !fits_callback(url));
+        let offered = credential.callback.map(ReceiptUrl::new);
+        let callback = config.callback.clone().or(offered);
+        let callback_too_long = callback
+            .as_ref()
+            .is_some_and(|url| !fits_callback(url.as_str()));
         Ok(Arc::new(Sender {
             home: Host::new(&self.egress, origin(HOME)?),
             overseas: match endpoint {
@@ -188,7 +197,7 @@ impl Vendor for Oppo {
             },
             feedback: h1::Pool::new(&self.egress, origin(FEEDBACK)?),
             callback_too_long,
-            callback: callback.filter(|_| !callback_too_long).map(Secret::new),
+            callback: callback.filter(|_| !callback_too_long),
             limited_since: Mutex::default(),
             egress: self.egress.clone(),
             config,
@@ -220,7 +229,7 @@ struct Sender {
     egress: Egress,
     config: Config,
     /// Its query has a secret.
-    callback: Option<Secret>,
+    callback: Option<ReceiptUrl>,
     callback_too_long: bool,
     home: Host,
     /// Absent when the credential says where OPPO is.
@@ -258,7 +267,7 @@ fn out_of_time() -> Verdict {
 
 impl Sender {
     fn callback_url(&self) -> Option<&str> {
-        self.callback.as_ref().and_then(Secret::expose_str)
+        self.callback.as_ref().map(ReceiptUrl::as_str)
     }
 
     async fn token(&self, host: &Host, until: Instant) -> Result<AccessToken, Verdict> {
@@ -538,7 +547,7 @@ fn read_token(answer: &Answer, now: Timestamp) -> Result<Fetched, TokenError> {
 #[async_trait]
 impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
-        let callback = self.callback_url().map(receipts::shown_url);
+        let callback = self.callback.as_ref().map(ReceiptUrl::shown);
         let encoded = encode(&self.config, callback.as_deref(), outbound)?;
         Ok(Parcel {
             method: "POST",

@@ -55,6 +55,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::answer::{refused, token_dead};
+use crate::callback::shown_url;
 use crate::config::{self, Fields};
 use crate::egress::Egress;
 use crate::http::Answer;
@@ -397,7 +398,11 @@ impl Channel for Sender {
             words.wake = "{wake}".to_owned();
         }
         let encoded = self.provider.encode(&self.common, outbound, &words)?;
-        Ok(encoded.parcel)
+        let mut parcel = encoded.parcel;
+        if let Some(Value::String(url)) = parcel.body.get_mut("StatusCallback") {
+            *url = shown_url(url);
+        }
+        Ok(parcel)
     }
 
     async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict> {

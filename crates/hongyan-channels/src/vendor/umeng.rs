@@ -25,7 +25,7 @@
 //!
 //! Umeng neither withdraws nor recognises a repeat of what is sent to named devices: a repeat after an unknown outcome may
 //! show twice on Android; on iOS it replaces the first by its collapse id. Receipts are not signed: the secret in the callback's
-//! address is what proves them.
+//! address is what proves them, and one that comes again changes nothing.
 
 mod body;
 
@@ -51,6 +51,7 @@ use crate::answer::{
     accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable, until_beijing_midnight,
 };
+use crate::callback::ReceiptUrl;
 use crate::classes::Grants;
 use crate::config::{self, Fields};
 use crate::digests::md5_hex;
@@ -133,7 +134,7 @@ struct Config {
     main_activity: Option<String>,
     production: bool,
     payload_bytes_max: usize,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
 }
 
 impl Config {
@@ -181,7 +182,7 @@ impl Config {
             main_activity: fields.optional_text("main_activity"),
             production: fields.value("production").is_none() || fields.switch("production"),
             payload_bytes_max,
-            callback: fields.optional_url("callback"),
+            callback: fields.optional_url("callback").map(ReceiptUrl::new),
         };
         let faults = fields.finish_strict();
         if faults.is_empty() {
@@ -303,7 +304,10 @@ impl Vendor for Umeng {
             ("platform", Some(read.platform.as_str().into())),
             ("production", Some(read.production.into())),
             ("granted", read.grants.shown()),
-            ("callback", read.callback.as_deref().map(Value::from)),
+            (
+                "callback",
+                read.callback.as_ref().map(|url| url.shown().into()),
+            ),
         ]))
     }
 
@@ -318,7 +322,10 @@ impl Vendor for Umeng {
             base: origin.to_string(),
             pool: h1::Pool::new(&self.egress, origin),
             egress: self.egress.clone(),
-            callback: config.callback.clone().or(credential.callback),
+            callback: config
+                .callback
+                .clone()
+                .or(credential.callback.map(ReceiptUrl::new)),
             config,
         }))
     }
@@ -331,7 +338,7 @@ struct Sender {
     config: Config,
     /// The address as it is signed: scheme, host and port.
     base: String,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
     pool: h1::Pool,
 }
 
@@ -394,7 +401,8 @@ impl Sender {
 #[async_trait]
 impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
-        let encoded = encode(&self.config, self.callback.as_deref(), outbound)?;
+        let callback = self.callback.as_ref().map(ReceiptUrl::shown);
+        let encoded = encode(&self.config, callback.as_deref(), outbound)?;
         Ok(Parcel {
             method: "POST",
             path: SEND.to_owned(),
@@ -407,7 +415,7 @@ impl Channel for Sender {
 
     async fn send(&self, batch: &Batch, deadline: Duration) -> Vec<Verdict> {
         let until = Instant::now() + deadline;
-        let callback = self.callback.as_deref();
+        let callback = self.callback.as_ref().map(ReceiptUrl::as_str);
         let encoded = match encode(&self.config, callback, &batch.outbound) {
             Ok(encoded) => encoded,
             Err(refused) => return vendor::for_all(&batch.recipients, &vendor::refusal(refused)),

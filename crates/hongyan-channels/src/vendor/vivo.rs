@@ -25,6 +25,8 @@
 //!
 //! `options.vendor.vivo` is merged into the body. The target cannot be set that way, and a marketing message keeps its
 //! class unless the credential has `class_override`.
+//!
+//! Receipts are not signed: the secret of their address proves them, and one that comes again changes nothing.
 
 mod answer;
 mod credential;
@@ -52,6 +54,7 @@ use self::answer::{code_of, is_reg_id, read_callback, wrong_app};
 use self::credential::Config;
 use self::message::{Encoded, encode};
 use crate::answer::{refused, token_dead, unavailable};
+use crate::callback::ReceiptUrl;
 use crate::config;
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
@@ -144,7 +147,10 @@ impl Vendor for Vivo {
             ("app_key", Some(read.app_key.as_str().into())),
             ("granted", read.grants.shown()),
             ("callback_id", read.callback_id.as_deref().map(Value::from)),
-            ("callback", read.callback.as_deref().map(Value::from)),
+            (
+                "callback",
+                read.callback.as_ref().map(|url| url.shown().into()),
+            ),
             ("test", read.test.then_some(Value::Bool(true))),
         ]))
     }
@@ -156,15 +162,16 @@ impl Vendor for Vivo {
         let origin = Origin::parse(endpoint).map_err(|e| ChannelError::Config {
             detail: e.to_string(),
         })?;
-        let callback = config.callback.clone().or(credential.callback);
+        let offered = credential.callback.map(ReceiptUrl::new);
+        let callback = config.callback.clone().or(offered);
         let callback_too_long = callback
             .as_ref()
-            .is_some_and(|url| url.len() > CALLBACK_BYTES_MAX);
+            .is_some_and(|url| url.as_str().len() > CALLBACK_BYTES_MAX);
         Ok(Arc::new(Sender {
             pool: h1::Pool::new(&self.egress, origin),
             egress: self.egress.clone(),
             callback_too_long,
-            callback: callback.filter(|_| !callback_too_long).map(Secret::new),
+            callback: callback.filter(|_| !callback_too_long),
             tokens: TokenCache::with_pace(TOKEN_PACE),
             contents: Stored::new(CONTENT_REUSE),
             closed: Mutex::default(),
@@ -193,7 +200,7 @@ struct Sender {
     egress: Egress,
     config: Config,
     /// Its query has a secret.
-    callback: Option<Secret>,
+    callback: Option<ReceiptUrl>,
     callback_too_long: bool,
     pool: h1::Pool,
     tokens: TokenCache,
@@ -234,7 +241,7 @@ enum Unstored {
 
 impl Sender {
     fn callback_url(&self) -> Option<&str> {
-        self.callback.as_ref().and_then(Secret::expose_str)
+        self.callback.as_ref().map(ReceiptUrl::as_str)
     }
 
     async fn fetch_token(&self, until: Instant) -> Result<Fetched, TokenError> {
@@ -454,7 +461,7 @@ fn read_token(answer: &Answer, now: Timestamp) -> Result<Fetched, TokenError> {
 #[async_trait]
 impl Channel for Sender {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
-        let callback = self.callback_url().map(receipts::shown_url);
+        let callback = self.callback.as_ref().map(ReceiptUrl::shown);
         let encoded = encode(&self.config, callback.as_deref(), outbound)?;
         Ok(Parcel {
             method: "POST",

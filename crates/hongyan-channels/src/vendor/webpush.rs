@@ -28,6 +28,9 @@
 //! A collapse key is also the topic. A message without one has no topic, since Google keeps at most four topics of a
 //! device; shown twice it is shown once all the same, because `tag` is the message's own.
 //!
+//! 404 and 410 are the end of a subscription (RFC 8030, section 7.3). A host that calls one after another gone and took none since,
+//! nine when it never took any and else a hundred, is no longer believed: some answer so to whatever is asked.
+//!
 //! A subscription speaks for itself only: whoever registers one chooses its address and its key. So a refused key kills a token only
 //! when the same push service took the same signed token from us before, and said that the key is not the subscription's.
 
@@ -542,6 +545,9 @@ impl Sender {
                 peer.took(generation);
                 verdict
             }
+            Verdict::TokenDead { detail, .. } if !peer.calls_gone() => elsewhere(&format!(
+                "{detail}: this host calls every subscription gone and took none since, so they are kept: check where they come from"
+            )),
             // The service knows us: what it does not like is this subscription.
             Verdict::CredentialBad { .. } if peer.has_taken(generation) => {
                 let words = words_of(&answer);

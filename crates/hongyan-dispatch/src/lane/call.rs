@@ -117,7 +117,13 @@ impl Lane {
                         Verdict::TokenDead { reason, .. } => {
                             self.kill_token(&shipment, *reason, now).await;
                         }
-                        Verdict::Accepted { .. } => {
+                        Verdict::Accepted { vendor_id } => {
+                            if let Some(id) = vendor_id {
+                                let message = shipment.message.id;
+                                inner
+                                    .carried
+                                    .remember(&self.key.0, &self.key.1, id, message);
+                            }
                             inner.learned.accepted(&self.key.1, &device, now);
                         }
                         _ => {}

@@ -225,3 +225,108 @@ async fn bad_news_makes_the_next_channel_follow_at_once() {
     w.sees(id, "fallback(quota_exhausted)@alpha").await;
     w.sees(id, "accepted_by_vendor@beta").await;
 }
+
+#[tokio::test]
+async fn a_post_that_comes_again_changes_nothing() {
+    for kind in [
+        "delivered",
+        "displayed",
+        "clicked",
+        "over_quota",
+        "permission_off",
+        "token_invalid",
+    ] {
+        let w = world().await;
+        let d1 = w.device("d1", Some("u1"), &["alpha"]).await;
+        let id = w.send(to_users(&["u1"])).await;
+        w.outcome(id).await;
+        let body = json!({"token": "alpha-d1", "message": id.to_string(), "kind": kind});
+        let body = body.to_string();
+        w.posts(None, Some("yes"), &body).await.unwrap();
+        let first = (
+            w.trace(id).await,
+            device(&w, &d1).await,
+            w.ports.ledger.head().await.unwrap(),
+        );
+        assert!(first.0.len() > 3, "{kind}: {:?}", first.0);
+        for _ in 0..3 {
+            w.posts(None, Some("yes"), &body).await.unwrap();
+        }
+        let then = (
+            w.trace(id).await,
+            device(&w, &d1).await,
+            w.ports.ledger.head().await.unwrap(),
+        );
+        assert_eq!(first, then, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_was_given_again_survives_an_old_post() {
+    let w = world().await;
+    let d1 = w.device("d1", Some("u1"), &["alpha"]).await;
+    let receipts = w.dispatch.receipts();
+    let dead = Receipt {
+        kind: ReceiptKind::TokenInvalid,
+        at: Some(hongyan_core::Timestamp(crate::world::NOON.0 - 1)),
+        ..delivered("alpha-d1", None, None)
+    };
+    let noted = receipts.take(&w.app, &channel("alpha"), vec![dead]).await;
+    assert_eq!(noted.unwrap().known, 1);
+    assert!(device(&w, &d1).await.tokens[0].is_active());
+}
+
+#[tokio::test]
+async fn a_burst_of_deaths_by_poll_is_held_back_and_told() {
+    let w = world().await;
+    let ids: Vec<String> = (0..150).map(|n| format!("d{n}")).collect();
+    w.import(&ids, &["alpha"]).await;
+    let dead = |id: &String| Receipt {
+        kind: ReceiptKind::TokenInvalid,
+        ..delivered(&format!("alpha-{id}"), None, None)
+    };
+    let living = async |w: &World| {
+        let ids: Vec<DeviceId> = ids.iter().map(|id| crate::world::device(id)).collect();
+        let devices = w.ports.registry.devices(&w.app, &ids).await.unwrap();
+        let tokens = devices.into_iter().flatten().map(|d| d.tokens[0].clone());
+        tokens.filter(|t| t.is_active()).count()
+    };
+    let default = CredentialName::parse("default").unwrap();
+    let receipts = w.dispatch.receipts();
+    let alpha = channel("alpha");
+    w.alpha.news(ids.iter().map(dead));
+    receipts.poll(&w.app, &alpha, &default).await.unwrap();
+    assert_eq!(living(&w).await, 50, "a hundred are believed");
+    // The same again is no news of those that are dead, and still not believed of the others.
+    w.alpha.news(ids.iter().map(dead));
+    receipts.poll(&w.app, &alpha, &default).await.unwrap();
+    assert_eq!(living(&w).await, 50);
+    // Devices that were reached vouch for the vendor.
+    for n in 0..20 {
+        w.device(&format!("l{n}"), Some(&format!("u{n}")), &["alpha"])
+            .await;
+        let id = w.send(to_users(&[&format!("u{n}")])).await;
+        w.outcome(id).await;
+        let news = vec![delivered(&format!("alpha-l{n}"), Some(id), None)];
+        receipts.take(&w.app, &alpha, news).await.unwrap();
+    }
+    w.alpha.news(ids.iter().map(dead));
+    receipts.poll(&w.app, &alpha, &default).await.unwrap();
+    assert_eq!(living(&w).await, 0);
+}
+
+#[tokio::test]
+async fn the_vendors_id_alone_names_a_personal_message() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let id = w.send(to_users(&["u1"])).await;
+    w.outcome(id).await;
+    let told = Receipt {
+        token: None,
+        ..delivered("", None, Some("v1"))
+    };
+    let receipts = w.dispatch.receipts();
+    let noted = receipts.take(&w.app, &channel("alpha"), vec![told]).await;
+    assert_eq!(noted.unwrap().known, 1);
+    w.sees(id, "delivered").await;
+}

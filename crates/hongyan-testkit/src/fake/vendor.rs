@@ -253,7 +253,7 @@ impl Channel for FakeVendor {
         ])
     }
 
-    /// `{"token", "message"?, "vendor_id"?, "kind": "delivered" | "token_invalid" | "permission_off" | "over_quota"}`; the
+    /// `{"token", "message"?, "vendor_id"?, "kind": "delivered" | "token_invalid" | "permission_off" | "over_quota" | "displayed" | "clicked"}`; the
     /// header `x-signed` is its signature, and `yes` the right one.
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
         let signed = match request.header("x-signed") {
@@ -269,6 +269,8 @@ impl Channel for FakeVendor {
             kind: match text("kind") {
                 Some("token_invalid") => ReceiptKind::TokenInvalid,
                 Some("permission_off") => ReceiptKind::PermissionOff,
+                Some("displayed") => ReceiptKind::Displayed,
+                Some("clicked") => ReceiptKind::Clicked,
                 Some("over_quota") => ReceiptKind::Failed(Reason::QuotaExhausted),
                 _ => ReceiptKind::Delivered,
             },

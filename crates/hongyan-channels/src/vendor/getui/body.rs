@@ -6,6 +6,7 @@ use hongyan_core::{Class, Reason};
 use serde_json::{Map, Value, json};
 
 use super::{CAPABILITY, Config, NAME, PAYLOAD_MAX};
+use crate::stored::life_step;
 use crate::vendor::makers::{self, set};
 use crate::{classes, payload, texts, vendor};
 
@@ -29,11 +30,13 @@ impl Encoded {
         Value::Object(body).to_string().into()
     }
 
-    /// What makes two bodies the same message: all but its remaining life.
+    /// What makes two bodies the same message: everything, and about how much of its life remains.
     pub(super) fn key(&self) -> String {
         let mut body = self.body.clone();
         if let Some(settings) = body.get_mut("settings").and_then(Value::as_object_mut) {
-            settings.remove("ttl");
+            let life = settings.remove("ttl").and_then(|ttl| ttl.as_u64());
+            let (left, step) = life_step(life.unwrap_or_default());
+            settings.insert("ttl".to_owned(), format!("{left}x{step}").into());
         }
         payload::short_hash(&Value::Object(body).to_string(), 16)
     }

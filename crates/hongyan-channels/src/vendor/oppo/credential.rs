@@ -8,6 +8,7 @@ use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use super::{ACTIVITY_CHARS_MAX, CALLBACK_CHARS_MAX, PUBLIC_CATEGORIES};
+use crate::callback::ReceiptUrl;
 use crate::classes::{self, Grants};
 use crate::config::Fields;
 
@@ -29,7 +30,7 @@ pub(super) struct Config {
     pub(super) verify: bool,
     pub(super) broadcasts: bool,
     pub(super) relax: bool,
-    pub(super) callback: Option<String>,
+    pub(super) callback: Option<ReceiptUrl>,
 }
 
 /// What a tap does.
@@ -120,7 +121,7 @@ impl Config {
             verify,
             broadcasts,
             relax,
-            callback,
+            callback: callback.map(ReceiptUrl::new),
         })
     }
 

@@ -11,6 +11,7 @@ use super::{
     CAPABILITY, CLASS_FIELDS, LONG_TEXT_CHARS_MAX, NAME, PARAMETERS_CHARS_MAX, PUBLIC_CATEGORIES,
     TEXT_CHARS_MAX, TITLE_CHARS_MAX,
 };
+use crate::stored::life_step;
 use crate::{classes, payload, texts, vendor};
 
 /// A message without its target.
@@ -55,10 +56,12 @@ impl Encoded {
             .collect()
     }
 
-    /// What makes two contents the same: everything but how much of the life is left.
+    /// What makes two contents the same: everything, and about how much of the life is left.
     pub(super) fn content_key(&self) -> Vec<u8> {
         let mut content = self.notification.clone();
-        content.remove("off_line_ttl");
+        let life = content.remove("off_line_ttl").and_then(|ttl| ttl.as_u64());
+        let (left, step) = life_step(life.unwrap_or_default());
+        content.insert("off_line_ttl".to_owned(), format!("{left}x{step}").into());
         Value::Object(content).to_string().into_bytes()
     }
 

@@ -1,7 +1,9 @@
 //! A short message service centre (`smpp`): SMPP 3.4 over a bound session, for operators and aggregators.
 //!
 //! Sources: SMPP Protocol Specification v3.4; 3GPP TS 23.040 for headers. One transceiver session for a credential: see
-//! `session`. PDUs are written and read by the crate rusmpp-core; `bind` is written here, since many centres take
+//! `session`. It begins when the server first asks for news, within a second of its start, so that receipts of earlier texts are
+//! heard; each node that sends or asks has one. A text whose answer got lost may have been sent, and is not sent again; a receipt
+//! that comes again changes nothing. PDUs are written and read by the crate rusmpp-core; `bind` is written here, since many centres take
 //! passwords longer than the standard's eight characters.
 //!
 //! | credential | what |
@@ -331,6 +333,8 @@ impl Sender {
         }
     }
 
+    /// The session, which begins when it is first asked for: receipts of texts that were sent before a restart come over it
+    /// too, so that asking for news is enough.
     fn orders(&self) -> &mpsc::Sender<Order> {
         self.orders.get_or_init(|| {
             let (sender, orders) = mpsc::channel(ORDERS_MAX);
@@ -585,6 +589,7 @@ impl Provider for Sender {
     }
 
     fn news(&self) -> Vec<Receipt> {
+        self.orders();
         self.news.take()
     }
 }

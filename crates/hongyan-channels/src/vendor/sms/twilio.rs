@@ -38,6 +38,7 @@ use crate::answer::{
     accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable,
 };
+use crate::callback::ReceiptUrl;
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
@@ -64,7 +65,7 @@ pub(super) struct Config {
     api_key: Option<(String, Secret)>,
     from: Option<String>,
     messaging_service_sid: Option<String>,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
 }
 
 impl Config {
@@ -116,7 +117,7 @@ impl Config {
             }
             (Some(_), None) => {}
         }
-        let callback = fields.optional_url("callback");
+        let callback = fields.optional_url("callback").map(ReceiptUrl::new);
         Self {
             account_sid: account_sid.unwrap_or_default(),
             auth_token,
@@ -133,7 +134,10 @@ impl Config {
             ("account_sid", Some(self.account_sid.as_str().into())),
             ("from", text(&self.from)),
             ("messaging_service_sid", text(&self.messaging_service_sid)),
-            ("callback", text(&self.callback)),
+            (
+                "callback",
+                self.callback.as_ref().map(|url| url.shown().into()),
+            ),
         ])
     }
 
@@ -273,7 +277,7 @@ pub(super) struct Sender {
     config: Config,
     pool: h1::Pool,
     egress: Egress,
-    callback: Option<String>,
+    callback: Option<ReceiptUrl>,
     statuses: Mutex<Statuses>,
     /// Texts that failed in a way that deserves one more try, and had it.
     tried: Told,
@@ -295,7 +299,7 @@ impl Sender {
             callback: config
                 .callback
                 .clone()
-                .or_else(|| credential.callback.clone()),
+                .or_else(|| credential.callback.clone().map(ReceiptUrl::new)),
             config,
             statuses: Mutex::default(),
             tried: Told::default(),
@@ -483,6 +487,7 @@ impl Provider for Sender {
             &["From", "MessagingServiceSid", "ContentSid"],
         );
         if let Some(callback) = &self.callback {
+            let callback = callback.as_str();
             let joint = if callback.contains('?') { '&' } else { '?' };
             let url = format!("{callback}{joint}{MESSAGE}={}", message.id);
             body.insert("StatusCallback".to_owned(), url.into());

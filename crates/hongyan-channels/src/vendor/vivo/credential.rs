@@ -6,6 +6,7 @@ use md5::{Digest as _, Md5};
 use serde_json::Value;
 
 use super::{CALLBACK_BYTES_MAX, PUBLIC_CATEGORIES};
+use crate::callback::ReceiptUrl;
 use crate::classes::Grants;
 use crate::config::Fields;
 
@@ -19,7 +20,7 @@ pub(super) struct Config {
     pub(super) class_override: bool,
     pub(super) marketing_category: &'static str,
     pub(super) callback_id: Option<String>,
-    pub(super) callback: Option<String>,
+    pub(super) callback: Option<ReceiptUrl>,
     pub(super) click_intent: Option<String>,
     pub(super) add_badge: bool,
     pub(super) test: bool,
@@ -80,7 +81,7 @@ impl Config {
                 class_override,
                 marketing_category,
                 callback_id,
-                callback,
+                callback: callback.map(ReceiptUrl::new),
                 click_intent,
                 add_badge,
                 test,

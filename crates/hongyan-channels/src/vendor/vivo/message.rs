@@ -9,6 +9,7 @@ use super::{
     CUSTOM_CHARS_MAX, CUSTOM_PAIRS_MAX, NAME, PUBLIC_CATEGORIES, SKIP_CHARS_MAX, TEXT_MAX,
     TITLE_MAX, TTL_MAX, TTL_MIN,
 };
+use crate::stored::life_step;
 use crate::{classes, payload, texts, vendor};
 
 const DAY_MS: i64 = 86_400_000;
@@ -46,10 +47,12 @@ impl Encoded {
         body
     }
 
-    /// What makes two contents the same: everything but how much of the life is left, on one day in Beijing.
+    /// What makes two contents the same: everything, about how much of the life is left, and the day in Beijing.
     pub(super) fn content_key(&self, now: Timestamp) -> Vec<u8> {
         let mut body = self.content();
-        body.remove("timeToLive");
+        let life = body.remove("timeToLive").and_then(|ttl| ttl.as_u64());
+        let (left, step) = life_step(life.unwrap_or_default());
+        body.insert("timeToLive".to_owned(), format!("{left}x{step}").into());
         let day = (now.millis().saturating_add(BEIJING_MS)).div_euclid(DAY_MS);
         body.insert("day".to_owned(), day.into());
         Value::Object(body).to_string().into_bytes()

@@ -1,7 +1,7 @@
 //! The push services that are talked to: for each origin its connections and the token that names us there.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,13 @@ const ORIGINS_MAX: usize = 128;
 /// A token is used this long; Apple wants no new one within an hour.
 const TOKEN_REUSE: Duration = Duration::from_secs(6 * 3600);
 
+/// Subscriptions that one service may call gone in a row while it never took anything, and once it did: some hosts answer 404 to
+/// whatever is asked.
+const GONE_AT_FIRST_MAX: u64 = 9;
+const GONE_MAX: u64 = 100;
+/// How long a service that could not be reached over HTTP/2 is spoken to over HTTP/1.1.
+const OLD_FOR: Duration = Duration::from_secs(600);
+
 /// One push service.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -25,8 +32,10 @@ pub(super) struct Peer {
     taken: AtomicU64,
     many: h2::Pool,
     one: h1::Pool,
-    /// Whether it speaks HTTP/1.1 only.
-    old: AtomicBool,
+    /// Until when it is taken to speak HTTP/1.1 only.
+    old: Mutex<Option<Instant>>,
+    /// Subscriptions that it called gone since it took something.
+    gone: AtomicU64,
 }
 
 impl Peer {
@@ -37,20 +46,22 @@ impl Peer {
             taken: AtomicU64::new(0),
             many: h2::Pool::new(egress, to.clone(), egress.tls(Protocol::Http2)),
             one: h1::Pool::new(egress, to.clone()),
-            old: AtomicBool::new(false),
+            old: Mutex::default(),
+            gone: AtomicU64::new(0),
         }
     }
 
     /// Makes a call; over HTTP/1.1 where the service cannot be reached over HTTP/2.
     pub(super) async fn call(&self, call: &Call, until: Instant) -> Result<Answer, CallError> {
-        if self.old.load(Ordering::Relaxed) {
+        let is_old = self.old().is_some_and(|until| Instant::now() < until);
+        if is_old {
             return self.one.call(call, until).await;
         }
         match self.many.call(call, until).await {
             Ok((answer, _)) => Ok(answer),
             Err(first @ CallError::Unreachable { .. }) => match self.one.call(call, until).await {
                 Ok(answer) => {
-                    self.old.store(true, Ordering::Relaxed);
+                    *self.old() = Some(Instant::now() + OLD_FOR);
                     Ok(answer)
                 }
                 Err(CallError::Unreachable { .. }) => Err(first),
@@ -60,8 +71,25 @@ impl Peer {
         }
     }
 
+    fn old(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.old.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It called a subscription gone; whether to believe it.
+    pub(super) fn calls_gone(&self) -> bool {
+        let before = self.gone.fetch_add(1, Ordering::Relaxed);
+        let never_took = self.taken.load(Ordering::Relaxed) == 0;
+        before
+            < if never_took {
+                GONE_AT_FIRST_MAX
+            } else {
+                GONE_MAX
+            }
+    }
+
     /// The service took a token of this generation.
     pub(super) fn took(&self, generation: u64) {
+        self.gone.store(0, Ordering::Relaxed);
         self.taken.store(generation, Ordering::Relaxed);
     }
 
@@ -121,6 +149,21 @@ impl Peers {
 mod tests {
     use super::*;
     use crate::vendor::fixture;
+
+    #[test]
+    fn a_service_that_calls_everybody_gone_is_not_believed() {
+        let peers = Peers::new(&fixture::egress(), None);
+        let peer = peers.at(&Origin::parse("https://p.example").unwrap());
+        for n in 0..30 {
+            assert_eq!(peer.calls_gone(), n < GONE_AT_FIRST_MAX, "{n}");
+        }
+        peer.took(1);
+        for n in 0..GONE_MAX + 5 {
+            assert_eq!(peer.calls_gone(), n < GONE_MAX, "{n}");
+        }
+        peer.took(1);
+        assert!(peer.calls_gone());
+    }
 
     #[test]
     fn origins_are_kept_within_bounds_and_the_least_used_leaves() {

@@ -20,7 +20,8 @@ use crate::vendor::sms::receipts::kind_of;
 
 /// Texts whose receipts are awaited; the oldest go first.
 const IDS_MAX: usize = 65_536;
-/// Receipts that came before their submission was answered.
+/// Receipts that came before their submission was answered, about 1 MB. With more, the oldest is told as one that nobody knows:
+/// strangers' receipts must not keep ours out.
 const EARLY_MAX: usize = 4_096;
 const EARLY_FOR: Duration = Duration::from_secs(300);
 /// Receipts that wait to be asked for.
@@ -150,12 +151,19 @@ impl News {
             return Arrived::Taken;
         };
         let mut book = self.book();
-        if book.ready.len() >= READY_MAX || book.early.len() >= EARLY_MAX {
+        if book.ready.len() >= READY_MAX {
             return Arrived::Full;
         }
         match find(&book.ids, &raw, self.exact) {
             Some(group) => tell(&mut book.ready, &group, &raw),
-            None => book.early.push_back((Instant::now(), raw)),
+            None => {
+                if book.early.len() >= EARLY_MAX
+                    && let Some((_, oldest)) = book.early.pop_front()
+                {
+                    book.ready.push_back(unknown(oldest));
+                }
+                book.early.push_back((Instant::now(), raw));
+            }
         }
         Arrived::Taken
     }
@@ -170,18 +178,24 @@ impl News {
             .is_some_and(|(since, _)| since.elapsed() >= EARLY_FOR)
         {
             if let Some((_, raw)) = book.early.pop_front() {
-                book.ready.push_back(Receipt {
-                    kind: kind_of(&raw.state),
-                    message: None,
-                    vendor_id: Some(detail(&raw.id)),
-                    token: None,
-                    at: None,
-                    detail: raw.words,
-                });
+                book.ready.push_back(unknown(raw));
             }
         }
         let count = book.ready.len().min(TAKE_MAX);
         book.ready.drain(..count).collect()
+    }
+}
+
+/// The receipt of a text that is not known here.
+fn unknown(raw: Raw) -> Receipt {
+    Receipt {
+        kind: kind_of(&raw.state),
+        message: None,
+        vendor_id: Some(detail(&raw.id)),
+        // The number may be written in a way that is another's here.
+        token: None,
+        at: None,
+        detail: raw.words,
     }
 }
 
