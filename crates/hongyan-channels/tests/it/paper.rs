@@ -10,7 +10,7 @@ mod sms;
 mod tpns;
 mod umeng;
 mod vivo;
-mod webpush;
+pub(crate) mod webpush;
 
 use std::collections::BTreeMap;
 

@@ -167,11 +167,14 @@ fn long_texts_are_shortened_and_told() {
 }
 
 #[test]
-fn the_same_message_has_the_same_task_however_long_it_lives() {
+fn the_same_message_has_the_same_task_for_a_part_of_its_life() {
     let mut later = fixture::outbound();
     let first = encoded(&later).unwrap().key();
     later.now = later.now.plus(Duration::from_secs(60));
     assert_eq!(encoded(&later).unwrap().key(), first);
+    let mut much_later = later.clone();
+    much_later.now = much_later.now.plus(Duration::from_secs(1_800));
+    assert_ne!(encoded(&much_later).unwrap().key(), first);
     later.title = Some("another".to_owned());
     assert_ne!(encoded(&later).unwrap().key(), first);
 }

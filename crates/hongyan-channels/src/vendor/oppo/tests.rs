@@ -274,13 +274,17 @@ fn what_oppo_cannot_take_is_never_sent() {
 }
 
 #[test]
-fn one_content_is_stored_once_for_its_life() {
+fn one_content_is_stored_again_when_its_life_has_passed_for_a_part() {
     let config = Config::read(&config()).unwrap();
     let key = |outbound: &Outbound| encode(&config, None, outbound).unwrap().content_key();
-    let first = fixture::outbound();
-    let mut later = fixture::outbound();
-    later.now = later.now.plus(Duration::from_secs(60));
-    assert_eq!(key(&first), key(&later));
+    let after = |seconds| {
+        let mut later = fixture::outbound();
+        later.now = later.now.plus(Duration::from_secs(seconds));
+        later
+    };
+    let first = after(60);
+    assert_eq!(key(&first), key(&after(120)));
+    assert_ne!(key(&first), key(&after(600)));
     let mut other = fixture::outbound();
     other.body = Some("est en route".to_owned());
     assert_ne!(key(&first), key(&other));

@@ -70,7 +70,7 @@ fn free_texts_are_counted_and_cut() {
     assert_eq!(
         parcel.body,
         json!({"Body": "Order 42: is on its way", "From": "+15005550006", "ValidityPeriod": "3600",
-               "StatusCallback": "https://push.example/v1/callbacks/demo/sms?key=k&hy_message=018f0000-0000-7000-8000-000000000001"})
+               "StatusCallback": "https://push.example/v1/callbacks/demo/sms?…"})
     );
     assert_eq!(parcel.headers, counted("gsm-7", 23, 1));
     let mut config = twilio();
@@ -439,7 +439,7 @@ fn numbers_that_fail_for_good_are_told_apart() {
     assert_eq!(twilio(21610), "refused permission_off");
     assert_eq!(twilio(21617), "refused payload_too_large");
     assert_eq!(twilio(20429), "retry vendor_rate_limited not_taken");
-    assert_eq!(twilio(30003), "retry vendor_unavailable not_taken");
+    assert_eq!(twilio(30003), "retry vendor_unavailable 600s not_taken");
     assert_eq!(twilio(99999), "refused payload_rejected");
 }
 

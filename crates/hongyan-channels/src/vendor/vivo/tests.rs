@@ -262,15 +262,16 @@ fn what_vivo_cannot_take_is_never_sent() {
 }
 
 #[test]
-fn one_content_is_stored_once_a_day() {
-    let encoded = encoded_with(&config(), &fixture::outbound()).unwrap();
-    let mut later = fixture::outbound();
-    later.now = later.now.plus(Duration::from_secs(60));
-    let later = encoded_with(&config(), &later).unwrap();
-    assert_eq!(
-        encoded.content_key(fixture::NOW),
-        later.content_key(fixture::NOW)
-    );
+fn one_content_is_stored_once_a_day_and_part_of_its_life() {
+    let after = |seconds| {
+        let mut later = fixture::outbound();
+        later.now = later.now.plus(Duration::from_secs(seconds));
+        encoded_with(&config(), &later).unwrap()
+    };
+    let encoded = after(60);
+    let key = encoded.content_key(fixture::NOW);
+    assert_eq!(key, after(120).content_key(fixture::NOW));
+    assert_ne!(key, after(600).content_key(fixture::NOW));
     let tomorrow = fixture::NOW.plus(Duration::from_secs(16 * 3600));
     assert_ne!(
         encoded.content_key(fixture::NOW),

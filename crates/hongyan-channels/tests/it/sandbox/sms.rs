@@ -386,3 +386,19 @@ async fn a_bound_session_is_one_and_comes_back() {
     assert_eq!(world.send_one().await, "accepted");
     assert_eq!(binds(), 2);
 }
+
+#[tokio::test]
+async fn a_session_begins_without_an_order() {
+    let world = World::start(Vendor::Smpp).await;
+    assert!(world.channel.poll(PATIENCE).await.unwrap().is_empty());
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let bound = || {
+        let requests = world.handle.requests(Vendor::Smpp);
+        requests.iter().any(|r| r.path == "/bind")
+    };
+    while !bound() {
+        assert!(tokio::time::Instant::now() < deadline, "no bind in time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.send_one().await, "accepted");
+}

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::{PATIENCE, World, survives, takes_everything, tells_tokens_apart};
 use crate::message;
+use crate::paper::webpush::WEBPUSH;
+use crate::stand_in::{Act, StandIn};
 
 /// The public half of another key pair.
 fn other_key() -> (String, String) {
@@ -210,4 +212,25 @@ async fn webpush_faults_can_be_for_one_subscription() {
     world.handle.inject(Vendor::Webpush, fault).unwrap();
     let verdicts = world.send(message::message(Class::Im), tokens).await;
     assert_eq!(verdicts, ["accepted", "token_dead token_invalid"]);
+}
+
+/// Some hosts answer 404 to whatever is asked: that says nothing of a subscription.
+#[tokio::test]
+async fn a_host_that_calls_every_subscription_gone_is_not_believed() {
+    for status in [404, 410] {
+        let stand_in =
+            StandIn::start(move |_| Act::Answer(status, Vec::new(), String::new())).await;
+        let egress = message::egress(&stand_in.ca_pem);
+        let config = (WEBPUSH.config)();
+        let channel = message::open(&egress, "webpush", &config, &stand_in.endpoint);
+        let mut told = Vec::new();
+        for n in 0..12 {
+            let outbound = message::outbound(message::message(Class::Im));
+            let batch = message::batch(outbound, [(WEBPUSH.token)(n)]);
+            told.push(words(&channel.send(&batch, PATIENCE).await[0]));
+        }
+        let mut want = vec!["token_dead token_invalid"; 9];
+        want.extend(["refused token_environment"; 3]);
+        assert_eq!(told, want, "{status}");
+    }
 }

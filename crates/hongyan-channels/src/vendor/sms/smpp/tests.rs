@@ -206,3 +206,25 @@ fn every_status_has_its_verdict() {
         );
     }
 }
+
+#[test]
+fn strangers_receipts_do_not_keep_ours_out() {
+    let end = RECEIPT.find("001e0009").unwrap();
+    let strangers = deliver(&format!("{:08x}{}", end / 2, &RECEIPT[8..end]));
+    let ours = format!("{:08x}{}", end / 2, &RECEIPT[8..end]).replace("69643a3236", "69643a3237");
+    let news = News::new(false);
+    let message = fixture::outbound().message.id;
+    news.accepted("27", &Arc::new(Group::new(message, "+8613800138000", 1)));
+    for _ in 0..4_100 {
+        assert_eq!(news.arrived(&strangers), receipt::Arrived::Taken);
+    }
+    assert_eq!(news.arrived(&deliver(&ours)), receipt::Arrived::Taken);
+    let told = news.take();
+    let known: Vec<_> = told.iter().filter_map(|r| r.message).collect();
+    assert_eq!(known, [message]);
+    assert_eq!(
+        told.len(),
+        4 + 1,
+        "the oldest strangers are told as unknown"
+    );
+}
