@@ -381,6 +381,7 @@ static CAPABILITY: Capability = Capability {
     receipts: false,
     poll_every: None,
     environments: false,
+    repeatable: true,
 };
 
 impl Vendor for Stub {
