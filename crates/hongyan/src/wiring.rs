@@ -23,11 +23,11 @@ use crate::clock::{SystemClock, SystemDice};
 use crate::config::{self, Config};
 use crate::control;
 use crate::data::{self, DataDir};
+use crate::mqtt;
 use crate::seal::MasterSeal;
 use crate::shutdown::Shutdown;
 use crate::tasks::{Stopper, Tasks, stop_pair};
 use crate::xmpp;
-use crate::mqtt;
 
 /// How often expired records are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);

@@ -111,16 +111,25 @@ fn two_listeners_cannot_share_an_address() {
 fn an_open_mqtt_space_that_others_reach_needs_a_password() {
     let open = |set: &[&str]| {
         let set = [&["mqtt.open_listen=0.0.0.0:1884"], set].concat();
-        sources(&set).load_with(&[]).map_err(|faults| faults.to_string())
+        sources(&set)
+            .load_with(&[])
+            .map_err(|faults| faults.to_string())
     };
     let text = open(&[]).unwrap_err();
-    assert!(text.contains("`mqtt.open_listen` is 0.0.0.0:1884"), "{text}");
+    assert!(
+        text.contains("`mqtt.open_listen` is 0.0.0.0:1884"),
+        "{text}"
+    );
     let text = open(&["mqtt.open_password=p"]).unwrap_err();
     assert!(text.contains("`mqtt.open_user` is missing"), "{text}");
     let loaded = open(&["mqtt.open_user=ann", "mqtt.open_password=hush-hush"]).unwrap();
     assert!(!effective(&loaded).contains("hush-hush"));
-    sources(&["mqtt.open_listen=127.0.0.1:1884"]).load_with(&[]).unwrap();
-    sources(&["mqtt.open_listen=[::1]:1884"]).load_with(&[]).unwrap();
+    sources(&["mqtt.open_listen=127.0.0.1:1884"])
+        .load_with(&[])
+        .unwrap();
+    sources(&["mqtt.open_listen=[::1]:1884"])
+        .load_with(&[])
+        .unwrap();
 }
 
 #[test]

@@ -4,7 +4,6 @@
 //
 //     node mqtt_clients.mjs 127.0.0.1:1884
 
-import { once } from "node:events";
 import { createRequire } from "node:module";
 
 // Modules come from the folder that this is run in.
@@ -40,6 +39,11 @@ class Client {
       connectTimeout: LIMIT,
       ...options,
     });
+    this.connects = [];
+    this.mqtt.on("connect", (connack) => {
+      this.connects.push(connack.sessionPresent);
+      this.waiting.splice(0).forEach((wake) => wake());
+    });
     this.mqtt.on("error", (error) => check(`${clientId}: no error`, false, String(error)));
     this.mqtt.on("message", (topic, payload, packet) => {
       this.got.push({ topic, payload: payload.toString(), qos: packet.qos, retain: packet.retain, packet });
@@ -47,15 +51,20 @@ class Client {
     });
   }
 
+  async until(done, what) {
+    while (!done()) {
+      await within(new Promise((wake) => this.waiting.push(wake)), what);
+    }
+  }
+
+  // Whether the next connection that was made, or will be, found a session.
   async connected() {
-    const [connack] = await within(once(this.mqtt, "connect"), "connecting");
-    return connack.sessionPresent;
+    await this.until(() => this.connects.length > 0, "connecting");
+    return this.connects.shift();
   }
 
   async take(count) {
-    while (this.got.length < count) {
-      await within(new Promise((wake) => this.waiting.push(wake)), `message ${this.got.length + 1} of ${count}`);
-    }
+    await this.until(() => this.got.length >= count, `taking ${count} messages`);
     return this.got.splice(0, count);
   }
 
