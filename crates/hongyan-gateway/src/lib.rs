@@ -31,7 +31,6 @@ pub use hub::{Hub, Stats};
 pub use options::{Options, TlsRecords};
 pub use protocol::autopush::Setup as Autopush;
 pub use protocol::mqtt::{Mqtt, Publish, PublishError};
-pub use protocol::{Encoding, Speech};
 pub use protocol::xmpp::{Listener, Xmpp, XmppOptions};
 pub use protocol::{Encoding, Speech};
 pub use tickets::TICKET_TTL;
