@@ -285,7 +285,6 @@ fn message(n: u32, class: Class) -> Arc<Message> {
             ..Notification::default()
         }),
         data: None,
-        push: None,
         options: Options::default(),
         accepted_at: Timestamp(1_000_000),
         expires_at: Timestamp(2_000_000),
