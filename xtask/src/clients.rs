@@ -125,7 +125,10 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         if suite.against != Against::Nothing && !servers.contains_key(&suite.against) {
             // One at a time: a small machine runs the tests.
             servers.clear();
-            servers.insert(suite.against, Server::start(suite.against, &hongyan, &place)?);
+            servers.insert(
+                suite.against,
+                Server::start(suite.against, &hongyan, &place)?,
+            );
         }
         for name in suite.names {
             let (program, folder) = match name.ends_with(".mjs") {
@@ -134,7 +137,10 @@ pub(crate) fn run(project: &Project) -> Result<()> {
             };
             let told = match servers.get(&suite.against) {
                 Some(server) => vec![OsString::from(&server.address)],
-                None => vec![hongyan.clone().into(), place.join("servers").join(name).into()],
+                None => vec![
+                    hongyan.clone().into(),
+                    place.join("servers").join(name).into(),
+                ],
             };
             let mut command = Command::new(program);
             command

@@ -10,7 +10,8 @@ use hongyan_core::message::Target;
 use hongyan_core::port::{CommitError, Job, JobId, SessionSink, WriteSet};
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{
-    AppId, Device, DeviceId, Event, Message, MessageId, Reason, Stage, StoreError, Timestamp, UserId,
+    AppId, Device, DeviceId, Event, Message, MessageId, Reason, Stage, StoreError, Timestamp,
+    UserId,
 };
 use tokio::sync::mpsc;
 

@@ -1,8 +1,8 @@
 //! Builds the gateway, runs it, and takes connections in.
 
 use std::net::{IpAddr, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
@@ -14,11 +14,11 @@ use std::any::Any;
 
 use crate::backend::{Backend, Job, Report};
 use crate::gate::{Busy, Gate, Permit};
+use crate::handshake::Door;
 use crate::hub::Hub;
 use crate::mailbox::{Adopted, Command, From, Mailbox};
 use crate::options::{Options, TlsRecords};
 use crate::pipe::{Stream, pipe};
-use crate::handshake::Door;
 use crate::protocol::autopush::Setup;
 use crate::protocol::{Kind, Speaker, Speech, Spoken};
 use crate::reactor::{Parts, Reactor, WAKER};

@@ -419,8 +419,7 @@ async fn listen(
         (Some(cert), Some(key)) => {
             let mut tls = tls(("http.tls_cert", cert), ("http.tls_key", key))?;
             tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            tls.enable_secret_extraction =
-                config.gateway.tls_records == config::TlsRecords::Own;
+            tls.enable_secret_extraction = config.gateway.tls_records == config::TlsRecords::Own;
             Some(Arc::new(tls))
         }
         _ => None,

@@ -10,7 +10,9 @@ use std::sync::{Arc, OnceLock};
 
 use hongyan_core::port::Reader;
 use hongyan_core::session::AppState;
-use hongyan_core::{AppId, Cursor, DeviceId, Message, MessageId, Secret, SessionId, Timestamp, Topic};
+use hongyan_core::{
+    AppId, Cursor, DeviceId, Message, MessageId, Secret, SessionId, Timestamp, Topic,
+};
 
 use crate::gateway::Socket;
 use crate::options::Options;

@@ -734,7 +734,9 @@ impl Reactor {
         let now = self.parts.clock.now();
         let parked = connection.speaker.as_mut().and_then(|speaker| {
             let protocol = speaker.protocol_mut();
-            protocol.park(clean, now).map(|parked| (protocol.kind(), parked))
+            protocol
+                .park(clean, now)
+                .map(|parked| (protocol.kind(), parked))
         });
         let reader = match connection.session.take() {
             Some(session) => {

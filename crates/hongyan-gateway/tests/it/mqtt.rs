@@ -320,7 +320,10 @@ fn mq_2_packets_in_any_pieces() {
         phone.stream.write_all(&[byte]).unwrap();
     }
     assert!(matches!(phone.hear(), Heard::ConnAck { reason: 0, .. }));
-    phone.stream.write_all(&[0xc0, 0, 0xc0, 0, 0xc0, 0]).unwrap();
+    phone
+        .stream
+        .write_all(&[0xc0, 0, 0xc0, 0, 0xc0, 0])
+        .unwrap();
     for _ in 0..3 {
         assert_eq!(phone.hear(), Heard::PingResp);
     }
@@ -343,10 +346,19 @@ fn mq_3_who_may_connect() {
     for version in BOTH {
         assert_eq!(reason(answer(version, &|_| {})), 0);
         let bad = 0x86;
-        assert_eq!(reason(answer(version, &|c| c.password = Some(b"forged"))), bad);
+        assert_eq!(
+            reason(answer(version, &|c| c.password = Some(b"forged"))),
+            bad
+        );
         assert_eq!(reason(answer(version, &|c| c.user_name = Some("v"))), bad);
-        assert_eq!(reason(answer(version, &|c| c.user_name = Some("u@other"))), bad);
-        assert_eq!(reason(answer(version, &|c| c.user_name = Some("u@demo"))), 0);
+        assert_eq!(
+            reason(answer(version, &|c| c.user_name = Some("u@other"))),
+            bad
+        );
+        assert_eq!(
+            reason(answer(version, &|c| c.user_name = Some("u@demo"))),
+            0
+        );
         assert_eq!(reason(answer(version, &|c| c.client_id = "e")), 0x85);
         let anonymous = answer(version, &|c| {
             c.user_name = None;
@@ -362,7 +374,10 @@ fn mq_3_who_may_connect() {
         properties: Properties::NONE,
     };
     let v5 = Version::V5;
-    assert_eq!(reason(answer(v5, &|c| c.will = Some(will("hy/me/status")))), 0);
+    assert_eq!(
+        reason(answer(v5, &|c| c.will = Some(will("hy/me/status")))),
+        0
+    );
     assert_eq!(reason(answer(v5, &|c| c.will = Some(will("a")))), 0x87);
     let assigned = answer(v5, &|c| {
         c.client_id = "";
@@ -378,7 +393,11 @@ fn mq_3_who_may_connect() {
     };
     assert_eq!((client_id.as_deref(), keep_alive), (Some("d"), Some(1200)));
     let presence = post.rig.hub.sessions(&app(), &[device("d")]);
-    assert!(presence[0].as_ref().is_none_or(|info| info.protocol == "mqtt"));
+    assert!(
+        presence[0]
+            .as_ref()
+            .is_none_or(|info| info.protocol == "mqtt")
+    );
 }
 
 #[test]
@@ -392,9 +411,12 @@ fn mq_4_what_was_not_acknowledged_comes_again() {
         let first: Vec<_> = (0..3).map(|_| phone.entry()).collect();
         assert!(first.iter().all(|(_, dup, _)| !dup));
         phone.ack(first[1].0);
-        post.rig.until("acknowledged", || post.rig.store.unread("d", Some("u")) == 2);
+        post.rig.until("acknowledged", || {
+            post.rig.store.unread("d", Some("u")) == 2
+        });
         drop(phone);
-        post.rig.until("gone", || post.rig.hub.stats().sessions == 0);
+        post.rig
+            .until("gone", || post.rig.hub.stats().sessions == 0);
         let (mut phone, present) = post.device(version, false, 600);
         assert!(present);
         let again = [phone.entry(), phone.entry()];
@@ -407,7 +429,8 @@ fn mq_4_what_was_not_acknowledged_comes_again() {
         for id in [again[0].0, again[1].0, new.0] {
             phone.ack(id);
         }
-        post.rig.until("all", || post.rig.store.unread("d", Some("u")) == 0);
+        post.rig
+            .until("all", || post.rig.store.unread("d", Some("u")) == 0);
     }
 }
 
@@ -418,9 +441,12 @@ fn mq_5_what_was_acknowledged_does_not() {
     post.rig.publish("u", "one");
     let (id, ..) = phone.entry();
     phone.ack(id);
-    post.rig.until("acknowledged", || post.rig.store.unread("d", Some("u")) == 0);
+    post.rig.until("acknowledged", || {
+        post.rig.store.unread("d", Some("u")) == 0
+    });
     drop(phone);
-    post.rig.until("gone", || post.rig.hub.stats().sessions == 0);
+    post.rig
+        .until("gone", || post.rig.hub.stats().sessions == 0);
     let (mut phone, present) = post.device(Version::V311, false, 0);
     assert!(present);
     phone.silent();
@@ -433,15 +459,18 @@ fn mq_6_sessions_begin_and_end() {
         let (phone, present) = post.device(version, true, 0);
         assert!(!present);
         drop(phone);
-        post.rig.until("gone", || post.rig.hub.stats().sessions == 0);
+        post.rig
+            .until("gone", || post.rig.hub.stats().sessions == 0);
         let (phone, present) = post.device(version, false, 600);
         assert!(!present, "a clean session left nothing");
         drop(phone);
-        post.rig.until("gone", || post.rig.hub.stats().sessions == 0);
+        post.rig
+            .until("gone", || post.rig.hub.stats().sessions == 0);
         let (phone, present) = post.device(version, false, 600);
         assert!(present);
         drop(phone);
-        post.rig.until("gone", || post.rig.hub.stats().sessions == 0);
+        post.rig
+            .until("gone", || post.rig.hub.stats().sessions == 0);
         // A clean one begins at the head: what waited is for others.
         post.rig.publish("u", "old");
         let (mut phone, present) = post.device(version, true, 0);
@@ -449,11 +478,13 @@ fn mq_6_sessions_begin_and_end() {
         phone.subscribe(&["hy/me/inbox/#"], QoS::AtLeastOnce);
         assert_eq!(phone.hear(), Heard::SubAck(vec![1]));
         drop(phone);
-        post.rig.until("gone", || post.rig.hub.stats().sessions == 0);
+        post.rig
+            .until("gone", || post.rig.hub.stats().sessions == 0);
     }
     let (phone, _) = post.device(Version::V5, false, 10);
     drop(phone);
-    post.rig.until("gone", || post.rig.hub.stats().sessions == 0);
+    post.rig
+        .until("gone", || post.rig.hub.stats().sessions == 0);
     post.rig.advance(Duration::from_secs(11));
     let (_, present) = post.device(Version::V5, false, 10);
     assert!(!present, "it has expired");
@@ -472,7 +503,9 @@ fn mq_7_a_newer_connection_takes_over() {
     let (id, dup, body) = newer.entry();
     assert_eq!((dup, body.as_str()), (true, "one"));
     newer.ack(id);
-    post.rig.until("acknowledged", || post.rig.store.unread("d", Some("u")) == 0);
+    post.rig.until("acknowledged", || {
+        post.rig.store.unread("d", Some("u")) == 0
+    });
 }
 
 #[test]
@@ -502,7 +535,8 @@ fn mq_8_never_more_in_flight_than_the_client_takes() {
             }
         }
         drop(phone);
-        post.rig.until("gone", || post.rig.hub.stats().sessions == 0);
+        post.rig
+            .until("gone", || post.rig.hub.stats().sessions == 0);
     }
 }
 
@@ -550,7 +584,8 @@ fn mq_10_a_silent_client_is_closed_after_one_and_a_half_times() {
             assert_eq!(phone.hear(), Heard::Disconnect(0x8d));
         }
         assert_eq!(phone.hear(), Heard::End);
-        post.rig.until("gone", || post.rig.hub.stats().sessions == 0);
+        post.rig
+            .until("gone", || post.rig.hub.stats().sessions == 0);
     }
 }
 
@@ -558,8 +593,12 @@ fn mq_10_a_silent_client_is_closed_after_one_and_a_half_times() {
 fn mq_11_expiry_shrinks_and_the_expired_never_come() {
     let post = post();
     let now = 1_000_000;
-    post.rig.store.append(Owner::User(user("u")), "short", now + 5_000);
-    post.rig.store.append(Owner::User(user("u")), "long", now + 60_000);
+    post.rig
+        .store
+        .append(Owner::User(user("u")), "short", now + 5_000);
+    post.rig
+        .store
+        .append(Owner::User(user("u")), "long", now + 60_000);
     post.rig.advance(Duration::from_millis(10_500));
     let (mut phone, _) = post.device(Version::V5, false, 600);
     phone.subscribe(&["hy/me/inbox"], QoS::AtLeastOnce);
@@ -576,7 +615,10 @@ fn mq_14_nothing_of_others_can_be_had_or_said() {
     post.rig.store.add_device("e", Some("v"));
     for version in BOTH {
         let (mut phone, _) = post.device(version, true, 0);
-        phone.subscribe(&["#", "hy/me/inbox", "hy/v/inbox", "$share/g/hy/me/inbox"], QoS::ExactlyOnce);
+        phone.subscribe(
+            &["#", "hy/me/inbox", "hy/v/inbox", "$share/g/hy/me/inbox"],
+            QoS::ExactlyOnce,
+        );
         let codes = match version {
             Version::V311 => vec![0x80, 1, 0x80, 0x80],
             Version::V5 => vec![0x87, 1, 0x87, 0x9e],
@@ -641,13 +683,17 @@ fn mq_16_an_ack_is_one_over_all_protocols() {
     }
     let ids: Vec<u16> = (0..3).map(|_| phone.entry().0).collect();
     phone.ack(ids[0]);
-    post.rig.until("acknowledged", || post.rig.store.unread("d", Some("u")) == 2);
+    post.rig.until("acknowledged", || {
+        post.rig.store.unread("d", Some("u")) == 2
+    });
     let mut client = post.rig.live("d");
     assert_eq!(phone.hear(), Heard::Disconnect(0x8e));
     let rest = client.until_idle();
     assert_eq!(crate::client::bodies(&rest), ["1", "2"]);
     client.say(serde_json::json!({"t": "ack", "upto": rest[0]["cursor"]}));
-    post.rig.until("acknowledged", || post.rig.store.unread("d", Some("u")) == 1);
+    post.rig.until("acknowledged", || {
+        post.rig.store.unread("d", Some("u")) == 1
+    });
     let (mut phone, _) = post.device(Version::V5, false, 600);
     phone.subscribe(&["hy/me/inbox"], QoS::AtLeastOnce);
     let mut heard = phone.hear();
@@ -665,7 +711,10 @@ fn topics_of_the_app_come_under_their_names() {
     assert_eq!(phone.hear(), Heard::SubAck(vec![1, 1]));
     post.rig.store.append(Rig::topic("news"), "extra", FAR);
     post.rig.hint(Rig::topic("news"));
-    let Heard::Publish { topic, body, id, .. } = phone.hear() else {
+    let Heard::Publish {
+        topic, body, id, ..
+    } = phone.hear()
+    else {
         panic!()
     };
     assert_eq!((topic.as_str(), body.as_str()), ("hy/t/news", "extra"));
@@ -695,7 +744,8 @@ fn a_further_subscription_repeats_nothing_and_brings_what_was_passed_over() {
     phone.silent();
     phone.ack(id);
     phone.ack(other);
-    post.rig.until("both", || post.rig.store.unread("d", Some("u")) == 0);
+    post.rig
+        .until("both", || post.rig.store.unread("d", Some("u")) == 0);
 }
 
 #[test]
@@ -707,7 +757,9 @@ fn client_messages_go_by_topics() {
     let ack = format!("{{\"ids\":[\"{id}\"]}}");
     phone.publish("hy/me/ack", 1, ack.as_bytes());
     assert_eq!(phone.hear(), Heard::PubAck(1, 0));
-    post.rig.until("acknowledged", || post.rig.store.unread("d", Some("u")) == 0);
+    post.rig.until("acknowledged", || {
+        post.rig.store.unread("d", Some("u")) == 0
+    });
     let event = format!("{{\"id\":\"{id}\",\"kind\":\"clicked\"}}");
     phone.publish("hy/me/event", 2, event.as_bytes());
     assert_eq!(phone.hear(), Heard::PubAck(2, 0));
@@ -747,7 +799,10 @@ fn a_server_publishes_to_topics_of_its_app() {
     assert_eq!(server.hear(), Heard::SubAck(vec![0x87]));
     let printed = post.press.0.lock().unwrap().clone();
     assert_eq!(printed.len(), 1);
-    assert_eq!((printed[0].0.clone(), printed[0].1.to_string()), (app(), "news".to_owned()));
+    assert_eq!(
+        (printed[0].0.clone(), printed[0].1.to_string()),
+        (app(), "news".to_owned())
+    );
     // What the store did not take is not acknowledged: the client sends it again.
     server.publish("hy/t/away", 4, b"{}");
     assert_eq!(server.hear(), Heard::Disconnect(0x89));

@@ -97,7 +97,8 @@ impl Flights {
     /// Everything is read again: what is in flight keeps its ids for when it is sent again.
     pub(super) fn forget(&mut self) {
         let sent = std::mem::take(&mut self.now);
-        self.before.extend(sent.into_iter().filter(|(id, _)| *id != 0));
+        self.before
+            .extend(sent.into_iter().filter(|(id, _)| *id != 0));
         // Of a user that has left, perhaps: ids are few and old ones are the first to go.
         let over = self.before.len().saturating_sub(usize::from(u8::MAX));
         self.before.drain(..over);
@@ -133,12 +134,21 @@ mod tests {
     #[test]
     fn mq_8_never_more_in_flight_than_the_client_takes() {
         let mut flights = flights(2);
-        assert_eq!(flights.take_off(entry(1), QoS::AtLeastOnce), Some((1, false)));
-        assert_eq!(flights.take_off(entry(2), QoS::AtLeastOnce), Some((2, false)));
+        assert_eq!(
+            flights.take_off(entry(1), QoS::AtLeastOnce),
+            Some((1, false))
+        );
+        assert_eq!(
+            flights.take_off(entry(2), QoS::AtLeastOnce),
+            Some((2, false))
+        );
         assert_eq!(flights.take_off(entry(3), QoS::AtLeastOnce), None);
         assert_eq!(flights.acked(1), Some(entry(1)));
         assert_eq!(flights.acked(1), None, "an unknown id is ignored");
-        assert_eq!(flights.take_off(entry(3), QoS::AtLeastOnce), Some((3, false)));
+        assert_eq!(
+            flights.take_off(entry(3), QoS::AtLeastOnce),
+            Some((3, false))
+        );
     }
 
     #[test]
@@ -150,21 +160,37 @@ mod tests {
         former.acked(2);
         let mut flights = flights(10);
         flights.resume(former);
-        assert_eq!(flights.take_off(entry(1), QoS::AtLeastOnce), Some((1, true)));
-        assert_eq!(flights.take_off(entry(3), QoS::AtLeastOnce), Some((3, true)));
-        assert_eq!(flights.take_off(entry(4), QoS::AtLeastOnce), Some((4, false)));
+        assert_eq!(
+            flights.take_off(entry(1), QoS::AtLeastOnce),
+            Some((1, true))
+        );
+        assert_eq!(
+            flights.take_off(entry(3), QoS::AtLeastOnce),
+            Some((3, true))
+        );
+        assert_eq!(
+            flights.take_off(entry(4), QoS::AtLeastOnce),
+            Some((4, false))
+        );
     }
 
     #[test]
     fn mq_13_ids_wrap_around_what_is_in_flight() {
         let mut flights = flights(10);
-        assert_eq!(flights.take_off(entry(1), QoS::AtLeastOnce), Some((1, false)));
+        assert_eq!(
+            flights.take_off(entry(1), QoS::AtLeastOnce),
+            Some((1, false))
+        );
         for n in 2..=u128::from(u16::MAX) {
             let (id, _) = flights.take_off(entry(n), QoS::AtLeastOnce).unwrap();
             assert_eq!(flights.acked(id), Some(entry(n)));
         }
         let next = flights.take_off(entry(70_000), QoS::AtLeastOnce);
-        assert_eq!(next, Some((2, false)), "0 and the id in flight are passed over");
+        assert_eq!(
+            next,
+            Some((2, false)),
+            "0 and the id in flight are passed over"
+        );
     }
 
     #[test]

@@ -419,7 +419,9 @@ impl Client {
                 Some(Property::ReceiveMaximum(RECEIVE_MAX)),
                 Some(Property::MaximumQos(1)),
                 Some(Property::RetainAvailable(false)),
-                Some(Property::MaximumPacketSize(Limits::DEFAULT.packet_bytes_max)),
+                Some(Property::MaximumPacketSize(
+                    Limits::DEFAULT.packet_bytes_max,
+                )),
                 Some(Property::TopicAliasMaximum(ALIASES_MAX)),
                 Some(Property::SharedAvailable(false)),
                 too_long.then_some(Property::ServerKeepAlive(KEEP_ALIVE_S_MAX)),
@@ -643,7 +645,10 @@ impl Client {
         if !topic.is_empty() {
             aliases.insert(alias, topic.into());
         }
-        aliases.get(&alias).cloned().ok_or(ReasonCode::PROTOCOL_ERROR)
+        aliases
+            .get(&alias)
+            .cloned()
+            .ok_or(ReasonCode::PROTOCOL_ERROR)
     }
 
     /// A client message as it is said over WebSocket, without its type.

@@ -66,7 +66,9 @@ impl Mqtt {
     fn take_in(&self, socket: std::io::Result<Socket>, peer: SocketAddr, permit: Permit) {
         match socket.map(|socket| self.adopt(socket, permit)) {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%peer, %error, "an MQTT connection was not taken over"),
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "an MQTT connection was not taken over")
+            }
             Err(error) => tracing::debug!(%peer, %error, "an MQTT connection ended at once"),
         }
     }

@@ -36,7 +36,11 @@ pub(super) fn place(filter: &str) -> Result<Place, ReasonCode> {
     if !topic::is_within_limits(filter) {
         return Err(ReasonCode::TOPIC_FILTER_INVALID);
     }
-    if filter == INBOX || filter.strip_prefix(INBOX).is_some_and(|rest| rest.starts_with('/')) {
+    if filter == INBOX
+        || filter
+            .strip_prefix(INBOX)
+            .is_some_and(|rest| rest.starts_with('/'))
+    {
         return Ok(Place::Inbox);
     }
     if filter.starts_with(CHANNEL) {
@@ -126,7 +130,10 @@ impl Subscriptions {
             topic.map(|topic| format!("{INBOX}/{topic}")),
             Some(INBOX.to_owned()),
         ];
-        names.into_iter().flatten().find_map(|name| self.under(name))
+        names
+            .into_iter()
+            .flatten()
+            .find_map(|name| self.under(name))
     }
 
     fn under(&self, name: String) -> Option<Found> {
@@ -167,12 +174,27 @@ mod tests {
 
     #[test]
     fn mq_14_nothing_but_the_own_subtree_exists() {
-        for filter in ["#", "+/me/inbox", "hy/#", "hy/+/inbox", "hy/you/inbox", "a", "$SYS/#", "hy/me/inboxes"] {
+        for filter in [
+            "#",
+            "+/me/inbox",
+            "hy/#",
+            "hy/+/inbox",
+            "hy/you/inbox",
+            "a",
+            "$SYS/#",
+            "hy/me/inboxes",
+        ] {
             assert_eq!(place(filter), Err(ReasonCode::NOT_AUTHORIZED), "{filter}");
         }
         let shared = place("$share/g/hy/me/inbox");
         assert_eq!(shared, Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED));
-        for filter in ["hy/me/inbox", "hy/me/inbox/#", "hy/me/inbox/news", "hy/me/ch/+", "hy/t/#"] {
+        for filter in [
+            "hy/me/inbox",
+            "hy/me/inbox/#",
+            "hy/me/inbox/news",
+            "hy/me/ch/+",
+            "hy/t/#",
+        ] {
             assert_eq!(place(filter), Ok(Place::Inbox), "{filter}");
         }
         let news = Topic::parse("news").unwrap();
@@ -197,7 +219,10 @@ mod tests {
         assert_eq!(name(&["hy/me/inbox/#"], &personal), text("hy/me/inbox"));
         assert_eq!(name(&["hy/me/inbox/#"], &news), text("hy/me/inbox/news"));
         assert_eq!(name(&["hy/me/inbox/news"], &personal), None);
-        assert_eq!(name(&["hy/t/news", "hy/me/inbox/#"], &news), text("hy/t/news"));
+        assert_eq!(
+            name(&["hy/t/news", "hy/me/inbox/#"], &news),
+            text("hy/t/news")
+        );
         assert_eq!(name(&["hy/t/other"], &news), None);
     }
 
