@@ -157,7 +157,7 @@ impl Client {
     }
 
     /// Everything until the end of the connection.
-    fn to_end(&mut self) -> String {
+    fn rest(&mut self) -> String {
         while self.read() {}
         std::mem::take(&mut self.heard)
     }
@@ -227,7 +227,7 @@ fn xm_01_login_over_starttls_and_over_tls() {
     let mut third = Client::connect(direct).secure(&spoken.client);
     third.log_in("d");
     third.bind();
-    let end = client.to_end();
+    let end = client.rest();
     assert!(
         end.contains("<conflict ") && end.ends_with("</stream:stream>"),
         "{end}"
@@ -236,7 +236,7 @@ fn xm_01_login_over_starttls_and_over_tls() {
     spoken.rig.publish("u", "hello");
     assert_eq!(third.body(), "hello");
     third.say("</stream:stream>");
-    assert!(third.to_end().ends_with("</stream:stream>"));
+    assert!(third.rest().ends_with("</stream:stream>"));
     drop((client, third));
     spoken
         .rig
@@ -358,7 +358,7 @@ fn xm_17_an_ack_over_one_protocol_counts_for_the_other() {
         .until("one is acked", || spoken.rig.sink.acked().len() == 1);
     let mut other = spoken.rig.connect();
     other.hello("d", json!({}));
-    assert!(client.to_end().contains("<conflict "));
+    assert!(client.rest().contains("<conflict "));
     let messages = other.until_idle();
     assert_eq!(bodies(&messages), ["two"]);
     other.say(json!({"t": "ack", "upto": messages[0]["cursor"]}));
@@ -433,15 +433,19 @@ fn strangers_cost_little_and_do_not_stay() {
     spoken
         .rig
         .until("three", || spoken.rig.hub.stats().sockets == 3);
-    assert_eq!(Client::connect(at).to_end(), "", "no more strangers");
-    spoken.rig.advance(Duration::from_secs(2));
+    assert_eq!(Client::connect(at).rest(), "", "no more strangers");
+    // A connection's time begins when its reactor has it.
+    spoken.rig.until("they are sent away", || {
+        spoken.rig.advance(Duration::from_secs(2));
+        spoken.rig.hub.stats().half_open == 0
+    });
     for client in &mut silent {
-        client.to_end();
+        client.rest();
     }
     let mut large = Client::connect(at);
     large.say(OPEN);
     large.say(&format!("<a>{}", "x".repeat(17 * 1024)));
-    assert!(large.to_end().contains("<policy-violation "));
+    assert!(large.rest().contains("<policy-violation "));
     let mut good = spoken.bound(at, "d");
     good.say("<presence/>");
     spoken.rig.publish("u", "hello");
@@ -459,5 +463,5 @@ fn a_deleted_device_is_sent_away() {
         .rig
         .runtime
         .block_on(spoken.rig.hub.disconnect(&app, &device));
-    assert!(client.to_end().contains("<not-authorized "));
+    assert!(client.rest().contains("<not-authorized "));
 }

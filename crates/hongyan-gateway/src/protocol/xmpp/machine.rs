@@ -764,9 +764,7 @@ impl Machine {
     pub(crate) fn park(&mut self, clean: bool, now: Timestamp) -> Option<Box<Kept>> {
         let live = self.live.take()?;
         self.shared.party.leave(&live.reader, live.session);
-        let Some(sm) = live.sm else {
-            return None;
-        };
+        let sm = live.sm?;
         if clean || sm.id.is_none() {
             return None;
         }
