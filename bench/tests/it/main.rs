@@ -87,13 +87,13 @@ fn idle_tls_connections_are_measured_beside_tokio_rustls() {
 #[test]
 fn the_channel_is_measured_beside_a_bare_client() {
     let report = bench(&["channels", "--callers", "4"]);
-    assert_eq!(check(&report), 4, "{report}");
+    assert_eq!(check(&report), 5, "{report}");
 }
 
 #[test]
 fn messages_pass_a_hanging_channel() {
     let report = bench(&["bulkhead", "--rate", "50"]);
-    assert_eq!(check(&report), 2, "{report}");
+    assert_eq!(check(&report), 4, "{report}");
 }
 
 #[test]

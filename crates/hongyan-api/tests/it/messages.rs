@@ -527,7 +527,7 @@ async fn a_channel_that_does_not_exist_is_refused_with_those_that_do() {
     let w = world().await;
     let order = json!({"to": {"user": "u"}, "notification": {"title": "t"},
         "options": {"channels": {"order": ["fcm", "carrierpigeon"]}}});
-    let known = "there is no channel carrierpigeon; there are apns, fcm, huawei, xiaomi";
+    let known = "there is no channel carrierpigeon; there are apns, fcm, huawei, sms, xiaomi";
     for path in ["/v1/messages", "/v1/messages/explain"] {
         let refused = w.post(path, &w.server, order.clone()).await;
         let problem = refused.problem(422, "invalid");

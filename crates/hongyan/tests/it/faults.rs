@@ -198,11 +198,14 @@ fn is_told_and_recovers(demo: &Demo, struck: &Struck, fault: &str) {
     if ["unavailable", "slow", "reset", "goaway", "malformed"].contains(&fault) {
         for id in &struck.held {
             if (fault, channel) == ("unavailable", "sms") {
-                // A text that a provider in trouble may have sent is not repeated: it ends with that reason.
-                let ended = demo.outcomes(id, 1).remove(0);
-                if ended == "delivered" || ended == "accepted_by_vendor" {
-                    assert_eq!(demo.sees(&struck.phone, id), channel);
-                }
+                // A text that a provider in trouble may have sent is not repeated: it waits for its receipt, or ends.
+                until("the fate of a text", || {
+                    let trace = demo.trace(id);
+                    let waits =
+                        |e: &Value| e["stage"] == "held" && e["reason"] == "vendor_unavailable";
+                    let ended = |e: &Value| e["final"] == true;
+                    trace.iter().any(|e| waits(e) || ended(e)).then_some(())
+                });
                 continue;
             }
             assert_eq!(demo.sees(&struck.phone, id), channel, "{fault} is outlived");

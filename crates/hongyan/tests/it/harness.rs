@@ -149,6 +149,7 @@ impl Demo {
             .env("HONGYAN_SANDBOX_CONTROL_LISTEN", control)
             .env("HONGYAN_SANDBOX_SMPP_LISTEN", "127.0.0.1:0")
             .env("HONGYAN_XMPP_LISTEN", "127.0.0.1:0")
+            .env("HONGYAN_MQTT_LISTEN", "127.0.0.1:0")
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
