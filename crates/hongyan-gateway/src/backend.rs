@@ -422,7 +422,11 @@ impl Backend {
                 device,
                 secret_hash,
             } => {
-                let found = self.ports.registry.devices(app, &[device.clone()]).await?;
+                let found = self
+                    .ports
+                    .registry
+                    .devices(app, std::slice::from_ref(device))
+                    .await?;
                 let device = found.into_iter().next().flatten();
                 return Ok(device.filter(|d| d.secret_hash == *secret_hash));
             }

@@ -64,8 +64,11 @@ pub(super) struct Subscriptions {
         clippy::box_collection,
         reason = "one word instead of three in every session"
     )]
-    others: Option<Box<Vec<(Box<str>, Wish)>>>,
+    others: Option<Box<Others>>,
 }
+
+/// Filters with what is wanted of them.
+type Others = Vec<(Box<str>, Wish)>;
 
 /// How an entry goes to the client.
 #[derive(Debug, PartialEq, Eq)]
