@@ -199,6 +199,10 @@ fn client() -> Vec<Route> {
         Route::new(GET, "/xmpp", Who::Anyone, "Open an XMPP stream (WebSocket, RFC 7395)", client::connect)
             .more("Subprotocol `xmpp`, where `xmpp.listen` or `xmpp.tls_listen` is set.")
             .streams("101"),
+        Route::new(GET, "/mqtt", Who::Anyone, "Open an MQTT connection (WebSocket)", client::connect)
+            .more("Subprotocol `mqtt`, MQTT 3.1.1 and 5.0 in binary messages, where `mqtt.listen` or `mqtt.tls_listen` is set. Pages of browsers must have \
+                   an origin that an app's policy names.")
+            .streams("101"),
         Route::new(POST, "/v1/tickets", Who::Device, "Get a ticket for one connection", client::ticket)
             .more("For pages of browsers, which should not keep the device token where scripts of others may find it: the ticket goes into \
                    `hello` as `auth.ticket`, is good once, for a minute, and only while the device is bound to the same user."),
