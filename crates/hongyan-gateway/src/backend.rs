@@ -379,17 +379,14 @@ impl Backend {
         });
         let registered = self.hub.register(session, &reader, kind, state, now);
         let greeted = self
-            .settle(session, device, &reader, registered.former, now)
+            .settle((session, kind), device, &reader, registered.former, now)
             .await;
         let greeted = greeted.map(|settled| {
             settled.map(|(page, left)| Greeted {
                 reader: Arc::clone(&reader),
                 page,
                 unfinished: left.unfinished,
-                parked: left
-                    .parked
-                    .filter(|(former, _)| *former == kind)
-                    .map(|(_, parked)| parked),
+                parked: left.parked.map(|(_, parked)| parked),
                 state,
             })
         });
@@ -451,7 +448,7 @@ impl Backend {
     /// registry and the registration is seen by a second look; what changes later is told.
     async fn settle(
         &self,
-        session: SessionId,
+        (session, kind): (SessionId, Kind),
         first: Device,
         reader: &Arc<Reader>,
         former: Option<tokio::sync::oneshot::Receiver<()>>,
@@ -479,7 +476,7 @@ impl Backend {
             )));
         }
         self.load_topics(session, reader).await?;
-        let left = self.hub.take_left(reader).unwrap_or_default();
+        let left = self.hub.take_left(reader, kind).unwrap_or_default();
         let page = self
             .ports
             .inbox

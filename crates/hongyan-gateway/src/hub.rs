@@ -249,17 +249,29 @@ impl Hub {
         Registered { former }
     }
 
-    /// What earlier connections of this device left, once.
-    pub(crate) fn take_left(&self, reader: &Reader) -> Option<Left> {
-        self.index()
-            .left
-            .remove(&(reader.app.clone(), reader.device.clone()))
+    /// What earlier connections of this device left, once. What a protocol keeps waits for a connection of its own kind.
+    pub(crate) fn take_left(&self, reader: &Reader, kind: Kind) -> Option<Left> {
+        let mut index = self.index();
+        let key = (reader.app.clone(), reader.device.clone());
+        let mut left = index.left.remove(&key)?;
+        if let Some(parked) = left.parked.take_if(|(of, _)| *of != kind) {
+            let waits = Left {
+                unfinished: None,
+                parked: Some(parked),
+            };
+            index.left.insert(key, waits);
+        }
+        Some(left)
     }
 
     /// Ends a session. Does nothing to a newer one of the same device.
-    pub(crate) fn unregister(&self, session: SessionId, reader: &Reader, left: Left) {
+    pub(crate) fn unregister(&self, session: SessionId, reader: &Reader, mut left: Left) {
         let mut index = self.index();
         let key = (reader.app.clone(), reader.device.clone());
+        if let Some(before) = index.left.get_mut(&key) {
+            // Of another kind of connection: this one took what was its own.
+            left.parked = left.parked.or(before.parked.take());
+        }
         if left.unfinished.is_some() || left.parked.is_some() {
             if index.left_order.len() >= LEFT_LEN_MAX
                 && let Some(oldest) = index.left_order.pop_front()

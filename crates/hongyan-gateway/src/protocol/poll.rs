@@ -21,6 +21,8 @@ use crate::wheel::Tick;
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Most messages in one answer.
 pub const LIMIT_MAX: u16 = 500;
+/// How long a poll that does not wait for messages waits for the store to say whether there are any.
+const READ_MS_MAX: u64 = 5_000;
 /// How long the session waits for the next poll.
 const LINGER_MS: u64 = 15_000;
 
@@ -139,7 +141,12 @@ impl Poll {
             desk.ack_upto(place);
         }
         desk.restart(place);
-        let wait = Tick::try_from(request.wait_ms.div_ceil(TICK_MS)).unwrap_or(0);
+        // One that does not wait for messages waits for the store: `sent` answers it.
+        let wait_ms = match request.wait_ms {
+            0 => READ_MS_MAX,
+            wait_ms => wait_ms,
+        };
+        let wait = Tick::try_from(wait_ms.div_ceil(TICK_MS)).unwrap_or(0);
         self.waiting = Some(Box::new(Waiting {
             ends: desk.now() + wait,
             answer,

@@ -30,6 +30,7 @@ impl Flights {
         self.before = former.before;
         let sent = former.now.into_iter().filter(|(id, _)| *id != 0);
         self.before.extend(sent);
+        self.bound();
     }
 
     /// A packet id for an entry, and whether it was sent with it before; nothing when too many are in flight.
@@ -99,7 +100,11 @@ impl Flights {
         let sent = std::mem::take(&mut self.now);
         self.before
             .extend(sent.into_iter().filter(|(id, _)| *id != 0));
-        // Of a user that has left, perhaps: ids are few and old ones are the first to go.
+        self.bound();
+    }
+
+    /// Of a user that has left, perhaps, or acknowledged another way: ids are few and old ones are the first to go.
+    fn bound(&mut self) {
         let over = self.before.len().saturating_sub(usize::from(u8::MAX));
         self.before.drain(..over);
     }
