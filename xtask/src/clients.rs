@@ -45,6 +45,7 @@ struct Suite {
 
 const SANDBOX: &str = "crates/hongyan-sandbox/tests/clients";
 const MQTT: &str = "crates/hongyan/tests/clients/mqtt";
+const LIVE: &str = "crates/hongyan/tests/clients/live";
 const XMPP: &str = "crates/hongyan/tests/clients/xmpp";
 
 const SUITES: &[Suite] = &[
@@ -68,6 +69,19 @@ const SUITES: &[Suite] = &[
         libraries: XMPP,
         home: "xmpp",
         names: &["xmpp_clients.py", "xmpp_clients.mjs", "xmpp_profanity.py"],
+    },
+    Suite {
+        against: Against::Demo,
+        scripts: LIVE,
+        libraries: LIVE,
+        home: "live",
+        names: &[
+            "live_http.py",
+            "live_http.mjs",
+            "live_mqtt.py",
+            "live_mqtt.mjs",
+            "live_order.py",
+        ],
     },
     Suite {
         against: Against::Nothing,
