@@ -102,6 +102,21 @@ fn lp_2_an_empty_answer_after_the_wait_keeps_the_cursor() {
 }
 
 #[test]
+fn a_poll_that_does_not_wait_has_what_the_store_has() {
+    let rig = Rig::new();
+    let mut cursor = Some(now(&rig, None, 100).cursor);
+    for n in 0..20 {
+        rig.store("u", &n.to_string());
+        let asked = ask(&rig, "d", cursor, 0, 100);
+        // Time goes on before the store has answered.
+        rig.advance(Duration::from_millis(100));
+        let answer = answer(&rig, asked);
+        assert_eq!(bodies(&answer), [n.to_string()]);
+        cursor = Some(answer.cursor);
+    }
+}
+
+#[test]
 fn lp_3_and_lp_4_a_lost_request_or_answer_changes_nothing() {
     let rig = Rig::new();
     let begin = now(&rig, None, 100).cursor;
