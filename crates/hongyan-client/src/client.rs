@@ -1,7 +1,7 @@
 //! The app's side of the device connection: a handle to say things with, and an inbox.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::error::Error;
 use crate::options::{AckMode, Options, TokenSource};
 use crate::session::Driver;
+use crate::transport::Transport;
 use crate::wire::{AppState, ClientEvent, EventKind, Message, NackCode};
 
 /// How many commands of the app may wait for the driver.
@@ -52,6 +53,8 @@ pub enum Status {
         session: String,
         /// Whether the gateway did not know the cursor and replays everything.
         full: bool,
+        /// How it is connected.
+        transport: Transport,
     },
     /// Connected and caught up.
     Live,
@@ -97,6 +100,8 @@ impl std::fmt::Display for Stop {
 /// Counters of one client since its start.
 #[derive(Debug, Default)]
 pub struct Stats {
+    /// Number of the transport in use, or 0.
+    pub(crate) transport: AtomicU8,
     pub(crate) connections: AtomicU64,
     pub(crate) messages: AtomicU64,
     pub(crate) copies: AtomicU64,
@@ -106,7 +111,12 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Connections that were welcomed.
+    /// The transport in use; none while there is no connection.
+    #[must_use]
+    pub fn transport(&self) -> Option<Transport> {
+        Transport::from_number(self.transport.load(Ordering::Relaxed))
+    }
+    /// Connections that were welcomed; with long polling, sequences of polls.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)

@@ -41,6 +41,8 @@ pub(crate) enum Repeat {
     Safe,
     /// Only when it certainly did not arrive.
     Unsafe,
+    /// The caller decides.
+    Never,
 }
 
 /// One call.
@@ -103,6 +105,12 @@ impl Call {
         self.repeat = Repeat::Safe;
         self
     }
+
+    /// Makes it one try, whatever comes of it.
+    pub(crate) fn once(mut self) -> Self {
+        self.repeat = Repeat::Never;
+        self
+    }
 }
 
 /// A client of one server with one key.
@@ -158,6 +166,13 @@ impl Http {
     pub(crate) fn with_key(&self, key: Secret) -> Self {
         Self {
             key: Some(key),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
+        Self {
+            timeout,
             ..self.clone()
         }
     }
@@ -250,13 +265,15 @@ impl Http {
             .method(call.method.clone())
             .uri(self.base.http_url(&call.path))
             .header(
-                header::ACCEPT,
-                "application/json, application/problem+json, */*;q=0.1",
-            )
-            .header(
                 header::USER_AGENT,
                 concat!("hongyan-client/", env!("CARGO_PKG_VERSION")),
             );
+        if !call.headers.iter().any(|(name, _)| *name == header::ACCEPT) {
+            request = request.header(
+                header::ACCEPT,
+                "application/json, application/problem+json, */*;q=0.1",
+            );
+        }
         if call.body.is_some() || call.content_type != "application/json" {
             request = request.header(header::CONTENT_TYPE, call.content_type);
         }
@@ -324,7 +341,7 @@ impl Http {
 
 /// Whether and when to call again.
 fn again(error: &Error, repeat: Repeat, tries: u32, dice: &mut Dice) -> Option<Duration> {
-    if tries >= TRIES_MAX {
+    if tries >= TRIES_MAX || repeat == Repeat::Never {
         return None;
     }
     let jitter = dice.upto(Duration::from_millis(200) * 2_u32.pow(tries.min(8)));
@@ -410,5 +427,6 @@ mod tests {
         check(problem(429, Some(2)), Repeat::Unsafe, 1, true);
         check(problem(429, Some(3600)), Repeat::Safe, 1, false);
         check(problem(404, None), Repeat::Safe, 1, false);
+        check(unreachable(), Repeat::Never, 1, false);
     }
 }

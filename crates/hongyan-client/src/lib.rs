@@ -5,8 +5,12 @@
 //! calls the HTTP API. It never sees another crate of the platform, so what works here works for
 //! everybody.
 //!
+//! The way to the gateway is chosen by itself: WebSocket, else server-sent events, else long polling, and back up when a
+//! better one comes through again ([`Transport`], [`Options::transports`]). The app sees no difference.
+//!
 //! Where to start reading: [`Client`] (a handle and its [`Inbox`]), `session.rs` (the loop
-//! around connections) and `live.rs` (one connection), [`backoff`] (what each end means), and [`Admin`] for the API.
+//! around connections), `live.rs` (one connection), `link.rs` (what carries it), `transport.rs` (which one), [`backoff`]
+//! (what each end means), and [`Admin`] for the API.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), hongyan_client::Error> {
@@ -27,14 +31,18 @@ mod channels;
 mod client;
 mod error;
 mod http_client;
+mod http_link;
+mod link;
 mod live;
 pub mod net;
 mod options;
 mod register;
 mod secret;
 mod session;
+mod sse;
 pub mod storage;
 mod tracker;
+mod transport;
 pub mod wake;
 pub mod wire;
 
@@ -45,4 +53,5 @@ pub use error::{BoxError, Error, FieldFault, Problem};
 pub use options::{AckMode, Codec, FixedToken, Options, Timers, TokenNeed, TokenSource};
 pub use register::{DeviceInfo, DeviceSession, Registered};
 pub use secret::Secret;
+pub use transport::Transport;
 pub use wire::{AppState, ClientEvent, EventKind, Message, NackCode};

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
 
 use crate::backoff::Next;
 use crate::client::{Command, Event, Status, Stop, TopicChange};
 use crate::error::Error;
+use crate::link::{Came, Link};
 use crate::options::{AckMode, Options, TokenNeed};
-use crate::session::{Driver, Ended, Socket, Topic, closed, failed};
+use crate::session::{Driver, Ended, Topic, closed, failed};
 use crate::tracker::Arrival;
+use crate::transport::Transport;
 use crate::wire::{self, Incoming, NackCode, Outgoing, Welcome};
 
 /// Pings of the app that may await their pong.
@@ -26,6 +26,8 @@ const OPEN_LEN_MAX: usize = 4096;
 /// Client events: the gateway allows 50 messages a second in bursts of 200, acks included.
 const EVENT_BURST: u32 = 100;
 const EVENT_INTERVAL: Duration = Duration::from_millis(40);
+/// How long the loop sleeps at most.
+const IDLE_MAX: Duration = Duration::from_secs(3600);
 /// Longest heartbeat that is believed, in seconds.
 const HEARTBEAT_S_MAX: f64 = 3600.0;
 /// Longest drain that is believed.
@@ -33,7 +35,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(600);
 
 /// What wakes the loop of a live connection.
 enum Wake {
-    Frame(Option<Result<Frame, tungstenite::Error>>),
+    Came(Came),
     Command(Option<Command>),
     Handed,
     Timer,
@@ -47,7 +49,7 @@ type Ping = (u64, Instant, oneshot::Sender<Result<Duration, Error>>);
 pub(crate) struct Live<'a> {
     driver: &'a mut Driver,
     options: Arc<Options>,
-    socket: Socket,
+    link: Link,
     heartbeat: Duration,
     received_at: Instant,
     pinged_at: Instant,
@@ -67,7 +69,7 @@ pub(crate) struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
-    pub(crate) fn new(driver: &'a mut Driver, socket: Socket, welcome: &Welcome) -> Self {
+    pub(crate) fn new(driver: &'a mut Driver, link: Link, welcome: &Welcome) -> Self {
         let now = Instant::now();
         let options = Arc::clone(&driver.options);
         // A heartbeat that is no number, or none, reads as the default.
@@ -79,7 +81,7 @@ impl<'a> Live<'a> {
         let inflight = welcome.inflight.unwrap_or(options.inflight).max(1);
         tracing::debug!(device = welcome.device, hb, inflight, "welcome");
         Self {
-            socket,
+            link,
             heartbeat: Duration::from_secs_f64(hb).max(Duration::from_millis(1)),
             received_at: now,
             pinged_at: now,
@@ -112,10 +114,12 @@ impl<'a> Live<'a> {
             self.send_events().await?;
             self.send_topic().await?;
             let timer = self.next_timer();
+            let settled = self.settled();
+            self.link.settle(settled);
             let pauses = self.reading_pauses();
             let driver = &mut *self.driver;
             let wake = tokio::select! {
-                frame = self.socket.next(), if !pauses => Wake::Frame(frame),
+                came = self.link.next(), if !pauses => Wake::Came(came),
                 command = driver.commands.recv() => Wake::Command(command),
                 permit = driver.outlet.reserve(), if !driver.overflow.is_empty() => match permit {
                     Ok(permit) => {
@@ -130,7 +134,8 @@ impl<'a> Live<'a> {
                 () = sleep_until(timer) => Wake::Timer,
             };
             match wake {
-                Wake::Frame(frame) => self.frame(frame).await?,
+                Wake::Came(Came::Frame(frame)) => self.frame(frame).await?,
+                Wake::Came(Came::Http(raw)) => self.heard(raw).await?,
                 Wake::Command(Some(command)) => self.command(command).await?,
                 Wake::Handed => {}
                 Wake::Timer => self.timers().await?,
@@ -146,15 +151,44 @@ impl<'a> Live<'a> {
         self.driver.overflow.len() >= usize::from(self.options.inflight.max(1)) + 16
     }
 
+    /// Whether the app has everything behind it, as far as the gateway can know.
+    fn settled(&self) -> bool {
+        let tracker = &self.driver.tracker;
+        tracker.open_len() == 0
+            && tracker.taken_len() == 0
+            && self.flush_at.is_none()
+            && self.driver.overflow.is_empty()
+    }
+
+    /// When the connection counts as dead; polls have an end of their own.
+    fn dead_at(&self) -> Option<Instant> {
+        let polls = self.link.transport() == Transport::Poll;
+        (!polls).then(|| self.received_at + 2 * self.heartbeat)
+    }
+
+    /// When the gateway is asked whether it is there; a stream says so by itself.
+    fn ping_at(&self) -> Option<Instant> {
+        let asks = self.link.transport() == Transport::WebSocket;
+        asks.then(|| self.received_at.max(self.pinged_at) + self.heartbeat)
+    }
+
     fn next_timer(&self) -> Instant {
-        let dead = self.received_at + 2 * self.heartbeat;
-        let ping = self.received_at.max(self.pinged_at) + self.heartbeat;
         let events = self.driver.tracker.next_event().map(|_| self.event_at);
+        let events = events.filter(|_| self.link.takes_events());
         let suspect = self.suspect.as_ref().map(|(_, at)| *at);
-        [self.flush_at, self.drain_at, suspect, events]
-            .into_iter()
-            .flatten()
-            .fold(dead.min(ping), Instant::min)
+        let climb = self.driver.choice.climb_at();
+        [
+            self.dead_at(),
+            self.ping_at(),
+            self.flush_at,
+            self.drain_at,
+            suspect,
+            events,
+            climb,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(Instant::now() + IDLE_MAX, Instant::min)
     }
 
     async fn timers(&mut self) -> Result<(), Ended> {
@@ -163,19 +197,23 @@ impl<'a> Live<'a> {
             // The silence is ours: the app does not take what came.
             self.received_at = now;
         }
-        if now >= self.received_at + 2 * self.heartbeat {
+        if self.dead_at().is_some_and(|at| now >= at) {
             return Err(Ended::broken(format!(
                 "nothing came for {:?}",
                 2 * self.heartbeat
             )));
         }
-        if self.drain_at.is_some_and(|at| now >= at) {
+        let climbs = self.driver.choice.climb_at().is_some_and(|at| now >= at);
+        if climbs {
+            tracing::debug!("a better transport is tried again");
+        }
+        if climbs || self.drain_at.is_some_and(|at| now >= at) {
             return Err(self.goodbye(Ended::After(Duration::ZERO)).await);
         }
         if self.flush_at.is_some_and(|at| now >= at) {
             self.flush().await?;
         }
-        if now >= self.received_at.max(self.pinged_at) + self.heartbeat {
+        if self.ping_at().is_some_and(|at| now >= at) {
             self.ping().await?;
         }
         if let Some((head, at)) = self.suspect.take() {
@@ -220,7 +258,7 @@ impl<'a> Live<'a> {
             }
             Some(Ok(Frame::Close(frame))) => {
                 // The reply is queued; it goes out or it does not.
-                let _ = timeout(self.options.timers.close, self.socket.flush()).await;
+                let _ = timeout(self.options.timers.close, self.link.flush()).await;
                 let ended = closed(frame, self.fatal.take(), &self.options);
                 return Err(self.drained_or(ended));
             }
@@ -228,6 +266,27 @@ impl<'a> Live<'a> {
             Some(Ok(Frame::Binary(bytes))) => wire::decode_binary(&bytes),
             Some(Ok(_)) => return Ok(()),
         };
+        self.incoming_or_noise(incoming).await
+    }
+
+    async fn heard(&mut self, raw: crate::http_link::Raw) -> Result<(), Ended> {
+        let Link::Http(link) = &mut self.link else {
+            return Ok(());
+        };
+        let heard = link.read(raw);
+        if heard.alive {
+            self.received_at = Instant::now();
+        }
+        for incoming in heard.incoming {
+            self.incoming_or_noise(incoming).await?;
+        }
+        match heard.ended {
+            Some(ended) => Err(self.drained_or(ended)),
+            None => Ok(()),
+        }
+    }
+
+    async fn incoming_or_noise(&mut self, incoming: Result<Incoming, String>) -> Result<(), Ended> {
         match incoming {
             Ok(incoming) => self.incoming(incoming).await,
             Err(error) => {
@@ -349,6 +408,11 @@ impl<'a> Live<'a> {
                 if known {
                     self.say(&Outgoing::Nack { id: &id, code }).await?;
                 }
+                if known && code == NackCode::Retry && self.link.transport() == Transport::Sse {
+                    // It only comes again with the next stream.
+                    let at = Instant::now() + self.options.timers.poll_pause;
+                    self.drain_at = Some(self.drain_at.map_or(at, |old| old.min(at)));
+                }
                 self.taken().await
             }
             Command::State(state) => {
@@ -433,6 +497,9 @@ impl<'a> Live<'a> {
         self.event_credit = self.event_credit.saturating_add(gained).min(EVENT_BURST);
         self.event_at += EVENT_INTERVAL.saturating_mul(gained);
         while let Some(event) = self.driver.tracker.next_event().cloned() {
+            if !self.link.takes_events() {
+                return Ok(());
+            }
             if self.event_credit == 0 {
                 self.event_at = now + EVENT_INTERVAL;
                 self.event_credit = 1;
@@ -468,13 +535,10 @@ impl<'a> Live<'a> {
     }
 
     async fn say(&mut self, message: &Outgoing<'_>) -> Result<(), Ended> {
-        let Some(frame) = wire::encode(self.options.codec, message) else {
-            tracing::warn!("a message for the gateway cannot be encoded and was left out");
-            return Ok(());
-        };
-        match timeout(2 * self.heartbeat, self.socket.send(frame)).await {
+        let saying = self.link.say(message, &self.options);
+        match timeout(2 * self.heartbeat, saying).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.drained_or(failed(&error, &self.options))),
+            Ok(Err(ended)) => Err(self.drained_or(ended)),
             Err(_) => Err(Ended::broken("the gateway does not read")),
         }
     }
@@ -487,9 +551,7 @@ impl<'a> Live<'a> {
         let time = self.options.timers.close;
         let leaving = async {
             self.flush().await?;
-            self.say(&Outgoing::Bye).await?;
-            while let Some(Ok(_)) = self.socket.next().await {}
-            Ok::<(), Ended>(())
+            self.link.finish(&self.options).await
         };
         // However it went, the connection is over.
         let _ = timeout(time, leaving).await;
@@ -497,12 +559,7 @@ impl<'a> Live<'a> {
     }
 
     async fn close(&mut self, code: u16) {
-        let frame = CloseFrame {
-            code: code.into(),
-            reason: "".into(),
-        };
-        // Best effort: the peer broke the rules already.
-        let _ = timeout(self.options.timers.close, self.socket.close(Some(frame))).await;
+        let _ = timeout(self.options.timers.close, self.link.close(code)).await;
     }
 
     /// Answers those who wait for replies that cannot come any more.
@@ -514,6 +571,11 @@ impl<'a> Live<'a> {
             let _ = reply.send(Err(Error::Disconnected {
                 what: change.name(),
             }));
+        }
+        if let Link::Http(link) = self.link {
+            for event in link.unsaid_events() {
+                self.driver.tracker.push_event(event);
+            }
         }
     }
 }

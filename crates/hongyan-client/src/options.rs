@@ -9,6 +9,7 @@ use crate::error::{BoxError, Error};
 use crate::net::{Base, Connect, TcpConnector, Tls};
 use crate::secret::Secret;
 use crate::storage::Storage;
+use crate::transport::Transport;
 
 /// The encoding of messages on the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,6 +110,15 @@ pub struct Timers {
     pub tail_resync_min: Duration,
     /// How long the server's close is awaited after `bye`. Default 3 s.
     pub close: Duration,
+    /// How long a transport that is not the best one is used until a better one is tried; it doubles with each try that
+    /// fails. Default 5 min.
+    pub climb: Duration,
+    /// The longest that doubling makes of it. Default 1 h.
+    pub climb_max: Duration,
+    /// How long a poll waits at the server, whole seconds up to 60. Default 25 s.
+    pub poll_wait: Duration,
+    /// Without a WebSocket: least wait before what the app has not taken, or gave back, is asked for again. Default 5 s.
+    pub poll_pause: Duration,
 }
 
 impl Default for Timers {
@@ -125,6 +135,10 @@ impl Default for Timers {
             tail_check: Duration::from_secs(5),
             tail_resync_min: Duration::from_secs(300),
             close: Duration::from_secs(3),
+            climb: Duration::from_secs(300),
+            climb_max: Duration::from_secs(3600),
+            poll_wait: Duration::from_secs(25),
+            poll_pause: Duration::from_secs(5),
         }
     }
 }
@@ -134,7 +148,11 @@ impl Default for Timers {
 pub struct Options {
     /// Where the server is.
     pub base: Base,
-    /// Encoding on the wire.
+    /// The ways to the gateway, the best first; default all. When one does not come through twice in a row, as behind a
+    /// proxy that knows no upgrades, the next one is tried, and a better one again later ([`Timers::climb`]) and at each
+    /// reconnect. None stands for all.
+    pub transports: Vec<Transport>,
+    /// Encoding on the wire of a WebSocket; the other transports speak JSON.
     pub codec: Codec,
     /// When messages count as taken.
     pub ack: AckMode,
@@ -168,6 +186,7 @@ impl Options {
     pub fn new(base: &str) -> Result<Self, Error> {
         Ok(Self {
             base: Base::parse(base)?,
+            transports: Transport::ALL.to_vec(),
             codec: Codec::Json,
             ack: AckMode::OnReceive,
             inflight: 32,

@@ -1,4 +1,4 @@
-//! The driver of one device: connects, says hello, lets `live.rs` serve the connection, decides what
+//! The driver of one device: chooses a transport, connects, says hello, lets `live.rs` serve the connection, decides what
 //! comes next.
 
 use std::collections::VecDeque;
@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
@@ -18,12 +17,16 @@ use tokio_tungstenite::tungstenite::{self, Message as Frame};
 use crate::backoff::{self, Backoff, Next};
 use crate::client::{Command, Event, Stats, Status, Stop, TopicChange};
 use crate::error::Error;
+use crate::http_client::Http;
+use crate::http_link::HttpLink;
+use crate::link::{Link, Socket};
 use crate::live::Live;
 use crate::net::{self, BoxStream};
 use crate::options::{Options, TokenNeed, TokenSource};
 use crate::secret::Secret;
 use crate::storage::Record;
 use crate::tracker::Tracker;
+use crate::transport::{Choice, Step, Transport};
 use crate::wire::{self, AppState, Incoming, NackCode, Outgoing, Welcome};
 
 /// Read buffer of a connection, in bytes: small, for programs that hold very many.
@@ -32,8 +35,6 @@ const READ_BUFFER_BYTES: usize = 4096;
 const WRITE_BUFFER_BYTES_MAX: usize = 128 * 1024;
 /// Topic changes that may await their turn; one is on the wire at a time.
 const TOPICS_MAX: usize = 256;
-
-pub(crate) type Socket = WebSocketStream<BoxStream>;
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -44,6 +45,16 @@ pub(crate) enum Ended {
     After(Duration),
     /// As the table of [`backoff`] says.
     Next { next: Next, why: String },
+    /// The transport did not come through.
+    Way {
+        /// Least wait when there is no other.
+        least: Duration,
+        /// Other transports would find the same: the gateway is busy.
+        shared: bool,
+        why: String,
+    },
+    /// The gateway cannot read the cursor.
+    BadCursor,
 }
 
 impl Ended {
@@ -53,6 +64,41 @@ impl Ended {
                 least: Duration::ZERO,
             },
             why: why.into(),
+        }
+    }
+
+    /// Another transport may do better.
+    pub(crate) fn way(why: impl Into<String>) -> Self {
+        Self::Way {
+            least: Duration::ZERO,
+            shared: false,
+            why: why.into(),
+        }
+    }
+
+    /// Reads a failure before the welcome as one of the transport.
+    fn before_welcome(self) -> Self {
+        match self {
+            Self::Next {
+                next: Next::Retry { least },
+                why,
+            } => Self::Way {
+                least,
+                shared: false,
+                why,
+            },
+            other => other,
+        }
+    }
+
+    /// Reads a failure after the welcome: the transport came through.
+    fn after_welcome(self) -> Self {
+        match self {
+            Self::Way { least, why, .. } => Self::Next {
+                next: Next::Retry { least },
+                why,
+            },
+            other => other,
         }
     }
 }
@@ -82,6 +128,11 @@ pub(crate) struct Driver {
     pub(crate) state: AppState,
     pub(crate) topics: VecDeque<Topic>,
     pub(crate) resynced_at: Option<Instant>,
+    pub(crate) choice: Choice,
+    /// For the transports that are HTTP calls.
+    http: Option<Http>,
+    /// The device's id, once a gateway has told it.
+    device: Option<String>,
 }
 
 impl Driver {
@@ -106,6 +157,13 @@ impl Driver {
             state: options.state,
             topics: VecDeque::new(),
             resynced_at: None,
+            choice: Choice::new(
+                &options.transports,
+                options.timers.climb,
+                options.timers.climb_max,
+            ),
+            http: None,
+            device: None,
             options: Arc::new(options),
         }
     }
@@ -121,11 +179,20 @@ impl Driver {
                     Ok(wait) => (wait, why),
                     Err(stop) => break stop,
                 },
+                Ended::Way { least, shared, why } => (self.other_way(least, shared), why),
+                Ended::BadCursor => {
+                    tracing::warn!("the gateway cannot read the stored cursor; replaying instead");
+                    self.tracker.forget_cursor();
+                    (self.backoff.draw(), "the cursor was refused".to_owned())
+                }
             };
             tracing::debug!(?wait, why, "connection ended");
             self.status.send_replace(Status::Waiting { wait, why });
-            if let Err(stop) = self.meanwhile(tokio::time::sleep(wait), OnWake::Ends).await {
-                break stop;
+            match self.meanwhile(tokio::time::sleep(wait), OnWake::Ends).await {
+                // Woken: the network may be another one now.
+                Ok(None) => self.choice.climb(),
+                Ok(Some(())) => {}
+                Err(stop) => break stop,
             }
         };
         self.save().await;
@@ -156,6 +223,20 @@ impl Driver {
         };
         // Jitter comes on top of a told wait, or all would come back in the same moment.
         Ok(least + self.backoff.draw())
+    }
+
+    /// The transport did not come through: moves on to another one, and gives the wait before it.
+    fn other_way(&mut self, least: Duration, shared: bool) -> Duration {
+        let way = self.choice.way();
+        let step = self.choice.failed(!shared);
+        if self.choice.way() != way {
+            tracing::debug!(%way, next = %self.choice.way(), "another transport is tried");
+        }
+        match step {
+            Step::AtOnce => Duration::ZERO,
+            Step::Waits if !shared => self.backoff.draw(),
+            Step::Waits | Step::Alone => least + self.backoff.draw(),
+        }
     }
 
     async fn load(&mut self) {
@@ -283,26 +364,21 @@ impl Driver {
             Ok(None) => return Ended::After(Duration::ZERO),
         };
         let options = Arc::clone(&self.options);
-        let opening = timeout(options.timers.connect, upgrade(&options));
-        let mut socket = match self.meanwhile(opening, OnWake::Ignored).await {
-            Err(stop) => return Ended::Stop(stop),
-            Ok(Some(Ok(Ok(socket)))) => socket,
-            Ok(Some(Ok(Err(ended)))) => return ended,
-            Ok(Some(Err(_)) | None) => {
-                return Ended::broken(format!("no connection within {:?}", options.timers.connect));
-            }
+        let opened = match self.choice.way() {
+            Transport::WebSocket => self.open_socket(&token).await,
+            Transport::Sse | Transport::Poll => self.open_http(&token).await,
         };
-        let cursor = self.tracker.cursor().map(str::to_owned);
-        let greeting = greet(&mut socket, &options, &token, cursor.as_deref(), self.state);
-        let greeting = timeout(options.timers.welcome, greeting);
-        let welcome = match self.meanwhile(greeting, OnWake::Ignored).await {
-            Err(stop) => return Ended::Stop(stop),
-            Ok(Some(Ok(Ok(welcome)))) => welcome,
-            Ok(Some(Ok(Err(ended)))) => return ended,
-            Ok(Some(Err(_)) | None) => {
-                return Ended::broken(format!("no welcome within {:?}", options.timers.welcome));
-            }
+        let (link, welcome) = match opened {
+            Ok(opened) => opened,
+            Err(ended) => return ended,
         };
+        let transport = link.transport();
+        self.choice.welcomed(Instant::now());
+        let number = transport.number();
+        self.stats.transport.store(number, Ordering::Relaxed);
+        if welcome.device.is_some() {
+            self.device.clone_from(&welcome.device);
+        }
         self.need = TokenNeed::Connect;
         self.stats.connections.fetch_add(1, Ordering::Relaxed);
         self.tracker.connection_started();
@@ -311,24 +387,98 @@ impl Driver {
             other => other.to_string(),
         };
         let full = welcome.replay.as_deref() == Some("full");
-        self.status
-            .send_replace(Status::Replaying { session, full });
+        self.status.send_replace(Status::Replaying {
+            session,
+            full,
+            transport,
+        });
         let started = Instant::now();
-        let mut live = Live::new(self, socket, &welcome);
-        let ended = live.serve().await;
+        let mut live = Live::new(self, link, &welcome);
+        let ended = live.serve().await.after_welcome();
         live.abandon();
+        self.stats.transport.store(0, Ordering::Relaxed);
+        self.choice.climb();
         if started.elapsed() >= options.timers.live_reset {
             self.backoff.reset();
         }
         ended
     }
+
+    /// Connects, asks for the upgrade, says hello and waits for the welcome.
+    async fn open_socket(&mut self, token: &Secret) -> Result<(Link, Welcome), Ended> {
+        let options = Arc::clone(&self.options);
+        let timers = &options.timers;
+        let opening = net::open(&options.base, &options.tls, &*options.connector);
+        let opening = timeout(timers.connect, opening);
+        let stream = match self.meanwhile(opening, OnWake::Ignored).await {
+            Err(stop) => return Err(Ended::Stop(stop)),
+            Ok(Some(Ok(Ok(stream)))) => stream,
+            Ok(Some(Ok(Err(e)))) => {
+                return Err(Ended::broken(format!("cannot reach {}: {e}", options.base)));
+            }
+            Ok(Some(Err(_)) | None) => {
+                let why = format!("no connection within {:?}", timers.connect);
+                return Err(Ended::broken(why));
+            }
+        };
+        let upgrading = timeout(timers.connect, upgrade(stream, &options));
+        let mut socket = match self.meanwhile(upgrading, OnWake::Ignored).await {
+            Err(stop) => return Err(Ended::Stop(stop)),
+            Ok(Some(Ok(Ok(socket)))) => socket,
+            Ok(Some(Ok(Err(ended)))) => return Err(ended),
+            Ok(Some(Err(_)) | None) => {
+                return Err(Ended::way(format!(
+                    "no upgrade within {:?}",
+                    timers.connect
+                )));
+            }
+        };
+        let cursor = self.tracker.cursor().map(str::to_owned);
+        let greeting = greet(&mut socket, &options, token, cursor.as_deref(), self.state);
+        let greeting = timeout(timers.welcome, greeting);
+        match self.meanwhile(greeting, OnWake::Ignored).await {
+            Err(stop) => Err(Ended::Stop(stop)),
+            Ok(Some(Ok(Ok(welcome)))) => Ok((Link::Socket(Box::new(socket)), welcome)),
+            Ok(Some(Ok(Err(ended)))) => Err(ended),
+            Ok(Some(Err(_)) | None) => Err(Ended::way(format!(
+                "no welcome within {:?}",
+                timers.welcome
+            ))),
+        }
+    }
+
+    /// Opens a stream, or polls for the first time.
+    async fn open_http(&mut self, token: &Secret) -> Result<(Link, Welcome), Ended> {
+        let options = Arc::clone(&self.options);
+        let http = self.http.get_or_insert_with(|| {
+            let (tls, connector) = (options.tls.clone(), Arc::clone(&options.connector));
+            let timeout = options.timers.connect;
+            Http::new(options.base.clone(), None, tls, connector, timeout)
+        });
+        let http = http.with_key(token.clone());
+        let cursor = self.tracker.cursor().map(str::to_owned);
+        let (way, device) = (self.choice.way(), self.device.clone());
+        let opening = async {
+            match way {
+                Transport::Poll => HttpLink::poll(http, options, cursor.as_deref(), device).await,
+                _ => HttpLink::stream(http, options, cursor.as_deref()).await,
+            }
+        };
+        let (mut link, welcome) = match self.meanwhile(opening, OnWake::Ignored).await {
+            Err(stop) => return Err(Ended::Stop(stop)),
+            Ok(Some(opened)) => opened?,
+            Ok(None) => return Err(Ended::After(Duration::ZERO)),
+        };
+        if self.state != AppState::Foreground {
+            // These begin in the foreground.
+            link.say(&Outgoing::State { state: self.state });
+        }
+        Ok((Link::Http(Box::new(link)), welcome))
+    }
 }
 
-/// Opens the connection and asks for the upgrade.
-async fn upgrade(options: &Options) -> Result<Socket, Ended> {
-    let stream = net::open(&options.base, &options.tls, &*options.connector)
-        .await
-        .map_err(|e| Ended::broken(format!("cannot reach {}: {e}", options.base)))?;
+/// Asks for the upgrade.
+async fn upgrade(stream: BoxStream, options: &Options) -> Result<Socket, Ended> {
     let not_understood = |e: String| Ended::Stop(Stop::NotUnderstood(e));
     let mut request = options
         .base
@@ -351,12 +501,18 @@ async fn upgrade(options: &Options) -> Result<Socket, Ended> {
             let retry_after = crate::http_client::retry_after(response.headers());
             let status = response.status().as_u16();
             let next = backoff::after_status(status, retry_after, &options.timers);
-            Err(Ended::Next {
-                next,
-                why: format!("the upgrade was answered {status}"),
+            let why = format!("the upgrade was answered {status}");
+            Err(match (status, next) {
+                (401 | 403 | 410, next) => Ended::Next { next, why },
+                (429 | 503, Next::Retry { least }) => Ended::Way {
+                    least,
+                    shared: true,
+                    why,
+                },
+                (_, next) => Ended::Next { next, why }.before_welcome(),
             })
         }
-        Err(error) => Err(failed(&error, options)),
+        Err(error) => Err(failed(&error, options).before_welcome()),
     }
 }
 
@@ -382,11 +538,12 @@ async fn greet(
             "hello cannot be encoded".to_owned(),
         )));
     };
-    socket.send(frame).await.map_err(|e| failed(&e, options))?;
+    let broken = |e: tungstenite::Error| failed(&e, options).before_welcome();
+    socket.send(frame).await.map_err(broken)?;
     loop {
         let incoming = match socket.next().await {
-            None => return Err(Ended::broken("the connection ended before the welcome")),
-            Some(Err(e)) => return Err(failed(&e, options)),
+            None => return Err(Ended::way("the connection ended before the welcome")),
+            Some(Err(e)) => return Err(broken(e)),
             Some(Ok(Frame::Text(text))) => wire::decode_text(&text),
             Some(Ok(Frame::Binary(bytes))) => wire::decode_binary(&bytes),
             Some(Ok(Frame::Close(frame))) => return Err(closed(frame, None, options)),

@@ -89,6 +89,11 @@ impl Tracker {
         self.cursor.as_deref()
     }
 
+    /// The server cannot read the place: the next connection starts at the device's own.
+    pub(crate) fn forget_cursor(&mut self) {
+        self.dirty |= self.cursor.take().is_some();
+    }
+
     /// A new connection starts: its order is told anew.
     pub(crate) fn connection_started(&mut self) {
         self.order.clear();

@@ -51,6 +51,7 @@ pub fn pair(codec: Codec) -> (Gateway, Options) {
     options.connector = Arc::new(Pipes { dialled });
     options.codec = codec;
     options.seed = Some(7);
+    options.transports = vec![hongyan_client::Transport::WebSocket];
     (
         Gateway {
             dials: Mutex::new(dials),

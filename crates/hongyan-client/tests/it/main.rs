@@ -15,3 +15,5 @@ mod device;
 mod gateway;
 mod http_server;
 mod tls;
+mod transport;
+mod ways;
