@@ -695,7 +695,10 @@ fn mq_16_an_ack_is_one_over_all_protocols() {
         post.rig.store.unread("d", Some("u")) == 1
     });
     let (mut phone, present) = post.device(Version::V5, false, 600);
-    assert!(present, "the session waited while the device came another way");
+    assert!(
+        present,
+        "the session waited while the device came another way"
+    );
     phone.subscribe(&["hy/me/inbox"], QoS::AtLeastOnce);
     let mut heard = phone.hear();
     while !matches!(heard, Heard::Publish { .. }) {
