@@ -18,6 +18,8 @@ pub enum Dialect {
     Nats,
     /// MQTT 3.1.1 over TCP.
     Mqtt,
+    /// MQTT as a device of ours speaks it.
+    DeviceMqtt,
     /// WebSocket without anything above it.
     Bare,
 }
@@ -82,6 +84,13 @@ impl Speaker {
             mqtt_subscribe(topics, out);
             return;
         }
+        if dialect == Dialect::DeviceMqtt {
+            self.phase = Phase::Greeting;
+            let token = crate::child::memory::token(self.index);
+            mqtt_login(&format!("u{}", self.index), &token, out);
+            mqtt_subscribe(&["hy/me/inbox"], out);
+            return;
+        }
         self.phase = Phase::Upgrading;
         let (path, protocol) = match dialect {
             Dialect::Hongyan => ("/v1/connect", "sec-websocket-protocol: hongyan.v1+json\r\n"),
@@ -111,7 +120,7 @@ impl Speaker {
                 );
                 frame(2, text.as_bytes(), out);
             }
-            Dialect::Bare | Dialect::Mqtt => self.phase = Phase::Ready,
+            Dialect::Bare | Dialect::Mqtt | Dialect::DeviceMqtt => self.phase = Phase::Ready,
         }
     }
 
@@ -120,7 +129,7 @@ impl Speaker {
         match dialect {
             Dialect::Hongyan | Dialect::Bare => frame(9, b"", out),
             Dialect::Nats => frame(2, b"PING\r\n", out),
-            Dialect::Mqtt => out.extend_from_slice(&[0xc0, 0]),
+            Dialect::Mqtt | Dialect::DeviceMqtt => out.extend_from_slice(&[0xc0, 0]),
         }
     }
 
@@ -140,7 +149,7 @@ impl Speaker {
             let rest = &bytes[at..];
             let taken = match (self.phase, dialect) {
                 (Phase::Upgrading, _) => self.upgraded(dialect, follow, token, rest, out),
-                (_, Dialect::Mqtt) => self.packet(rest, heard),
+                (_, Dialect::Mqtt | Dialect::DeviceMqtt) => self.packet(rest, heard),
                 _ => self.frame(dialect, rest, heard, out),
             };
             if taken == 0 {
@@ -343,6 +352,15 @@ fn mqtt_text(text: &str, out: &mut Vec<u8>) {
 pub fn mqtt_connect(client: &str, out: &mut Vec<u8>) {
     let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0];
     mqtt_text(client, &mut body);
+    mqtt_packet(0x10, &body, out);
+}
+
+/// Appends CONNECT of a device: no keep-alive, the client id is the server's to know.
+fn mqtt_login(user: &str, password: &str, out: &mut Vec<u8>) {
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 4, 0xc2, 0, 0];
+    for text in ["", user, password] {
+        mqtt_text(text, &mut body);
+    }
     mqtt_packet(0x10, &body, out);
 }
 

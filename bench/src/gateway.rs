@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "hongyan,tungstenite,nats,mosquitto,hongyan-tls,tokio-rustls"
+        default_value = "hongyan,tungstenite,nats,mosquitto,hongyan-mqtt,hongyan-tls,tokio-rustls"
     )]
     servers: Vec<Kind>,
 }
@@ -59,6 +59,8 @@ enum Kind {
     Tungstenite,
     Nats,
     Mosquitto,
+    /// The gateway's MQTT.
+    HongyanMqtt,
     /// Over TLS 1.3.
     HongyanTls,
     /// The same with all records in rustls.
@@ -74,6 +76,7 @@ impl Kind {
             Self::Tungstenite => "tokio-tungstenite, 1 KiB buffer",
             Self::Nats => "nats-server, WebSocket",
             Self::Mosquitto => "mosquitto, MQTT/TCP",
+            Self::HongyanMqtt => "hongyan gateway, MQTT/TCP",
             Self::HongyanTls => "hongyan gateway, TLS 1.3",
             Self::HongyanRustls => "hongyan gateway, TLS 1.3 kept in rustls",
             Self::TokioRustls => "tokio-rustls, 4 KiB buffer",
@@ -86,6 +89,7 @@ impl Kind {
             Self::Tungstenite | Self::TokioRustls => Dialect::Bare,
             Self::Nats => Dialect::Nats,
             Self::Mosquitto => Dialect::Mqtt,
+            Self::HongyanMqtt => Dialect::DeviceMqtt,
         }
     }
 
@@ -111,6 +115,7 @@ impl Kind {
         };
         match self {
             Self::Hongyan => gateway(&[]),
+            Self::HongyanMqtt => gateway(&["--mqtt"]),
             Self::HongyanTls => gateway(&["--tls", "own"]),
             Self::HongyanRustls => gateway(&["--tls", "rustls"]),
             Self::TokioRustls => ["tokio-rustls", "--buffer", "4096"]
@@ -218,6 +223,7 @@ fn start(kind: Kind, args: &Args, prefix: &[String]) -> anyhow::Result<Option<Se
     match kind {
         Kind::Hongyan
         | Kind::Tungstenite
+        | Kind::HongyanMqtt
         | Kind::HongyanTls
         | Kind::HongyanRustls
         | Kind::TokioRustls => {

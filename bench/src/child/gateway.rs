@@ -4,10 +4,15 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_api::secure::{self, Secure};
 use hongyan_core::port::{Hint, Owner, Presence as _};
-use hongyan_gateway::{Gateway, GatewayHandle, Hub, Options, Ports, Socket, Tls, handshake};
+use hongyan_core::{AppId, MessageId, Topic};
+use hongyan_gateway::{
+    Gateway, GatewayHandle, Hub, Mqtt, Options, Ports, Publish, PublishError, Socket, Tls,
+    handshake,
+};
 use http_body_util::Empty;
 use hyper::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{Request, Response, StatusCode};
@@ -27,9 +32,9 @@ use crate::quiet::{Deaf, SystemClock};
 pub fn start(
     clients: TcpListener,
     publisher: TcpListener,
-    devices: u32,
-    followers: u32,
+    (devices, followers): (u32, u32),
     tls: Option<Records>,
+    mqtt: bool,
 ) -> anyhow::Result<String> {
     let memory = Arc::new(Memory::new(devices, followers)?);
     let ports = Ports {
@@ -48,13 +53,35 @@ pub fn start(
     let gateway = Gateway::new(Options::default(), ports)?;
     let (hub, handle) = (gateway.hub(), gateway.handle());
     tokio::spawn(gateway.run(Arc::new(Deaf), std::future::pending()));
-    tokio::spawn(accept(clients, handle, tls));
+    if mqtt {
+        let mqtt = Mqtt::new(handle, Arc::new(Mute));
+        tokio::spawn(mqtt.listen(clients, tls, std::future::pending()));
+    } else {
+        tokio::spawn(accept(clients, handle, tls));
+    }
     tokio::spawn(async move {
         while let Ok((stream, _)) = publisher.accept().await {
             tokio::spawn(publish(stream, Arc::clone(&memory), hub.clone()));
         }
     });
     Ok(ca)
+}
+
+/// Takes no publications.
+#[derive(Debug)]
+struct Mute;
+
+#[async_trait]
+impl Publish for Mute {
+    async fn publish(
+        &self,
+        _app: &AppId,
+        _topic: Topic,
+        _payload: &[u8],
+        _ttl_s: Option<u32>,
+    ) -> Result<MessageId, PublishError> {
+        Err(PublishError::Invalid("nobody publishes here".to_owned()))
+    }
 }
 
 async fn accept(listener: TcpListener, handle: GatewayHandle, tls: Option<Arc<ServerConfig>>) {

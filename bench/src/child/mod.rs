@@ -34,6 +34,9 @@ enum Role {
         /// TLS, and who handles its records.
         #[arg(long)]
         tls: Option<Records>,
+        /// MQTT instead of WebSocket.
+        #[arg(long)]
+        mqtt: bool,
     },
     /// tokio-rustls alone.
     TokioRustls {
@@ -111,8 +114,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 devices,
                 followers,
                 tls,
+                mqtt,
             } => {
-                ports.ca = gateway::start(clients, publisher, *devices, *followers, *tls)?;
+                let who = (*devices, *followers);
+                ports.ca = gateway::start(clients, publisher, who, *tls, *mqtt)?;
             }
             Role::TokioRustls { buffer } => ports.ca = tls::start(clients, *buffer)?,
             Role::Tungstenite { buffer } => echo::start(clients, *buffer),

@@ -268,8 +268,13 @@ fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 #[allow(clippy::print_stdout, reason = "this is what the command is for")]
 fn greet(facts: &Facts, data: &Path) {
     let user = "alice";
+    let ways = [("MQTT", &facts.mqtt), ("XMPP", &facts.xmpp)];
+    let ways: String = ways
+        .into_iter()
+        .filter_map(|(name, at)| Some(format!("  {name}     {}\n", at.as_ref()?)))
+        .collect();
     println!(
-        "\nhongyan is ready.\n\n  phones   {}/phones\n  API      {}\n  API page {}\n  keys     {}\n\n\
+        "\nhongyan is ready.\n\n  phones   {}/phones\n  API      {}\n  API page {}\n{ways}  keys     {}\n\n\
          Watch the phones, then send the first message:\n\n  \
          curl {}/v1/messages \\\n    -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \\\n    \
          -d '{{\"to\":{{\"user\":\"{user}\"}},\"class\":\"im\",\"notification\":{{\"title\":\"Hello\",\"body\":\"from the wild goose\"}}}}'\n\n\
