@@ -356,6 +356,9 @@ fn ap_01_an_identity_of_another_app_is_replaced() {
 fn ap_02_who_does_not_say_hello_first_and_once_is_closed() {
     let world = World::new();
     let mut silent = world.connect();
+    // Its time begins when a reactor has it: then a ping is answered.
+    silent.raw(&crate::client::frame(0x89, b""));
+    assert_eq!(silent.frame().unwrap().opcode, 10);
     world.advance(Duration::from_millis(4_900));
     world.advance(Duration::from_millis(200));
     assert_eq!(silent.closed(), 1011);
