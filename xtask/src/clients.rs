@@ -151,10 +151,13 @@ pub(crate) fn run(project: &Project) -> Result<()> {
             };
             let told = match servers.get(&suite.against) {
                 Some(server) => vec![OsString::from(&server.address)],
-                None => vec![
-                    hongyan.clone().into(),
-                    place.join("servers").join(name).into(),
-                ],
+                None => {
+                    let data = place.join("servers").join(name);
+                    if data.exists() {
+                        fs::remove_dir_all(&data)?;
+                    }
+                    vec![hongyan.clone().into(), data.into()]
+                }
             };
             let mut command = Command::new(program);
             command
