@@ -189,12 +189,7 @@ mod tests {
         }
         let shared = place("$share/g/hy/me/inbox");
         assert_eq!(shared, Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED));
-        for filter in [
-            "hy/me/inbox",
-            "hy/me/inbox/#",
-            "hy/me/inbox/news",
-            "hy/t/#",
-        ] {
+        for filter in ["hy/me/inbox", "hy/me/inbox/#", "hy/me/inbox/news", "hy/t/#"] {
             assert_eq!(place(filter), Ok(Place::Inbox), "{filter}");
         }
         let news = Topic::parse("news").unwrap();
