@@ -60,6 +60,9 @@ pub enum Verdict {
     },
 }
 
+/// How a channel's own word on a token begins that cannot be one of its vendor's.
+pub const NOT_A_TOKEN: &str = "the token is not";
+
 /// Whether a failed call may have had an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -81,6 +84,27 @@ impl Verdict {
                 ..
             } => Self::Unknown { detail },
             other => other,
+        }
+    }
+
+    /// The verdict on a token that cannot be one of this vendor's: `words` go on from [`NOT_A_TOKEN`]. It was not asked.
+    #[must_use]
+    pub fn no_token(words: &str) -> Self {
+        Self::TokenDead {
+            reason: Reason::TokenInvalid,
+            detail: format!("{NOT_A_TOKEN} {words}"),
+            since: None,
+        }
+    }
+
+    /// Whether it is the vendor's word, or that it gave none; not what a channel says by itself, of a token that cannot be the
+    /// vendor's or of a device that gets no more for a while.
+    #[must_use]
+    pub fn is_of_vendor(&self) -> bool {
+        match self {
+            Self::TokenDead { detail, .. } => !detail.starts_with(NOT_A_TOKEN),
+            Self::Retry { reason, .. } => *reason != Reason::FrequencyCap,
+            _ => true,
         }
     }
 

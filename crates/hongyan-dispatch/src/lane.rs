@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hongyan_core::delivery::Input;
+use hongyan_core::delivery::{Called, Input};
 use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX, VENDOR_CALL_DEADLINE};
 use hongyan_core::{AppId, ChannelId, Class, CredentialName, Reason, Timestamp, Verdict};
 use tokio::sync::{Semaphore, mpsc};
@@ -35,7 +35,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// Soonest time at which a shipment that found the lane full may come again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
 /// How long to wait for the receipt of a push that may have been taken and is not made again, before another channel follows.
-const UNKNOWN_FOR: Duration = Duration::from_secs(300);
+pub(crate) const UNKNOWN_FOR: Duration = Duration::from_secs(300);
 /// How often a vendor that names its daily limits is asked for them.
 const ASK_LIMITS_EVERY: Duration = Duration::from_secs(600);
 /// Shipments taken out of the queue at once.
@@ -145,6 +145,7 @@ impl Lanes {
             let input = Input::NotSent {
                 reason: Reason::VendorRateLimited,
                 retry_at: returns.next(self.inner.ports.clock.now().plus(FULL_RETRY)),
+                called: None,
             };
             self.inner.feedback.send(shipment.signal(input)).await;
         }
@@ -405,6 +406,7 @@ impl Lane {
             let input = Input::NotSent {
                 reason,
                 retry_at: self.returns(shipment.message.class).next(at),
+                called: None,
             };
             self.inner.feedback.send(shipment.signal(input)).await;
         }
@@ -420,12 +422,14 @@ impl Lane {
                 CredentialError::Store(_) => Input::NotSent {
                     reason: Reason::VendorUnavailable,
                     retry_at: now.plus(Duration::from_secs(1)),
+                    called: None,
                 },
                 _ => self.answer(
                     &shipment,
                     Verdict::CredentialBad {
                         detail: error.to_string(),
                     },
+                    None,
                     None,
                     now,
                 ),
@@ -439,6 +443,7 @@ impl Lane {
         shipment: &Shipment,
         verdict: Verdict,
         opened: Option<&Opened>,
+        called: Option<Called>,
         now: Timestamp,
     ) -> Input {
         let channels = &shipment.message.options.channels;
@@ -470,6 +475,7 @@ impl Lane {
                 _ => unknown.then(|| now.plus(UNKNOWN_FOR)),
             },
             verdict,
+            called,
         }
     }
 }

@@ -101,6 +101,15 @@ impl Shipment {
         self
     }
 
+    /// Its delivery has a new version, and is still on its way here.
+    pub(crate) fn moved_on(&mut self) {
+        let (job, version) = (self.job_id(), self.version());
+        if let Some(held) = &mut self.held {
+            held.version = version;
+            held.in_flight.add(job, version);
+        }
+    }
+
     /// The answer; its place in flight is given up when that is written.
     pub(crate) fn signal(mut self, input: Input) -> Signal {
         if let Some(held) = &mut self.held {

@@ -28,6 +28,19 @@ pub enum Decision {
     End(Reason),
 }
 
+/// A call to a vendor that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// Which channel.
+    pub channel: ChannelId,
+    /// Which try.
+    pub attempt: u16,
+    /// When it began.
+    pub at: Timestamp,
+    /// Whether it is in the ledger already, by [`Input::Handed`].
+    pub told: bool,
+}
+
 /// What can happen to a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -41,7 +54,13 @@ pub enum Input {
     Rejected,
     /// The device reported what the person did.
     Client(Stage),
-    /// A vendor answered.
+    /// A lane is about to call a vendor that must not be asked twice: durable before the call, so that whoever finds it
+    /// after a crash knows that it may have been sent.
+    Handed {
+        /// Which channel.
+        channel: ChannelId,
+    },
+    /// A vendor answered, or its channel did for it.
     Verdict {
         /// Which channel.
         channel: ChannelId,
@@ -56,6 +75,8 @@ pub enum Input {
         /// Should the vendor take it: how long to wait for its receipt before another channel follows. `None` ends the
         /// delivery with the vendor's word.
         receipt_by: Option<Timestamp>,
+        /// The call that was made for it; none where nobody was asked.
+        called: Option<Called>,
     },
     /// A vendor that had taken it says that it did not deliver it after all.
     Undelivered {
@@ -66,15 +87,26 @@ pub enum Input {
         /// The vendor's words.
         detail: Option<String>,
     },
-    /// The lane could not take it now; nothing was sent.
+    /// It waits: the lane did not send it, or the vendor said that there is nothing left today.
     NotSent {
         /// Why.
         reason: Reason,
         /// When to try again.
         retry_at: Timestamp,
+        /// The call that was made all the same.
+        called: Option<Called>,
     },
     /// It must end: logout, deletion, recall, cancellation, collapse, expiry.
     End(Reason),
+}
+
+impl Input {
+    pub(super) const fn called(&self) -> Option<&Called> {
+        match self {
+            Self::Verdict { called, .. } | Self::NotSent { called, .. } => called.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// What comes next.
@@ -107,6 +139,10 @@ pub struct Happened {
     pub attempt: u16,
     /// Until when it waits.
     pub until: Option<Timestamp>,
+    /// When it was, if not now.
+    pub at: Option<Timestamp>,
+    /// How long the call took that it is the answer to, in milliseconds.
+    pub took_ms: Option<u32>,
     /// The vendor's words.
     pub detail: Option<String>,
     /// Whether the delivery ended with it.
@@ -123,6 +159,8 @@ impl Happened {
             channel: None,
             attempt: 0,
             until: None,
+            at: None,
+            took_ms: None,
             detail: None,
             r#final: false,
         }

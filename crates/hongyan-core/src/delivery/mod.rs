@@ -18,8 +18,9 @@ use crate::{
     AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Timestamp, UserId,
 };
 
-pub use self::input::{Decision, Happened, Input, Next, Step};
+pub use self::input::{Called, Decision, Happened, Input, Next, Step};
 pub use self::seen::Seen;
+pub use self::step::RESTARTED;
 
 /// One message on its way to one device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub struct Delivery {
     /// A channel whose vendor gave it up before its answer to our call came, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up: Option<(ChannelId, Reason)>,
+    /// Whether a vendor that must not be asked twice was about to be called, or is.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub handed: bool,
     /// Whether an ack ends the deliveries to the user's other devices.
     #[serde(default)]
     pub first_ack: bool,
@@ -132,6 +136,11 @@ pub enum State {
     },
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+const fn is_not(flag: &bool) -> bool {
+    !*flag
+}
+
 impl Delivery {
     /// A delivery that nothing has happened to. `to_user` says whether the message addresses the user, so that
     /// it must not outlive the device's binding.
@@ -156,6 +165,7 @@ impl Delivery {
             via: None,
             taken: Vec::new(),
             given_up: None,
+            handed: false,
             first_ack: message.options.devices == DeviceChoice::FirstAck,
             seen: Seen::default(),
             version: 0,
@@ -167,6 +177,15 @@ impl Delivery {
     pub const fn outcome(&self) -> Option<Reason> {
         match &self.state {
             State::Done { reason, .. } => Some(*reason),
+            _ => None,
+        }
+    }
+
+    /// The channel of a vendor that must not be asked twice and may have it.
+    #[must_use]
+    pub const fn handed_to(&self) -> Option<&ChannelId> {
+        match &self.state {
+            State::Pushing { channel, .. } if self.handed => Some(channel),
             _ => None,
         }
     }
@@ -187,7 +206,7 @@ impl Delivery {
     pub fn event(&self, what: Happened, at: Timestamp) -> Event {
         Event {
             seq: 0,
-            at,
+            at: what.at.unwrap_or(at),
             app: self.app.clone(),
             stage: what.stage,
             reason: what.reason,
@@ -199,7 +218,7 @@ impl Delivery {
             channel: what.channel,
             attempt: what.attempt,
             until: what.until,
-            took_ms: None,
+            took_ms: what.took_ms,
             detail: what.detail,
             r#final: what.r#final,
         }

@@ -3,11 +3,43 @@
 use super::{Decision, Delivery, Happened, Input, Next, Seen, State};
 use crate::{ChannelId, Reason, Stage, Timestamp, Verdict};
 
+/// Why nobody knows what became of a call that was under way when its process ended.
+pub const RESTARTED: &str = "the server was stopped before the answer came";
+
+fn sent(channel: ChannelId, attempt: u16, at: Option<Timestamp>) -> Happened {
+    Happened {
+        channel: Some(channel),
+        attempt,
+        at,
+        ..Happened::new(Stage::SentVendor, None)
+    }
+}
+
 impl Delivery {
     pub(super) fn step(&mut self, input: Input, now: Timestamp, out: &mut Vec<Happened>) -> Next {
-        if let State::Done { .. } = self.state {
-            return self.after_the_end(input, out);
+        let called = input.called().cloned();
+        if let Some(call) = called.as_ref().filter(|call| !call.told) {
+            out.push(sent(call.channel.clone(), call.attempt, Some(call.at)));
         }
+        let told = out.len();
+        let next = match self.state {
+            State::Done { .. } => self.after_the_end(input, out),
+            _ => self.under_way(input, now, out),
+        };
+        if let (Some(call), Some(answer)) = (&called, out.get_mut(told)) {
+            answer.took_ms = u32::try_from(now.since(call.at).as_millis()).ok();
+        }
+        if !matches!(self.state, State::Pushing { .. }) {
+            self.handed = false;
+        }
+        match next {
+            // The delivery has moved on; the call was made all the same.
+            Next::Nothing if !out.is_empty() => Next::Recorded,
+            next => next,
+        }
+    }
+
+    fn under_way(&mut self, input: Input, now: Timestamp, out: &mut Vec<Happened>) -> Next {
         match input {
             Input::Plan(decision) => self.planned(decision, now, out),
             Input::Due => self.due(now, out),
@@ -34,6 +66,7 @@ impl Delivery {
                 attempts_max,
                 fallback,
                 receipt_by,
+                called: _,
             } => {
                 let receipt_by = receipt_by.filter(|_| fallback);
                 if let (Verdict::Accepted { vendor_id }, Some(until)) = (&verdict, receipt_by) {
@@ -44,12 +77,23 @@ impl Delivery {
                 }
                 self.answered(channel, verdict, retry_at, attempts_max, fallback, now, out)
             }
+            Input::Handed { channel } => {
+                let with_it = matches!(&self.state, State::Pushing { channel: current, .. } if *current == channel);
+                if !with_it || self.handed {
+                    return Next::Nothing;
+                }
+                self.handed = true;
+                out.push(sent(channel, self.attempt, None));
+                Next::Recorded
+            }
             Input::Undelivered {
                 channel,
                 reason,
                 detail,
             } => self.undelivered(channel, reason, detail, out),
-            Input::NotSent { reason, retry_at } => {
+            Input::NotSent {
+                reason, retry_at, ..
+            } => {
                 let State::Pushing {
                     channel,
                     credential,
@@ -128,11 +172,8 @@ impl Delivery {
                 channel,
                 credential,
             } => {
+                // Told when the vendor is called: until then it only waits for its turn.
                 self.attempt = self.attempt.saturating_add(1);
-                let mut sent = Happened::new(Stage::SentVendor, None);
-                sent.channel = Some(channel.clone());
-                sent.attempt = self.attempt;
-                out.push(sent);
                 self.state = State::Pushing {
                     channel,
                     credential,
@@ -152,6 +193,9 @@ impl Delivery {
 
     /// It ends for this reason; but what a vendor has taken stays the best that is known of it.
     fn give_up(&mut self, reason: Reason, now: Timestamp, out: &mut Vec<Happened>) -> Next {
+        if let Some(channel) = self.handed_to().cloned() {
+            self.maybe_took(&channel);
+        }
         let Some(via) = self.via.clone() else {
             let Some(unsure) = self.taken.last().cloned() else {
                 return self.end(Stage::Dropped, reason, None, now, out);
@@ -220,9 +264,7 @@ impl Delivery {
         if !matches!(&self.state, State::Pushing { channel: current, .. } if *current == channel) {
             return Next::Nothing;
         }
-        if !self.taken.contains(&channel) {
-            self.taken.push(channel.clone());
-        }
+        self.maybe_took(&channel);
         let given_up = self
             .given_up
             .take()
@@ -286,6 +328,10 @@ impl Delivery {
 
     fn took(&mut self, channel: &ChannelId) {
         self.via = Some(channel.clone());
+        self.maybe_took(channel);
+    }
+
+    fn maybe_took(&mut self, channel: &ChannelId) {
         if !self.taken.contains(channel) {
             self.taken.push(channel.clone());
         }
@@ -320,6 +366,10 @@ impl Delivery {
                 out.push(Happened::new(Stage::Fallback, Some(Reason::AckTimeout)));
             }
             State::Held { .. } | State::Retrying { .. } => {}
+            State::Pushing { channel, .. } if self.handed => {
+                let (channel, detail) = (channel.clone(), RESTARTED.to_owned());
+                return self.maybe_accepted(channel, detail, None, now, out);
+            }
             State::Pushing { channel, .. } => {
                 let mut again = Happened::new(Stage::Retried, Some(Reason::Restarted));
                 again.channel = Some(channel.clone());

@@ -24,6 +24,7 @@ fn delivery() -> Delivery {
         via: None,
         taken: vec![],
         given_up: None,
+        handed: false,
         first_ack: false,
         seen: Seen::default(),
         version: 0,
@@ -62,6 +63,19 @@ fn verdicts() -> impl Strategy<Value = Verdict> {
     ]
 }
 
+fn call() -> Called {
+    Called {
+        channel: apns(),
+        attempt: 1,
+        at: Timestamp(1),
+        told: false,
+    }
+}
+
+fn calls() -> impl Strategy<Value = Option<Called>> {
+    prop_oneof![Just(None), Just(Some(call()))]
+}
+
 fn inputs() -> impl Strategy<Value = Input> {
     let time = || (0i64..2_000_000).prop_map(Timestamp);
     prop_oneof![
@@ -85,8 +99,8 @@ fn inputs() -> impl Strategy<Value = Input> {
             Stage::Accepted
         ])
         .prop_map(Input::Client),
-        (verdicts(), time(), any::<bool>(), prop::option::of(time())).prop_map(
-            |(verdict, retry_at, fallback, receipt_by)| {
+        (verdicts(), time(), any::<bool>(), prop::option::of(time()), calls()).prop_map(
+            |(verdict, retry_at, fallback, receipt_by, called)| {
                 Input::Verdict {
                     channel: apns(),
                     verdict,
@@ -94,17 +108,20 @@ fn inputs() -> impl Strategy<Value = Input> {
                     attempts_max: 3,
                     fallback,
                     receipt_by,
+                    called,
                 }
             }
         ),
+        Just(Input::Handed { channel: apns() }),
         Just(Input::Undelivered {
             channel: apns(),
             reason: Reason::PermissionOff,
             detail: None
         }),
-        time().prop_map(|retry_at| Input::NotSent {
+        (time(), calls()).prop_map(|(retry_at, called)| Input::NotSent {
             reason: Reason::BreakerOpen,
-            retry_at
+            retry_at,
+            called,
         }),
         prop::sample::select(vec![
             Reason::UserLoggedOut,
@@ -187,6 +204,7 @@ fn retries_end_after_the_last_try() {
         attempts_max: 2,
         fallback: false,
         receipt_by: None,
+        called: None,
     };
     assert_eq!(d.apply(push(), Timestamp(1)).next, Next::Push);
     assert_eq!(d.apply(busy(), Timestamp(2)).next, Next::Wait(Timestamp(5)));
@@ -214,6 +232,7 @@ fn taken(channel: &str, receipt_by: Option<i64>) -> Input {
         attempts_max: 2,
         fallback: true,
         receipt_by: receipt_by.map(Timestamp),
+        called: None,
     }
 }
 
@@ -326,6 +345,7 @@ fn unknown(fallback: bool, receipt_by: Option<i64>) -> Input {
         attempts_max: 5,
         fallback,
         receipt_by: receipt_by.map(Timestamp),
+        called: None,
     }
 }
 
@@ -399,4 +419,86 @@ fn only_what_is_uncertain_becomes_unknown() {
     );
     let taken = Verdict::Accepted { vendor_id: None };
     assert_eq!(taken.clone().once_only(), taken);
+}
+
+/// The stages of a step.
+fn stages(step: &Step) -> Vec<Stage> {
+    step.happened.iter().map(|h| h.stage).collect()
+}
+
+#[test]
+fn a_push_counts_as_sent_when_its_vendor_was_called() {
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    let not_sent = |called| Input::NotSent {
+        reason: Reason::QuotaExhausted,
+        retry_at: Timestamp(50),
+        called,
+    };
+    // Held by our own count, and by the vendor's word.
+    let mut held = d.clone();
+    let step = held.apply(not_sent(None), Timestamp(3));
+    assert_eq!(stages(&step), [Stage::Held]);
+    let mut told = d.clone();
+    let step = told.apply(not_sent(Some(call())), Timestamp(3));
+    assert_eq!(stages(&step), [Stage::SentVendor, Stage::Held]);
+    let Input::Verdict { verdict, .. } = taken("apns", None) else {
+        unreachable!()
+    };
+    let answer = Input::Verdict {
+        channel: apns(),
+        verdict,
+        retry_at: Timestamp(5),
+        attempts_max: 2,
+        fallback: true,
+        receipt_by: None,
+        called: Some(call()),
+    };
+    let step = d.apply(answer.clone(), Timestamp(4));
+    assert_eq!(stages(&step), [Stage::SentVendor, Stage::AcceptedByVendor]);
+    let [sent, accepted] = step.happened.as_slice() else {
+        unreachable!()
+    };
+    assert_eq!((sent.at, sent.attempt), (Some(Timestamp(1)), 1));
+    assert_eq!(accepted.took_ms, Some(3));
+    // It ended while the call was under way: the call was made all the same.
+    let mut ended = delivery();
+    pushed("apns", &mut ended);
+    ended.apply(Input::End(Reason::UserLoggedOut), Timestamp(2));
+    let step = ended.apply(answer, Timestamp(4));
+    assert_eq!(stages(&step), [Stage::SentVendor, Stage::AcceptedByVendor]);
+}
+
+#[test]
+fn who_finds_what_was_handed_over_does_not_send_it_again() {
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    let handed = Input::Handed { channel: apns() };
+    let step = d.apply(handed.clone(), Timestamp(2));
+    assert_eq!((stages(&step), step.next), (vec![Stage::SentVendor], Next::Recorded));
+    assert_eq!(d.apply(handed, Timestamp(2)).next, Next::Nothing, "told once");
+    assert_eq!(d.handed_to(), Some(&apns()));
+    // The process ended here.
+    let mut found = d.clone();
+    let step = found.apply(Input::Due, Timestamp(60));
+    assert_eq!((stages(&step), step.next), (vec![Stage::Undelivered], Next::Done));
+    assert_eq!(found.outcome(), Some(Reason::VendorUnavailable));
+    assert_eq!(found.taken, [apns()], "a receipt of it is believed");
+    assert!(!found.handed);
+    // It expired first, or its user left.
+    let mut over = d.clone();
+    let step = over.apply(Input::End(Reason::Expired), Timestamp(60));
+    assert_eq!(stages(&step), [Stage::Undelivered]);
+    assert_eq!(over.outcome(), Some(Reason::Expired));
+    // The vendor answered, and may be asked again.
+    d.apply(
+        Input::NotSent {
+            reason: Reason::QuotaExhausted,
+            retry_at: Timestamp(50),
+            called: Some(Called { told: true, ..call() }),
+        },
+        Timestamp(3),
+    );
+    assert_eq!((d.handed_to(), d.handed), (None, false));
+    assert_eq!(d.apply(Input::Due, Timestamp(50)).next, Next::Plan);
 }

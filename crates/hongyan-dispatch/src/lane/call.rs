@@ -1,20 +1,22 @@
 //! One call of a lane to its vendor, from the gate to the feedback.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hongyan_core::delivery::{Happened, Input};
+use hongyan_core::delivery::{Called, Happened, Input};
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
-use hongyan_core::port::{Batch, Parcel, Recipient, Truncation, WriteSet};
+use hongyan_core::port::{Batch, CommitError, Parcel, Recipient, Truncation, WriteSet};
 use hongyan_core::verdict::Unsure;
-use hongyan_core::{Reason, Secret, Stage, StoreError, Timestamp, Verdict};
+use hongyan_core::{DeviceId, Reason, Secret, Stage, StoreError, Timestamp, Verdict};
 
 use super::quota::Ready;
-use super::{Health, Lane, PAUSE_MAX, lock};
+use super::{FULL_RETRY, Health, Lane, PAUSE_MAX, lock};
 use crate::credentials::Opened;
 use crate::quota::{Day, is_bulk};
 use crate::render;
 use crate::shipment::Shipment;
+use crate::situation;
 
 /// First pause of a lane that its vendor asked to slow down; doubles while it goes on asking. The delivery itself waits as
 /// long as the vendor said: many vendors count by device, so that one busy device must not stop the lane for a minute.
@@ -54,18 +56,42 @@ impl Lane {
                 .map(|s| (s.delivery.device.clone(), s.delivery.binding)),
         );
         let (fit, mut rest) = self.still_meant(group).await;
+        let changed = match self.fitted(&opened, &fit) {
+            Ok(changed) => changed,
+            Err(refused) => {
+                let now = inner.ports.clock.now();
+                for (shipment, _) in fit {
+                    let input = self.answer(&shipment, refused.clone(), Some(&opened), None, now);
+                    rest.push((shipment, input));
+                }
+                self.report(rest).await;
+                return;
+            }
+        };
         let (fit, over, share) = self.within_quota(&opened, fit).await;
         rest.extend(over);
-        for (shipment, input) in rest {
-            inner.feedback.send(shipment.signal(input)).await;
+        let once_only = !opened.vendor.capability().repeatable;
+        let (fit, stayed) = if once_only {
+            self.hand(fit).await
+        } else {
+            (fit, Vec::new())
+        };
+        // What was taken for those that stay after all goes back with the rest of the share.
+        let mut results: Vec<(DeviceId, Verdict)> = Vec::new();
+        for (shipment, input) in stayed {
+            results.push((shipment.delivery.device.clone(), not_made()));
+            rest.extend(input.map(|input| (shipment, input)));
         }
+        self.report(rest).await;
         let Some((first, _)) = fit.first() else {
+            if let Some(share) = share.filter(|_| !results.is_empty()) {
+                self.settle_quota(&share, &results).await;
+            }
             return;
         };
-        let now = inner.ports.clock.now();
-        let first_try = fit.iter().any(|(s, _)| s.delivery.attempt <= 1);
+        let called_at = inner.ports.clock.now();
         let batch = Batch {
-            outbound: render::outbound(&first.message, first.package.clone(), now),
+            outbound: render::outbound(&first.message, first.package.clone(), called_at),
             recipients: fit
                 .iter()
                 .map(|(s, device)| Recipient {
@@ -76,29 +102,25 @@ impl Lane {
                 })
                 .collect(),
         };
-        let strict = fit.iter().any(|(s, _)| s.strict_payload);
-        let answer = self.ask(&opened, batch, first_try, strict).await;
+        let verdicts = self.ask(&opened, batch).await;
         drop(pass);
         let now = inner.ports.clock.now();
-        let (verdicts, changed) = match answer {
-            Answer::Vendor(verdicts, changed) => {
-                probe.answered = true;
-                (self.learn(health, verdicts, now), changed)
-            }
-            // The vendor was not asked: this says nothing of its health.
-            Answer::TooLong(refused) => (vec![refused; fit.len()], Changed::default()),
-        };
+        probe.answered = true;
+        let verdicts = self.learn(health, verdicts, now);
         self.tell_changed(&fit, &changed, now).await;
         if let Some(share) = &share {
-            let results: Vec<_> = fit
-                .iter()
-                .map(|(_, device)| device.id.clone())
-                .zip(verdicts.iter().cloned())
-                .collect();
+            let told = fit.iter().map(|(_, device)| device.id.clone());
+            results.extend(told.zip(verdicts.iter().cloned()));
             self.settle_quota(share, &results).await;
         }
         for ((shipment, device), verdict) in fit.into_iter().zip(verdicts) {
             let verdict = unless_given_since(&shipment, verdict);
+            let called = verdict.is_of_vendor().then(|| Called {
+                channel: self.key.1.clone(),
+                attempt: shipment.delivery.attempt,
+                at: called_at,
+                told: once_only,
+            });
             metrics::counter!(
                 "hongyan_lane_verdicts_total",
                 "channel" => self.key.1.to_string(),
@@ -109,7 +131,7 @@ impl Lane {
                 Verdict::QuotaExhausted { until, detail } if is_bulk(shipment.message.class) => {
                     let day = Day::at(now, opened.vendor.day_offset_s());
                     let opens_at = until.map_or(day.end, |after| now.plus(after));
-                    self.over_quota(&shipment, &device, opens_at, Some(detail))
+                    self.over_quota(&shipment, &device, opens_at, Some(detail), called)
                         .await
                 }
                 verdict => {
@@ -128,34 +150,98 @@ impl Lane {
                         }
                         _ => {}
                     }
-                    self.answer(&shipment, verdict, Some(&opened), now)
+                    self.answer(&shipment, verdict, Some(&opened), called, now)
                 }
             };
             inner.feedback.send(shipment.signal(input)).await;
         }
     }
 
-    /// Asks the vendor, in a task of its own so that a panic stays there. `strict` refuses what the vendor takes only
-    /// shortened; otherwise what is shortened on a first try is told.
-    async fn ask(&self, opened: &Opened, batch: Batch, first_try: bool, strict: bool) -> Answer {
+    async fn report(&self, inputs: Vec<(Shipment, Input)>) {
+        for (shipment, input) in inputs {
+            self.inner.feedback.send(shipment.signal(input)).await;
+        }
+    }
+
+    /// What the channel changes of the message, or why it does not go out this way at all; the vendor is not asked. Told once,
+    /// on a first try.
+    fn fitted(&self, opened: &Opened, fit: &[Ready]) -> Result<Changed, Verdict> {
+        let Some((first, _)) = fit.first() else {
+            return Ok(Changed::default());
+        };
+        let strict = fit.iter().any(|(s, _)| s.strict_payload);
+        if !strict && fit.iter().all(|(s, _)| s.delivery.attempt > 1) {
+            return Ok(Changed::default());
+        }
+        let now = self.inner.ports.clock.now();
+        let outbound = render::outbound(&first.message, first.package.clone(), now);
+        let preview = AssertUnwindSafe(|| opened.channel.preview(&outbound));
+        // A panic is the channel's fault; it comes again where it is caught, counted and told.
+        let Ok(preview) = catch_unwind(preview) else {
+            return Ok(Changed::default());
+        };
+        let changed = Changed::of(preview.map_err(|(reason, detail)| Verdict::Refused { reason, detail })?);
+        if strict && !changed.cut.is_empty() {
+            let (reason, detail) = render::too_long(&changed.cut);
+            return Err(Verdict::Refused { reason, detail });
+        }
+        Ok(changed)
+    }
+
+    /// Makes durable that a vendor which must not be asked twice is about to be called. Answers who may go, and who stays:
+    /// without an input those that have moved on meanwhile.
+    async fn hand(&self, fit: Vec<Ready>) -> (Vec<Ready>, Vec<(Shipment, Option<Input>)>) {
+        if fit.is_empty() {
+            return (fit, Vec::new());
+        }
+        let now = self.inner.ports.clock.now();
+        let mut handed = Vec::with_capacity(fit.len());
+        let mut sets = Vec::with_capacity(fit.len());
+        for (mut shipment, device) in fit {
+            let expected = Some(shipment.delivery.version);
+            let step = shipment.delivery.apply(
+                Input::Handed {
+                    channel: self.key.1.clone(),
+                },
+                now,
+            );
+            let mut set = WriteSet::default();
+            situation::write(&mut set, &shipment.delivery, expected, vec![step], now);
+            // Before it is written: who comes upon the job meanwhile finds either the old version, and makes this stale, or
+            // the new one, which is under way.
+            shipment.moved_on();
+            sets.push(set);
+            handed.push((shipment, device));
+        }
+        let results = self.inner.ports.commit.commit(sets).await;
+        let mut results = results.into_iter();
+        let (mut fit, mut stayed) = (Vec::with_capacity(handed.len()), Vec::new());
+        for ready in handed {
+            match results.next() {
+                Some(Ok(_)) => fit.push(ready),
+                Some(Err(CommitError::Store(error))) => {
+                    tracing::warn!(channel = %self.key.1, %error, "a lane could not write down what it was about to send; it comes again");
+                    let again = Input::NotSent {
+                        reason: Reason::VendorUnavailable,
+                        retry_at: now.plus(FULL_RETRY),
+                        called: None,
+                    };
+                    stayed.push((ready.0, Some(again)));
+                }
+                // Acked, collapsed or cancelled a moment ago.
+                _ => stayed.push((ready.0, None)),
+            }
+        }
+        (fit, stayed)
+    }
+
+    /// Asks the vendor, in a task of its own so that a panic stays there.
+    async fn ask(&self, opened: &Opened, batch: Batch) -> Vec<Verdict> {
         let channel = Arc::clone(&opened.channel);
         let recipients = batch.recipients.len();
         let called = tokio::spawn(async move {
-            let parcel = (strict || first_try).then(|| channel.preview(&batch.outbound));
-            let changed = parcel
-                .and_then(Result::ok)
-                .map(Changed::of)
-                .unwrap_or_default();
-            if strict && !changed.cut.is_empty() {
-                let (reason, detail) = render::too_long(&changed.cut);
-                return Err(Verdict::Refused { reason, detail });
-            }
-            let sent = tokio::time::timeout(
-                VENDOR_CALL_DEADLINE + DEADLINE_GRACE,
-                channel.send(&batch, VENDOR_CALL_DEADLINE),
-            )
-            .await;
-            Ok((sent, changed))
+            let sending = channel.send(&batch, VENDOR_CALL_DEADLINE);
+            tokio::time::timeout(VENDOR_CALL_DEADLINE + DEADLINE_GRACE, sending).await
         });
         let lost = |detail: &str| Verdict::Retry {
             reason: Reason::VendorUnavailable,
@@ -163,22 +249,17 @@ impl Lane {
             detail: detail.to_owned(),
             certainty: Unsure::MaybeTaken,
         };
-        let (mut verdicts, changed) = match called.await {
-            Ok(Ok((Ok(verdicts), changed))) => (verdicts, changed),
-            Ok(Ok((Err(_elapsed), changed))) => {
-                let late = lost("no answer within the deadline");
-                (vec![late; recipients], changed)
-            }
-            Ok(Err(refused)) => return Answer::TooLong(refused),
+        let mut verdicts = match called.await {
+            Ok(Ok(verdicts)) => verdicts,
+            Ok(Err(_elapsed)) => vec![lost("no answer within the deadline"); recipients],
             Err(panic) => {
                 tracing::error!(channel = %self.key.1, error = %panic, "a channel panicked");
                 metrics::counter!("hongyan_lane_panics_total").increment(1);
-                let fault = lost("internal error while sending");
-                (vec![fault; recipients], Changed::default())
+                vec![lost("internal error while sending"); recipients]
             }
         };
         verdicts.resize(recipients, lost("the channel gave no verdict"));
-        Answer::Vendor(verdicts, changed)
+        verdicts
     }
 
     /// Looks each device up once more, inside the gate: what is no longer meant for who holds it stays here.
@@ -188,7 +269,8 @@ impl Lane {
         let ids: Vec<_> = group.iter().map(|s| s.delivery.device.clone()).collect();
         let again = Input::NotSent {
             reason: Reason::VendorUnavailable,
-            retry_at: now.plus(Duration::from_millis(500)),
+            retry_at: now.plus(FULL_RETRY),
+            called: None,
         };
         let keys: Vec<_> = group
             .iter()
@@ -235,6 +317,7 @@ impl Lane {
                     _ => Some(Input::NotSent {
                         reason: Reason::TokenInvalid,
                         retry_at: now,
+                        called: None,
                     }),
                 },
             };
@@ -341,11 +424,8 @@ impl Lane {
                     after,
                     ..
                 } => slowed = slowed.max(Some(after.unwrap_or(PAUSE_MAX))),
-                // The channel's own measure for one device: the vendor was not asked.
-                Verdict::Retry {
-                    reason: Reason::FrequencyCap,
-                    ..
-                } => {}
+                // The channel's own word: the vendor was not asked.
+                verdict if !verdict.is_of_vendor() => {}
                 Verdict::Retry { .. } => failed = true,
                 _ => answered = true,
             }
@@ -373,14 +453,6 @@ impl Lane {
     }
 }
 
-/// What came of a call.
-enum Answer {
-    /// The vendor's word for each recipient, or that there was none.
-    Vendor(Vec<Verdict>, Changed),
-    /// The app wants nothing shortened, and the vendor takes less: it was not asked.
-    TooLong(Verdict),
-}
-
 /// What a channel changed of a message, to be told.
 #[derive(Debug, Default)]
 struct Changed {
@@ -394,6 +466,16 @@ impl Changed {
             cut: parcel.truncated,
             downgraded: parcel.downgraded,
         }
+    }
+}
+
+/// For the quota of a call that was not made in the end.
+fn not_made() -> Verdict {
+    Verdict::Retry {
+        reason: Reason::VendorUnavailable,
+        after: None,
+        detail: String::new(),
+        certainty: Unsure::NotTaken,
     }
 }
 

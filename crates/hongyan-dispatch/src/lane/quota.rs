@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hongyan_core::app::QuotaOverflow;
-use hongyan_core::delivery::Input;
+use hongyan_core::delivery::{Called, Input};
 use hongyan_core::verdict::Verdict;
 use hongyan_core::{Class, Device, DeviceId, Reason, StoreError, Timestamp};
 
@@ -55,6 +55,7 @@ impl Lane {
                 let again = Input::NotSent {
                     reason: Reason::VendorUnavailable,
                     retry_at: now.plus(FULL_RETRY),
+                    called: None,
                 };
                 let back = ready.into_iter().map(|(s, _)| (s, again.clone()));
                 return (Vec::new(), back.collect(), None);
@@ -71,7 +72,7 @@ impl Lane {
         let mut rest = Vec::with_capacity(over.len());
         for (shipment, device) in over {
             let input = self
-                .over_quota(&shipment, &device, taken.opens_at, None)
+                .over_quota(&shipment, &device, taken.opens_at, None, None)
                 .await;
             rest.push((shipment, input));
         }
@@ -129,6 +130,7 @@ impl Lane {
         device: &Device,
         opens_at: Timestamp,
         detail: Option<String>,
+        called: Option<Called>,
     ) -> Input {
         let now = self.inner.ports.clock.now();
         let opens_at = opens_at.max(now).plus(AFTER_MIDNIGHT);
@@ -139,13 +141,14 @@ impl Lane {
             return Input::NotSent {
                 reason: Reason::QuotaExhausted,
                 retry_at: self.tomorrow.next(opens_at),
+                called,
             };
         }
         let verdict = Verdict::QuotaExhausted {
             until: Some(opens_at.since(now)),
             detail: detail.unwrap_or_else(|| "the day's quota is used up".to_owned()),
         };
-        self.answer(shipment, verdict, None, now)
+        self.answer(shipment, verdict, None, called, now)
     }
 
     /// Whether the app wants such a push to go another way, and there is one.

@@ -21,7 +21,7 @@ impl InFlight {
             all.remove(id);
         }
     }
-    pub(super) fn add(&self, id: JobId, version: u32) {
+    pub(crate) fn add(&self, id: JobId, version: u32) {
         self.lock().insert(id, version);
     }
     pub(super) fn has(&self, id: &JobId, version: u32) -> bool {

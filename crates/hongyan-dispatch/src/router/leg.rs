@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hongyan_core::delivery::{Delivery, Input, Next};
-use hongyan_core::limits::BROADCAST_PAGE_LEN;
+use hongyan_core::delivery::{Delivery, Input, Next, RESTARTED};
+use hongyan_core::limits::{ATTEMPTS_MAX, BROADCAST_PAGE_LEN};
 use hongyan_core::message::{DeliveryMode, DeviceChoice};
 use hongyan_core::port::{Hint, Job, JobKind, Owner, WriteSet};
-use hongyan_core::{Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp};
+use hongyan_core::{Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp, Verdict};
 
 use super::Router;
 use super::candidates::Found;
 use super::collapse::Newest;
 use crate::intake;
+use crate::lane::UNKNOWN_FOR;
 use crate::plan::plan;
 use crate::shipment::Shipment;
 use crate::situation::{self, Read};
@@ -168,7 +170,12 @@ impl Router {
     ) {
         let mut steps = Vec::with_capacity(2);
         if expected.is_some() {
-            steps.push(delivery.apply(Input::Due, read.now));
+            let step = delivery.apply(due(delivery, message, read.now), read.now);
+            if delivery.outcome().is_some() && step.next == Next::Done {
+                situation::write(&mut leg.set, delivery, expected, vec![step], read.now);
+                return;
+            }
+            steps.push(step);
             if delivery.outcome().is_some() {
                 // Settled while its job was on the way: the job only has to go.
                 leg.set.jobs_done.push(Job::deliver_id(
@@ -189,6 +196,29 @@ impl Router {
         }
         steps.push(step);
         situation::write(&mut leg.set, delivery, expected, steps, read.now);
+    }
+}
+
+/// What the end of a wait means. A delivery that a lost process had handed to a vendor which must not be asked twice is one
+/// whose answer got lost.
+fn due(delivery: &Delivery, message: &Message, now: Timestamp) -> Input {
+    let Some(channel) = delivery.handed_to() else {
+        return Input::Due;
+    };
+    let channels = &message.options.channels;
+    let wait = channels
+        .fallback_after_ms
+        .map_or(UNKNOWN_FOR, |ms| Duration::from_millis(ms.into()));
+    Input::Verdict {
+        channel: channel.clone(),
+        verdict: Verdict::Unknown {
+            detail: RESTARTED.to_owned(),
+        },
+        retry_at: now,
+        attempts_max: ATTEMPTS_MAX,
+        fallback: channels.fallback,
+        receipt_by: Some(now.plus(wait)),
+        called: None,
     }
 }
 
