@@ -184,6 +184,7 @@ async fn a_flooded_lane_holds_so_many_and_loses_none() {
     devices.sort();
     devices.dedup();
     assert_eq!(devices.len(), FLOOD);
+    assert_eq!(count(Stage::SentVendor).await, FLOOD, "not those held");
     w.until(|| async { (w.dispatch.in_flight() == 0).then_some(()) })
         .await
         .expect("nothing stays in flight");

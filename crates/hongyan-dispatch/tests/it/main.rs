@@ -6,6 +6,7 @@
 )]
 
 mod collapse;
+mod crash;
 mod deliveries;
 mod explain;
 mod hands;

@@ -186,6 +186,52 @@ async fn over_the_limit_goes_where_the_policy_says() {
     assert_eq!(w.outcome(short).await, Reason::QuotaExhausted);
 }
 
+/// What a quota holds was not sent: the funnel has as many sent as the vendor was asked for, and each is accounted for.
+#[tokio::test]
+async fn the_funnel_adds_up_where_a_quota_holds() {
+    let w = world().await;
+    let quota = DailyQuota {
+        per_day: Some(3),
+        reserved: Some(0),
+        ..DailyQuota::default()
+    };
+    w.limit("alpha", quota).await;
+    let users: Vec<String> = (0..5).map(|n| format!("u{n}")).collect();
+    for user in &users {
+        w.device(&format!("d-{user}"), Some(user), &["alpha"]).await;
+    }
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let mut draft = to_users(&users);
+    draft.class = Class::Marketing;
+    draft.options.ttl_s = Some(86_400);
+    let id = w.send(draft).await;
+    w.outcomes(id, 3).await;
+    let held = || async { (w.count(id, Stage::Held).await == 2).then_some(()) };
+    w.until(held).await.expect("two wait for tomorrow");
+    let funnel = async || {
+        let mut counts = Vec::new();
+        for stage in [Stage::Targeted, Stage::SentVendor, Stage::AcceptedByVendor, Stage::Held] {
+            counts.push(w.count(id, stage).await);
+        }
+        counts
+    };
+    assert_eq!(funnel().await, [5, 3, 3, 2]);
+    assert_eq!(w.alpha.sent().len(), 3);
+    w.pass(Duration::from_secs(4 * 3600 + 120));
+    w.outcomes(id, 5).await;
+    assert_eq!(funnel().await, [5, 5, 5, 2]);
+    assert_eq!(w.alpha.sent().len(), 5);
+    // The vendor's own word is another matter: it was asked.
+    w.alpha.always(Some(Verdict::QuotaExhausted {
+        until: None,
+        detail: "over".to_owned(),
+    }));
+    w.limit("alpha", DailyQuota::default()).await;
+    let asked = w.send(of_class(Class::Marketing, "u1")).await;
+    assert_eq!(settled(&w, asked).await, "held");
+    assert_eq!(w.count(asked, Stage::SentVendor).await, 1);
+}
+
 #[tokio::test]
 async fn one_device_gets_so_much_marketing_a_day() {
     let w = world().await;

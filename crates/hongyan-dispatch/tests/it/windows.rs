@@ -119,10 +119,10 @@ async fn what_was_acked_while_it_waited_in_the_lane_is_not_pushed() {
         busy.push(w.send(to_users(&["u2"])).await);
     }
     for id in &busy {
-        w.sees(*id, "sent_vendor").await;
+        w.with_a_lane(*id).await;
     }
     let id = w.send(to_users(&["u1"])).await;
-    w.sees(id, "sent_vendor").await;
+    w.with_a_lane(id).await;
     w.ack(&d, Some("u1"), id).await;
     assert_eq!(w.outcome(id).await, Reason::Delivered);
     drop(closed);
@@ -290,7 +290,7 @@ async fn a_recall_waits_for_the_call_under_way_and_stops_the_rest() {
     let mut ids = Vec::new();
     for _ in 0..12 {
         let id = w.send(to_users(&["u1"])).await;
-        w.sees(id, "sent_vendor").await;
+        w.with_a_lane(id).await;
         ids.push(id);
     }
     let last = ids[11];

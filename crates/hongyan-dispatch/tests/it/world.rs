@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hongyan_core::app::App;
+use hongyan_core::delivery::{Delivery, State};
 use hongyan_core::device::{Device, Permission, Platform, Token, TokenState};
 use hongyan_core::draft::Draft;
 use hongyan_core::error::BoxError;
@@ -11,10 +12,10 @@ use hongyan_core::message::{Notification, Options, Target};
 use hongyan_core::port::{Clock, EventFilter, SessionSink, Vendor};
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{
-    AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Timestamp, UserId,
+    AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Stage, Timestamp, UserId,
 };
 use hongyan_dispatch::credentials::{NewCredential, Sealer};
-use hongyan_dispatch::feedback::Feedback;
+use hongyan_dispatch::feedback::{Feedback, Signals};
 use hongyan_dispatch::{Dispatch, Ports};
 use hongyan_embedded::Embedded;
 use hongyan_testkit::fake::{FakePresence, FakeVendor, ManualClock, SeededDice};
@@ -57,6 +58,7 @@ pub(crate) struct World {
     /// What goes wrong between dispatch and its engine.
     pub(crate) trouble: Arc<Trouble>,
     stop: tokio::sync::watch::Sender<bool>,
+    troubled: Ports,
     _engine: Embedded,
     _dir: tempfile::TempDir,
 }
@@ -97,21 +99,7 @@ pub(crate) async fn world() -> World {
     };
     let trouble = Arc::new(Trouble::default());
     let troubled = trouble.in_front_of(ports.clone());
-    let (feedback, signals) = Feedback::new(troubled.registry.clone(), ports.clock.clone());
-    let vendors: Vec<Arc<dyn Vendor>> = vec![
-        Arc::new(alpha.clone()),
-        Arc::new(beta.clone()),
-        Arc::new(texts.clone()),
-    ];
-    let dispatch = Dispatch::new(
-        hongyan_dispatch::Options {
-            vendors,
-            sealer: Arc::new(Plain),
-            feedback,
-            public_url: Some("https://push.example".to_owned()),
-        },
-        troubled,
-    );
+    let (dispatch, signals) = room(&troubled, [&alpha, &beta, &texts]);
     let app = AppId::parse("demo").unwrap();
     let record = App {
         id: app.clone(),
@@ -134,10 +122,7 @@ pub(crate) async fn world() -> World {
             .await
             .unwrap();
     }
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let (router, settler) = (dispatch.clone(), dispatch.clone());
-    tokio::spawn(async move { router.run_router(stopped).await });
-    tokio::spawn(async move { settler.run_feedback(signals).await });
+    let stop = run(&dispatch, signals);
     World {
         app,
         dispatch,
@@ -149,9 +134,31 @@ pub(crate) async fn world() -> World {
         texts,
         trouble,
         stop,
+        troubled,
         _engine: engine,
         _dir: dir,
     }
+}
+
+/// The room as a process has it; nothing runs yet.
+fn room(troubled: &Ports, vendors: [&FakeVendor; 3]) -> (Dispatch, Signals) {
+    let (feedback, signals) = Feedback::new(troubled.registry.clone(), troubled.clock.clone());
+    let vendors = vendors.map(|vendor| Arc::new(vendor.clone()) as Arc<dyn Vendor>);
+    let options = hongyan_dispatch::Options {
+        vendors: vendors.to_vec(),
+        sealer: Arc::new(Plain),
+        feedback,
+        public_url: Some("https://push.example".to_owned()),
+    };
+    (Dispatch::new(options, troubled.clone()), signals)
+}
+
+fn run(dispatch: &Dispatch, signals: Signals) -> tokio::sync::watch::Sender<bool> {
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (router, settler) = (dispatch.clone(), dispatch.clone());
+    tokio::spawn(async move { router.run_router(stopped).await });
+    tokio::spawn(async move { settler.run_feedback(signals).await });
+    stop
 }
 
 /// A message to the users, with a title and nothing else.
@@ -308,6 +315,38 @@ impl World {
 
     pub(crate) async fn outcome(&self, message: MessageId) -> Reason {
         self.outcomes(message, 1).await[0].1
+    }
+
+    /// The process ends and another begins on what is stored. Calls that are under way stay there, and nobody hears of them
+    /// while their vendor hangs.
+    pub(crate) fn restart(&mut self) {
+        self.stop.send_replace(true);
+        let (dispatch, signals) = room(&self.troubled, [&self.alpha, &self.beta, &self.texts]);
+        self.stop = run(&dispatch, signals);
+        self.dispatch = dispatch;
+    }
+
+    /// Waits until a lane has a delivery of the message.
+    pub(crate) async fn with_a_lane(&self, message: MessageId) {
+        let ledger = &self.ports.ledger;
+        let found = || async move {
+            let all = ledger.deliveries_of(&self.app, message, None, 100).await;
+            let pushing = |d: &Delivery| matches!(d.state, State::Pushing { .. });
+            all.unwrap().iter().any(pushing).then_some(())
+        };
+        self.until(found).await.expect("a lane has it");
+    }
+
+    /// How many events of this stage the message has, by its counters; they equal its events.
+    pub(crate) async fn count(&self, message: MessageId, stage: Stage) -> usize {
+        let rows = self.ports.ledger.message_counters(&self.app, message).await;
+        let rows = rows.unwrap();
+        let counted = rows.iter().filter(|r| r.key.stage == stage);
+        let counted: u64 = counted.map(|r| r.count).sum();
+        let events = self.events(message).await;
+        let told = events.iter().filter(|e| e.stage == stage).count();
+        assert_eq!(counted, told as u64, "counters equal the events");
+        told
     }
 
     /// Waits until the trace contains the word.
