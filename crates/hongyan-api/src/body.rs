@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
+use crate::objects::Objects;
 use crate::options::{DRAIN_BYTES_MAX, DRAIN_TIME};
 use crate::problem::{Code, Problem};
 
@@ -154,7 +155,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         )
     })?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value = serde_path_to_error::deserialize(Objects(&mut deserializer)).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.inner();
         // Well-formed JSON that cannot be read all the same (a list for a word, a number out of range) has a place too.
@@ -204,6 +205,7 @@ fn in_plain_words(text: &str) -> String {
     };
     let object = [
         "struct ",
+        "a map",
         "internally tagged enum ",
         "adjacently tagged enum ",
     ];
@@ -211,7 +213,8 @@ fn in_plain_words(text: &str) -> String {
         return text.to_owned();
     }
     let got = match got {
-        _ if got.starts_with("invalid length") => "this is a list, ",
+        "invalid type: sequence, " => "this is a list, ",
+        "invalid type: null, " => "this is null, ",
         got => got,
     };
     format!("{got}expected an object")

@@ -14,6 +14,7 @@ mod docs;
 mod handler;
 pub mod key;
 mod limiter;
+mod objects;
 pub mod openapi;
 mod options;
 mod problem;

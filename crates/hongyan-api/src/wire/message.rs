@@ -300,7 +300,8 @@ impl To {
                 Code::Invalid,
                 "to",
                 format!(
-                    "must name exactly one of user, users, device, devices, topic and all, not {named}"
+                    "must name exactly one of user, users, device, devices, topic and all, but names {}",
+                    if named == 0 { "none".to_owned() } else { named.to_string() }
                 ),
             ));
         }

@@ -111,8 +111,20 @@ async fn a_missing_field_is_named_by_its_path() {
 async fn something_else_than_an_object_is_told_in_plain_words() {
     let w = world().await;
     let (list, object) = ("this is a list, expected an object", "expected an object");
+    let null = "this is null, expected an object";
     let rows = [
         (json!([]), "body", list),
+        (json!(["u"]), "body", list),
+        (json!(null), "body", null),
+        (json!({"to": []}), "to", list),
+        (json!({"to": null}), "to", null),
+        (json!({"to": {"user": "u"}, "data": []}), "data", list),
+        (json!({"to": {"user": "u"}, "options": null}), "options", null),
+        (
+            json!({"to": {"user": "u"}, "options": {"vendor": {"apns": []}}}),
+            "options.vendor.apns",
+            list,
+        ),
         (json!("text"), "body", object),
         (json!({"to": "u"}), "to", object),
         (
@@ -127,10 +139,23 @@ async fn something_else_than_an_object_is_told_in_plain_words() {
         ),
     ];
     for (body, path, words) in rows {
-        let answer = w.call(Method::POST, "/v1/messages", &w.server, body).await;
+        let body = body.to_string();
+        let answer = call(w.address, Method::POST, "/v1/messages", &w.server, &[JSON], body).await;
         let said = String::from_utf8_lossy(&answer.body).into_owned();
         answer.fault(400, "invalid_request", path);
         assert!(said.contains(words) && !said.contains("struct"), "{said}");
+    }
+    // An object that names nobody can be read; it breaks a rule.
+    for (to, words) in [
+        (json!({}), "but names none"),
+        (json!({"user": null}), "but names none"),
+        (json!({"user": "u", "all": true}), "but names 2"),
+    ] {
+        let body = json!({"to": to, "data": {}});
+        let answer = w.call(Method::POST, "/v1/messages", &w.server, body).await;
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        answer.fault(422, "invalid", "to");
+        assert!(said.contains(words), "{said}");
     }
 }
 

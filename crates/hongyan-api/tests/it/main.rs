@@ -18,6 +18,7 @@ mod events;
 mod http_client;
 mod messages;
 mod numbers;
+mod objects;
 mod openapi;
 mod push;
 mod services;
