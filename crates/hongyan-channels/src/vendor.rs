@@ -159,29 +159,25 @@ where
 /// A batch of at least this many tokens that all die of the same answer speaks of a wrong credential or environment.
 const SUSPECT_LEN: usize = 10;
 
-/// How a channel's own word on a token begins that cannot be one of its vendor.
-const MALFORMED: &str = "the token is not";
-
 /// Lets no token die when many of a batch would, with words which `suspicious` recognises, and nothing in it shows that the
 /// vendor knows the app: the credential or the environment is wrong then. A token that lives shows it, and one that died for
 /// a reason of its own; a malformed one, which the vendor never saw, shows nothing.
 fn spare_tokens(verdicts: Vec<Verdict>, suspicious: impl Fn(&str) -> bool) -> Vec<Verdict> {
-    let malformed = |detail: &str| detail.starts_with(MALFORMED);
     let dying = |v: &Verdict| matches!(v, Verdict::TokenDead { .. });
     let proves = |v: &Verdict| match v {
         Verdict::Accepted { .. } => true,
-        Verdict::TokenDead { detail, .. } => !malformed(detail) && !suspicious(detail),
+        Verdict::TokenDead { detail, .. } => v.is_of_vendor() && !suspicious(detail),
         _ => false,
     };
     let count = verdicts.iter().filter(|v| dying(v)).count();
     if count < SUSPECT_LEN || verdicts.iter().any(proves) {
         return verdicts;
     }
-    let mut words = verdicts.iter().filter(|v| dying(v)).map(Verdict::detail);
-    let first = words.clone().find(|detail| !malformed(detail));
+    let mut dead = verdicts.iter().filter(|v| dying(v));
+    let first = dead.clone().find(|v| v.is_of_vendor()).or_else(|| dead.next());
     let detail = format!(
         "all {count} tokens of the batch were refused ({}): check the credential, its environment and where the tokens come from",
-        first.or_else(|| words.next()).unwrap_or_default(),
+        first.map(Verdict::detail).unwrap_or_default(),
     );
     let spared = Verdict::Refused {
         reason: Reason::TokenEnvironment,
@@ -378,7 +374,7 @@ mod tests {
         use crate::answer::{accepted, refused, token_dead, unavailable};
         let gone = token_dead("410 gone");
         let wrong = token_dead("wrong app");
-        let malformed = token_dead("the token is not a regId");
+        let malformed = Verdict::no_token("a regId");
         let spared = |rest: &[Verdict], wrong_len: usize| {
             let mut verdicts = vec![wrong.clone(); wrong_len];
             verdicts.extend(rest.iter().cloned());

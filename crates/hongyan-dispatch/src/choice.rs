@@ -117,7 +117,7 @@ impl Scores {
     }
 }
 
-/// What was measured, by app; shared by those who learn and those who choose. It begins anew with the process.
+/// What was measured, by app; shared by those who learn and those who choose. The ledger's end brings it back after a restart.
 #[derive(Debug, Clone, Default)]
 pub struct Learned(Arc<Mutex<HashMap<AppId, Arc<Scores>>>>);
 

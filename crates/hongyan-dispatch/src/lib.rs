@@ -20,6 +20,7 @@ pub mod hygiene;
 mod ids;
 pub mod intake;
 pub mod lane;
+mod memory;
 pub mod plan;
 pub mod policy;
 pub mod push;

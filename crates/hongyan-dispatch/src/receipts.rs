@@ -258,10 +258,10 @@ impl Receipts {
             .await?;
         let mut known = delivery.is_some();
         let input = match receipt.kind {
-            ReceiptKind::Delivered => Some(Input::Acked),
-            ReceiptKind::Displayed => Some(Input::Client(Stage::Displayed)),
-            ReceiptKind::Clicked => Some(Input::Client(Stage::Clicked)),
-            ReceiptKind::Dismissed => Some(Input::Client(Stage::Dismissed)),
+            ReceiptKind::Delivered => Some(told(channel, Stage::Delivered)),
+            ReceiptKind::Displayed => Some(told(channel, Stage::Displayed)),
+            ReceiptKind::Clicked => Some(told(channel, Stage::Clicked)),
+            ReceiptKind::Dismissed => Some(told(channel, Stage::Dismissed)),
             ReceiptKind::TokenInvalid => {
                 let dead = self
                     .token_is_dead(account, device.as_ref(), &receipt)
@@ -634,6 +634,13 @@ impl Receipts {
                 }
             }
         }
+    }
+}
+
+fn told(channel: &ChannelId, stage: Stage) -> Input {
+    Input::Told {
+        channel: channel.clone(),
+        stage,
     }
 }
 

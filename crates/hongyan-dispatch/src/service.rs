@@ -18,6 +18,7 @@ use crate::hygiene::Hygiene;
 use crate::ids::Ids;
 use crate::intake::Intake;
 use crate::lane::Lanes;
+use crate::memory::Memory;
 use crate::push::Endpoints;
 use crate::quota::Quotas;
 use crate::recall::Recall;
@@ -204,7 +205,7 @@ impl Dispatch {
         &self.feedback
     }
 
-    /// Routes due work until told to stop.
+    /// Routes due work until told to stop. Beside it, what an earlier process knew of its vendors is read from the ledger's end.
     pub async fn run_router(&self, stop: tokio::sync::watch::Receiver<bool>) {
         let router = Router {
             learned: self.learned.clone(),
@@ -214,7 +215,25 @@ impl Dispatch {
             in_flight: self.in_flight.clone(),
             owed: Arc::default(),
         };
-        router.run(stop).await;
+        let memory = Memory {
+            ports: self.ports.clone(),
+            credentials: self.credentials.clone(),
+            learned: self.learned.clone(),
+            carried: self.carried.clone(),
+        };
+        let ended = {
+            let mut stop = stop.clone();
+            async move {
+                let _told_or_gone = stop.wait_for(|stop| *stop).await;
+            }
+        };
+        let recollect = async {
+            tokio::select! {
+                () = memory.recollect() => {}
+                () = ended => {}
+            }
+        };
+        tokio::join!(router.run(stop), recollect);
     }
 
     /// Applies answers until every [`Feedback`] handle is gone or the task is ended.

@@ -25,18 +25,14 @@
 //! Receipts come two ways. Enter the credential's callback address in the console, where Aliyun offers receipts of each
 //! device: its posts are not signed, the secret of the address proves them, and one that comes again changes nothing.
 //! Beside it `QueryPushStatByMsg` is asked for each push to at most 200 devices, up to twenty a minute: where the counters
-//! are as high as the push has devices, everybody has it. These pushes are not remembered over a restart.
+//! are as high as the push has devices, everybody has it. After a restart those are known that the ledger's end names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hongyan_core::port::{
-    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, Recipient, Truncation,
-    Vendor,
-};
+use hongyan_core::port::{Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError, CheckReport, ConfigError, Earlier, OpenCredential, Outbound, Parcel, Receipt, Recipient, Truncation, Vendor};
 use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -650,7 +646,7 @@ impl Sender {
             }
             Some(verdict)
         };
-        let malformed = token_dead("the token is not a device id of Aliyun");
+        let malformed = Verdict::no_token("a device id of Aliyun");
         part.iter()
             .map(|recipient| match &verdict {
                 Some(verdict) if recipient.token.expose_str().is_some_and(is_device_id) => {
@@ -749,6 +745,10 @@ impl Channel for Sender {
         None
     }
 
+    fn remember(&self, earlier: &[Earlier]) {
+        self.counted.recollect(earlier);
+    }
+
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
         Some(self.config.layout.callback(request))
     }
@@ -801,7 +801,7 @@ impl Channel for Sender {
             verdicts.extend(part.iter().map(|token| {
                 let id = token.expose_str().unwrap_or_default();
                 match &living {
-                    _ if !is_device_id(id) => token_dead("the token is not a device id of Aliyun"),
+                    _ if !is_device_id(id) => Verdict::no_token("a device id of Aliyun"),
                     Ok(living) if living.get(id) == Some(&true) => accepted(None),
                     Ok(_) => token_dead("CheckDevices: not available"),
                     Err(verdict) => verdict.clone(),

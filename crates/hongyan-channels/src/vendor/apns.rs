@@ -221,7 +221,7 @@ impl<'a> Address<'a> {
         };
         let hex = rest.len() % 2 == 0 && rest.bytes().all(|b| b.is_ascii_hexdigit());
         if rest.is_empty() || !hex {
-            return Err("the token is not hexadecimal".to_owned());
+            return Err("it is not hexadecimal".to_owned());
         }
         Ok(Self::Device(kind, rest))
     }
@@ -475,7 +475,7 @@ impl Sender {
     ) -> Verdict {
         let token = recipient.token.expose_str().unwrap_or_default().trim();
         let (kind, hex) = match Address::parse(token) {
-            Err(problem) => return token_dead(&problem),
+            Err(why) => return Verdict::no_token(&format!("one of APNs: {why}")),
             Ok(Address::Broadcast(id)) => {
                 let environment = recipient.environment;
                 let publish = self.publish(outbound, encoded, head, id, environment, until);
@@ -530,7 +530,7 @@ impl Sender {
             return vendor::refusal(refused);
         }
         let Ok(id) = HeaderValue::from_str(id) else {
-            return token_dead("the channel id is no header text");
+            return Verdict::no_token("a channel id that a header takes");
         };
         let path = format!("{BROADCASTS}{}", self.config.bundle_id(outbound));
         let mut headers = (*head.headers).clone();

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hongyan_core::port::{Receipt, ReceiptKind};
+use hongyan_core::port::{Earlier, Receipt, ReceiptKind};
 use hongyan_core::{MessageId, Secret, Timestamp};
 
 use crate::texts::detail;
@@ -47,6 +47,17 @@ struct Push {
 }
 
 impl Push {
+    fn new(id: &str, message: MessageId, tokens: Vec<Secret>, sent_at: Timestamp) -> Self {
+        Self {
+            id: id.to_owned(),
+            message,
+            tokens,
+            sent_at,
+            asked: 0,
+            told: Vec::new(),
+        }
+    }
+
     fn is_due(&self, now: Timestamp) -> bool {
         let after = AFTER.get(self.asked);
         after.is_some_and(|after| now.since(self.sent_at) >= *after)
@@ -59,7 +70,7 @@ struct Memory {
     last_round: Option<Timestamp>,
 }
 
-/// A bounded memory of such pushes. It does not survive a restart.
+/// A bounded memory of such pushes. After a restart it has those that the ledger's end names.
 #[derive(Debug)]
 pub(super) struct Counted {
     /// Least time between two rounds of questions.
@@ -96,14 +107,26 @@ impl Counted {
         while memory.pushes.len() >= PUSHES_MAX {
             memory.pushes.pop_front();
         }
-        memory.pushes.push_back(Push {
-            id: id.to_owned(),
-            message,
-            tokens,
-            sent_at: now,
-            asked: 0,
-            told: Vec::new(),
-        });
+        memory.pushes.push_back(Push::new(id, message, tokens, now));
+    }
+
+    /// Pushes of before this process, oldest first. What is not known whole says nothing: its number would be too soon as high
+    /// as what is known of it.
+    pub(super) fn recollect(&self, earlier: &[Earlier]) {
+        let mut memory = self.lock();
+        let fits = |e: &&Earlier| {
+            e.whole && !e.vendor_id.is_empty() && (1..=TOKENS_MAX).contains(&e.tokens.len())
+        };
+        // They stand before what was sent since, the latest nearest to it.
+        for e in earlier.iter().rev().filter(fits) {
+            if memory.pushes.len() >= PUSHES_MAX {
+                return;
+            }
+            if !memory.pushes.iter().any(|p| p.id == e.vendor_id) {
+                let push = Push::new(&e.vendor_id, e.message, e.tokens.clone(), e.at);
+                memory.pushes.push_front(push);
+            }
+        }
     }
 
     /// What to ask about now, the latest first; nothing while the last round is too fresh. Whatever comes of it, a push is
@@ -232,6 +255,35 @@ mod tests {
         assert_eq!(counted.due(at(2_001)), ["0"]);
         assert!(counted.due(at(2_002)).is_empty());
         assert!(counted.lock().pushes.len() <= 1, "they are forgotten");
+    }
+
+    #[test]
+    fn what_was_sent_before_a_restart_is_asked_about_in_its_time() {
+        let earlier = |id: &str, tokens: usize, whole| Earlier {
+            vendor_id: id.to_owned(),
+            message: MessageId(uuid::Uuid::nil()),
+            tokens: (0..tokens).map(|t| Secret::new(format!("t{t}"))).collect(),
+            whole,
+            at: NOW,
+        };
+        let all = [
+            earlier("a", 2, true),
+            earlier("b", 1, true),
+            earlier("part", 1, false),
+            earlier("many", TOKENS_MAX + 1, true),
+            earlier("", 1, true),
+        ];
+        let counted = Counted::new(MINUTE, 9);
+        counted.remember("b", all[1].message, all[1].tokens.clone(), NOW);
+        counted.recollect(&all);
+        counted.recollect(&all);
+        assert_eq!(counted.due(NOW.plus(MINUTE)), ["b", "a"]);
+        let count = |delivered| Counts {
+            delivered,
+            ..Counts::default()
+        };
+        assert!(counted.heard("a", count(1)).is_empty());
+        assert_eq!(counted.heard("a", count(2)).len(), 2);
     }
 
     #[test]

@@ -581,7 +581,7 @@ impl Sender {
     async fn send_one(&self, encoded: &Encoded, recipient: &Recipient, until: Instant) -> Verdict {
         let token = recipient.token.expose_str().unwrap_or_default();
         if token.is_empty() {
-            return token_dead("the token is empty");
+            return Verdict::no_token("a registration token: it is empty");
         }
         match self.post(encoded.with_token(token), until).await {
             Ok(answer) => decode(&answer, self.egress.now()),

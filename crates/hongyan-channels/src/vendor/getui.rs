@@ -27,8 +27,8 @@
 //!
 //! One recipient costs one call. More share a task, which is made once for a message and used for all of its batches. A
 //! repeat has a `request_id` of its own, because Getui silently drops one that it has seen; `notify_id` lets the repeat take
-//! the place of the first. Getui withdraws by task: tasks are remembered for a while and not over a restart. Receipts are
-//! signed line by line without a time, so a replayed one is taken again; it changes nothing.
+//! the place of the first. Getui withdraws by task: tasks are remembered for a while, over a restart those that the
+//! ledger's end names. Receipts are signed line by line without a time, so a replayed one is taken again; it changes nothing.
 
 mod auth;
 mod body;
@@ -42,11 +42,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hongyan_core::port::{
-    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Recipient,
-    Vendor,
-};
+use hongyan_core::port::{Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError, CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel, Recipient, Vendor};
 use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
@@ -488,7 +484,7 @@ impl Sender {
             let plain: Vec<&str> = part.iter().filter(|c| is_cid(c)).copied().collect();
             let strange = part.iter().filter(|c| !is_cid(c));
             unknown
-                .extend(strange.map(|c| ((*c).to_owned(), token_dead("the token is not a cid"))));
+                .extend(strange.map(|c| ((*c).to_owned(), Verdict::no_token("a cid"))));
             if plain.is_empty() {
                 continue;
             }
@@ -595,7 +591,7 @@ impl Channel for Sender {
         let mut verdicts = Vec::with_capacity(batch.recipients.len());
         for part in batch.recipients.chunks(TOKENS_MAX) {
             let decoded = match vendor::tokens(part).as_slice() {
-                [] => Decoded::all(token_dead("the token is not a cid")),
+                [] => Decoded::all(Verdict::no_token("a cid")),
                 [one] => self.send_one(&encoded, &outbound.message, one, until).await,
                 many => self.send_list(&encoded, outbound, many, until).await,
             };
@@ -650,7 +646,7 @@ impl Channel for Sender {
         let tasks = self.sent.of(message.id);
         let cids = vendor::tokens(recipients);
         let mut decoded = Decoded::all(refused(
-            "Getui withdraws by task, which is known only for a while and not over a restart",
+            "Getui withdraws by task, which is known only for a while",
         ));
         for task in &tasks {
             let verdicts = self.revoke(message, task, &cids, until).await;
@@ -658,6 +654,10 @@ impl Channel for Sender {
             decoded.named = names.zip(verdicts).collect();
         }
         Some(recipients.iter().map(|r| decoded.of(r)).collect())
+    }
+
+    fn remember(&self, earlier: &[Earlier]) {
+        self.sent.recollect(earlier);
     }
 
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {

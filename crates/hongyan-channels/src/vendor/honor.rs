@@ -609,7 +609,7 @@ impl Sender {
                     Err(verdict) => Decoded::all(verdict),
                 }
             };
-            let malformed = token_dead("the token is not one of Honor's");
+            let malformed = Verdict::no_token("one of Honor's");
             verdicts.extend(part.iter().map(|recipient| {
                 match recipient.token.expose_str().is_some_and(is_token) {
                     true => decoded.of(recipient),

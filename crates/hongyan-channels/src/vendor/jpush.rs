@@ -28,8 +28,8 @@
 //! The makers' quotas that JPush knows are shown in the report on quotas. They limit nothing here: which pushes go through
 //! which maker is not known before they are sent.
 //!
-//! JPush withdraws by its own message id. It is remembered for the last 10,000 batches and not over a restart. Receipts carry
-//! neither time stamp nor nonce under their signature, so a replayed one is taken again; it changes nothing.
+//! JPush withdraws by its own message id. It is remembered for the last 10,000 batches, over a restart as far as the ledger's end
+//! names them. Receipts carry neither time stamp nor nonce under their signature, so a replayed one is taken again; it changes nothing.
 
 mod body;
 mod callback;
@@ -43,11 +43,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hongyan_core::port::{
-    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Recipient,
-    Vendor,
-};
+use hongyan_core::port::{Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError, CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel, Recipient, Vendor};
 use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
@@ -505,7 +501,7 @@ impl Sender {
     async fn probe_one(&self, token: &Secret, until: Instant) -> Verdict {
         let token = token.expose_str().unwrap_or_default();
         if token.is_empty() || !token.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return token_dead("the token is not a registration_id");
+            return Verdict::no_token("a registration_id");
         }
         let devices = if self.config.beijing {
             "device"
@@ -627,7 +623,7 @@ impl Channel for Sender {
         let until = Instant::now() + deadline;
         let ids = self.sent.of(message.id);
         let mut verdict = refused(
-            "JPush withdraws by its own message id, which is known only for a while and not over a restart",
+            "JPush withdraws by its own message id, which is known only for a while",
         );
         for id in &ids {
             verdict = self.withdraw(id, until).await;
@@ -636,6 +632,10 @@ impl Channel for Sender {
             }
         }
         Some(vendor::for_all(recipients, &verdict))
+    }
+
+    fn remember(&self, earlier: &[Earlier]) {
+        self.sent.recollect(earlier);
     }
 
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {

@@ -45,7 +45,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::huawei::object_at;
-use crate::answer::{token_dead, unavailable};
+use crate::answer::unavailable;
 use crate::callback::shown_url;
 use crate::classes::{self, Grants, Marks};
 use crate::config::{self, Fields};
@@ -532,7 +532,7 @@ impl Sender {
             .into_iter()
             .filter(|t| is_push_id(t))
             .collect();
-        let malformed = token_dead("the token is not a pushId");
+        let malformed = Verdict::no_token("a pushId");
         let decoded = if tokens.is_empty() {
             Decoded::all(malformed.clone())
         } else {

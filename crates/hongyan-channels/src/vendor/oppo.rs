@@ -55,7 +55,7 @@ pub(super) use self::answer::decode;
 use self::answer::{code_of, is_home, is_registration_id, message_id, read_callback, wrong_app};
 use self::credential::{Config, fits_callback};
 use self::message::{Encoded, encode};
-use crate::answer::{refused, token_dead, unavailable, until_beijing_midnight};
+use crate::answer::{refused, unavailable, until_beijing_midnight};
 use crate::callback::ReceiptUrl;
 use crate::config;
 use crate::egress::{Egress, Origin};
@@ -582,7 +582,7 @@ impl Channel for Sender {
                 }
             }
         }
-        let malformed = token_dead("the token is not a registration id");
+        let malformed = Verdict::no_token("a registration id");
         let verdicts = batch.recipients.iter().map(|recipient| {
             let token = recipient.token.expose_str().unwrap_or_default();
             said.get(token).unwrap_or(&malformed).clone()

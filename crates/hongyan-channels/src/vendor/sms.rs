@@ -54,7 +54,7 @@ use hongyan_core::{ChannelId, DeviceId, Message, Reason, Timestamp, Verdict, tel
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::answer::{refused, token_dead};
+use crate::answer::refused;
 use crate::callback::shown_url;
 use crate::config::{self, Fields};
 use crate::egress::Egress;
@@ -324,7 +324,7 @@ impl Sender {
                     .get(number.as_str())
                     .cloned()
                     .unwrap_or_else(|| refused("the provider said nothing of this number")),
-                None => token_dead("the token is not a telephone number"),
+                None => Verdict::no_token("a telephone number"),
             })
             .collect();
         vendor::spare_tokens(whole, |_| true)
@@ -365,7 +365,7 @@ impl Sender {
         until: Instant,
     ) -> Verdict {
         let Some(number) = self.number(recipient) else {
-            return token_dead("the token is not a telephone number");
+            return Verdict::no_token("a telephone number");
         };
         if let Err(verdict) = self.wakes.reserve(&recipient.device, outbound.now) {
             return verdict;

@@ -21,7 +21,7 @@
 //! Receipts come two ways. Enter the credential's callback address where TPNS takes one (a paid service): its posts are
 //! not signed, the secret of the address proves them, and one that comes again changes nothing. Beside it the counters of
 //! each push to at most 200 tokens are asked for, up to three a minute: where they are as high as the push has tokens,
-//! everybody has it. These pushes are not remembered over a restart.
+//! everybody has it. After a restart those are known that the ledger's end names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,10 +31,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hongyan_core::port::{
-    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, Recipient, Vendor,
-};
+use hongyan_core::port::{Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError, CheckReport, ConfigError, Earlier, OpenCredential, Outbound, Parcel, Receipt, Recipient, Vendor};
 use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -599,7 +596,7 @@ impl Sender {
     }
 
     /// What was taken is asked about later.
-    fn remember(&self, message: MessageId, part: &[Recipient], decoded: &Decoded) {
+    fn keep(&self, message: MessageId, part: &[Recipient], decoded: &Decoded) {
         let Verdict::Accepted {
             vendor_id: Some(id),
         } = &decoded.rest
@@ -625,7 +622,7 @@ impl Sender {
             .into_iter()
             .filter(|t| is_token(t))
             .collect();
-        let malformed = token_dead("the token is not one of TPNS");
+        let malformed = Verdict::no_token("one of TPNS");
         let decoded = if tokens.is_empty() {
             Decoded::all(malformed.clone())
         } else {
@@ -635,7 +632,7 @@ impl Sender {
             match self.post(PATH, &Value::Object(body), until).await {
                 Ok(answer) => {
                     let decoded = read(&answer, self.egress.now());
-                    self.remember(message, part, &decoded);
+                    self.keep(message, part, &decoded);
                     decoded
                 }
                 Err(verdict) => Decoded::all(verdict),
@@ -752,6 +749,10 @@ impl Channel for Sender {
         _deadline: Duration,
     ) -> Option<Vec<Verdict>> {
         None
+    }
+
+    fn remember(&self, earlier: &[Earlier]) {
+        self.counted.recollect(earlier);
     }
 
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {

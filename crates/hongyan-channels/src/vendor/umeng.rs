@@ -360,7 +360,7 @@ impl Sender {
     /// Sends to all; when Umeng says that there are bad tokens among them, to their halves.
     async fn send_part(&self, encoded: &Encoded, tokens: Vec<&str>, until: Instant) -> Decoded {
         let mut decoded = Decoded {
-            rest: token_dead("the token is not a device_token of this platform"),
+            rest: Verdict::no_token("a device_token of this platform"),
             named: BTreeMap::new(),
         };
         let mut waiting = vec![tokens];

@@ -53,7 +53,7 @@ pub(super) use self::answer::decode;
 use self::answer::{code_of, is_reg_id, read_callback, wrong_app};
 use self::credential::Config;
 use self::message::{Encoded, encode};
-use crate::answer::{refused, token_dead, unavailable};
+use crate::answer::{refused, unavailable};
 use crate::callback::ReceiptUrl;
 use crate::config;
 use crate::egress::{Egress, Origin};
@@ -493,7 +493,7 @@ impl Channel for Sender {
                 said.insert((*token).to_owned(), verdict.clone());
             }
         }
-        let malformed = token_dead("the token is not a regId");
+        let malformed = Verdict::no_token("a regId");
         let verdicts = batch.recipients.iter().map(|recipient| {
             let token = recipient.token.expose_str().unwrap_or_default();
             said.get(token).unwrap_or(&malformed).clone()
@@ -564,7 +564,7 @@ impl Channel for Sender {
             verdicts.extend(part.iter().map(|token| {
                 match token.expose_str().filter(|t| is_reg_id(t)) {
                     Some(token) => decoded.named.get(token).unwrap_or(&decoded.rest).clone(),
-                    None => token_dead("the token is not a regId"),
+                    None => Verdict::no_token("a regId"),
                 }
             }));
         }

@@ -477,7 +477,8 @@ impl Sender {
         token: &str,
     ) -> Result<Composed, Verdict> {
         let no_chance = || unavailable(None, "the system gave no random numbers");
-        let to = Subscription::parse(token, self.egress.now()).map_err(|e| token_dead(&e))?;
+        let to = Subscription::parse(token, self.egress.now())
+            .map_err(|why| Verdict::no_token(&format!("a subscription: {why}")))?;
         if !self.any_host && !self.config.knows(to.origin.host()) {
             return Err(elsewhere(&format!(
                 "{} is not a known push service; add it to the credential's hosts",
@@ -493,7 +494,7 @@ impl Sender {
             auth: &to.auth,
         };
         let body = encryption::seal(keys, &encoded.bytes).map_err(|why| match why {
-            Unsealed::Point => token_dead("keys.p256dh is no point on P-256"),
+            Unsealed::Point => Verdict::no_token("a subscription: keys.p256dh is no point on P-256"),
             Unsealed::Here => no_chance(),
         })?;
         let mut headers = headers.clone();
@@ -535,7 +536,9 @@ impl Sender {
         };
         let answer = match peer.call(&call, until).await {
             Ok(answer) => answer,
-            Err(error @ CallError::Address { .. }) => return token_dead(&error.to_string()),
+            Err(error @ CallError::Address { .. }) => {
+                return Verdict::no_token(&format!("a subscription: {error}"));
+            }
             // What a name resolves to here and now says nothing about the subscription.
             Err(error @ CallError::Forbidden { .. }) => return elsewhere(&error.to_string()),
             Err(error) => return error.verdict(),

@@ -30,7 +30,7 @@
 //!
 //! The tracer counts: its numbers become receipts where they are as high as a push has regIds (at most 200), so that a
 //! push to one person is always told. Up to ten pushes are asked about in a minute, until a day after they were sent, and
-//! none that was sent before a restart.
+//! after a restart those that the ledger's end names.
 
 mod channels;
 mod receipts;
@@ -42,11 +42,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hongyan_core::port::{
-    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Receipt,
-    Recipient, Truncation, Vendor,
-};
+use hongyan_core::port::{Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError, CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel, Receipt, Recipient, Truncation, Vendor};
 use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
@@ -56,7 +52,6 @@ use tokio::time::Instant;
 use self::channels::Approved;
 use super::counted::Counted;
 use super::limits::Limits;
-use crate::answer::token_dead;
 use crate::callback::shown_url;
 use crate::classes::{self, Grants};
 use crate::config::{self, Fields};
@@ -661,7 +656,7 @@ impl Sender {
             }
             Some(verdict)
         };
-        let malformed = token_dead("the token is not a regId");
+        let malformed = Verdict::no_token("a regId");
         part.iter()
             .map(|recipient| match &verdict {
                 Some(verdict) if recipient.token.expose_str().is_some_and(is_reg_id) => {
@@ -753,6 +748,12 @@ impl Channel for Sender {
         _deadline: Duration,
     ) -> Option<Vec<Verdict>> {
         None
+    }
+
+    fn remember(&self, earlier: &[Earlier]) {
+        if self.config.traces() {
+            self.counted.recollect(earlier);
+        }
     }
 
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {

@@ -48,8 +48,15 @@ pub enum Input {
     Plan(Decision),
     /// Its wait is over: ack timeout, hold, retry, or a lease that a lost process held.
     Due,
-    /// The device acknowledged it, or a receipt says that the device has it.
+    /// The device acknowledged it.
     Acked,
+    /// A vendor's receipt says that the device has it, or what the person did.
+    Told {
+        /// By which channel.
+        channel: ChannelId,
+        /// What.
+        stage: Stage,
+    },
     /// The device could not use it.
     Rejected,
     /// The device reported what the person did.

@@ -43,22 +43,10 @@ impl Delivery {
         match input {
             Input::Plan(decision) => self.planned(decision, now, out),
             Input::Due => self.due(now, out),
-            Input::Acked => {
-                self.seen.add(Stage::Delivered);
-                self.end(Stage::Delivered, Reason::Delivered, None, now, out)
-            }
+            Input::Acked => self.arrived(Stage::Delivered, None, now, out),
+            Input::Client(stage) => self.arrived(stage, None, now, out),
+            Input::Told { channel, stage } => self.arrived(stage, Some(channel), now, out),
             Input::Rejected => self.end(Stage::Dropped, Reason::ClientRejected, None, now, out),
-            Input::Client(stage) => {
-                if !Seen::is_client(stage) {
-                    return Next::Nothing;
-                }
-                self.seen.add(Stage::Delivered);
-                self.end(Stage::Delivered, Reason::Delivered, None, now, out);
-                if self.seen.add(stage) {
-                    out.push(Happened::new(stage, None));
-                }
-                Next::Done
-            }
             Input::Verdict {
                 channel,
                 verdict,
@@ -120,16 +108,21 @@ impl Delivery {
 
     /// News after the end: recorded once each, never another outcome.
     fn after_the_end(&mut self, input: Input, out: &mut Vec<Happened>) -> Next {
-        let mut record = |stage: Stage| {
-            if self.seen.add(stage) {
-                out.push(Happened::new(stage, None));
+        let mut record = |stage: Stage, channel: Option<ChannelId>| {
+            for stage in [Stage::Delivered, stage] {
+                if Seen::is_client(stage) && self.seen.add(stage) {
+                    out.push(Happened {
+                        channel: channel.clone(),
+                        ..Happened::new(stage, None)
+                    });
+                }
             }
         };
         match input {
-            Input::Acked => record(Stage::Delivered),
-            Input::Client(stage) if Seen::is_client(stage) => {
-                record(Stage::Delivered);
-                record(stage);
+            Input::Acked => record(Stage::Delivered, None),
+            Input::Client(stage) if Seen::is_client(stage) => record(stage, None),
+            Input::Told { channel, stage } if Seen::is_client(stage) => {
+                record(stage, Some(channel));
             }
             Input::Undelivered {
                 channel,
@@ -154,6 +147,29 @@ impl Delivery {
         } else {
             Next::Recorded
         }
+    }
+
+    /// The device has it, and perhaps more; `from` is the channel whose vendor says so.
+    fn arrived(
+        &mut self,
+        stage: Stage,
+        from: Option<ChannelId>,
+        now: Timestamp,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        if !Seen::is_client(stage) {
+            return Next::Nothing;
+        }
+        self.seen.add(Stage::Delivered);
+        let by = from.clone().map(|channel| (channel, None));
+        self.end(Stage::Delivered, Reason::Delivered, by, now, out);
+        if self.seen.add(stage) {
+            out.push(Happened {
+                channel: from,
+                ..Happened::new(stage, None)
+            });
+        }
+        Next::Done
     }
 
     fn planned(&mut self, decision: Decision, now: Timestamp, out: &mut Vec<Happened>) -> Next {

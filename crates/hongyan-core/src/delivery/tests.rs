@@ -99,6 +99,10 @@ fn inputs() -> impl Strategy<Value = Input> {
             Stage::Accepted
         ])
         .prop_map(Input::Client),
+        Just(Input::Told {
+            channel: apns(),
+            stage: Stage::Delivered
+        }),
         (verdicts(), time(), any::<bool>(), prop::option::of(time()), calls()).prop_map(
             |(verdict, retry_at, fallback, receipt_by, called)| {
                 Input::Verdict {
@@ -501,4 +505,24 @@ fn who_finds_what_was_handed_over_does_not_send_it_again() {
     );
     assert_eq!((d.handed_to(), d.handed), (None, false));
     assert_eq!(d.apply(Input::Due, Timestamp(50)).next, Next::Plan);
+}
+
+#[test]
+fn a_receipt_names_the_channel_that_told_it() {
+    let told = |stage| Input::Told {
+        channel: apns(),
+        stage,
+    };
+    let mut d = delivery();
+    pushed("apns", &mut d);
+    let mut open = d.clone();
+    let step = open.apply(told(Stage::Clicked), Timestamp(3));
+    assert_eq!(stages(&step), [Stage::Delivered, Stage::Clicked]);
+    assert!(step.happened.iter().all(|h| h.channel == Some(apns())));
+    assert_eq!(open.outcome(), Some(Reason::Delivered));
+    d.apply(taken("apns", None), Timestamp(2));
+    let step = d.apply(told(Stage::Delivered), Timestamp(3));
+    assert_eq!((stages(&step), step.next), (vec![Stage::Delivered], Next::Recorded));
+    assert_eq!(step.happened[0].channel, Some(apns()));
+    assert_eq!(d.apply(told(Stage::Delivered), Timestamp(4)).next, Next::Nothing);
 }

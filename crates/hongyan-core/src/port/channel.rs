@@ -286,6 +286,21 @@ pub struct Receipt {
     pub detail: String,
 }
 
+/// A push that a vendor took before this process began.
+#[derive(Debug, Clone)]
+pub struct Earlier {
+    /// The vendor's id of it, as [`Verdict::Accepted`] had it.
+    pub vendor_id: String,
+    /// Our message.
+    pub message: MessageId,
+    /// The tokens that it went to.
+    pub tokens: Vec<Secret>,
+    /// Whether these are certainly all: a device may have been forgotten since, or have another token.
+    pub whole: bool,
+    /// When the vendor took it.
+    pub at: Timestamp,
+}
+
 /// What a receipt says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiptKind {
@@ -405,6 +420,10 @@ pub trait Channel: Send + Sync + std::fmt::Debug {
     async fn poll(&self, _deadline: Duration) -> Result<Vec<Receipt>, ChannelError> {
         Ok(Vec::new())
     }
+
+    /// Hears of pushes that the vendor took before this process began, oldest first: for channels that ask about a push later, or
+    /// withdraw it by the vendor's id. Makes no call; hearing of a push twice changes nothing.
+    fn remember(&self, _earlier: &[Earlier]) {}
 
     /// The key of a device's wake-ups, of the same installation as [`Recipient::secret_hash`]. `None` when the channel carries
     /// messages and not wake-ups.

@@ -16,7 +16,7 @@ mod work;
 
 pub use channel::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, LimitOf, OpenCredential, Outbound, Parcel, Receipt,
+    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel, Receipt,
     ReceiptKind, Recipient, Truncation, Vendor, WakeKey,
 };
 pub use clock::{Clock, Dice};

@@ -13,6 +13,7 @@ mod hands;
 mod hygiene;
 mod lanes;
 mod lint;
+mod memory;
 mod quota_day;
 mod quotas;
 mod receipts;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind,
+    CheckReport, ConfigError, DailyLimit, Earlier, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind,
     Recipient, Truncation, Vendor,
 };
 use hongyan_core::{ChannelId, DeviceId, Message, MessageId, Reason, Secret, Verdict};
@@ -50,6 +50,7 @@ struct State {
     withdrawn: Vec<(MessageId, DeviceId)>,
     limits: Vec<DailyLimit>,
     asked_limits: usize,
+    earlier: Vec<Earlier>,
 }
 
 impl FakeVendor {
@@ -144,6 +145,12 @@ impl FakeVendor {
         self.lock().withdrawn.clone()
     }
 
+    /// What it was told of pushes before its process began.
+    #[must_use]
+    pub fn earlier(&self) -> Vec<Earlier> {
+        self.lock().earlier.clone()
+    }
+
     /// Where calls wait.
     #[must_use]
     pub fn gate(&self) -> Arc<Semaphore> {
@@ -230,6 +237,10 @@ impl Channel for FakeVendor {
                 })
             })
             .collect()
+    }
+
+    fn remember(&self, earlier: &[Earlier]) {
+        self.lock().earlier.extend_from_slice(earlier);
     }
 
     async fn check(&self, _deadline: Duration) -> CheckReport {

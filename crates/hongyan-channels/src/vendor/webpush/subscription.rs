@@ -19,17 +19,17 @@ impl Subscription {
     /// Reads what a page sent; the fault says which part is wrong.
     pub(super) fn parse(token: &str, now: Timestamp) -> Result<Self, String> {
         let value: Value = serde_json::from_str(token)
-            .map_err(|_| "the token is not a subscription in JSON".to_owned())?;
+            .map_err(|_| "it is no JSON".to_owned())?;
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
         let key = |pointer: &str| text(pointer).and_then(decode);
-        let endpoint = text("/endpoint").ok_or("the subscription has no endpoint")?;
+        let endpoint = text("/endpoint").ok_or("it has no endpoint")?;
         let (origin, path) = Origin::split(endpoint).map_err(|e| e.to_string())?;
         if value
             .get("expirationTime")
             .and_then(Value::as_f64)
             .is_some_and(|at| Timestamp(at as i64) <= now)
         {
-            return Err("the subscription has expired".to_owned());
+            return Err("it has expired".to_owned());
         }
         let point = key("/keys/p256dh").and_then(|bytes| bytes.try_into().ok());
         let auth = key("/keys/auth").and_then(|bytes| bytes.try_into().ok());
