@@ -714,6 +714,7 @@ fn what_is_not_for_a_channel_of_the_browser_is_not_sent() {
             owner: Owner::Device(endpoint.device.clone()),
             message: id,
             expires_at: message.expires_at,
+            push: None,
         }],
         messages: vec![message],
         ..WriteSet::default()
