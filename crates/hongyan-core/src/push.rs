@@ -17,6 +17,11 @@ pub const PUSH_BODY_BYTES_MAX: usize = 4_096;
 pub const PUSH_AESGCM_BYTES_MAX: usize = 4_300;
 /// Live channels of one device.
 pub const CHANNELS_PER_DEVICE_MAX: usize = 1_000;
+/// Pushes that wait for one channel: beyond it the oldest of the lowest urgency goes.
+pub const PUSHES_PER_CHANNEL_MAX: u64 = 1_000;
+/// Pushes that wait for one device, over all its channels: with bodies of [`PUSH_AESGCM_BYTES_MAX`] at most 21 MB. Beyond it
+/// the channel with the most gives one up, so that a flooded one does not push out the others'.
+pub const PUSHES_PER_DEVICE_MAX: u64 = 5_000;
 /// Text that an app gives a channel, bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 100;
 /// A topic, characters (RFC 8030 section 5.4).

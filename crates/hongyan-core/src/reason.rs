@@ -59,6 +59,8 @@ reasons! {
     Recalled = "recalled",
     /// A newer message with the same collapse key took its place.
     Collapsed = "collapsed",
+    /// More waited for the device than is kept: it gave way to newer or more urgent ones.
+    Overflowed = "overflowed",
     /// The same message had already reached this device.
     Duplicate = "duplicate",
     /// The vendor says that the token is dead.

@@ -6,7 +6,8 @@ use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::limits::IDEMPOTENCY_TTL;
 use hongyan_core::message::{DeliveryMode, DeviceChoice, Target};
 use hongyan_core::port::{
-    CommitError, Hint, Idempotency, InboxAppend, Job, JobKind, Owner, WriteSet,
+    CommitError, Hint, Idempotency, InboxAppend, Job, JobKind, Owner, PushEntry, PushedOut,
+    WriteSet,
 };
 use hongyan_core::{AppId, Event, Message, MessageId, Stage, StoreError, Timestamp};
 
@@ -126,24 +127,27 @@ impl Intake {
 }
 
 impl Intake {
-    /// Makes a push durable for its device; when this returns `Ok`, it is.
+    /// Makes a push durable for its device; when this returns `Ok`, it is. Answers those that wait no longer for it.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was stored, except with `Certainty::Unknown`.
-    pub(crate) async fn accept_push(&self, message: Arc<Message>) -> Result<(), StoreError> {
+    pub(crate) async fn accept_push(
+        &self,
+        message: Arc<Message>,
+    ) -> Result<Vec<PushedOut>, StoreError> {
         let mut set = WriteSet::default();
         let mut hints = Vec::new();
         take_in(&message, message.accepted_at, &mut set, &mut hints);
         set.messages.push(message);
-        match self.ports.commit.commit(vec![set]).await.pop() {
-            Some(Ok(_)) => {}
+        let committed = match self.ports.commit.commit(vec![set]).await.pop() {
+            Some(Ok(committed)) => committed,
             Some(Err(CommitError::Store(error))) => return Err(error),
             Some(Err(CommitError::Known { .. } | CommitError::Stale)) | None => {
                 return Err(StoreError::Conflict { entity: "message" });
             }
-        }
+        };
         self.ports.presence.notify(hints);
-        Ok(())
+        Ok(committed.pushed_out)
     }
 }
 
@@ -188,6 +192,11 @@ pub(crate) fn entry(message: &Message, owner: Owner) -> InboxAppend {
         owner,
         message: message.id,
         expires_at: message.expires_at,
+        push: message.push.as_deref().map(|push| PushEntry {
+            channel: push.channel.clone(),
+            urgency: push.urgency,
+            topic: push.topic.clone(),
+        }),
     }
 }
 

@@ -10,8 +10,9 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
+use hongyan_core::delivery::Input;
 use hongyan_core::message::{DeliveryMode, Options, Priority, PushOptions, Target};
-use hongyan_core::port::{NewChannel, OpenChannel, OpenError, Post, PushState, Pushes};
+use hongyan_core::port::{NewChannel, OpenChannel, OpenError, Post, PushState, PushedOut, Pushes};
 use hongyan_core::push::{CHANNELS_PER_DEVICE_MAX, PUSH_TTL_S_MAX, Urgency};
 use hongyan_core::{
     AppId, Class, DeviceId, Message, MessageId, Push, PushChannel, PushEndpoint, Reason, Secret,
@@ -22,6 +23,7 @@ use ring::digest::{SHA256, digest};
 use tokio::sync::Mutex;
 
 use crate::credentials::Sealer;
+use crate::feedback::Signal;
 use crate::ids::Ids;
 use crate::intake::Intake;
 use crate::recall::Recall;
@@ -226,6 +228,20 @@ impl Endpoints {
         }
     }
 
+    /// Ends the delivery of a push that waits no longer.
+    async fn end(&self, out: PushedOut) {
+        metrics::counter!("hongyan_push_pushed_out_total", "reason" => out.reason.as_str())
+            .increment(1);
+        let signal = Signal {
+            app: out.app,
+            message: out.message,
+            device: out.device,
+            user: None,
+            input: Input::End(out.reason),
+        };
+        self.recall.feedback.send(signal).await;
+    }
+
     /// The message, if it came over the endpoint with this hash.
     async fn own(
         &self,
@@ -320,9 +336,10 @@ impl Pushes for Endpoints {
         let id = message.id;
         let kept = message.expires_at > message.accepted_at;
         if kept {
-            Intake::new(self.ports.clone(), self.ids.clone())
-                .accept_push(message)
-                .await?;
+            let intake = Intake::new(self.ports.clone(), self.ids.clone());
+            for out in intake.accept_push(message).await? {
+                self.end(out).await;
+            }
         } else {
             let presence = &self.ports.presence;
             let handed = presence.hand(&to.app, &to.device, message);

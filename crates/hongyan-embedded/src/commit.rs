@@ -137,8 +137,10 @@ impl Prepared {
             recall(txn, app, *id, *at)?;
         }
         let mut places = Vec::with_capacity(self.inbox.len());
+        let mut pushed_out = Vec::new();
         for entry in &self.inbox {
-            places.push(inbox::append(txn, caches, entry)?);
+            let place = inbox::append(txn, caches, entry, self.written_at, &mut pushed_out)?;
+            places.push(place);
         }
         let mut desk = work::Desk::new(schedule);
         for id in &self.jobs_done {
@@ -162,6 +164,7 @@ impl Prepared {
         Ok(Committed {
             number: txn.batch_number(),
             places,
+            pushed_out,
         })
     }
 }
@@ -211,7 +214,11 @@ fn recall(txn: &mut Txn<'_>, app: &AppId, id: MessageId, at: Timestamp) -> Resul
     let Some(payload) = txn.get(Space::Message, &key)? else {
         return Ok(());
     };
-    if read_message(&key, &payload)?.recalled.is_none() {
+    let stored = read_message(&key, &payload)?;
+    if stored.recalled.is_none() {
+        if stored.message.push.is_some() {
+            inbox::forget_broadcasts(txn, app, id)?;
+        }
         let json = payload.get(8..).unwrap_or_default();
         let recalled = [&message_head(Some(at)), json].concat();
         txn.put(Space::Message, &key, recalled);

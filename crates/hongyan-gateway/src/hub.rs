@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::gate::Gate;
 use crate::mailbox::{Command, Mailbox};
 use crate::protocol::websocket::close;
-use crate::protocol::{Handed, Kind, Parked};
+use crate::protocol::{Kind, Parked};
 use crate::tickets::Tickets;
 
 /// Devices of which something is remembered for their next connection; the oldest is forgotten beyond it, which costs it
@@ -523,15 +523,11 @@ impl Presence for Hub {
     }
 
     fn hand(&self, app: &AppId, device: &DeviceId, message: Arc<Message>) -> bool {
-        let session = self
-            .session_of(app, device, Kind::WebSocket)
-            .or_else(|| self.session_of(app, device, Kind::Autopush));
-        let Some(session) = session else {
+        let Some(session) = self.index().member(app, device).map(|one| one.session) else {
             return false;
         };
-        let what: Box<dyn std::any::Any + Send> = Box::new(Handed(message));
         self.mailbox(session)
-            .push_hint(Command::Tell { session, what });
+            .push_hint(Command::Hand { session, message });
         true
     }
 

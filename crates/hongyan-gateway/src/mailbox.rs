@@ -91,6 +91,11 @@ pub(crate) enum Command {
         session: SessionId,
         what: Box<dyn Any + Send>,
     },
+    /// A message that is not stored: given once to who is connected now.
+    Hand {
+        session: SessionId,
+        message: Arc<Message>,
+    },
     /// The device acknowledged over HTTP; it is written already.
     Acked {
         session: SessionId,

@@ -8,6 +8,7 @@ pub mod commit_suite;
 pub mod fake;
 pub mod inbox_suite;
 pub mod ledger_suite;
+pub mod push_suite;
 pub mod quota_suite;
 pub mod registry_suite;
 pub mod sample;

@@ -6,7 +6,8 @@ use hongyan_core::app::{App, AppPolicy};
 use hongyan_core::delivery::{Delivery, State};
 use hongyan_core::device::{Permission, Platform, Token, TokenState};
 use hongyan_core::message::{Options, Target};
-use hongyan_core::port::{InboxAppend, Owner, Reader, WriteSet};
+use hongyan_core::port::{InboxAppend, Owner, PushEntry, Reader, WriteSet};
+use hongyan_core::push::{Push, PushEncoding, Urgency};
 use hongyan_core::{
     AppId, ChannelId, Class, Device, DeviceId, Event, Message, MessageId, Reason, Stage, Timestamp,
     UserId,
@@ -38,7 +39,7 @@ macro_rules! ids {
 }
 ids!(app_id -> AppId, device_id -> DeviceId, user_id -> UserId, channel -> ChannelId,
      topic -> hongyan_core::Topic, key_id -> hongyan_core::KeyId,
-     credential_name -> hongyan_core::CredentialName);
+     credential_name -> hongyan_core::CredentialName, push_channel -> hongyan_core::PushChannel);
 
 /// The app of most cases.
 #[must_use]
@@ -141,6 +142,29 @@ pub fn message_to(n: u64, to: Target) -> Message {
     }
 }
 
+/// Push `n` of a device's channel, with an hour to live.
+#[must_use]
+pub fn push_to(
+    device: &str,
+    n: u64,
+    channel: &str,
+    urgency: Urgency,
+    topic: Option<&str>,
+) -> Message {
+    let push = Push {
+        channel: push_channel(channel),
+        endpoint: [7; 32],
+        body: bytes::Bytes::from(n.to_string()),
+        encoding: PushEncoding::Aes128gcm,
+        urgency,
+        topic: topic.map(str::to_owned),
+    };
+    Message {
+        push: Some(Box::new(push)),
+        ..message_to(n, Target::Devices(vec![device_id(device)]))
+    }
+}
+
 /// Who may be given what stands in this list.
 #[must_use]
 pub fn target_of(owner: &Owner) -> Target {
@@ -169,6 +193,11 @@ pub fn append_message(message: Message, owner: &Owner) -> WriteSet {
             owner: owner.clone(),
             message: message.id,
             expires_at: message.expires_at,
+            push: message.push.as_deref().map(|push| PushEntry {
+                channel: push.channel.clone(),
+                urgency: push.urgency,
+                topic: push.topic.clone(),
+            }),
         }],
         messages: vec![Arc::new(message)],
         ..WriteSet::default()

@@ -130,6 +130,7 @@ impl Services for FakeServices {
                     owner,
                     message: *id,
                     expires_at: message.expires_at,
+                    push: None,
                 }));
             set.events.push(self.event(app, *id, Stage::Accepted));
             set.messages.push(message);

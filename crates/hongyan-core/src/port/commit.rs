@@ -6,7 +6,10 @@ use async_trait::async_trait;
 
 use crate::delivery::Delivery;
 use crate::port::{Job, JobId, Owner};
-use crate::{AppId, Event, Message, MessageId, StoreError, Timestamp};
+use crate::push::Urgency;
+use crate::{
+    AppId, DeviceId, Event, Message, MessageId, PushChannel, Reason, StoreError, Timestamp,
+};
 
 /// An entry to append to an owner's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +22,32 @@ pub struct InboxAppend {
     pub message: MessageId,
     /// When it leaves the list.
     pub expires_at: Timestamp,
+    /// Of a push: it waits among those of its channel, apart from the ring. The owner is the device.
+    pub push: Option<PushEntry>,
+}
+
+/// How a push waits among the others of its device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushEntry {
+    /// The channel that it came over.
+    pub channel: PushChannel,
+    /// Of too many, the oldest of the lowest urgency is the first to go.
+    pub urgency: Urgency,
+    /// What it takes the place of while that waits.
+    pub topic: Option<String>,
+}
+
+/// A push that waits no longer because of what was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedOut {
+    /// The app.
+    pub app: AppId,
+    /// Whose it was.
+    pub device: DeviceId,
+    /// Itself. Its body is gone.
+    pub message: MessageId,
+    /// [`Reason::Collapsed`] when one of the same topic took its place, [`Reason::Overflowed`] when too many waited.
+    pub reason: Reason,
 }
 
 /// A delivery to write, if it still has the version that was read.
@@ -73,6 +102,8 @@ pub struct Committed {
     pub number: u64,
     /// The place of each [`WriteSet::inbox`] entry in its owner's list, in order.
     pub places: Vec<u64>,
+    /// Pushes that wait no longer because of this.
+    pub pushed_out: Vec<PushedOut>,
 }
 
 /// The set was not written.

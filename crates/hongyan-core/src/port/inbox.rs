@@ -73,6 +73,12 @@ pub enum Ack {
 /// Promises:
 /// - the order of a user's (or device's) entries is the order of their commits;
 /// - a ring keeps the newest [`crate::limits::INBOX_LEN_MAX`] entries; a reader that comes too late is told how many it `lost`;
+/// - a push waits apart from the ring, among those of its channel: at most [`crate::push::PUSHES_PER_CHANNEL_MAX`] of a
+///   channel and [`crate::push::PUSHES_PER_DEVICE_MAX`] of a device. Beyond it the oldest of the lowest urgency is gone,
+///   body and all (of the channel, or of the channel with the most); expired ones go first. A reader that begins at its
+///   acked place is told how many it `lost`;
+/// - a push takes the place of one of the same channel and topic that is not acked;
+/// - a push that was acked or recalled, or whose channel was closed, waits no longer;
 /// - a broadcast is seen by a topic's subscribers from their subscription on, `all` by devices from their registration on;
 /// - a device bound to a user sees what was appended after the binding began;
 /// - of entries with the same [`Message::collapses_with`] that are not acked yet only the newest by [`Message::rank`] is

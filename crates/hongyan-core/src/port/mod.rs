@@ -21,7 +21,8 @@ pub use channel::{
 };
 pub use clock::{Clock, Dice};
 pub use commit::{
-    Commit, CommitError, Committed, DeliveryWrite, Idempotency, InboxAppend, WriteSet,
+    Commit, CommitError, Committed, DeliveryWrite, Idempotency, InboxAppend, PushEntry, PushedOut,
+    WriteSet,
 };
 pub use inbox::{Ack, Entry, Inbox, InboxPage, Owner, Reader};
 pub use ledger::{CounterKey, CounterRow, EventFilter, Ledger};

@@ -5,7 +5,8 @@ use hongyan_core::port::{Ack, Reader};
 use hongyan_core::{Cursor, MessageId, StoreError, Timestamp};
 
 use super::place::{self, Place, Vector};
-use super::read::{Ahead, Newest, candidates, visible};
+use super::push;
+use super::read::{Ahead, Candidates, Newest, candidates, visible};
 use super::ring::{self, Raw, Source};
 use crate::cached::Caches;
 use crate::store::{Space, Txn, View};
@@ -66,7 +67,7 @@ struct Desk<'a> {
 impl Desk<'_> {
     fn upto(
         &self,
-        txn: &Txn<'_>,
+        txn: &mut Txn<'_>,
         place: &mut Place,
         epoch: u32,
         cursor: Cursor,
@@ -80,32 +81,45 @@ impl Desk<'_> {
         let mut acked = Vec::new();
         let waiting = self.waiting(txn, place, BROADCASTS_MAX)?;
         let mut newest = None;
-        for entry in &waiting {
+        for entry in &waiting.entries {
             if entry.seq > upto.of(entry.source) || place.has_above(entry.source, entry.seq) {
                 continue;
             }
             // What was not visible was not given to the device, so it did not ack it.
-            if self.visible(txn, user, entry, &waiting, &mut newest)? {
+            if self.visible(txn, user, entry, &waiting.entries, &mut newest)? {
                 acked.push(entry.message);
             }
         }
         place.acked = place.acked.max(upto);
         place.tidy();
+        if waiting.entries.iter().any(|e| e.source == Source::Push) {
+            let (app, device) = (&self.reader.app, &self.reader.device);
+            push::remove_upto(txn, app, device, upto.broadcast)?;
+        }
         Ok(acked)
     }
 
     fn ids(
         &self,
-        txn: &Txn<'_>,
+        txn: &mut Txn<'_>,
         place: &mut Place,
         ids: &[MessageId],
     ) -> Result<Vec<MessageId>, StoreError> {
-        let waiting = self.waiting(txn, place, ACKED_ABOVE_MAX)?;
+        let mut waiting = self.waiting(txn, place, ACKED_ABOVE_MAX)?;
         let mut acked = Vec::new();
         for id in ids.iter().take(2 * ACKED_ABOVE_MAX) {
             let mut is_new = false;
-            for (source, seq) in self.places_of(txn, place, &waiting, *id)? {
-                is_new |= place.add_above(source, seq);
+            for (source, seq) in self.places_of(txn, place, &waiting.entries, *id)? {
+                if source == Source::Push {
+                    // What is acked waits no longer, and needs no note.
+                    push::remove(txn, &self.reader.app, &self.reader.device, seq)?;
+                    waiting
+                        .entries
+                        .retain(|e| e.source != source || e.seq != seq);
+                    is_new = true;
+                } else {
+                    is_new |= place.add_above(source, seq);
+                }
             }
             if is_new {
                 acked.push(*id);
@@ -123,9 +137,9 @@ impl Desk<'_> {
         txn: &Txn<'_>,
         place: &Place,
         broadcasts: usize,
-    ) -> Result<Vec<Raw>, StoreError> {
+    ) -> Result<Candidates, StoreError> {
         let from = place.acked;
-        let found = candidates(
+        candidates(
             self.caches,
             txn,
             self.reader,
@@ -133,8 +147,7 @@ impl Desk<'_> {
             from,
             self.heads,
             broadcasts,
-        )?;
-        Ok(found.entries)
+        )
     }
 
     /// Where a message stands in this reader's lists, above the acked places.
@@ -153,14 +166,19 @@ impl Desk<'_> {
         if !found.is_empty() {
             return Ok(found);
         }
-        // A broadcast beyond those that were looked at.
+        // A broadcast or a push beyond those that were looked at.
         let app = &self.reader.app;
         let all = ring::all_key(app);
         let topics = self
             .caches
             .topics(txn, &place::key(app, &self.reader.device))?;
         let mut places = Vec::new();
+        let pushes = ring::push_key(app, &self.reader.device);
         for (log, seq) in ring::audiences_of(txn, app, id)? {
+            if log == pushes {
+                places.push((Source::Push, seq));
+                continue;
+            }
             let since = if log == all {
                 Some(place.start.broadcast)
             } else {
@@ -197,15 +215,26 @@ impl Desk<'_> {
     }
 
     /// Moves the acked places over everything that is acked or was never for this device.
-    fn advance(&self, txn: &Txn<'_>, place: &mut Place, waiting: &[Raw]) -> Result<(), StoreError> {
+    fn advance(
+        &self,
+        txn: &Txn<'_>,
+        place: &mut Place,
+        found: &Candidates,
+    ) -> Result<(), StoreError> {
         let user = place.reader_user(self.reader);
+        let waiting = found.entries.as_slice();
         let mut newest = None;
         for source in [Source::User, Source::Device, Source::Broadcast] {
-            let mut upto = self.heads.of(source);
+            let of_list = || waiting.iter().filter(|e| e.source.list() == source);
             if source == Source::User && user.is_none() {
                 continue;
             }
-            for entry in waiting.iter().filter(|e| e.source == source) {
+            let mut upto = match found.horizon {
+                None => self.heads.of(source),
+                // Not all were looked at: no further than the last of them.
+                Some(_) => of_list().map(|e| e.seq).max().unwrap_or(0),
+            };
+            for entry in of_list() {
                 if place.has_above(source, entry.seq)
                     || !self.visible(txn, user, entry, waiting, &mut newest)?
                 {
@@ -214,12 +243,6 @@ impl Desk<'_> {
                 // Whatever is before the first entry that is still open has left the ring or is acked.
                 upto = entry.seq - 1;
                 break;
-            }
-            let of_source = waiting.iter().filter(|e| e.source == source);
-            if source == Source::Broadcast && of_source.count() >= ACKED_ABOVE_MAX {
-                // Not all were looked at: no further than the last of them.
-                let seen = waiting.iter().filter(|e| e.source == source);
-                upto = upto.min(seen.map(|e| e.seq).max().unwrap_or(0));
             }
             let before = place.acked.of(source);
             place.acked.set(source, before.max(upto));

@@ -1,11 +1,12 @@
 //! What a device can still fetch: rings of personal messages merged with broadcasts.
 //!
-//! `ring.rs` holds the lists, `place.rs` a device's place in them, `read.rs` and `ack.rs` what a
+//! `ring.rs` holds the lists, `push.rs` what came over push channels, `place.rs` a device's place in them, `read.rs` and `ack.rs` what a
 //! device does with both. Every read takes the newest places first and everything else after, so
 //! that what is skipped was really not there.
 
 mod ack;
 mod place;
+mod push;
 mod read;
 mod ring;
 
@@ -19,6 +20,7 @@ use crate::embedded::Shelf;
 use crate::store::{Admission, Urgency};
 
 pub(crate) use place::{Place, bind, forget_device, forget_user};
+pub(crate) use push::forget_channel;
 pub(crate) use ring::{append, broadcast_head, forget_broadcasts};
 
 /// [`Inbox`] on the store.

@@ -5,6 +5,7 @@ use hongyan_core::{AppId, Cursor, DeviceId, StoreError, UserId};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::push;
 use super::ring::{self, Source};
 use crate::cached::Caches;
 use crate::store::record::{Key, encode};
@@ -26,7 +27,7 @@ impl Vector {
         match source {
             Source::User => self.user,
             Source::Device => self.device,
-            Source::Broadcast => self.broadcast,
+            Source::Broadcast | Source::Push => self.broadcast,
         }
     }
 
@@ -34,7 +35,7 @@ impl Vector {
         match source {
             Source::User => self.user = seq,
             Source::Device => self.device = seq,
-            Source::Broadcast => self.broadcast = seq,
+            Source::Broadcast | Source::Push => self.broadcast = seq,
         }
     }
 
@@ -93,11 +94,16 @@ const fn tag(source: Source) -> u8 {
     match source {
         Source::User => 0,
         Source::Device => 1,
-        Source::Broadcast => 2,
+        Source::Broadcast | Source::Push => 2,
     }
 }
 
 impl Place {
+    /// Up to where broadcasts and pushes are acked.
+    pub(super) const fn acked_broadcast(&self) -> u64 {
+        self.acked.broadcast
+    }
+
     pub(super) fn has_above(&self, source: Source, seq: u64) -> bool {
         self.above.binary_search(&(tag(source), seq)).is_ok()
     }
@@ -193,6 +199,7 @@ pub(crate) fn forget_device(
     device: &DeviceId,
 ) -> Result<(), StoreError> {
     ring::forget(txn, &ring::device_key(app, device))?;
+    push::forget_device(txn, app, device)?;
     txn.remove(Space::Place, key(app, device));
     Ok(())
 }

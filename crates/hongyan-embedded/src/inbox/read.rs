@@ -7,6 +7,7 @@ use hongyan_core::port::{Entry, InboxPage, Reader};
 use hongyan_core::{AppId, Cursor, Message, MessageId, StoreError, Timestamp, UserId};
 
 use super::place::{self, Place, Vector};
+use super::push;
 use super::ring::{self, Raw, Source};
 use crate::cached::{Caches, Stored};
 use crate::embedded::Shelf;
@@ -133,6 +134,17 @@ pub(super) fn candidates(
             .iter()
             .map(|s| (ring::topic_key(app, &s.topic), s.since));
         let logs = std::iter::once((ring::all_key(app), place.start.broadcast)).chain(topics);
+        let push_floor = from.broadcast.max(place.start.broadcast);
+        if caches.head(view, &ring::push_key(app, &reader.device))? > push_floor {
+            let device = (app, &reader.device);
+            let found = push::waiting(view, device, push_floor, heads.broadcast, chunk)?;
+            if found.len() >= chunk
+                && let Some(last) = found.last()
+            {
+                horizon = Some(last.order);
+            }
+            entries.extend(found);
+        }
         for (log, since) in logs {
             let floor = from.broadcast.max(since);
             // Most topics have nothing new, and that is known without looking.
@@ -250,7 +262,12 @@ pub(super) fn page(
     let chunk = limit.saturating_mul(2).max(CHUNK_MIN);
     let (caches, view) = (&shelf.caches, &shelf.store);
     let found = candidates(caches, view, reader, place, at, start.heads, chunk)?;
-    let lost = lost(at, start.heads);
+    let mut lost = lost(at, start.heads);
+    if after.is_none() || start.reset {
+        // Told once to each that begins anew: what is pushed out has no place to be behind.
+        let device = (&reader.app, &reader.device);
+        lost += push::lost(view, device, place.acked_broadcast())?;
+    }
     let ahead = Ahead::of(caches, view, &reader.app, user);
     let mut newest = None;
     let mut entries = Vec::new();

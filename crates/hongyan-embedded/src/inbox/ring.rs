@@ -2,9 +2,10 @@
 
 use hongyan_core::limits::{INBOX_LEN_MAX, INBOX_SLOTS};
 use hongyan_core::message::Audience;
-use hongyan_core::port::{InboxAppend, Owner};
+use hongyan_core::port::{InboxAppend, Owner, PushedOut};
 use hongyan_core::{AppId, DeviceId, MessageId, StoreError, Timestamp, Topic, UserId};
 
+use super::push;
 use crate::cached::Caches;
 use crate::store::record::{Damage, Key, Parts, prefix_end};
 use crate::store::{Range, Space, Txn, View};
@@ -18,6 +19,18 @@ pub(super) enum Source {
     User,
     Device,
     Broadcast,
+    /// Of the device's channels: numbered with the broadcasts.
+    Push,
+}
+
+impl Source {
+    /// Where it has its place in a cursor.
+    pub(super) const fn list(self) -> Self {
+        match self {
+            Self::Push => Self::Broadcast,
+            own => own,
+        }
+    }
 }
 
 /// An entry of a list.
@@ -53,6 +66,24 @@ pub(super) fn broadcasts_key(app: &AppId) -> Vec<u8> {
     Key::of(app).raw(b"b").done()
 }
 
+/// Where the newest push of a device is kept.
+pub(super) fn push_key(app: &AppId, device: &DeviceId) -> Vec<u8> {
+    Key::of(app).raw(b"p").text(device).done()
+}
+
+/// Where the places of a message in the lists of its app are kept, by list.
+pub(super) fn back_key(app: &AppId, message: MessageId, log: &[u8]) -> Vec<u8> {
+    let back = Key::of(app).raw(message.0.as_bytes());
+    back.raw(log.get(app.as_str().len() + 1..).unwrap_or_default())
+        .done()
+}
+
+/// The device whose pushes a list holds, if it does.
+fn device_of(app: &AppId, log: &[u8]) -> Option<DeviceId> {
+    let name = log.get(app.as_str().len() + 1..)?.strip_prefix(b"p")?;
+    DeviceId::parse(Parts(name).text()?).ok()
+}
+
 fn audience_key(app: &AppId, audience: &Audience) -> Vec<u8> {
     match audience {
         Audience::Topic(topic) => topic_key(app, topic),
@@ -73,8 +104,13 @@ pub(crate) fn append(
     txn: &mut Txn<'_>,
     caches: &Caches,
     append: &InboxAppend,
+    now: Timestamp,
+    out: &mut Vec<PushedOut>,
 ) -> Result<u64, StoreError> {
     let app = &append.app;
+    if let (Owner::Device(device), Some(push)) = (&append.owner, &append.push) {
+        return push::append(txn, caches, append, (device, push), now, out);
+    }
     let order = txn.next_order();
     let payload = payload(order, append);
     let ring = match &append.owner {
@@ -86,8 +122,7 @@ pub(crate) fn append(
             let log = audience_key(app, audience);
             txn.put_number(Space::Head, &all, seq);
             txn.put_number(Space::Head, &log, seq);
-            let back = Key::of(app).raw(append.message.0.as_bytes());
-            let back = back.raw(&log[app.as_str().len() + 1..]);
+            let back = back_key(app, append.message, &log);
             txn.put_number(Space::BroadcastOf, back, seq);
             txn.put(
                 Space::Broadcast,
@@ -112,7 +147,7 @@ fn parse(space: Space, key: &[u8], payload: &[u8], source: Source) -> Result<Raw
         let message = MessageId(uuid::Uuid::from_bytes(parts.raw()?));
         let expires_at = Timestamp(parts.signed()?);
         let seq = match source {
-            Source::Broadcast => Parts(key.last_chunk::<8>()?).number()?,
+            Source::Broadcast | Source::Push => Parts(key.last_chunk::<8>()?).number()?,
             Source::User | Source::Device => parts.number()?,
         };
         Some(Raw {
@@ -207,16 +242,18 @@ pub(crate) fn broadcast_head(view: &impl View, app: &AppId) -> Result<u64, Store
     Ok(view.number(Space::Head, &broadcasts_key(app))?.unwrap_or(0))
 }
 
-/// Takes an expired message out of the broadcasts.
+/// Takes a message that is gone out of the broadcasts, or out of what waits for a device.
 pub(crate) fn forget_broadcasts(
     txn: &mut Txn<'_>,
     app: &AppId,
     message: MessageId,
 ) -> Result<(), StoreError> {
     for (log, seq) in audiences_of(txn, app, message)? {
+        if let Some(device) = device_of(app, &log) {
+            push::remove(txn, app, &device, seq)?;
+        }
         txn.remove(Space::Broadcast, Key::empty().raw(&log).number(seq));
-        let back = Key::of(app).raw(message.0.as_bytes());
-        txn.remove(Space::BroadcastOf, back.raw(&log[app.as_str().len() + 1..]));
+        txn.remove(Space::BroadcastOf, back_key(app, message, &log));
     }
     Ok(())
 }

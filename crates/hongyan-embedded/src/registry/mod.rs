@@ -18,6 +18,7 @@ use hongyan_core::{
 };
 
 use crate::embedded::Shelf;
+use crate::inbox;
 use crate::store::record::{Damage, Key, Parts, after, decode, encode, prefix_end};
 use crate::store::{Admission, Pending, Range, Space, Txn, Urgency, View};
 
@@ -594,6 +595,7 @@ impl Registry for EmbeddedRegistry {
     ) -> Result<bool, StoreError> {
         let (app, id, channel) = (app.clone(), id.clone(), channel.clone());
         self.write(DEVICE_COST, move |txn| {
+            inbox::forget_channel(txn, &app, &id, &channel)?;
             endpoint::end(txn, &app, &id, &channel, at)
         })
         .await

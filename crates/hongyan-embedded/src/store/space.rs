@@ -117,6 +117,8 @@ spaces! {
     Endpoint = 36, "endpoint", all;
     /// app, device, channel → token hash of the endpoint that is not gone.
     DeviceEndpoint = 37, "device_endpoint", app;
+    /// app, device, … → pushes that wait: see `inbox/push.rs`.
+    Push = 38, "push", app;
 }
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ macro_rules! engine {
             mod inbox {
                 hongyan_testkit::inbox_suite!(crate::subject::$engine);
             }
+            mod push {
+                hongyan_testkit::push_suite!(crate::subject::$engine);
+            }
             mod work {
                 hongyan_testkit::work_suite!(crate::subject::$engine);
             }

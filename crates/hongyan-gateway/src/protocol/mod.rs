@@ -129,10 +129,6 @@ pub(crate) struct Outgoing<'a> {
     pub dup: bool,
 }
 
-/// A message that is not stored: given once to whoever is connected ([`Protocol::told`]).
-#[derive(Debug)]
-pub(crate) struct Handed(pub(crate) Arc<Message>);
-
 /// What a protocol made of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
@@ -190,7 +186,8 @@ pub(crate) trait Protocol: fmt::Debug + Send {
     /// The session is up; the first page follows.
     fn welcome(&mut self, welcome: &Welcome<'_>, desk: &mut Desk<'_>);
 
-    /// Puts an entry into the queue.
+    /// Puts an entry into the queue. Also what is not stored comes this way, to be given once: acknowledging it, or not,
+    /// changes nothing.
     fn send(&mut self, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken;
 
     /// A page was worked off: so many of its entries were sent, and whether the store has more of them. The moment to ask

@@ -1,5 +1,6 @@
 //! What is due to a session: pages of its inbox, messages that are due again, recalls.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,8 +27,14 @@ const RECENT_BYTES_MAX: usize = 64 * 1024;
 const AGAIN_AT_ONCE: usize = 16;
 /// Reads that one task of the backend makes.
 const READS_PER_JOB: usize = 64;
+/// Messages that are not stored and wait for first pages, in one reactor.
+pub(super) const EARLY_LEN_MAX: usize = 256;
 /// Share of the queue bound above which no further page is read.
 const CREDIT_DIVISOR: usize = 4;
+
+fn unstored_lost() {
+    metrics::counter!("hongyan_gateway_unstored_lost_total").increment(1);
+}
 
 impl Reactor {
     /// Notes that there may be more for a session.
@@ -189,6 +196,7 @@ impl Reactor {
                 protocol.idle(head, desk);
             }
         });
+        self.hand_early(id);
         self.queue_pull(key);
         self.arm(key);
     }
@@ -222,6 +230,64 @@ impl Reactor {
             connection.session = Some(session);
         }
         sent.unwrap_or_default()
+    }
+
+    /// Gives a message that is not stored to a connection, once, if it takes it now. It stands where everything was sent up
+    /// to, so that acknowledging it changes nothing.
+    pub(super) fn hand(&mut self, id: SessionId, message: Arc<Message>) {
+        let Some(key) = self.find(id) else { return };
+        let connection = &self.connections[key];
+        let place = match (connection.phase, &connection.session) {
+            (Phase::Live, Some(session)) => session.sent(),
+            _ => None,
+        };
+        let Some(place) = place else {
+            self.hand_later(id, message);
+            return;
+        };
+        let taken = self.speak(key, None, |protocol, desk| {
+            let one = Outgoing {
+                message: &message,
+                place,
+                dup: false,
+            };
+            let taken = protocol.send(&one, desk);
+            if taken == Taken::Sent {
+                protocol.sent(1, false, desk);
+            }
+            taken
+        });
+        if taken != Some(Taken::Sent) {
+            unstored_lost();
+        }
+        self.arm(key);
+    }
+
+    /// The session is there for others already, but not for its protocol: its first page brings it.
+    fn hand_later(&mut self, id: SessionId, message: Arc<Message>) {
+        if self.early.len() >= EARLY_LEN_MAX {
+            let mut early = std::mem::take(&mut self.early);
+            early.retain(|(session, _)| self.find(*session).is_some());
+            self.early = early;
+        }
+        if self.early.len() >= EARLY_LEN_MAX {
+            self.early.pop_front();
+            unstored_lost();
+        }
+        self.early.push_back((id, message));
+    }
+
+    /// Hands over what came before the session's first page.
+    fn hand_early(&mut self, id: SessionId) {
+        if self.early.is_empty() {
+            return;
+        }
+        let early = std::mem::take(&mut self.early).into_iter();
+        let (own, others): (VecDeque<_>, VecDeque<_>) = early.partition(|one| one.0 == id);
+        self.early = others;
+        for (session, message) in own {
+            self.hand(session, message);
+        }
     }
 
     /// The part of a message that all sessions share, encoded once for a broadcast.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hongyan_core::port::{Ack, Clock};
-use hongyan_core::{AppId, MessageId, SessionId};
+use hongyan_core::{AppId, Message, MessageId, SessionId};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use tokio::sync::mpsc;
@@ -114,6 +114,8 @@ pub(crate) struct Reactor {
     backlog: bool,
     /// Shared parts of recent broadcasts.
     recent: VecDeque<(MessageId, Encoding, Bytes)>,
+    /// Messages that are not stored, for sessions that have not read yet: at most [`deliver::EARLY_LEN_MAX`].
+    early: VecDeque<(SessionId, Arc<Message>)>,
     drain: Option<drain::Drain>,
     stopping: bool,
 }
@@ -133,6 +135,7 @@ impl Reactor {
             commands: VecDeque::new(),
             pulls: VecDeque::new(),
             sweeps: VecDeque::new(),
+            early: VecDeque::new(),
             dirty: Vec::new(),
             pool: Vec::new(),
             reports: Vec::new(),
@@ -263,6 +266,7 @@ impl Reactor {
             Command::Welcome { session, .. }
             | Command::Refuse { session, .. }
             | Command::Tell { session, .. }
+            | Command::Hand { session, .. }
             | Command::Acked { session, .. }
             | Command::Writable(session)
             | Command::Gone(session)
@@ -293,6 +297,7 @@ impl Reactor {
                     self.speak(key, None, |protocol, desk| protocol.told(what, desk));
                 }
             }
+            Command::Hand { session, message } => self.hand(session, message),
             Command::Acked { session, ack } => {
                 if let Some(key) = self.find(session)
                     && let Some(session) = &mut self.connections[key].session

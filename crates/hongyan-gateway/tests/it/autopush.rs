@@ -222,6 +222,25 @@ impl World {
         }
     }
 
+    /// Acknowledgements are written behind the connection's back: so many are left.
+    fn until_acked(&self, endpoint: &PushEndpoint, left: usize) {
+        let reader = hongyan_core::port::Reader {
+            app: endpoint.app.clone(),
+            device: endpoint.device.clone(),
+            user: None,
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let inbox = self.engine.inbox();
+            let page = inbox.read(&reader, None, 100, NOON);
+            if self.runtime.block_on(page).unwrap().entries.len() == left {
+                return;
+            }
+            assert!(Instant::now() < deadline, "acks were not written in time");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn post_as(&self, to: &PushEndpoint, ttl_s: u32, topic: Option<&str>, body: &str) -> MessageId {
         let post = Post {
             ttl_s,
@@ -502,6 +521,7 @@ fn ap_06_what_is_not_acknowledged_comes_again_and_only_that() {
     nothing_more(&mut client);
     drop(client);
     world.until_gone();
+    world.until_acked(&endpoint, 2);
     let (mut client, _) = world.hello(&uaid);
     for at in [0, 2] {
         let said = client.hear();
@@ -515,6 +535,7 @@ fn ap_06_what_is_not_acknowledged_comes_again_and_only_that() {
     nothing_more(&mut client);
     drop(client);
     world.until_gone();
+    world.until_acked(&endpoint, 0);
     let (mut client, _) = world.hello(&uaid);
     nothing_more(&mut client);
 }
@@ -596,9 +617,21 @@ fn ap_10_a_backlog_that_is_too_long_begins_anew() {
     let (client, uaid, endpoint) = world.browser();
     drop(client);
     world.until_gone();
-    for n in 0..101 {
-        world.post(&endpoint, &format!("{n}"));
-    }
+    let most = hongyan_core::push::PUSHES_PER_CHANNEL_MAX;
+    let posts = (0..=most).map(|n| {
+        let post = Post {
+            ttl_s: 60,
+            urgency: Urgency::Normal,
+            topic: None,
+            encoding: PushEncoding::Aes128gcm,
+            body: Bytes::from(n.to_string()),
+        };
+        world.pushes.post(&endpoint, post)
+    });
+    let posted = world
+        .runtime
+        .block_on(futures_util::future::join_all(posts));
+    assert!(posted.iter().all(Result::is_ok));
     let (mut client, same) = world.hello(&uaid);
     assert_eq!(same, uaid);
     assert_eq!(client.closed(), 1000);
@@ -714,6 +747,7 @@ fn what_is_not_for_a_channel_of_the_browser_is_not_sent() {
             owner: Owner::Device(endpoint.device.clone()),
             message: id,
             expires_at: message.expires_at,
+            push: None,
         }],
         messages: vec![message],
         ..WriteSet::default()

@@ -12,6 +12,7 @@ mod hub;
 mod mqtt;
 mod poll;
 mod protocol;
+mod push;
 mod rig;
 mod sse;
 mod store;

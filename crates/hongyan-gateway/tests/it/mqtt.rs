@@ -20,7 +20,7 @@ use crate::rig::{FAR, Rig};
 use crate::store::{app, device, user};
 
 #[derive(Debug, Default)]
-struct Press(Mutex<Vec<(AppId, Topic)>>);
+pub(crate) struct Press(Mutex<Vec<(AppId, Topic)>>);
 
 #[async_trait]
 impl Publish for Press {
@@ -44,13 +44,13 @@ impl Publish for Press {
 }
 
 /// A rig that speaks MQTT.
-struct Post {
-    rig: Rig,
+pub(crate) struct Post {
+    pub(crate) rig: Rig,
     mqtt: Mqtt,
     press: Arc<Press>,
 }
 
-fn post() -> Post {
+pub(crate) fn post() -> Post {
     let rig = Rig::new();
     let press = Arc::new(Press::default());
     let mqtt = Mqtt::new(rig.handle.clone(), Arc::clone(&press) as _);
@@ -59,7 +59,7 @@ fn post() -> Post {
 
 /// A packet that was heard, as far as tests look at it.
 #[derive(Debug, Clone, PartialEq)]
-enum Heard {
+pub(crate) enum Heard {
     ConnAck {
         present: bool,
         reason: u8,
@@ -72,6 +72,9 @@ enum Heard {
         topic: String,
         id: u16,
         body: String,
+        payload: Vec<u8>,
+        /// User properties.
+        said: Vec<(String, String)>,
         expiry: Option<u32>,
         ids: Vec<u32>,
     },
@@ -83,7 +86,7 @@ enum Heard {
     End,
 }
 
-struct Phone {
+pub(crate) struct Phone {
     stream: TcpStream,
     version: Version,
     bytes: Vec<u8>,
@@ -106,7 +109,7 @@ impl Post {
     }
 
     /// Connects as the device `d` of the user `u`.
-    fn device(&self, version: Version, clean: bool, expiry_s: u32) -> (Phone, bool) {
+    pub(crate) fn device(&self, version: Version, clean: bool, expiry_s: u32) -> (Phone, bool) {
         let mut phone = self.phone(version);
         let mut list = PropertyList::new();
         if version == Version::V5 && expiry_s > 0 {
@@ -154,7 +157,7 @@ impl Phone {
         self.stream.write_all(&out).unwrap();
     }
 
-    fn subscribe(&mut self, filters: &[&str], qos: QoS) {
+    pub(crate) fn subscribe(&mut self, filters: &[&str], qos: QoS) {
         let mut list = FilterList::default();
         for filter in filters {
             list.push(filter, SubscribeOptions::new(qos)).unwrap();
@@ -170,11 +173,11 @@ impl Phone {
         self.say(&Packet::Publish(publication(topic, id, payload)));
     }
 
-    fn ack(&mut self, id: u16) {
+    pub(crate) fn ack(&mut self, id: u16) {
         self.say(&Packet::PubAck(Ack::new(id, ReasonCode::SUCCESS)));
     }
 
-    fn hear(&mut self) -> Heard {
+    pub(crate) fn hear(&mut self) -> Heard {
         loop {
             let limits = Limits::DEFAULT;
             let whole = decode(&self.bytes, Sender::Server, Some(self.version), &limits).unwrap();
@@ -209,7 +212,7 @@ impl Phone {
     }
 
     /// Says a ping and expects nothing but its answer.
-    fn silent(&mut self) {
+    pub(crate) fn silent(&mut self) {
         self.say(&Packet::PingReq);
         assert_eq!(self.hear(), Heard::PingResp);
     }
@@ -240,13 +243,21 @@ fn heard(packet: &Packet<'_>) -> Heard {
             client_id: ack.properties.assigned_client_id().map(str::to_owned),
         },
         Packet::Publish(one) => {
-            let value: Value = serde_json::from_slice(one.payload).unwrap();
+            let value: Value = serde_json::from_slice(one.payload).unwrap_or_default();
+            let said = one.properties.user_properties();
             Heard::Publish {
                 dup: one.dup,
                 qos: one.qos as u8,
                 topic: one.topic.to_owned(),
                 id: one.packet_id,
-                body: value["notification"]["body"].as_str().unwrap().to_owned(),
+                body: value["notification"]["body"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
+                payload: one.payload.to_vec(),
+                said: said
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
                 expiry: one.properties.message_expiry(),
                 ids: one.properties.subscription_ids().collect(),
             }

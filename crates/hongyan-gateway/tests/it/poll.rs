@@ -14,9 +14,9 @@ use crate::rig::Rig;
 use crate::sse::caller;
 use crate::store::{app, device, user};
 
-type Asked = tokio::task::JoinHandle<Result<Answer, Turned>>;
+pub(crate) type Asked = tokio::task::JoinHandle<Result<Answer, Turned>>;
 
-fn ask(rig: &Rig, name: &str, cursor: Option<Cursor>, wait_s: u64, limit: u16) -> Asked {
+pub(crate) fn ask(rig: &Rig, name: &str, cursor: Option<Cursor>, wait_s: u64, limit: u16) -> Asked {
     let handle = rig.handle.clone();
     let who = caller(name);
     let request = Request {
@@ -30,7 +30,7 @@ fn ask(rig: &Rig, name: &str, cursor: Option<Cursor>, wait_s: u64, limit: u16) -
     })
 }
 
-fn answer(rig: &Rig, asked: Asked) -> Answer {
+pub(crate) fn answer(rig: &Rig, asked: Asked) -> Answer {
     rig.runtime.block_on(async {
         tokio::time::timeout(Duration::from_secs(10), asked)
             .await
@@ -54,7 +54,7 @@ fn bodies(answer: &Answer) -> Vec<String> {
 }
 
 /// Whether the first poll of the device has been welcomed, and so waits.
-fn waits(rig: &Rig) -> impl Fn() -> bool + '_ {
+pub(crate) fn waits(rig: &Rig) -> impl Fn() -> bool + '_ {
     || {
         let said = rig.sink.said();
         said.iter().any(|said| matches!(said, SessionSaid::Up(_)))

@@ -40,7 +40,7 @@ pub(crate) fn caller(name: &str) -> Caller {
     }
 }
 
-fn request(cursor: Option<Cursor>, ack: AckMode) -> Request {
+pub(crate) fn request(cursor: Option<Cursor>, ack: AckMode) -> Request {
     Request {
         caller: caller("d"),
         cursor,

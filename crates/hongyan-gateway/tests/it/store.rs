@@ -11,6 +11,7 @@ use hongyan_core::message::{Audience, Target};
 use hongyan_core::port::{
     Ack, Entry, Inbox, InboxPage, Owner, Reader, Registry, SessionSink, Subscription,
 };
+use hongyan_core::push::{Push, PushEncoding, Urgency};
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{
     AppId, ChannelId, CredentialName, Cursor, DeviceId, KeyId, Message, MessageId, PushChannel,
@@ -60,6 +61,27 @@ pub(crate) fn hash(secret: &str) -> [u8; 32] {
         .as_ref()
         .try_into()
         .unwrap()
+}
+
+/// A push of a device's channel.
+pub(crate) fn push(n: u128, device: &str, channel: &str, body: &[u8]) -> Message {
+    let mut message: Message = serde_json::from_value(serde_json::json!({
+        "id": uuid::Uuid::from_u128(n | 7 << 76 | 2 << 62), "app": "demo",
+        "to": {"devices": [device]}, "accepted_at": 0, "expires_at": i64::MAX,
+    }))
+    .unwrap();
+    message.push = Some(Box::new(Push {
+        channel: hongyan_core::PushChannel::parse(channel).unwrap(),
+        endpoint: [0; 32],
+        body: body.to_vec().into(),
+        encoding: PushEncoding::Aesgcm {
+            encryption: "salt=abc".to_owned(),
+            crypto_key: "dh=def".to_owned(),
+        },
+        urgency: Urgency::High,
+        topic: None,
+    }));
+    message
 }
 
 impl Store {
@@ -119,6 +141,19 @@ impl Store {
             .entry(owner)
             .or_default()
             .push((order, Arc::new(message)));
+        id
+    }
+
+    /// Stores a push for one of a device's channels.
+    pub(crate) fn push(&self, device: &str, channel: &str, body: &[u8]) -> MessageId {
+        let mut state = self.lock();
+        state.order += 1;
+        let order = state.order;
+        let message = push(u128::from(order), device, channel, body);
+        let id = message.id;
+        let owner = Owner::Device(crate::store::device(device));
+        let list = state.lists.entry(owner).or_default();
+        list.push((order, Arc::new(message)));
         id
     }
 

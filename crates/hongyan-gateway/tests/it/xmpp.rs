@@ -22,8 +22,8 @@ const OPEN: &str = "<?xml version='1.0'?><stream:stream to='localhost' xmlns='ja
 const WAIT: Duration = Duration::from_secs(10);
 
 /// A rig with XMPP on it.
-struct Spoken {
-    rig: Rig,
+pub(crate) struct Spoken {
+    pub(crate) rig: Rig,
     xmpp: Xmpp,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
@@ -37,13 +37,13 @@ enum Io {
 
 /// A client that says what it is told to.
 #[derive(Debug)]
-struct Client {
+pub(crate) struct Client {
     io: Io,
     heard: String,
 }
 
 impl Spoken {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Options::default(), XmppOptions::default())
     }
 
@@ -81,12 +81,12 @@ impl Spoken {
         })
     }
 
-    fn plain(&self) -> SocketAddr {
+    pub(crate) fn plain(&self) -> SocketAddr {
         self.listen(Listener::Plain)
     }
 
     /// Logs in and binds a resource.
-    fn bound(&self, at: SocketAddr, device: &str) -> Client {
+    pub(crate) fn bound(&self, at: SocketAddr, device: &str) -> Client {
         let mut client = Client::connect(at);
         client.log_in(device);
         client.bind();
@@ -117,7 +117,7 @@ impl Client {
         }
     }
 
-    fn say(&mut self, text: &str) {
+    pub(crate) fn say(&mut self, text: &str) {
         match &mut self.io {
             Io::Plain(io) => io.write_all(text.as_bytes()),
             Io::Tls(io) => io.write_all(text.as_bytes()).and_then(|()| io.flush()),
@@ -146,7 +146,7 @@ impl Client {
     }
 
     /// Everything up to and with this.
-    fn until(&mut self, end: &str) -> String {
+    pub(crate) fn until(&mut self, end: &str) -> String {
         loop {
             if let Some(at) = self.heard.find(end) {
                 let rest = self.heard.split_off(at + end.len());

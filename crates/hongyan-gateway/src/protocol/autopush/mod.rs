@@ -546,20 +546,8 @@ impl Protocol for Autopush {
     }
 
     fn told(&mut self, what: Box<dyn Any + Send>, desk: &mut Desk<'_>) {
-        let what = match what.downcast::<Answer>() {
-            Ok(answer) => return self.answered(*answer, desk),
-            Err(what) => what,
-        };
-        match what.downcast::<super::Handed>() {
-            Ok(handed) => {
-                let push = handed.0.push.as_deref();
-                if push.is_some_and(|push| self.open.contains(&push.channel))
-                    && let Some(said) = notification(&handed.0)
-                    && desk.has_room(said.len())
-                {
-                    desk.text(|out| out.extend_from_slice(&said));
-                }
-            }
+        match what.downcast::<Answer>() {
+            Ok(answer) => self.answered(*answer, desk),
             Err(what) if what.is::<Unanswered>() => busy(desk),
             Err(_) => {}
         }

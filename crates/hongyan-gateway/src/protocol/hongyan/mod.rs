@@ -6,7 +6,7 @@ use self::incoming::ClientMessage;
 use self::outgoing::{Id, Place, Replay, ServerMessage};
 use super::websocket::close;
 use super::{
-    Desk, Farewell, Handed, Hello, Input, Kind, Outgoing, Proof, Protocol, Silence, Taken, Welcome,
+    Desk, Farewell, Hello, Input, Kind, Outgoing, Proof, Protocol, Silence, Taken, Welcome,
 };
 use crate::options::{Options, ticks};
 
@@ -231,21 +231,6 @@ impl Protocol for Hongyan {
                 desk.want();
             }
             Err((code, detail)) => self.say_error(code, detail, Some(topic), desk),
-        }
-    }
-
-    /// A message that is not stored: it stands where everything was sent up to, so that acknowledging it changes nothing.
-    fn told(&mut self, what: Box<dyn std::any::Any + Send>, desk: &mut Desk<'_>) {
-        let (Ok(handed), Some(place)) = (what.downcast::<Handed>(), desk.sent()) else {
-            return;
-        };
-        let one = Outgoing {
-            message: &handed.0,
-            place,
-            dup: false,
-        };
-        if desk.is_live() && self.send(&one, desk) == Taken::Full {
-            metrics::counter!("hongyan_gateway_unstored_lost_total").increment(1);
         }
     }
 

@@ -820,29 +820,48 @@ impl Protocol for Client {
             // Read again because of another subscription; it is repeated after a reconnect only [4.4.0-1].
             return Taken::Sent;
         }
-        let shared = desk.encoded(Encoding::Json, one.message);
-        if !desk.has_room(shared.len() + 256) {
+        let raw = found.raw(one.message);
+        // A push that goes out under its channel's name is the bytes that were posted.
+        let shared = match raw {
+            Some(push) => push.body.clone(),
+            None => desk.encoded(Encoding::Json, one.message),
+        };
+        if !desk.has_room(shared.len() + 512) {
             return Taken::Full;
         }
         let id = one.message.id;
         let Some((packet_id, again)) = self.flights.take_off(id, found.qos) else {
             return Taken::Full;
         };
-        let mut payload = outgoing::msg_begin(Encoding::Json, &shared, one.place, one.dup);
-        payload.extend_from_slice(&shared[1.min(shared.len())..]);
+        let payload = match raw {
+            Some(_) => shared,
+            None => {
+                let own = outgoing::msg_begin(Encoding::Json, &shared, one.place, one.dup);
+                [own.as_slice(), &shared[1.min(shared.len())..]]
+                    .concat()
+                    .into()
+            }
+        };
         let mut list = PropertyList::new();
         if self.is_v5() {
             let left_ms = one.message.expires_at.millis() - desk.clock().millis();
             let left_s = u64::try_from(left_ms).unwrap_or(0).div_ceil(1000).max(1);
             let id_text = id.to_string();
             let properties = [
-                Property::PayloadFormat(1),
                 Property::MessageExpiry(u32::try_from(left_s).unwrap_or(u32::MAX)),
-                Property::ContentType("application/json"),
                 Property::UserProperty("id", &id_text),
             ];
+            let what: &[Property<'_>] = match raw {
+                Some(_) => &[],
+                None => &[
+                    Property::PayloadFormat(1),
+                    Property::ContentType("application/json"),
+                ],
+            };
+            let push = raw.map(subscriptions::properties).unwrap_or_default();
             let ids = found.ids.iter().map(|id| Property::SubscriptionId(*id));
-            for property in properties.into_iter().chain(ids) {
+            let all = properties.into_iter().chain(what.iter().copied());
+            for property in all.chain(push).chain(ids) {
                 let _ = list.push(property);
             }
         }

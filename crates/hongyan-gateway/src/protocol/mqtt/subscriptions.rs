@@ -1,14 +1,17 @@
 //! What a session subscribed to, and under which name an entry goes to it.
 
 use hongyan_core::message::Target;
-use hongyan_core::{Message, Topic};
-use hongyan_mqtt::packet::{QoS, ReasonCode};
+use hongyan_core::push::PushEncoding;
+use hongyan_core::{Message, Push, PushChannel, Topic};
+use hongyan_mqtt::packet::{Property, QoS, ReasonCode};
 use hongyan_mqtt::topic;
 
 /// Most subscriptions of a session.
 const LEN_MAX: usize = 32;
 const INBOX: &str = "hy/me/inbox";
 const TOPIC: &str = "hy/t/";
+/// Before the name of one of the device's push channels.
+const CHANNEL: &str = "hy/me/ch/";
 
 /// What is wanted of a filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,13 @@ pub(super) fn place(filter: &str) -> Result<Place, ReasonCode> {
     {
         return Ok(Place::Inbox);
     }
+    if let Some(rest) = filter.strip_prefix(CHANNEL) {
+        return if matches!(rest, "+" | "#") || PushChannel::parse(rest).is_ok() {
+            Ok(Place::Inbox)
+        } else {
+            Err(ReasonCode::TOPIC_FILTER_INVALID)
+        };
+    }
     match filter.strip_prefix(TOPIC) {
         // Everything that the device follows already.
         Some(rest) if rest.contains(['+', '#']) => Ok(Place::Inbox),
@@ -50,6 +60,23 @@ pub(super) fn place(filter: &str) -> Result<Place, ReasonCode> {
             .map_err(|_| ReasonCode::TOPIC_FILTER_INVALID),
         None => Err(ReasonCode::NOT_AUTHORIZED),
     }
+}
+
+/// What a 5.0 client is told of a push that it gets as bytes.
+pub(super) fn properties(push: &Push) -> Vec<Property<'_>> {
+    let mut all = vec![Property::UserProperty("urgency", push.urgency.as_str())];
+    if let Some(encoding) = push.encoding.as_str() {
+        all.push(Property::UserProperty("encoding", encoding));
+    }
+    if let PushEncoding::Aesgcm {
+        encryption,
+        crypto_key,
+    } = &push.encoding
+    {
+        all.push(Property::UserProperty("encryption", encryption));
+        all.push(Property::UserProperty("crypto_key", crypto_key));
+    }
+    all
 }
 
 /// The subscriptions of a session. The common one, all of the inbox, owns no memory.
@@ -75,6 +102,14 @@ pub(super) struct Found {
     pub(super) qos: QoS,
     /// Identifiers of the matching subscriptions.
     pub(super) ids: Vec<u32>,
+}
+
+impl Found {
+    /// What was posted to a channel, byte for byte, when it goes out under the channel's name.
+    pub(super) fn raw<'m>(&self, message: &'m Message) -> Option<&'m Push> {
+        let push = message.push.as_deref();
+        push.filter(|_| self.topic.starts_with(CHANNEL))
+    }
 }
 
 impl Subscriptions {
@@ -124,7 +159,9 @@ impl Subscriptions {
             Target::Topic(topic) => Some(topic),
             _ => None,
         };
+        let channel = message.push.as_deref().map(|push| &push.channel);
         let names = [
+            channel.map(|channel| format!("{CHANNEL}{channel}")),
             topic.map(|topic| format!("{TOPIC}{topic}")),
             topic.map(|topic| format!("{INBOX}/{topic}")),
             Some(INBOX.to_owned()),
@@ -182,15 +219,27 @@ mod tests {
             "a",
             "$SYS/#",
             "hy/me/inboxes",
-            // Pushes to a channel come with the inbox.
-            "hy/me/ch/+",
+            "hy/me/ch",
+            "hy/+/ch/a",
         ] {
             assert_eq!(place(filter), Err(ReasonCode::NOT_AUTHORIZED), "{filter}");
         }
         let shared = place("$share/g/hy/me/inbox");
         assert_eq!(shared, Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED));
-        for filter in ["hy/me/inbox", "hy/me/inbox/#", "hy/me/inbox/news", "hy/t/#"] {
+        for filter in [
+            "hy/me/inbox",
+            "hy/me/inbox/#",
+            "hy/me/inbox/news",
+            "hy/t/#",
+            "hy/me/ch/+",
+            "hy/me/ch/#",
+            "hy/me/ch/6f6b3d5e-0000-4000-8000-000000000001",
+        ] {
             assert_eq!(place(filter), Ok(Place::Inbox), "{filter}");
+        }
+        for filter in ["hy/me/ch/", "hy/me/ch/a/b", "hy/me/ch/a b"] {
+            let refused = Err(ReasonCode::TOPIC_FILTER_INVALID);
+            assert_eq!(place(filter), refused, "{filter}");
         }
         let news = Topic::parse("news").unwrap();
         assert_eq!(place("hy/t/news"), Ok(Place::Topic(news)));
@@ -219,6 +268,35 @@ mod tests {
             text("hy/t/news")
         );
         assert_eq!(name(&["hy/t/other"], &news), None);
+    }
+
+    #[test]
+    fn a_push_goes_out_under_its_channel_or_with_the_inbox() {
+        let mut push = message(json!({"devices": ["d"]}));
+        push.push = Some(Box::new(Push {
+            channel: PushChannel::parse("c-1").unwrap(),
+            endpoint: [0; 32],
+            body: bytes::Bytes::from_static(b"\x00\xff"),
+            encoding: hongyan_core::push::PushEncoding::Opaque,
+            urgency: hongyan_core::push::Urgency::Normal,
+            topic: None,
+        }));
+        let found = |filters: &[&str]| {
+            let mut all = Subscriptions::default();
+            for filter in filters {
+                all.add(filter, QOS_1);
+            }
+            let found = all.find(&push)?;
+            let raw = found.raw(&push).is_some();
+            Some((found.topic, raw))
+        };
+        let text = |name: &str, raw| Some((name.to_owned(), raw));
+        for filter in ["hy/me/ch/c-1", "hy/me/ch/+", "hy/me/ch/#"] {
+            let both = found(&["hy/me/inbox", filter]);
+            assert_eq!(both, text("hy/me/ch/c-1", true), "{filter}");
+        }
+        assert_eq!(found(&["hy/me/inbox"]), text("hy/me/inbox", false));
+        assert_eq!(found(&["hy/me/ch/c-2"]), None);
     }
 
     #[test]
