@@ -39,6 +39,13 @@ macro_rules! text_id {
                 Ok(Self(Arc::from(text)))
             }
 
+            /// The same id again, from a text that [`Self::as_str`] gave: it is not checked anew.
+            #[must_use]
+            pub fn known(text: &str) -> Self {
+                debug_assert!(Self::parse(text).is_ok(), "{text:?} was no id");
+                Self(Arc::from(text))
+            }
+
             /// The id as text.
             #[must_use]
             pub fn as_str(&self) -> &str {

@@ -25,6 +25,7 @@ use crate::hub::{Hub, Left};
 use crate::mailbox::{Again, Command, Greeted, Page};
 use crate::protocol::websocket::close;
 use crate::protocol::{Kind, Proof};
+use crate::seat::Seat;
 use crate::session::Read;
 
 /// Acks of different devices that are written at once: one group commit takes them all.
@@ -66,24 +67,27 @@ pub(crate) enum Job {
         origin: Option<Box<str>>,
     },
     /// For a protocol.
-    Ask { session: SessionId, ask: Ask },
+    Ask {
+        session: SessionId,
+        ask: Ask,
+    },
     /// Sessions of one reactor.
     Reads(Vec<Wanted>),
     Again {
         session: SessionId,
-        reader: Arc<Reader>,
+        seat: Seat,
         id: MessageId,
         place: Cursor,
     },
     Topic {
         session: SessionId,
-        reader: Arc<Reader>,
+        seat: Seat,
         topic: Topic,
         follow: bool,
     },
     Resubscribe {
         session: SessionId,
-        reader: Arc<Reader>,
+        seat: Seat,
     },
 }
 
@@ -91,14 +95,14 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) session: SessionId,
-    pub(crate) reader: Arc<Reader>,
+    pub(crate) seat: Seat,
     pub(crate) read: Read,
 }
 
 /// What a session has to say.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) reader: Arc<Reader>,
+    pub(crate) seat: Seat,
     pub(crate) what: What,
 }
 
@@ -215,7 +219,7 @@ impl Backend {
             Job::Reads(wanted) => self.reads(wanted).await,
             Job::Again {
                 session,
-                reader,
+                seat,
                 id,
                 place,
             } => {
@@ -223,30 +227,31 @@ impl Backend {
                     session,
                     Command::Again {
                         session,
-                        reader: Arc::clone(&reader),
+                        seat: seat.clone(),
                         id,
                         place,
                         message: Again::Unknown,
                     },
                 );
-                match self.again(&reader.app, id).await {
+                let app = AppId::known(seat.app());
+                match self.again(&app, id).await {
                     Ok(message) => {
                         reply.send(Command::Again {
                             session,
-                            reader,
+                            seat,
                             id,
                             place,
                             message,
                         });
                     }
                     Err(error) => {
-                        tracing::warn!(app = %reader.app, %error, "a message read failed")
+                        tracing::warn!(%app, %error, "a message read failed")
                     }
                 }
             }
             Job::Topic {
                 session,
-                reader,
+                seat,
                 topic,
                 follow,
             } => {
@@ -258,6 +263,7 @@ impl Backend {
                         result: Err(("unavailable", "the store is away; try again later")),
                     },
                 );
+                let reader = seat.reader();
                 match self.follow(session, &reader, &topic, follow).await {
                     Ok(result) => reply.send(Command::Topic {
                         session,
@@ -269,7 +275,8 @@ impl Backend {
                     }
                 }
             }
-            Job::Resubscribe { session, reader } => {
+            Job::Resubscribe { session, seat } => {
+                let reader = seat.reader();
                 if let Err(error) = self.load_topics(session, &reader).await {
                     tracing::warn!(app = %reader.app, %error, "topics could not be read");
                 }
@@ -284,7 +291,7 @@ impl Backend {
         let session = first.session;
         let failed = wanted.iter().map(|one| Page {
             session: one.session,
-            reader: Arc::clone(&one.reader),
+            seat: one.seat.clone(),
             page: None,
         });
         let reply = self.reply(session, Command::Pages(failed.collect()));
@@ -299,9 +306,10 @@ impl Backend {
     async fn read(&self, wanted: Wanted) -> Page {
         let Wanted {
             session,
-            reader,
+            seat,
             read,
         } = wanted;
+        let reader = seat.reader();
         let now = self.ports.clock.now();
         let page = match self
             .ports
@@ -317,7 +325,7 @@ impl Backend {
         };
         Page {
             session,
-            reader,
+            seat,
             page,
         }
     }
@@ -373,7 +381,7 @@ impl Backend {
             return Ok(Err(FOREIGN_PAGE));
         }
         let reader = Arc::new(Reader {
-            app: self.hub.share_app(&device.app),
+            app: device.app.clone(),
             device: device.id.clone(),
             user: device.user.clone(),
         });
@@ -384,6 +392,7 @@ impl Backend {
         let greeted = greeted.map(|settled| {
             settled.map(|(page, left)| Greeted {
                 reader: Arc::clone(&reader),
+                seat: registered.seat.clone(),
                 page,
                 unfinished: left.unfinished,
                 parked: left.parked.map(|(_, parked)| parked),
@@ -391,7 +400,8 @@ impl Backend {
             })
         });
         if !matches!(greeted, Ok(Ok(_))) {
-            self.hub.unregister(session, &reader, Left::default());
+            self.hub
+                .unregister(session, &registered.seat, Left::default());
         }
         greeted
     }
@@ -578,24 +588,28 @@ impl Backend {
 
     /// Writes the acks of a batch, those of one device in their order; what each acked newly.
     async fn write_acks(&self, batch: &[Report]) -> HashMap<usize, Vec<MessageId>> {
-        let mut by_reader: HashMap<usize, Vec<(usize, Ack)>> = HashMap::new();
+        let mut by_seat: HashMap<usize, Vec<(usize, Ack)>> = HashMap::new();
         for (at, report) in batch.iter().enumerate() {
             let ack = match &report.what {
                 What::Ack(ack) => ack.clone(),
                 What::Reject(id) => Ack::Ids(vec![*id]),
                 _ => continue,
             };
-            by_reader
-                .entry(Arc::as_ptr(&report.reader) as usize)
+            by_seat
+                .entry(report.seat.address())
                 .or_default()
                 .push((at, ack));
         }
-        let writes: Vec<_> = by_reader
+        if by_seat.is_empty() {
+            return HashMap::new();
+        }
+        let writes: Vec<_> = by_seat
             .into_values()
             .map(|acks| async move {
+                let reader = acks.first().map(|(at, _)| batch[*at].seat.reader());
                 let mut acked = Vec::with_capacity(acks.len());
-                for (at, ack) in acks {
-                    acked.push((at, self.write_ack(&batch[at].reader, ack).await));
+                for ((at, ack), reader) in acks.into_iter().zip(reader.iter().cycle()) {
+                    acked.push((at, self.write_ack(reader, ack).await));
                 }
                 acked
             })
@@ -654,10 +668,11 @@ fn event(report: Report, acked: Option<&Vec<MessageId>>, now: Timestamp) -> Opti
             at: at.unwrap_or(now).clamp(Timestamp(0), now),
         },
     };
+    let Reader { app, device, user } = report.seat.reader();
     Some(SessionEvent {
-        app: report.reader.app.clone(),
-        device: report.reader.device.clone(),
-        user: report.reader.user.clone(),
+        app,
+        device,
+        user,
         what,
     })
 }

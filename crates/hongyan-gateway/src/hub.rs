@@ -1,9 +1,7 @@
 //! Who is where: finds the session of a device, of a user's devices, of a topic's followers, and
 //! passes on what other rooms want of them. It holds no truth: it is rebuilt by connections.
 
-use std::borrow::Borrow;
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,11 +15,15 @@ use hongyan_core::{
 };
 use tokio::sync::oneshot;
 
+use self::index::Index;
 use crate::gate::Gate;
 use crate::mailbox::{Command, Mailbox};
 use crate::protocol::websocket::close;
 use crate::protocol::{Kind, Parked};
+use crate::seat::Seat;
 use crate::tickets::Tickets;
+
+mod index;
 
 /// Devices of which something is remembered for their next connection; the oldest is forgotten beyond it, which costs it
 /// the `dup` mark, or the session of its protocol.
@@ -31,89 +33,16 @@ const LEFT_LEN_MAX: usize = 65_536;
 const TAKEN_LEN_MAX: usize = 1024;
 const TAKEN_FOR: Duration = Duration::from_secs(5);
 
-type DeviceKey = (AppId, DeviceId);
+/// An app and one of its devices, in one text.
+type DeviceKey = Arc<str>;
 
-/// A reader as the key of its device, so that the ids are not kept twice.
-#[derive(Debug, Clone)]
-struct ByDevice(Arc<Reader>);
-
-/// What both a [`ByDevice`] and a pair of borrowed ids are: the key of a device.
-trait Names {
-    fn names(&self) -> (&AppId, &DeviceId);
-}
-
-impl Names for ByDevice {
-    fn names(&self) -> (&AppId, &DeviceId) {
-        (&self.0.app, &self.0.device)
-    }
-}
-
-impl Names for (&AppId, &DeviceId) {
-    fn names(&self) -> (&AppId, &DeviceId) {
-        *self
-    }
-}
-
-impl Hash for dyn Names + '_ {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.names().hash(state);
-    }
-}
-
-impl PartialEq for dyn Names + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.names() == other.names()
-    }
-}
-
-impl Eq for dyn Names + '_ {}
-
-impl Hash for ByDevice {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.names().hash(state);
-    }
-}
-
-impl PartialEq for ByDevice {
-    fn eq(&self, other: &Self) -> bool {
-        self.names() == other.names()
-    }
-}
-
-impl Eq for ByDevice {}
-
-impl<'a> Borrow<dyn Names + 'a> for ByDevice {
-    fn borrow(&self) -> &(dyn Names + 'a) {
-        self
-    }
-}
-
-#[derive(Debug)]
-struct Member {
-    session: SessionId,
-    since: Timestamp,
-    /// Most devices follow none; then a word is all that it costs.
-    #[allow(
-        clippy::box_collection,
-        reason = "one word instead of three in every member"
-    )]
-    topics: Option<Box<Vec<Topic>>>,
-    kind: Kind,
-    state: AppState,
-}
-
-impl Member {
-    fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.topics.iter().flat_map(|topics| topics.iter())
-    }
+fn device_key(app: &str, device: &str) -> String {
+    format!("{app}\n{device}")
 }
 
 #[derive(Debug, Default)]
-struct Index {
-    apps: BTreeSet<AppId>,
-    devices: HashMap<ByDevice, Member>,
-    users: BTreeSet<(AppId, UserId, SessionId)>,
-    topics: BTreeSet<(AppId, Topic, SessionId)>,
+struct State {
+    index: Index,
     left: HashMap<DeviceKey, Left>,
     left_order: VecDeque<DeviceKey>,
     /// Sessions that were taken over, the latest last.
@@ -156,7 +85,7 @@ pub struct Hub(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    index: Mutex<Index>,
+    state: Mutex<State>,
     mailboxes: Vec<Arc<Mailbox>>,
     sockets: AtomicUsize,
     gate: Arc<Gate>,
@@ -166,6 +95,7 @@ struct Inner {
 /// A device that was just registered.
 #[derive(Debug)]
 pub(crate) struct Registered {
+    pub(crate) seat: Seat,
     /// Resolves when the session that was there before has ended.
     pub(crate) former: Option<oneshot::Receiver<()>>,
 }
@@ -173,7 +103,7 @@ pub(crate) struct Registered {
 impl Hub {
     pub(crate) fn new(mailboxes: Vec<Arc<Mailbox>>, gate: Arc<Gate>) -> Self {
         Self(Arc::new(Inner {
-            index: Mutex::new(Index::default()),
+            state: Mutex::new(State::default()),
             mailboxes,
             sockets: AtomicUsize::new(0),
             gate,
@@ -222,19 +152,22 @@ impl Hub {
     pub(crate) fn register(
         &self,
         session: SessionId,
-        reader: &Arc<Reader>,
+        reader: &Reader,
         kind: Kind,
-        state: AppState,
+        app_state: AppState,
         since: Timestamp,
     ) -> Registered {
-        let mut index = self.index();
-        let former = index.remove(&reader.app, &reader.device);
-        index.add(reader, session, since, kind, state);
+        let seat = Seat::new(reader);
+        let mut state = self.state();
+        let former = state.index.remove(seat.app(), seat.device());
+        state
+            .index
+            .add(seat.clone(), session, since, kind, app_state);
         if let Some(former) = &former {
-            if index.taken.len() >= TAKEN_LEN_MAX {
-                index.taken.pop_front();
+            if state.taken.len() >= TAKEN_LEN_MAX {
+                state.taken.pop_front();
             }
-            index.taken.push_back((former.session, Instant::now()));
+            state.taken.push_back((former.session, Instant::now()));
         }
         let former = former.map(|former| {
             let (done, ended) = oneshot::channel();
@@ -246,47 +179,57 @@ impl Hub {
             });
             ended
         });
-        Registered { former }
+        Registered { seat, former }
+    }
+
+    /// Makes the hub keep another copy of a session's seat, unless it was rebound meanwhile. Answers which to keep.
+    pub(crate) fn move_seat(&self, session: SessionId, seat: &Seat) -> Seat {
+        let mut state = self.state();
+        match state.index.find_session(session, seat) {
+            Some(member) if member.seat.is(seat) => {
+                member.seat = seat.moved();
+                member.seat.clone()
+            }
+            _ => seat.clone(),
+        }
     }
 
     /// What earlier connections of this device left, once. What a protocol keeps waits for a connection of its own kind.
     pub(crate) fn take_left(&self, reader: &Reader, kind: Kind) -> Option<Left> {
-        let mut index = self.index();
-        let key = (reader.app.clone(), reader.device.clone());
-        let mut left = index.left.remove(&key)?;
+        let mut state = self.state();
+        let key = device_key(reader.app.as_str(), reader.device.as_str());
+        let mut left = state.left.remove(key.as_str())?;
         if let Some(parked) = left.parked.take_if(|(of, _)| *of != kind) {
             let waits = Left {
                 unfinished: None,
                 parked: Some(parked),
             };
-            index.left.insert(key, waits);
+            state.left.insert(key.into(), waits);
         }
         Some(left)
     }
 
     /// Ends a session. Does nothing to a newer one of the same device.
-    pub(crate) fn unregister(&self, session: SessionId, reader: &Reader, mut left: Left) {
-        let mut index = self.index();
-        let key = (reader.app.clone(), reader.device.clone());
-        if let Some(before) = index.left.get_mut(&key) {
-            // Of another kind of connection: this one took what was its own.
-            left.parked = left.parked.or(before.parked.take());
-        }
+    pub(crate) fn unregister(&self, session: SessionId, seat: &Seat, mut left: Left) {
+        let mut guard = self.state();
+        let state = &mut *guard;
         if left.unfinished.is_some() || left.parked.is_some() {
-            if index.left_order.len() >= LEFT_LEN_MAX
-                && let Some(oldest) = index.left_order.pop_front()
-            {
-                index.left.remove(&oldest);
+            let key: DeviceKey = device_key(seat.app(), seat.device()).into();
+            if let Some(before) = state.left.get_mut(&key) {
+                // Of another kind of connection: this one took what was its own.
+                left.parked = left.parked.or(before.parked.take());
             }
-            if index.left.insert(key.clone(), left).is_none() {
-                index.left_order.push_back(key.clone());
+            if state.left_order.len() >= LEFT_LEN_MAX
+                && let Some(oldest) = state.left_order.pop_front()
+            {
+                state.left.remove(&oldest);
+            }
+            if state.left.insert(Arc::clone(&key), left).is_none() {
+                state.left_order.push_back(key);
             }
         }
-        if index
-            .member(&reader.app, &reader.device)
-            .is_some_and(|member| member.session == session)
-        {
-            index.remove(&reader.app, &reader.device);
+        if state.index.find_session(session, seat).is_some() {
+            state.index.remove(seat.app(), seat.device());
         }
     }
 
@@ -296,8 +239,8 @@ impl Hub {
         device: &DeviceId,
         kind: Kind,
     ) -> Option<SessionId> {
-        let index = self.index();
-        let member = index.member(app, device)?;
+        let state = self.state();
+        let member = state.index.find(app.as_str(), device.as_str())?;
         (member.kind == kind).then_some(member.session)
     }
 
@@ -307,9 +250,9 @@ impl Hub {
         let Some(session) = session.and_then(|text| u64::from_str_radix(text, 16).ok()) else {
             return false;
         };
-        let index = self.index();
+        let state = self.state();
         let since = Instant::now().checked_sub(TAKEN_FOR);
-        index
+        state
             .taken
             .iter()
             .any(|(one, at)| one.0 == session && since.is_none_or(|since| *at >= since))
@@ -317,85 +260,42 @@ impl Hub {
 
     /// A device's app went to the front or back, by its own word over HTTP.
     pub fn set_device_state(&self, app: &AppId, device: &DeviceId, state: AppState) {
-        let key: &dyn Names = &(app, device);
-        if let Some(member) = self.index().devices.get_mut(key) {
+        let mut all = self.state();
+        if let Some(member) = all.index.find_mut(app.as_str(), device.as_str()) {
             member.state = state;
         }
     }
 
     /// The device acknowledged outside of its connection: its session stops waiting for that.
     pub fn acked(&self, reader: &Reader, ack: Ack) {
-        let session = {
-            let index = self.index();
-            index
-                .member(&reader.app, &reader.device)
-                .map(|member| member.session)
-        };
-        if let Some(session) = session {
+        if let Some(session) = self.session(&reader.app, &reader.device) {
             self.mailbox(session).push(Command::Acked { session, ack });
         }
     }
 
+    /// The session of a device, whatever it speaks.
+    fn session(&self, app: &AppId, device: &DeviceId) -> Option<SessionId> {
+        let state = self.state();
+        let member = state.index.find(app.as_str(), device.as_str())?;
+        Some(member.session)
+    }
+
     /// Ends a session of which only the id is left. A look at all: for sessions that failed.
-    pub(crate) fn forget(&self, session: SessionId) -> Option<Arc<Reader>> {
-        let mut index = self.index();
-        let (ByDevice(reader), _) = index
-            .devices
-            .iter()
-            .find(|(_, member)| member.session == session)?;
-        let reader = Arc::clone(reader);
-        index.remove(&reader.app, &reader.device);
-        Some(reader)
+    pub(crate) fn forget(&self, session: SessionId) -> Option<Seat> {
+        let mut state = self.state();
+        let seat = state.index.seat_of(session)?;
+        state.index.remove(seat.app(), seat.device());
+        Some(seat)
     }
 
     /// Sets the topics that wake a session; ignored when it is no longer the device's one.
     pub(crate) fn set_topics(&self, session: SessionId, reader: &Reader, topics: Vec<Topic>) {
-        let mut guard = self.index();
-        let index = &mut *guard;
-        let key: &dyn Names = &(&reader.app, &reader.device);
-        let Some(member) = index.devices.get_mut(key).filter(|m| m.session == session) else {
-            return;
-        };
-        for topic in member.topics() {
-            index
-                .topics
-                .remove(&(reader.app.clone(), topic.clone(), session));
-        }
-        let topics: Vec<Topic> = topics
-            .into_iter()
-            .map(|topic| {
-                // The text of a topic is kept once for all its followers.
-                let known = index
-                    .topics
-                    .range((reader.app.clone(), topic.clone(), SessionId(0))..)
-                    .next()
-                    .filter(|(app, other, _)| *app == reader.app && *other == topic)
-                    .map(|(_, other, _)| other.clone());
-                let topic = known.unwrap_or(topic);
-                index
-                    .topics
-                    .insert((reader.app.clone(), topic.clone(), session));
-                topic
-            })
-            .collect();
-        member.topics = (!topics.is_empty()).then(|| Box::new(topics));
+        let device = (&reader.app, reader.device.as_str());
+        self.state().index.follow(session, device, topics);
     }
 
-    /// One text for an app's id, whatever record it was read from.
-    pub(crate) fn share_app(&self, app: &AppId) -> AppId {
-        let mut index = self.index();
-        if let Some(known) = index.apps.get(app) {
-            return known.clone();
-        }
-        index.apps.insert(app.clone());
-        app.clone()
-    }
-
-    pub(crate) fn set_state(&self, session: SessionId, reader: &Reader, state: AppState) {
-        let key: &dyn Names = &(&reader.app, &reader.device);
-        if let Some(member) = self.index().devices.get_mut(key)
-            && member.session == session
-        {
+    pub(crate) fn set_state(&self, session: SessionId, seat: &Seat, state: AppState) {
+        if let Some(member) = self.state().index.find_session(session, seat) {
             member.state = state;
         }
     }
@@ -414,8 +314,8 @@ impl Hub {
         &self.0.mailboxes
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
-        self.0.index.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Spreads sessions over the reactors that own them.
@@ -430,92 +330,34 @@ impl Hub {
 
     /// Sessions that read an owner's list; `None` when it is all of the app.
     fn readers(&self, app: &AppId, owner: &Owner) -> Option<Vec<SessionId>> {
-        let index = self.index();
+        let state = self.state();
+        let (index, app) = (&state.index, app.as_str());
         Some(match owner {
-            Owner::Device(device) => index
-                .member(app, device)
-                .map(|member| member.session)
-                .into_iter()
-                .collect(),
-            Owner::User(user) => {
-                let from = (app.clone(), user.clone(), SessionId(0));
-                let to = (app.clone(), user.clone(), SessionId(u64::MAX));
-                index
-                    .users
-                    .range(from..=to)
-                    .map(|(_, _, session)| *session)
-                    .collect()
+            Owner::Device(device) => {
+                let member = index.find(app, device.as_str());
+                member.map(|member| member.session).into_iter().collect()
             }
+            Owner::User(user) => index.of_user(app, user.as_str()).collect(),
             Owner::Audience(Audience::Topic(topic)) => {
-                let from = (app.clone(), topic.clone(), SessionId(0));
-                let to = (app.clone(), topic.clone(), SessionId(u64::MAX));
-                index
-                    .topics
-                    .range(from..=to)
-                    .map(|(_, _, session)| *session)
-                    .collect()
+                index.of_topic(app, topic.as_str()).collect()
             }
             Owner::Audience(Audience::All) => return None,
         })
     }
 }
 
-impl Index {
-    fn member(&self, app: &AppId, device: &DeviceId) -> Option<&Member> {
-        let key: &dyn Names = &(app, device);
-        self.devices.get(key)
-    }
-
-    fn add(
-        &mut self,
-        reader: &Arc<Reader>,
-        session: SessionId,
-        since: Timestamp,
-        kind: Kind,
-        state: AppState,
-    ) {
-        if let Some(user) = &reader.user {
-            self.users
-                .insert((reader.app.clone(), user.clone(), session));
-        }
-        let member = Member {
-            session,
-            since,
-            topics: None,
-            kind,
-            state,
-        };
-        self.devices.insert(ByDevice(Arc::clone(reader)), member);
-    }
-
-    /// Removes a device with everything that leads to it.
-    fn remove(&mut self, app: &AppId, device: &DeviceId) -> Option<Member> {
-        let key: &dyn Names = &(app, device);
-        let (ByDevice(reader), member) = self.devices.remove_entry(key)?;
-        if let Some(user) = &reader.user {
-            self.users
-                .remove(&(app.clone(), user.clone(), member.session));
-        }
-        for topic in member.topics() {
-            self.topics
-                .remove(&(app.clone(), topic.clone(), member.session));
-        }
-        Some(member)
-    }
-}
-
 #[async_trait]
 impl Presence for Hub {
     fn sessions(&self, app: &AppId, devices: &[DeviceId]) -> Vec<Option<SessionInfo>> {
-        let index = self.index();
+        let state = self.state();
         devices
             .iter()
             .map(|device| {
-                let member = index.member(app, device)?;
+                let member = state.index.find(app.as_str(), device.as_str())?;
                 Some(SessionInfo {
                     session: member.session,
                     state: member.state,
-                    since: member.since,
+                    since: state.index.since(member),
                     protocol: member.kind.name(),
                 })
             })
@@ -523,7 +365,7 @@ impl Presence for Hub {
     }
 
     fn hand(&self, app: &AppId, device: &DeviceId, message: Arc<Message>) -> bool {
-        let Some(session) = self.index().member(app, device).map(|one| one.session) else {
+        let Some(session) = self.session(app, device) else {
             return false;
         };
         self.mailbox(session)
@@ -556,39 +398,28 @@ impl Presence for Hub {
 
     async fn rebind(&self, app: &AppId, device: &DeviceId, user: Option<UserId>) {
         let done = {
-            let mut guard = self.index();
-            let index = &mut *guard;
-            let key: &dyn Names = &(app, device);
-            let Some((ByDevice(former), member)) = index.devices.remove_entry(key) else {
+            let mut state = self.state();
+            let Some(member) = state.index.find(app.as_str(), device.as_str()) else {
                 return;
             };
-            if former.user == user {
-                index.devices.insert(ByDevice(former), member);
+            let session = member.session;
+            if member.seat.user() == user.as_ref().map(UserId::as_str) {
                 return;
             }
-            let session = member.session;
-            if let Some(user) = &former.user {
-                index
-                    .users
-                    .remove(&(former.app.clone(), user.clone(), session));
-            }
-            if let Some(user) = &user {
-                index
-                    .users
-                    .insert((former.app.clone(), user.clone(), session));
-            }
-            let reader = Arc::new(Reader {
-                app: former.app.clone(),
-                device: former.device.clone(),
+            let reader = Reader {
+                app: app.clone(),
+                device: device.clone(),
                 user,
-            });
-            index.devices.insert(ByDevice(Arc::clone(&reader)), member);
-            index.left.remove(&(app.clone(), device.clone()));
+            };
+            let seat = Seat::new(&reader);
+            state.index.reseat(seat.clone());
+            let key = device_key(app.as_str(), device.as_str());
+            state.left.remove(key.as_str());
             let (done, rebound) = oneshot::channel();
             // Under the lock, so that two rebinds of a device arrive in their order.
             self.mailbox(session).push(Command::Rebind {
                 session,
-                reader,
+                seat,
                 done,
             });
             rebound
@@ -623,9 +454,11 @@ impl Presence for Hub {
 
     async fn disconnect(&self, app: &AppId, device: &DeviceId) {
         let session = {
-            let mut index = self.index();
-            index.left.remove(&(app.clone(), device.clone()));
-            index.member(app, device).map(|member| member.session)
+            let mut state = self.state();
+            let key = device_key(app.as_str(), device.as_str());
+            state.left.remove(key.as_str());
+            let member = state.index.find(app.as_str(), device.as_str());
+            member.map(|member| member.session)
         };
         let Some(session) = session else { return };
         let (done, closed) = oneshot::channel();
@@ -639,30 +472,13 @@ impl Presence for Hub {
     }
 
     fn resubscribe(&self, app: &AppId, device: &DeviceId) {
-        let session = self
-            .index()
-            .member(app, device)
-            .map(|member| member.session);
-        if let Some(session) = session {
+        if let Some(session) = self.session(app, device) {
             self.mailbox(session)
                 .push_hint(Command::Resubscribe(session));
         }
     }
 
     fn len(&self) -> usize {
-        self.index().devices.len()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_hub_keeps_of_a_session_is_small() {
-        // One entry by device and one by user: with the reader, its three texts and the slab's
-        // entry this is what an idle connection costs. Both maps are filled to two thirds or so.
-        assert!(std::mem::size_of::<(ByDevice, Member)>() <= 40);
-        assert!(std::mem::size_of::<(AppId, UserId, SessionId)>() <= 40);
+        self.state().index.len()
     }
 }

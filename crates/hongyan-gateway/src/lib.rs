@@ -19,6 +19,7 @@ pub mod options;
 pub mod pipe;
 pub mod protocol;
 mod reactor;
+mod seat;
 pub mod session;
 mod tickets;
 pub mod tls;

@@ -16,6 +16,7 @@ use crate::gate::Permit;
 use crate::gateway::Socket;
 use crate::pipe::Pipe;
 use crate::protocol::{Parked, Speaker};
+use crate::seat::Seat;
 
 /// Commands beyond which hints are dropped and every session looks for itself instead. The other
 /// commands are bounded by what asked for them: requests under way, permits, waiting callers.
@@ -46,6 +47,7 @@ pub(crate) enum From {
 /// The device was authenticated and registered, and its first page was read.
 pub(crate) struct Greeted {
     pub(crate) reader: Arc<Reader>,
+    pub(crate) seat: Seat,
     pub(crate) page: InboxPage,
     /// What the device was sent on earlier connections to this node.
     pub(crate) unfinished: Option<Cursor>,
@@ -67,7 +69,7 @@ impl std::fmt::Debug for Greeted {
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) session: SessionId,
-    pub(crate) reader: Arc<Reader>,
+    pub(crate) seat: Seat,
     pub(crate) page: Option<Box<InboxPage>>,
 }
 
@@ -107,7 +109,7 @@ pub(crate) enum Command {
     Gone(SessionId),
     Again {
         session: SessionId,
-        reader: Arc<Reader>,
+        seat: Seat,
         id: MessageId,
         place: Cursor,
         message: Again,
@@ -129,7 +131,7 @@ pub(crate) enum Command {
     },
     Rebind {
         session: SessionId,
-        reader: Arc<Reader>,
+        seat: Seat,
         done: oneshot::Sender<()>,
     },
     Close {

@@ -6,12 +6,12 @@
 //! order cannot be lost between them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use hongyan_core::port::{Entry, InboxPage, Reader};
+use hongyan_core::port::{Entry, InboxPage};
 use hongyan_core::{Cursor, MessageId};
 
 use crate::protocol::Taken;
+use crate::seat::Seat;
 use crate::wheel::Tick;
 
 /// Most entries in one read: a page of small messages fits one write.
@@ -47,20 +47,28 @@ struct InFlight {
     tries: u8,
 }
 
-/// Exists only while something is unacknowledged or may have been sent on an earlier connection.
+/// Exists only while something is unacknowledged, may have been sent on an earlier connection, or is known and not sent.
 #[derive(Debug, Default)]
 struct Window {
     inflight: VecDeque<InFlight>,
     /// Entries up to here were sent to this device before this connection.
     sent_before: Option<Cursor>,
+    /// The newest place that is known, where it is not [`Session::sent`].
+    head: Option<Cursor>,
+}
+
+impl Window {
+    fn is_needed(&self) -> bool {
+        !self.inflight.is_empty() || self.sent_before.is_some() || self.head.is_some()
+    }
 }
 
 /// See the module's page.
 #[derive(Debug)]
 pub struct Session {
-    reader: Arc<Reader>,
+    seat: Seat,
+    /// While it is fresh, the newest place that is known.
     sent: Cursor,
-    head: Cursor,
     window: Option<Box<Window>>,
     inflight_max: u16,
     /// `sent` means nothing yet: begin at the acknowledged place.
@@ -76,12 +84,7 @@ impl Session {
     /// A session whose first read is under way: give it to [`Session::take_page`].
     /// `sent_before` is what this device was sent, or says to have got, on earlier connections.
     #[must_use]
-    pub fn new(
-        reader: Arc<Reader>,
-        head: Cursor,
-        inflight_max: u16,
-        sent_before: Option<Cursor>,
-    ) -> Self {
+    pub fn new(seat: Seat, head: Cursor, inflight_max: u16, sent_before: Option<Cursor>) -> Self {
         let window = sent_before
             .filter(|place| same_inbox(place, &head))
             .map(|place| {
@@ -91,9 +94,8 @@ impl Session {
                 })
             });
         Self {
-            reader,
+            seat,
             sent: head,
-            head,
             window,
             inflight_max,
             fresh: true,
@@ -106,14 +108,29 @@ impl Session {
 
     /// Whose inbox it delivers.
     #[must_use]
-    pub fn reader(&self) -> &Arc<Reader> {
-        &self.reader
+    pub fn seat(&self) -> &Seat {
+        &self.seat
     }
 
     /// The newest place that is known.
     #[must_use]
     pub fn head(&self) -> Cursor {
-        self.head
+        let apart = self.window.as_ref().and_then(|window| window.head);
+        apart.unwrap_or(self.sent)
+    }
+
+    fn set_head(&mut self, head: Cursor) {
+        if head != self.sent {
+            self.window.get_or_insert_default().head = Some(head);
+        } else if let Some(window) = &mut self.window {
+            window.head = None;
+            self.tidy();
+        }
+    }
+
+    /// Drops the window when there is nothing in it.
+    fn tidy(&mut self) {
+        self.window.take_if(|window| !window.is_needed());
     }
 
     /// How many messages are unacknowledged.
@@ -171,8 +188,19 @@ impl Session {
         first_wait: Option<Tick>,
         mut send: impl FnMut(&Entry, bool) -> Taken,
     ) -> Sent {
+        let sent = self.send_page(page, now, first_wait, &mut send);
+        self.set_head(page.head);
+        sent
+    }
+
+    fn send_page(
+        &mut self,
+        page: &InboxPage,
+        now: Tick,
+        first_wait: Option<Tick>,
+        send: &mut impl FnMut(&Entry, bool) -> Taken,
+    ) -> Sent {
         self.reading = false;
-        self.head = page.head;
         if std::mem::take(&mut self.void) {
             self.wanted = true;
             return Sent::default();
@@ -221,7 +249,7 @@ impl Session {
         } else {
             if !self.idle_said && !self.wanted {
                 self.idle_said = true;
-                sent.idle = Some(self.head);
+                sent.idle = Some(page.head);
             }
             self.forget_past();
         }
@@ -231,7 +259,7 @@ impl Session {
     /// Takes an acknowledgement of everything up to a place. Answers the place that the store is
     /// to record: what was sent at most, nothing when the place belongs to another inbox.
     pub fn ack_upto(&mut self, place: Cursor) -> Option<Cursor> {
-        if !same_inbox(&place, &self.head) {
+        if !same_inbox(&place, &self.head()) {
             return None;
         }
         let before = self.window.as_ref().and_then(|window| window.sent_before);
@@ -245,7 +273,7 @@ impl Session {
         if let Some(window) = &mut self.window {
             window.inflight.retain(|one| !place.covers(&one.place));
         }
-        self.acked();
+        self.tidy();
         Some(place)
     }
 
@@ -254,7 +282,7 @@ impl Session {
         if let Some(window) = &mut self.window {
             window.inflight.retain(|one| !ids.contains(&one.id));
         }
-        self.acked();
+        self.tidy();
     }
 
     /// Forgets a message that was recalled.
@@ -319,12 +347,12 @@ impl Session {
 
     /// Reads again: from a place, or from what the device acknowledged. What was in flight is forgotten.
     pub fn restart(&mut self, after: Option<Cursor>) {
+        let head = self.head();
         self.window = None;
-        let after = after.filter(|place| same_inbox(place, &self.head));
+        let after = after.filter(|place| same_inbox(place, &head));
         self.fresh = after.is_none();
-        if let Some(place) = after {
-            self.sent = place;
-        }
+        self.sent = after.unwrap_or(head);
+        self.set_head(head);
         self.idle_said = false;
         self.void = self.reading;
         self.wanted = true;
@@ -332,8 +360,9 @@ impl Session {
 
     /// Binds the session to another reader: what was in flight is forgotten, not acknowledged, and
     /// a read under way is void (its page carries the former reader).
-    pub fn rebind(&mut self, reader: Arc<Reader>) {
-        self.reader = reader;
+    pub fn rebind(&mut self, seat: Seat) {
+        self.sent = self.head();
+        self.seat = seat;
         self.window = None;
         self.fresh = true;
         self.reading = false;
@@ -370,17 +399,7 @@ impl Session {
         {
             window.sent_before = None;
         }
-        self.acked();
-    }
-
-    fn acked(&mut self) {
-        if self
-            .window
-            .as_ref()
-            .is_some_and(|w| w.inflight.is_empty() && w.sent_before.is_none())
-        {
-            self.window = None;
-        }
+        self.tidy();
     }
 }
 

@@ -1,3 +1,6 @@
+use std::sync::Arc;
+
+use hongyan_core::port::Reader;
 use hongyan_core::{AppId, DeviceId, Message, UserId};
 
 use super::*;
@@ -27,8 +30,8 @@ fn entry(n: u64) -> Entry {
     }
 }
 
-fn reader(user: &str) -> Arc<Reader> {
-    Arc::new(Reader {
+fn seat(user: &str) -> Seat {
+    Seat::new(&Reader {
         app: AppId::parse("demo").unwrap(),
         device: DeviceId::parse("d").unwrap(),
         user: Some(UserId::parse(user).unwrap()),
@@ -48,7 +51,7 @@ fn page(range: std::ops::RangeInclusive<u64>, head: u64) -> InboxPage {
 }
 
 fn session(inflight_max: u16, sent_before: Option<u64>) -> Session {
-    Session::new(reader("u"), place(0), inflight_max, sent_before.map(place))
+    Session::new(seat("u"), place(0), inflight_max, sent_before.map(place))
 }
 
 fn take(session: &mut Session, page: &InboxPage) -> (Vec<u64>, Vec<bool>, Option<Cursor>) {
@@ -269,7 +272,7 @@ fn due_again_until_the_waits_end() {
 fn another_user_begins_anew() {
     let mut session = session(8, Some(2));
     take(&mut session, &page(1..=3, 3));
-    session.rebind(reader("v"));
+    session.rebind(seat("v"));
     assert_eq!(session.inflight(), 0);
     assert_eq!(session.unfinished(), None);
     assert_eq!(

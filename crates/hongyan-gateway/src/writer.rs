@@ -185,10 +185,9 @@ impl Output {
 pub(crate) enum Way {
     /// A socket.
     Socket(Io),
-    /// The body of an HTTP answer.
-    Pipe(Pipe),
-    /// Nothing: a session whose answers are given in process.
-    Nothing,
+    /// The body of an HTTP answer; `None` for a session whose answers are given in process. (One variant for both: so the
+    /// socket's number says which it is, and two words are enough.)
+    Pipe(Option<Pipe>),
 }
 
 impl Way {
@@ -196,7 +195,7 @@ impl Way {
     pub(crate) fn socket(&mut self) -> Option<&mut Io> {
         match self {
             Self::Socket(io) => Some(io),
-            Self::Pipe(_) | Self::Nothing => None,
+            Self::Pipe(_) => None,
         }
     }
 
@@ -204,7 +203,7 @@ impl Way {
     pub(crate) fn is_drained(&self) -> bool {
         match self {
             Self::Socket(io) => io.is_drained(),
-            Self::Pipe(_) | Self::Nothing => true,
+            Self::Pipe(_) => true,
         }
     }
 
@@ -212,15 +211,15 @@ impl Way {
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Socket(io) => io.read(buffer),
-            Self::Pipe(_) | Self::Nothing => Err(io::ErrorKind::WouldBlock.into()),
+            Self::Pipe(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Socket(io) => io.write_vectored(slices),
-            Self::Pipe(pipe) => pipe.write_vectored(slices),
-            Self::Nothing => Ok(slices.iter().map(|slice| slice.len()).sum()),
+            Self::Pipe(Some(pipe)) => pipe.write_vectored(slices),
+            Self::Pipe(None) => Ok(slices.iter().map(|slice| slice.len()).sum()),
         }
     }
 
@@ -228,7 +227,7 @@ impl Way {
     pub(crate) fn finish(&mut self) -> io::Result<bool> {
         match self {
             Self::Socket(io) => io.finish(),
-            Self::Pipe(_) | Self::Nothing => Ok(true),
+            Self::Pipe(_) => Ok(true),
         }
     }
 
@@ -236,8 +235,8 @@ impl Way {
     pub(crate) fn shutdown(&mut self) {
         match self {
             Self::Socket(io) => io.shutdown(),
-            Self::Pipe(pipe) => pipe.finish(),
-            Self::Nothing => {}
+            Self::Pipe(Some(pipe)) => pipe.finish(),
+            Self::Pipe(None) => {}
         }
     }
 }

@@ -305,7 +305,7 @@ impl Speech {
     /// The protocol, and whether it is spoken in WebSocket messages; nothing when this gateway does not speak it.
     pub(crate) fn speaker(self, spoken: &Spoken, socket: &Socket) -> Option<(Speaker, bool)> {
         let speaker = match self {
-            Self::Hongyan(encoding) => Speaker::Hongyan(hongyan::Hongyan::new(encoding)),
+            Self::Hongyan(encoding) => Speaker::Own(Some(hongyan::Hongyan::new(encoding))),
             Self::Xmpp => spoken.xmpp.get()?.over_websocket(socket),
             Self::Autopush(enrolment) => {
                 let setup = Arc::clone(spoken.autopush.get()?);
@@ -328,22 +328,31 @@ pub(crate) struct Spoken {
 /// A connection's protocol: hongyan's own needs no allocation.
 #[derive(Debug)]
 pub(crate) enum Speaker {
-    Hongyan(hongyan::Hongyan),
+    /// hongyan's own; `None` while the connection's protocol, whichever it is, is at work. (One variant for both: so the
+    /// pointer of the other says which it is, and two words are enough.)
+    Own(Option<hongyan::Hongyan>),
     Other(Box<dyn Protocol>),
 }
 
 impl Speaker {
-    pub(crate) fn protocol(&self) -> &dyn Protocol {
+    /// The protocol, unless it is at work.
+    pub(crate) fn protocol(&self) -> Option<&dyn Protocol> {
         match self {
-            Self::Hongyan(own) => own,
-            Self::Other(other) => other.as_ref(),
+            Self::Own(own) => own.as_ref().map(|own| own as _),
+            Self::Other(other) => Some(other.as_ref()),
         }
     }
 
-    pub(crate) fn protocol_mut(&mut self) -> &mut dyn Protocol {
+    /// The same, to do something with it.
+    pub(crate) fn protocol_mut(&mut self) -> Option<&mut dyn Protocol> {
         match self {
-            Self::Hongyan(own) => own,
-            Self::Other(other) => other.as_mut(),
+            Self::Own(own) => own.as_mut().map(|own| own as _),
+            Self::Other(other) => Some(other.as_mut()),
         }
+    }
+
+    /// Takes it out to work.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Own(None))
     }
 }

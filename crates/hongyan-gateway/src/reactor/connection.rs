@@ -1,13 +1,12 @@
 //! One connection in a reactor's slab. Idle, it owns its socket, its session and nothing else.
 
-use std::sync::Arc;
-
 use hongyan_core::{Cursor, SessionId};
 
 use crate::gate::Permit;
 use crate::options::{Options, TICK_MS};
 use crate::protocol::websocket::frame::Decoder;
 use crate::protocol::{Silence, Speaker};
+use crate::seat::Seat;
 use crate::session::Session;
 use crate::wheel::Tick;
 use crate::writer::{Output, Way};
@@ -54,8 +53,7 @@ pub(super) struct Opening {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) io: Way,
-    /// `None` only while it is at work.
-    pub(super) speaker: Option<Speaker>,
+    pub(super) speaker: Speaker,
     /// Exists while a frame or a message is incomplete.
     pub(super) decoder: Option<Box<Decoder>>,
     /// Exists while something waits to be written.
@@ -102,10 +100,11 @@ impl Connection {
             cursor: None,
             inflight: options.inflight,
         };
-        let opening_ms = speaker.protocol().opening_ms(options);
+        let protocol = speaker.protocol();
+        let opening_ms = protocol.map_or(0, |protocol| protocol.opening_ms(options));
         Self {
             io,
-            speaker: Some(speaker),
+            speaker,
             decoder: None,
             output: None,
             opening: Some(Box::new(opening)),
@@ -132,9 +131,8 @@ impl Connection {
     /// Longest message that the peer may send now.
     pub(super) fn message_bytes_max(&self, options: &Options) -> usize {
         let live = !matches!(self.phase, Phase::Opening | Phase::Greeting);
-        self.speaker.as_ref().map_or(0, |speaker| {
-            speaker.protocol().message_bytes_max(live, options)
-        })
+        let protocol = self.speaker.protocol();
+        protocol.map_or(0, |protocol| protocol.message_bytes_max(live, options))
     }
 
     /// Takes one message from the client's allowance; false when there is none.
@@ -158,8 +156,8 @@ impl Connection {
     /// What silence of this connection means: ±10 %, different for each.
     pub(super) fn silence(&self, options: &Options) -> Silence {
         let percent = 90 + u64::from(self.generation.wrapping_mul(0x9e37_79b9) >> 16) % 21;
-        match &self.speaker {
-            Some(speaker) => speaker.protocol().silence(percent, options),
+        match self.speaker.protocol() {
+            Some(protocol) => protocol.silence(percent, options),
             None => Silence {
                 ping_after: None,
                 dead_after: None,
@@ -167,13 +165,19 @@ impl Connection {
         }
     }
 
+    /// When its protocol wants to be woken.
+    pub(super) fn due(&self) -> Option<Tick> {
+        self.speaker.protocol()?.due()
+    }
+
     /// When this connection must be looked at without being asked.
     pub(super) fn next_deadline(&self, options: &Options) -> Tick {
         match self.phase {
             Phase::Live | Phase::Guest => {}
             Phase::Opening => {
-                let due = self.speaker.as_ref().and_then(|s| s.protocol().due());
-                return due.map_or(self.deadline, |due| due.min(self.deadline));
+                return self
+                    .due()
+                    .map_or(self.deadline, |due| due.min(self.deadline));
             }
             _ => return self.deadline,
         }
@@ -184,7 +188,7 @@ impl Connection {
             silence.ping_after.or(silence.dead_after)
         };
         let mut next = wait.map_or(Tick::MAX, |wait| self.heard.saturating_add(wait));
-        if let Some(due) = self.speaker.as_ref().and_then(|s| s.protocol().due()) {
+        if let Some(due) = self.due() {
             next = next.min(due);
         }
         if self.deadline != 0 {
@@ -199,8 +203,8 @@ impl Connection {
         next
     }
 
-    pub(super) fn reader(&self) -> Option<&Arc<hongyan_core::port::Reader>> {
-        self.session.as_ref().map(Session::reader)
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        self.session.as_ref().map(Session::seat)
     }
 }
 
@@ -226,13 +230,16 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_costs_at_most_400_bytes() {
-        // 5,000 idle connections: their slab entries, wheel entries of 8 bytes each, and the three
-        // ids with their reader that the hub shares. Nothing else is owned while idle, as the
-        // types say: all four boxes are optional and empty then.
+    fn an_idle_connection_is_small() {
+        // Idle, it owns nothing but its socket and its seat, as the types say: all boxes are optional and empty then. A
+        // build with debug assertions has a word more in each socket.
+        let debug = if cfg!(debug_assertions) { 16 } else { 0 };
+        assert!(std::mem::size_of::<Session>() <= 64);
+        assert!(std::mem::size_of::<Speaker>() <= 16);
+        assert!(std::mem::size_of::<Way>() <= 16 + debug);
         let connection = std::mem::size_of::<Connection>();
-        let reader = std::mem::size_of::<hongyan_core::port::Reader>() + 16;
-        assert!(connection <= 224, "{connection}");
-        assert!(connection + reader + 8 <= 400);
+        assert!(connection <= 152 + debug, "{connection}");
+        // In the slab it needs no word more.
+        assert_eq!(std::mem::size_of::<Option<Connection>>(), connection);
     }
 }

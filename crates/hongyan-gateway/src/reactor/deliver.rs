@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hongyan_core::message::Target;
-use hongyan_core::port::{InboxPage, Reader};
+use hongyan_core::port::InboxPage;
 use hongyan_core::{Cursor, Message, MessageId, SessionId};
 
 use tokio::sync::mpsc::error::TrySendError;
@@ -17,6 +17,7 @@ use crate::mailbox::Again;
 use crate::options::ticks;
 use crate::protocol::hongyan::outgoing;
 use crate::protocol::{Encoding, Outgoing, Taken};
+use crate::seat::Seat;
 use crate::session::Sent;
 
 /// Shared parts that are kept for sessions that read the same broadcast a little later.
@@ -89,17 +90,17 @@ impl Reactor {
         // A failed read waits for its time; a full queue for its end: both queue it again.
         let takes = connection
             .speaker
-            .as_ref()
-            .is_some_and(|speaker| speaker.protocol().takes());
+            .protocol()
+            .is_some_and(|protocol| protocol.takes());
         if connection.phase != Phase::Live || !takes || waiting || connection.deadline != 0 {
             return None;
         }
         let session = connection.session.as_mut()?;
         let read = session.next_read()?;
-        let reader = Arc::clone(session.reader());
+        let seat = session.seat().clone();
         Some(Wanted {
             session: id,
-            reader,
+            seat,
             read,
         })
     }
@@ -135,8 +136,11 @@ impl Reactor {
             let concerned = self
                 .connections
                 .get(key)
-                .and_then(|connection| connection.reader())
-                .is_some_and(|reader| sweep.app.as_ref().is_none_or(|app| *app == reader.app));
+                .and_then(|connection| connection.seat())
+                .is_some_and(|seat| {
+                    let app = sweep.app.as_ref();
+                    app.is_none_or(|app| app.as_str() == seat.app())
+                });
             if concerned {
                 match sweep.what {
                     SweepFor::Wake => self.want(key),
@@ -151,19 +155,14 @@ impl Reactor {
     }
 
     /// A page came, or could not be read.
-    pub(super) fn take_page(
-        &mut self,
-        id: SessionId,
-        reader: &Arc<Reader>,
-        page: Option<Box<InboxPage>>,
-    ) {
+    pub(super) fn take_page(&mut self, id: SessionId, seat: &Seat, page: Option<Box<InboxPage>>) {
         let Some(key) = self.find(id) else { return };
         let retry_at = self.now + ticks(READ_RETRY_MS);
         let connection = &mut self.connections[key];
         let Some(session) = &mut connection.session else {
             return;
         };
-        if !Arc::ptr_eq(session.reader(), reader) {
+        if !session.seat().is(seat) {
             return; // Read for a user that has left.
         }
         let Some(page) = page else {
@@ -186,7 +185,7 @@ impl Reactor {
             metrics::counter!("hongyan_gateway_messages_total").increment(count as u64);
             let what = What::Sent(id, sent.ids);
             self.reports.push(Report {
-                reader: Arc::clone(reader),
+                seat: seat.clone(),
                 what,
             });
         }
@@ -210,8 +209,8 @@ impl Reactor {
         };
         let redelivers = connection
             .speaker
-            .as_ref()
-            .is_some_and(|speaker| speaker.protocol().redelivers());
+            .protocol()
+            .is_some_and(|protocol| protocol.redelivers());
         let first_wait = redelivers
             .then(|| self.parts.options.redeliver_after(1))
             .flatten();
@@ -325,12 +324,12 @@ impl Reactor {
         let Some(session) = &mut connection.session else {
             return;
         };
-        let reader = Arc::clone(session.reader());
+        let seat = session.seat().clone();
         let due = session.take_due(now, AGAIN_AT_ONCE, |tries| options.redeliver_after(tries));
         for (message, place) in due {
             let job = Job::Again {
                 session: id,
-                reader: Arc::clone(&reader),
+                seat: seat.clone(),
                 id: message,
                 place,
             };
@@ -356,7 +355,7 @@ impl Reactor {
     pub(super) fn send_again(
         &mut self,
         id: SessionId,
-        reader: &Arc<Reader>,
+        seat: &Seat,
         message: MessageId,
         place: Cursor,
         found: Again,
@@ -368,7 +367,7 @@ impl Reactor {
         let Some(session) = &mut connection.session else {
             return;
         };
-        if !Arc::ptr_eq(session.reader(), reader) || !session.is_in_flight(message) {
+        if !session.seat().is(seat) || !session.is_in_flight(message) {
             return;
         }
         match found {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hongyan_core::port::{Ack, Reader};
+use hongyan_core::port::Ack;
 use hongyan_core::session::AppState;
 use hongyan_core::{Cursor, Message, MessageId, SessionId, Stage, Timestamp, Topic};
 
@@ -16,6 +16,7 @@ use crate::options::{Options, ticks};
 use crate::protocol::websocket::close;
 use crate::protocol::websocket::frame::{self, Opcode};
 use crate::protocol::{Encoding, Hello, Kind, Parked, Protocol};
+use crate::seat::Seat;
 use crate::wheel::Tick;
 
 /// A redelivery that was asked for comes after this when none is configured.
@@ -50,29 +51,32 @@ impl Reactor {
     ) -> Option<R> {
         let connection = self.connections.get_mut(key)?;
         let generation = connection.generation;
-        let mut speaker = connection.speaker.take()?;
+        let kind = connection.speaker.protocol()?.kind();
+        let mut speaker = connection.speaker.take();
         let mut desk = Desk {
             reactor: self,
             key,
-            kind: speaker.protocol().kind(),
+            kind,
             end: None,
             parked,
             rearm: false,
         };
-        let result = work(speaker.protocol_mut(), &mut desk);
+        let result = speaker
+            .protocol_mut()
+            .map(|protocol| work(protocol, &mut desk));
         let (end, rearm) = (desk.end, desk.rearm);
         let connection = self.connections.get_mut(key)?;
         if connection.generation != generation {
             return None;
         }
-        connection.speaker = Some(speaker);
+        connection.speaker = speaker;
         if rearm {
             self.arm(key);
         }
         if let Some(end) = end {
             self.close_saying(key, end, true);
         }
-        Some(result)
+        result
     }
 }
 
@@ -99,9 +103,9 @@ impl Desk<'_> {
         self.reactor.id(self.key)
     }
 
-    pub(crate) fn reader(&self) -> Option<Arc<Reader>> {
+    fn seat(&self) -> Option<Seat> {
         let connection = self.reactor.connections.get(self.key)?;
-        connection.reader().map(Arc::clone)
+        connection.seat().cloned()
     }
 
     pub(crate) fn head(&self) -> Option<Cursor> {
@@ -304,8 +308,8 @@ impl Desk<'_> {
 
     /// The app went to the front or back.
     pub(crate) fn state(&mut self, state: AppState) {
-        if let (Some(id), Some(reader)) = (self.session(), self.reader()) {
-            self.reactor.parts.hub.set_state(id, &reader, state);
+        if let (Some(id), Some(seat)) = (self.session(), self.seat()) {
+            self.reactor.parts.hub.set_state(id, &seat, state);
         }
     }
 
@@ -324,12 +328,12 @@ impl Desk<'_> {
 
     /// Begins or ends to follow a topic; [`Protocol::followed`] tells the outcome. False when the gateway is busy.
     pub(crate) fn follow(&mut self, topic: &Topic, follow: bool) -> bool {
-        let (Some(session), Some(reader)) = (self.session(), self.reader()) else {
+        let (Some(session), Some(seat)) = (self.session(), self.seat()) else {
             return false;
         };
         let job = Job::Topic {
             session,
-            reader,
+            seat,
             topic: topic.clone(),
             follow,
         };

@@ -324,22 +324,22 @@ impl Reactor {
             Command::Pages(pages) => {
                 for Page {
                     session,
-                    reader,
+                    seat,
                     page,
                 } in pages
                 {
                     let key = self.find(session).unwrap_or(usize::MAX);
-                    self.guard(key, |reactor| reactor.take_page(session, &reader, page));
+                    self.guard(key, |reactor| reactor.take_page(session, &seat, page));
                 }
             }
             Command::Again {
                 session,
-                reader,
+                seat,
                 id,
                 place,
                 message,
             } => {
-                self.send_again(session, &reader, id, place, message);
+                self.send_again(session, &seat, id, place, message);
             }
             Command::Topic {
                 session,
@@ -376,10 +376,10 @@ impl Reactor {
             }
             Command::Rebind {
                 session,
-                reader,
+                seat,
                 done,
             } => {
-                self.rebind(session, reader);
+                self.rebind(session, seat);
                 let _ = done.send(());
             }
             Command::Close {
@@ -394,14 +394,11 @@ impl Reactor {
                 let _ = done.send(());
             }
             Command::Resubscribe(session) => {
-                let reader = self
+                let seat = self
                     .find(session)
-                    .and_then(|key| self.connections[key].reader().map(Arc::clone));
-                if let Some(reader) = reader {
-                    let _ = self
-                        .parts
-                        .jobs
-                        .try_send(Job::Resubscribe { session, reader });
+                    .and_then(|key| self.connections[key].seat().cloned());
+                if let Some(seat) = seat {
+                    let _ = self.parts.jobs.try_send(Job::Resubscribe { session, seat });
                 }
             }
             Command::Drain(window) => self.begin_drain(window),
@@ -420,8 +417,8 @@ impl Reactor {
         let (socket, framing) = match from {
             From::WebSocket(socket) => (Ok(socket), Framing::WebSocket),
             From::Raw(socket) => (Ok(socket), Framing::Raw),
-            From::Pipe(pipe) => (Err(Way::Pipe(pipe)), Framing::Pipe),
-            From::Nothing => (Err(Way::Nothing), Framing::Pipe),
+            From::Pipe(pipe) => (Err(Some(pipe)), Framing::Pipe),
+            From::Nothing => (Err(None), Framing::Pipe),
         };
         let entry = self.connections.vacant_entry();
         let key = entry.key();
@@ -444,8 +441,8 @@ impl Reactor {
                     }
                 }
             }
-            Err(Way::Pipe(pipe)) => pipe.begin(id).then_some(Way::Pipe(pipe)),
-            Err(way) => Some(way),
+            Err(Some(pipe)) => pipe.begin(id).then_some(Way::Pipe(Some(pipe))),
+            Err(None) => Some(Way::Pipe(None)),
         };
         let Some(way) = way else {
             self.parts
@@ -737,30 +734,29 @@ impl Reactor {
         let id = session_id(self.parts.index, key, connection.generation);
         let clean = connection.clean;
         let now = self.parts.clock.now();
-        let parked = connection.speaker.as_mut().and_then(|speaker| {
-            let protocol = speaker.protocol_mut();
+        let parked = connection.speaker.protocol_mut().and_then(|protocol| {
             protocol
                 .park(clean, now)
                 .map(|parked| (protocol.kind(), parked))
         });
-        let reader = match connection.session.take() {
+        let seat = match connection.session.take() {
             Some(session) => {
-                let reader = Arc::clone(session.reader());
+                let seat = session.seat().clone();
                 let left = Left {
                     unfinished: session.unfinished(),
                     parked,
                 };
-                self.parts.hub.unregister(id, &reader, left);
-                Some(reader)
+                self.parts.hub.unregister(id, &seat, left);
+                Some(seat)
             }
             // Its work failed while the session was in hand.
             None if connection.phase == Phase::Live => self.parts.hub.forget(id),
             None => None,
         };
-        if let Some(reader) = reader {
+        if let Some(seat) = seat {
             metrics::gauge!("hongyan_gateway_sessions").decrement(1.0);
             self.reports.push(Report {
-                reader,
+                seat,
                 what: What::Down(id),
             });
         }
@@ -768,9 +764,9 @@ impl Reactor {
 
     /// Notes what a session has to say.
     fn report(&mut self, key: usize, what: What) {
-        if let Some(reader) = self.connections.get(key).and_then(|c| c.reader()) {
-            let reader = Arc::clone(reader);
-            self.reports.push(Report { reader, what });
+        if let Some(seat) = self.connections.get(key).and_then(|c| c.seat()) {
+            let seat = seat.clone();
+            self.reports.push(Report { seat, what });
         }
     }
 
@@ -855,8 +851,7 @@ impl Reactor {
                 self.close(key, close::TOO_SLOW, "no hello came in time");
             }
             Phase::Opening => {
-                let due = connection.speaker.as_ref().and_then(|s| s.protocol().due());
-                if due.is_some_and(|due| due <= now) {
+                if connection.due().is_some_and(|due| due <= now) {
                     self.speak(key, None, |protocol, desk| protocol.fire(desk));
                 }
             }
@@ -896,8 +891,7 @@ impl Reactor {
             );
             return;
         }
-        let due = connection.speaker.as_ref().and_then(|s| s.protocol().due());
-        if due.is_some_and(|due| due <= now) {
+        if connection.due().is_some_and(|due| due <= now) {
             self.speak(key, None, |protocol, desk| protocol.fire(desk));
         }
         let Some(connection) = self.connections.get_mut(key) else {

@@ -13,6 +13,7 @@ use crate::options::ticks;
 use crate::protocol::websocket::close;
 use crate::protocol::websocket::frame::{Incoming, Opcode};
 use crate::protocol::{Hello, Input, Kind, Welcome};
+use crate::seat::Seat;
 use crate::session::Session;
 
 impl Reactor {
@@ -95,6 +96,7 @@ impl Reactor {
     pub(super) fn welcome(&mut self, id: SessionId, greeted: Greeted) {
         let Greeted {
             reader,
+            seat,
             page,
             unfinished,
             parked,
@@ -110,7 +112,7 @@ impl Reactor {
                 unfinished,
                 parked: None,
             };
-            self.parts.hub.unregister(id, &reader, left);
+            self.parts.hub.unregister(id, &seat, left);
             return;
         };
         let known = opening
@@ -121,11 +123,12 @@ impl Reactor {
             (known, None) => known,
             (_, unfinished) => unfinished,
         };
+        let seat = self.parts.hub.move_seat(id, &seat);
         let connection = &mut self.connections[key];
         connection.phase = Phase::Live;
         connection.deadline = 0;
         connection.session = Some(Session::new(
-            Arc::clone(&reader),
+            seat.clone(),
             page.head,
             opening.inflight,
             before,
@@ -133,7 +136,7 @@ impl Reactor {
         metrics::gauge!("hongyan_gateway_sessions").increment(1.0);
         tracing::debug!(app = %reader.app, device = %reader.device, ?state, "session up");
         self.reports.push(Report {
-            reader: Arc::clone(&reader),
+            seat: seat.clone(),
             what: What::Up(id),
         });
         let welcome = Welcome {
@@ -146,7 +149,7 @@ impl Reactor {
         self.speak(key, parked, |protocol, desk| {
             protocol.welcome(&welcome, desk);
         });
-        self.take_page(id, &reader, Some(Box::new(page)));
+        self.take_page(id, &seat, Some(Box::new(page)));
         self.arm(key);
     }
 
@@ -165,7 +168,7 @@ impl Reactor {
     }
 
     /// What a rebind promises: when this returns, nothing of the former user can leave.
-    pub(super) fn rebind(&mut self, id: SessionId, reader: Arc<hongyan_core::port::Reader>) {
+    pub(super) fn rebind(&mut self, id: SessionId, seat: Seat) {
         let Some(key) = self.find(id) else { return };
         let connection = &mut self.connections[key];
         if connection.phase == Phase::Greeting {
@@ -192,8 +195,9 @@ impl Reactor {
             return;
         }
         if let Some(session) = &mut connection.session {
-            session.rebind(Arc::clone(&reader));
+            session.rebind(seat.clone());
         }
+        let reader = Arc::new(seat.reader());
         self.speak(key, None, |protocol, desk| protocol.rebound(&reader, desk));
         self.queue_pull(key);
     }
