@@ -1,5 +1,5 @@
-//! Goals 1 and 3 to 8: idle connections with TLS and without, connecting, heartbeats, fan-out and unicast, beside
-//! tokio-tungstenite, tokio-rustls, nats-server and mosquitto.
+//! Goals 1 to 8: idle connections of each protocol, with TLS and without, connecting, heartbeats, fan-out and unicast,
+//! beside tokio-tungstenite, tokio-rustls, nats-server and mosquitto.
 
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use tempfile::TempDir;
 
 use crate::child::{Ports, memory};
-use crate::dialect::{Dialect, mark, mqtt_connect, mqtt_publish};
+use crate::dialect::{Dialect, mark, mqtt};
 use crate::drive::bar;
 use crate::link;
 use crate::process::{self, Running};
@@ -32,7 +32,7 @@ const WINDOW: u64 = 256;
 /// Time for what is under way to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Hold and feed WebSocket connections.
+/// Hold and feed connections of each protocol.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Connections to each server.
@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "hongyan,tungstenite,nats,mosquitto,hongyan-mqtt,hongyan-tls,tokio-rustls"
+        default_value = "hongyan,tungstenite,nats,mosquitto,hongyan-mqtt,hongyan-sse,hongyan-poll,hongyan-xmpp,hongyan-autopush,hongyan-tls,tokio-rustls"
     )]
     servers: Vec<Kind>,
 }
@@ -61,6 +61,14 @@ enum Kind {
     Mosquitto,
     /// The gateway's MQTT.
     HongyanMqtt,
+    /// Its server-sent events.
+    HongyanSse,
+    /// Its long polls.
+    HongyanPoll,
+    /// Its XMPP.
+    HongyanXmpp,
+    /// Its connections of browsers.
+    HongyanAutopush,
     /// Over TLS 1.3.
     HongyanTls,
     /// The same with all records in rustls.
@@ -77,6 +85,10 @@ impl Kind {
             Self::Nats => "nats-server, WebSocket",
             Self::Mosquitto => "mosquitto, MQTT/TCP",
             Self::HongyanMqtt => "hongyan gateway, MQTT/TCP",
+            Self::HongyanSse => "hongyan gateway, SSE",
+            Self::HongyanPoll => "hongyan gateway, long polls",
+            Self::HongyanXmpp => "hongyan gateway, XMPP/TCP",
+            Self::HongyanAutopush => "hongyan gateway, autopush",
             Self::HongyanTls => "hongyan gateway, TLS 1.3",
             Self::HongyanRustls => "hongyan gateway, TLS 1.3 kept in rustls",
             Self::TokioRustls => "tokio-rustls, 4 KiB buffer",
@@ -90,12 +102,37 @@ impl Kind {
             Self::Nats => Dialect::Nats,
             Self::Mosquitto => Dialect::Mqtt,
             Self::HongyanMqtt => Dialect::DeviceMqtt,
+            Self::HongyanSse => Dialect::Sse,
+            Self::HongyanPoll => Dialect::Poll,
+            Self::HongyanXmpp => Dialect::Xmpp,
+            Self::HongyanAutopush => Dialect::Autopush,
         }
     }
 
-    /// Whether messages are measured too: with TLS and with bare peers it is connections alone.
-    const fn has_messages(self) -> bool {
-        matches!(self, Self::Hongyan | Self::Nats | Self::Mosquitto)
+    /// What is measured with messages: with TLS and with bare peers it is connections alone, and a web push is for one
+    /// browser only.
+    const fn messages(self) -> Messages {
+        match self {
+            Self::Tungstenite | Self::HongyanTls | Self::HongyanRustls | Self::TokioRustls => {
+                Messages::None
+            }
+            Self::HongyanAutopush => Messages::Unicast,
+            _ => Messages::All,
+        }
+    }
+
+    /// Whether it is the gateway as it is meant to be run.
+    const fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::Hongyan
+                | Self::HongyanMqtt
+                | Self::HongyanSse
+                | Self::HongyanPoll
+                | Self::HongyanXmpp
+                | Self::HongyanAutopush
+                | Self::HongyanTls
+        )
     }
 
     const fn has_tls(self) -> bool {
@@ -115,7 +152,10 @@ impl Kind {
         };
         match self {
             Self::Hongyan => gateway(&[]),
-            Self::HongyanMqtt => gateway(&["--mqtt"]),
+            Self::HongyanSse | Self::HongyanPoll => gateway(&[]),
+            Self::HongyanMqtt => gateway(&["--speech", "mqtt"]),
+            Self::HongyanXmpp => gateway(&["--speech", "xmpp"]),
+            Self::HongyanAutopush => gateway(&["--speech", "autopush"]),
             Self::HongyanTls => gateway(&["--tls", "own"]),
             Self::HongyanRustls => gateway(&["--tls", "rustls"]),
             Self::TokioRustls => ["tokio-rustls", "--buffer", "4096"]
@@ -126,6 +166,14 @@ impl Kind {
                 .into(),
         }
     }
+}
+
+/// Which messages a server is measured with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Messages {
+    None,
+    Unicast,
+    All,
 }
 
 /// A server under measurement.
@@ -189,18 +237,15 @@ pub fn run(args: &Args, prefix: &[String]) -> anyhow::Result<Report> {
         report.row(kind.name(), found.figures.clone());
         all.push(found);
     }
-    for kind in [Kind::Hongyan, Kind::HongyanTls] {
-        let Some(ours) = all.iter().find(|found| found.kind == kind) else {
-            continue;
-        };
-        let peers = all.iter().filter(|found| {
-            let other = !matches!(found.kind, Kind::Hongyan | Kind::HongyanTls);
-            other && found.kind.has_tls() == kind.has_tls()
-        });
+    for ours in all.iter().filter(|found| found.kind.is_ours()) {
+        let peers = all
+            .iter()
+            .filter(|peer| !peer.kind.is_ours() && peer.kind.has_tls() == ours.kind.has_tls());
         for peer in peers {
+            let names = format!("{} / {}", ours.kind.name(), peer.kind.name());
             for (name, figure) in &ours.figures {
                 if let Some(theirs) = peer.get(name) {
-                    report.ratio(format!("{name} / {}", peer.kind.name()), *figure, theirs);
+                    report.ratio(format!("{name}: {names}"), *figure, theirs);
                 }
             }
         }
@@ -224,6 +269,10 @@ fn start(kind: Kind, args: &Args, prefix: &[String]) -> anyhow::Result<Option<Se
         Kind::Hongyan
         | Kind::Tungstenite
         | Kind::HongyanMqtt
+        | Kind::HongyanSse
+        | Kind::HongyanPoll
+        | Kind::HongyanXmpp
+        | Kind::HongyanAutopush
         | Kind::HongyanTls
         | Kind::HongyanRustls
         | Kind::TokioRustls => {
@@ -319,8 +368,12 @@ fn measure(server: &Server, args: &Args, report: &mut Report) -> anyhow::Result<
     let before = server.cpu()?;
     let followers = args.fanout.min(count);
     let dialect = server.kind.dialect();
+    let token = match dialect {
+        Dialect::Autopush => memory::uaid,
+        _ => memory::token,
+    };
     let clients = Clients {
-        tokens: (0..count as u32).map(memory::token).collect(),
+        tokens: (0..count as u32).map(token).collect(),
         followers,
         ack_every: ACK_EVERY,
         tls: server
@@ -336,13 +389,16 @@ fn measure(server: &Server, args: &Args, report: &mut Report) -> anyhow::Result<
     figures.push((IDLE, held as f64 / count as f64));
     figures.push((CONNECT, connecting.as_secs_f64() * 1e6 / count as f64));
 
-    let beating = server.cost(|| beat(&mut swarm))?;
-    figures.push((
-        BEAT,
-        beating.as_secs_f64() * 1e6 / (count as f64 * f64::from(BEATS)),
-    ));
+    if dialect.has_beats() {
+        let beating = server.cost(|| beat(&mut swarm))?;
+        figures.push((
+            BEAT,
+            beating.as_secs_f64() * 1e6 / (count as f64 * f64::from(BEATS)),
+        ));
+    }
 
-    if server.kind.has_messages() {
+    let messages = server.kind.messages();
+    if messages != Messages::None {
         let mut publisher = Publisher::connect(server)?;
         let mut run = Run {
             server,
@@ -350,7 +406,9 @@ fn measure(server: &Server, args: &Args, report: &mut Report) -> anyhow::Result<
             swarm: &mut swarm,
             publisher: &mut publisher,
         };
-        run.fan_out(followers, &mut figures, report)?;
+        if messages == Messages::All {
+            run.fan_out(followers, &mut figures, report)?;
+        }
         run.unicast(&mut figures, report)?;
     }
     Ok(Found {
@@ -403,7 +461,7 @@ impl Publisher {
             }
             Kind::Mosquitto => {
                 let mut connect = Vec::new();
-                mqtt_connect("publisher", &mut connect);
+                mqtt::connect("publisher", &mut connect);
                 stream.write_all(&connect)?;
                 stream.read_exact(&mut [0; 4])?;
             }
@@ -424,7 +482,7 @@ impl Publisher {
             (Kind::Nats, Some(to)) => format!("PUB u.{to} {}\r\n{text}\r\n", text.len()),
             (Kind::Mosquitto, to) => {
                 let topic = to.map_or("t".to_owned(), |to| format!("u/{to}"));
-                mqtt_publish(&topic, &text, &mut self.out);
+                mqtt::publish(&topic, &text, &mut self.out);
                 return;
             }
             (_, None) => format!("t {text}\n"),

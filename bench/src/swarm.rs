@@ -11,7 +11,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use rustls::ClientConfig;
 
-use crate::dialect::{Dialect, Heard, Phase, Speaker};
+use crate::dialect::{Client, Dialect, Heard, Phase, Speaker, http};
 use crate::drive::{bar, histogram};
 use crate::link::Link;
 use crate::quiet::nanos;
@@ -43,6 +43,57 @@ pub struct Clients {
     pub tls: Option<Arc<ClientConfig>>,
 }
 
+impl Clients {
+    fn of(&self, key: usize, dialect: Dialect) -> Client<'_> {
+        Client {
+            dialect,
+            follow: key < self.followers,
+            token: &self.tokens[key],
+        }
+    }
+}
+
+/// A connection for requests beside the streams: where acknowledgements go that have no way back.
+#[derive(Debug)]
+struct Aside {
+    stream: std::net::TcpStream,
+    output: Vec<u8>,
+    answers: Vec<u8>,
+}
+
+impl Aside {
+    fn connect(server: SocketAddr) -> anyhow::Result<Self> {
+        let stream = std::net::TcpStream::connect(server)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream,
+            output: Vec::new(),
+            answers: vec![0; 64 * 1024],
+        })
+    }
+
+    /// Sends what waits, and drops the answers.
+    fn turn(&mut self) -> anyhow::Result<()> {
+        loop {
+            match self.stream.read(&mut self.answers) {
+                Ok(0) => bail!("the server ended the connection of acknowledgements"),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("acknowledgements broke"),
+            }
+        }
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(written) => drop(self.output.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("acknowledgements broke"),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Connections of one kind to one server.
 #[derive(Debug)]
 pub struct Swarm {
@@ -51,6 +102,7 @@ pub struct Swarm {
     connections: Vec<Connection>,
     dialect: Dialect,
     clients: Clients,
+    aside: Option<Aside>,
     buffer: Vec<u8>,
     ready: usize,
     gone: usize,
@@ -69,12 +121,17 @@ impl Swarm {
     /// When the server refuses or drops one, or they are not ready in time.
     pub fn open(server: SocketAddr, dialect: Dialect, clients: Clients) -> anyhow::Result<Self> {
         let count = clients.tokens.len();
+        let aside = match dialect {
+            Dialect::Sse => Some(Aside::connect(server)?),
+            _ => None,
+        };
         let mut swarm = Self {
             poll: Poll::new().context("the system gave no event queue")?,
             events: Events::with_capacity(4096),
             connections: Vec::with_capacity(count),
             dialect,
             clients,
+            aside,
             buffer: vec![0; 256 * 1024],
             ready: 0,
             gone: 0,
@@ -178,6 +235,9 @@ impl Swarm {
             }
         }
         self.events = events;
+        if let Some(aside) = &mut self.aside {
+            aside.turn()?;
+        }
         if self.gone > 0 {
             bail!("the server ended {} connections", self.gone);
         }
@@ -191,10 +251,8 @@ impl Swarm {
         }
         if connection.link.tcp.peer_addr().is_ok() {
             connection.link.tcp.set_nodelay(true)?;
-            let follow = key < self.clients.followers;
-            connection
-                .speaker
-                .open(self.dialect, follow, &mut connection.output);
+            let client = self.clients.of(key, self.dialect);
+            connection.speaker.open(client, &mut connection.output);
         }
         Ok(())
     }
@@ -230,9 +288,8 @@ impl Swarm {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error).context("a connection broke while reading"),
             };
-            let follow = key < self.clients.followers;
             let before = connection.speaker.phase;
-            let token = self.clients.tokens[key].as_str();
+            let client = self.clients.of(key, self.dialect);
             let Connection {
                 speaker,
                 input,
@@ -241,11 +298,11 @@ impl Swarm {
             } = connection;
             let fresh = &self.buffer[..read];
             if input.is_empty() {
-                let taken = speaker.hear(self.dialect, follow, token, fresh, &mut heard, output);
+                let taken = speaker.hear(client, fresh, &mut heard, output);
                 input.extend_from_slice(&fresh[taken..]);
             } else {
                 input.extend_from_slice(fresh);
-                let taken = speaker.hear(self.dialect, follow, token, input, &mut heard, output);
+                let taken = speaker.hear(client, input, &mut heard, output);
                 input.drain(..taken);
                 if input.is_empty() {
                     *input = Vec::new();
@@ -264,6 +321,9 @@ impl Swarm {
                 // Drained: what comes later wakes again.
                 break;
             }
+        }
+        if let (Some(upto), Some(aside)) = (&heard.upto, &mut self.aside) {
+            http::acknowledge(upto, &self.clients.tokens[key], &mut aside.output);
         }
         self.beats += heard.beats as u64;
         self.delivered += heard.sent.len() as u64;

@@ -9,12 +9,14 @@ use hongyan_core::app::{App, Credential, Key};
 use hongyan_core::device::{Permission, Platform};
 use hongyan_core::message::{Audience, Notification, Target};
 use hongyan_core::port::{Ack, Entry, Inbox, InboxPage, Owner, Reader, Registry, Subscription};
+use hongyan_core::push::{PushEncoding, Urgency};
 use hongyan_core::{
     AppId, ChannelId, Class, CredentialName, Cursor, Device, DeviceId, KeyId, Message, MessageId,
-    PushChannel, PushEndpoint, Reason, StoreError, Timestamp, Topic, User, UserId,
+    Push, PushChannel, PushEndpoint, Reason, StoreError, Timestamp, Topic, User, UserId,
 };
 
 use crate::dialect::TOPIC;
+use crate::dialect::autopush::CHANNEL;
 
 /// Messages that the topic keeps, and each user.
 const TOPIC_LEN_MAX: usize = 4096;
@@ -30,6 +32,8 @@ pub struct Memory {
     users: Vec<List>,
     topic: List,
     topic_name: Topic,
+    /// The channel of every device, when they are browsers.
+    channel: Option<PushChannel>,
     order: AtomicU64,
 }
 
@@ -48,7 +52,15 @@ pub fn token(number: u32) -> String {
     format!("hy_dt_benchmark-device-token-{number:08}")
 }
 
-fn hash(secret: &str) -> [u8; 32] {
+/// The identity of a browser.
+#[must_use]
+pub fn uaid(number: u32) -> String {
+    format!("{number:032x}")
+}
+
+/// What a secret is found by.
+#[must_use]
+pub fn hash(secret: &str) -> [u8; 32] {
     let digest = ring::digest::digest(&ring::digest::SHA256, secret.as_bytes());
     let mut hash = [0; 32];
     hash.copy_from_slice(digest.as_ref());
@@ -63,14 +75,22 @@ fn number_of(id: &DeviceId) -> Option<u32> {
     id.as_str().strip_prefix('d')?.parse().ok()
 }
 
-/// The device with this number, bound to the user of the same number.
+/// The phone with this number, bound to the user of the same number.
 #[must_use]
 pub fn device(number: u32) -> Option<Device> {
+    device_on(Platform::Android, number)
+}
+
+fn device_on(platform: Platform, number: u32) -> Option<Device> {
+    let secret_hash = hash(&match platform {
+        Platform::Web => uaid(number),
+        _ => token(number),
+    });
     Some(Device {
         app: app(),
         id: DeviceId::parse(&format!("d{number}")).ok()?,
         package: None,
-        platform: Platform::Android,
+        platform,
         brand: None,
         model: None,
         locale: None,
@@ -81,7 +101,7 @@ pub fn device(number: u32) -> Option<Device> {
         tokens: Vec::new(),
         user: UserId::parse(&format!("u{number}")).ok(),
         binding: 1,
-        secret_hash: hash(&token(number)),
+        secret_hash,
         scram: None,
         created_at: Timestamp(1),
         last_seen: Timestamp(1),
@@ -90,20 +110,40 @@ pub fn device(number: u32) -> Option<Device> {
 }
 
 impl Memory {
-    /// Makes so many devices, of which the first follow the topic.
+    /// Makes so many devices, of which the first follow the topic; browsers follow none.
     ///
     /// # Errors
     /// Never with the names used here.
-    pub fn new(devices: u32, followers: u32) -> anyhow::Result<Self> {
+    pub fn new(devices: u32, followers: u32, browsers: bool) -> anyhow::Result<Self> {
+        let secret = if browsers { uaid } else { token };
         Ok(Self {
             by_secret: (0..devices)
-                .map(|number| (hash(&token(number)), number))
+                .map(|number| (hash(&secret(number)), number))
                 .collect(),
+            channel: browsers.then(|| PushChannel::parse(CHANNEL)).transpose()?,
             followers,
             users: (0..devices).map(|_| List::default()).collect(),
             topic: List::default(),
             topic_name: Topic::parse(TOPIC)?,
             order: AtomicU64::new(0),
+        })
+    }
+
+    fn platform(&self) -> Platform {
+        match self.channel {
+            Some(_) => Platform::Web,
+            None => Platform::Android,
+        }
+    }
+
+    /// Who a secret belongs to.
+    #[must_use]
+    pub fn reader(&self, secret: &str) -> Option<Reader> {
+        let device = device_on(self.platform(), *self.by_secret.get(&hash(secret))?)?;
+        Some(Reader {
+            app: device.app,
+            device: device.id,
+            user: device.user,
         })
     }
 
@@ -137,18 +177,29 @@ impl Memory {
         let mut tail = [0; 10];
         tail[2..].copy_from_slice(&order.to_be_bytes());
         let id = uuid::Builder::from_unix_timestamp_millis(order, &tail).into_uuid();
+        let push = self.channel.as_ref().map(|channel| {
+            Box::new(Push {
+                channel: channel.clone(),
+                endpoint: [0; 32],
+                body: text.as_bytes().to_vec().into(),
+                encoding: PushEncoding::Aes128gcm,
+                urgency: Urgency::default(),
+                topic: None,
+            })
+        });
+        let notification = push.is_none().then(|| Notification {
+            body: text.to_owned(),
+            ..Notification::default()
+        });
         let message = Message {
             id: MessageId(id),
             app: app(),
             to,
             class: Class::Im,
             class_detail: None,
-            notification: Some(Notification {
-                body: text.to_owned(),
-                ..Notification::default()
-            }),
+            notification,
             data: None,
-            push: None,
+            push,
             options: hongyan_core::message::Options::default(),
             accepted_at: Timestamp(1),
             expires_at: Timestamp::FAR,
@@ -260,12 +311,24 @@ impl Registry for Memory {
     }
     async fn endpoints_of(
         &self,
-        _: &AppId,
-        _: &DeviceId,
+        app: &AppId,
+        device: &DeviceId,
         _: Option<&PushChannel>,
         _: usize,
     ) -> Result<Vec<PushEndpoint>, StoreError> {
-        Ok(Vec::new())
+        let open = self.channel.clone().map(|channel| PushEndpoint {
+            hash: [0; 32],
+            sealed: Vec::new(),
+            app: app.clone(),
+            device: device.clone(),
+            channel,
+            label: None,
+            vapid: None,
+            description: None,
+            created_at: Timestamp(1),
+            gone_since: None,
+        });
+        Ok(open.into_iter().collect())
     }
     async fn end_endpoint(
         &self,
@@ -283,11 +346,12 @@ impl Registry for Memory {
     ) -> Result<Vec<Option<Device>>, StoreError> {
         Ok(ids
             .iter()
-            .map(|id| number_of(id).and_then(device))
+            .map(|id| device_on(self.platform(), number_of(id)?))
             .collect())
     }
     async fn device_by_secret(&self, hash: &[u8; 32]) -> Result<Option<Device>, StoreError> {
-        Ok(self.by_secret.get(hash).and_then(|number| device(*number)))
+        let number = self.by_secret.get(hash);
+        Ok(number.and_then(|number| device_on(self.platform(), *number)))
     }
     async fn touch_device(&self, _: &AppId, _: &DeviceId, _: Timestamp) -> Result<(), StoreError> {
         Ok(())

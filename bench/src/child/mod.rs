@@ -34,9 +34,9 @@ enum Role {
         /// TLS, and who handles its records.
         #[arg(long)]
         tls: Option<Records>,
-        /// MQTT instead of WebSocket.
-        #[arg(long)]
-        mqtt: bool,
+        /// What its clients speak.
+        #[arg(long, default_value = "http")]
+        speech: Speech,
     },
     /// tokio-rustls alone.
     TokioRustls {
@@ -64,6 +64,19 @@ enum Role {
         #[arg(long)]
         entries: u32,
     },
+}
+
+/// What the clients of the gateway speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Speech {
+    /// HTTP: WebSocket, streams and polls.
+    Http,
+    /// MQTT over TCP.
+    Mqtt,
+    /// XMPP over TCP, without TLS.
+    Xmpp,
+    /// What browsers speak to their push service.
+    Autopush,
 }
 
 /// Who handles the records of TLS connections.
@@ -114,10 +127,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 devices,
                 followers,
                 tls,
-                mqtt,
+                speech,
             } => {
                 let who = (*devices, *followers);
-                ports.ca = gateway::start(clients, publisher, who, *tls, *mqtt)?;
+                ports.ca = gateway::start(clients, publisher, who, *tls, *speech)?;
             }
             Role::TokioRustls { buffer } => ports.ca = tls::start(clients, *buffer)?,
             Role::Tungstenite { buffer } => echo::start(clients, *buffer),
