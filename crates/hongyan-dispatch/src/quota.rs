@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hongyan_core::app::DailyQuota;
 use hongyan_core::port::{self, Clock, DailyLimit, LimitOf};
 use hongyan_core::{AppId, ChannelId, Class, CredentialName, DeviceId, StoreError, Timestamp};
@@ -18,6 +19,8 @@ const BELIEVED_AFTER: u32 = 5;
 const EARLY: Duration = Duration::from_secs(300);
 /// Accounts whose vendors said something today; beyond it nobody more is believed until those of earlier days are forgotten.
 const SAID_MAX: usize = 10_000;
+/// Counters of single devices that are changed at once.
+const AT_ONCE: usize = 128;
 const DAY_MS: i64 = 86_400_000;
 /// How long a limit that a vendor named is believed when it says nothing more.
 const NAMED_FOR: Duration = Duration::from_secs(2 * 86_400);
@@ -285,12 +288,26 @@ impl Quotas {
         if class == Class::Marketing
             && let Some(limit) = quota.marketing_per_device
         {
-            for (place, device) in granted.iter_mut().zip(devices) {
-                let key = account.key(&format!("device/{device}"));
-                *place = self.one(&key, day, limit.into(), 1).await? == 1;
-                if *place {
-                    taken.push((key, 1));
+            let key = |device| account.key(&format!("device/{device}"));
+            let keys: Vec<String> = devices.iter().map(key).collect();
+            let mut each = Vec::with_capacity(keys.len());
+            // All of a batch in few writes of the store, not one after another.
+            for some in keys.chunks(AT_ONCE) {
+                let calls = some.iter().map(|key| self.one(key, day, limit.into(), 1));
+                each.extend(join_all(calls.collect::<Vec<_>>()).await);
+            }
+            let mut failed = None;
+            for ((place, got), key) in granted.iter_mut().zip(each).zip(keys) {
+                match got {
+                    Ok(got) => {
+                        *place = got == 1;
+                        taken.extend((*place).then_some((key, 1)));
+                    }
+                    Err(error) => failed = Some(error),
                 }
+            }
+            if let Some(error) = failed {
+                return Err(error);
             }
         }
         let want = granted.iter().filter(|g| **g).count() as u64;
@@ -316,6 +333,7 @@ impl Quotas {
         }
         // Those that come last go without.
         let mut excess = want - have;
+        let mut back = Vec::new();
         for (place, device) in granted.iter_mut().zip(devices).rev() {
             if excess == 0 {
                 break;
@@ -323,9 +341,10 @@ impl Quotas {
             if *place {
                 *place = false;
                 excess -= 1;
-                self.device_back(account, quota, day, class, device).await?;
+                back.push(device);
             }
         }
+        self.devices_back(account, quota, day, class, back).await?;
         Ok(granted)
     }
 
@@ -386,24 +405,30 @@ impl Quotas {
             if quota.per_day.is_some() {
                 self.back(&account.key("all"), day, unused).await?;
             }
-            for (device, _) in results.iter().filter(|(_, ok)| !*ok) {
-                self.device_back(account, quota, day, class, device).await?;
-            }
+            let devices = results.iter().filter(|(_, ok)| !*ok).map(|(d, _)| d);
+            self.devices_back(account, quota, day, class, devices.collect())
+                .await?;
         }
         Ok(())
     }
 
-    async fn device_back(
+    async fn devices_back(
         &self,
         account: &Account,
         quota: &DailyQuota,
         day: Day,
         class: Class,
-        device: &DeviceId,
+        devices: Vec<&DeviceId>,
     ) -> Result<(), StoreError> {
-        if class == Class::Marketing && quota.marketing_per_device.is_some() {
-            let key = account.key(&format!("device/{device}"));
-            self.back(&key, day, 1).await?;
+        if class != Class::Marketing || quota.marketing_per_device.is_none() {
+            return Ok(());
+        }
+        let key = |device| account.key(&format!("device/{device}"));
+        let keys: Vec<String> = devices.into_iter().map(key).collect();
+        for some in keys.chunks(AT_ONCE) {
+            let calls = some.iter().map(|key| self.back(key, day, 1));
+            let done = join_all(calls.collect::<Vec<_>>()).await;
+            done.into_iter().collect::<Result<(), StoreError>>()?;
         }
         Ok(())
     }

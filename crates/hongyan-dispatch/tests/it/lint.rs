@@ -1,7 +1,7 @@
 //! What a channel changes of a message is told, or refused where the app wants it so.
 
 use hongyan_core::verdict::Unsure;
-use hongyan_core::{CredentialName, Reason, Verdict};
+use hongyan_core::{CredentialName, Reason, Stage, Verdict};
 use hongyan_dispatch::credentials::NewCredential;
 use hongyan_dispatch::explain::Would;
 
@@ -68,6 +68,40 @@ async fn a_refusal_in_strict_mode_is_no_answer_of_the_vendor() {
     }
     let held = w.send(to_users(&["u1"])).await;
     w.sees(held, "held(breaker_open)@alpha").await;
+}
+
+/// What the channel says by itself, of a message or of a token, is not the vendor's word either, and was not sent to it.
+#[tokio::test]
+async fn a_channels_own_refusal_is_no_answer_of_the_vendor() {
+    const FAILURES_THAT_OPEN: usize = 10;
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let failing = Verdict::Retry {
+        reason: Reason::VendorUnavailable,
+        after: None,
+        detail: "503".into(),
+        certainty: Unsure::NotTaken,
+    };
+    for n in 0..FAILURES_THAT_OPEN {
+        w.alpha.refuses(Some((Reason::PayloadTooLarge, "5000 bytes of at most 4096")));
+        let refused = w.send(to_users(&["u1"])).await;
+        assert_eq!(w.outcome(refused).await, Reason::PayloadTooLarge);
+        w.alpha.refuses(None);
+        w.alpha.script([Verdict::no_token("one of alpha's")]);
+        let user = format!("strange-{n}");
+        w.device(&user, Some(&user), &["alpha"]).await;
+        let strange = w.send(to_users(&[&user])).await;
+        assert_eq!(w.outcome(strange).await, Reason::TokenInvalid);
+        for id in [refused, strange] {
+            assert_eq!(w.count(id, Stage::SentVendor).await, 0);
+        }
+        w.alpha.script([failing.clone()]);
+        let failed = w.send(to_users(&["u1"])).await;
+        w.sees(failed, "retried(vendor_unavailable)@alpha").await;
+    }
+    let held = w.send(to_users(&["u1"])).await;
+    w.sees(held, "held(breaker_open)@alpha").await;
+    assert_eq!(w.count(held, Stage::SentVendor).await, 0);
 }
 
 #[tokio::test]

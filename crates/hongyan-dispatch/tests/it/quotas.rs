@@ -284,6 +284,30 @@ async fn what_the_vendor_does_not_take_is_given_back() {
 }
 
 #[tokio::test]
+async fn the_counters_of_a_batch_are_asked_for_together() {
+    let w = world().await;
+    let quota = DailyQuota {
+        marketing_per_device: Some(1),
+        ..DailyQuota::default()
+    };
+    w.limit("alpha", quota).await;
+    let users: Vec<String> = (0..40).map(|n| format!("u{n}")).collect();
+    for user in &users {
+        w.device(&format!("d-{user}"), Some(user), &["alpha"]).await;
+    }
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let mut draft = to_users(&users);
+    draft.class = Class::Marketing;
+    let held = w.trouble.hold("take");
+    let id = w.send(draft).await;
+    let together = || async { (w.trouble.calls("take") == 40).then_some(()) };
+    w.until(together).await.expect("none waits for another");
+    held.go_on();
+    assert_eq!(w.outcomes(id, 40).await.len(), 40);
+    assert_eq!(w.alpha.sent().len(), 40);
+}
+
+#[tokio::test]
 async fn a_vendor_that_says_it_is_used_up_is_believed_until_its_midnight() {
     let w = world().await;
     w.device("d1", Some("u1"), &["alpha"]).await;

@@ -9,7 +9,7 @@ use hongyan_core::delivery::Delivery;
 use hongyan_core::error::Certainty;
 use hongyan_core::port::{
     Ack, Commit, CommitError, Committed, CounterRow, EventFilter, Inbox, InboxPage, Job, Ledger,
-    Reader, Registry, Subscription, Work, WriteSet,
+    Quota, QuotaGrant, Reader, Registry, Subscription, Work, WriteSet,
 };
 use hongyan_core::{
     AppId, ChannelId, CredentialName, Cursor, Device, DeviceId, Event, KeyId, Message, MessageId,
@@ -133,6 +133,7 @@ impl Trouble {
             work: Arc::new(Troubled(ports.work, Arc::clone(self))),
             ledger: Arc::new(Troubled(ports.ledger, Arc::clone(self))),
             commit: Arc::new(Troubled(ports.commit, Arc::clone(self))),
+            quota: Arc::new(Troubled(ports.quota, Arc::clone(self))),
             ..ports
         }
     }
@@ -169,6 +170,33 @@ impl Commit for Troubled<dyn Commit> {
         now: Timestamp,
     ) -> Result<Option<([u8; 32], Vec<u8>)>, StoreError> {
         self.0.idempotent(app, key, now).await
+    }
+}
+
+#[async_trait]
+impl Quota for Troubled<dyn Quota> {
+    async fn take(
+        &self,
+        key: &str,
+        window_start: Timestamp,
+        resets_at: Timestamp,
+        limit: u64,
+        want: u64,
+    ) -> Result<QuotaGrant, StoreError> {
+        self.1.at("take").await?;
+        self.0.take(key, window_start, resets_at, limit, want).await
+    }
+    async fn give_back(
+        &self,
+        key: &str,
+        window_start: Timestamp,
+        count: u64,
+    ) -> Result<(), StoreError> {
+        self.1.at("give_back").await?;
+        self.0.give_back(key, window_start, count).await
+    }
+    async fn used(&self, key: &str, window_start: Timestamp) -> Result<u64, StoreError> {
+        self.0.used(key, window_start).await
     }
 }
 

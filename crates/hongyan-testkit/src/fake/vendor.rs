@@ -51,6 +51,7 @@ struct State {
     limits: Vec<DailyLimit>,
     asked_limits: usize,
     earlier: Vec<Earlier>,
+    refuses: Option<(Reason, String)>,
 }
 
 impl FakeVendor {
@@ -115,6 +116,11 @@ impl FakeVendor {
     /// What it answers to the next poll.
     pub fn news(&self, receipts: impl IntoIterator<Item = Receipt>) {
         self.lock().news.extend(receipts);
+    }
+
+    /// Why its channel takes no message at all, from now on.
+    pub fn refuses(&self, why: Option<(Reason, &str)>) {
+        self.lock().refuses = why.map(|(reason, words)| (reason, words.to_owned()));
     }
 
     /// Why it lets messages go out as a lower class, from now on: credentials stored later say that classes are limited.
@@ -192,6 +198,9 @@ impl Vendor for FakeVendor {
 #[async_trait]
 impl Channel for FakeVendor {
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
+        if let Some(refused) = self.lock().refuses.clone() {
+            return Err(refused);
+        }
         let title = outbound.title.as_deref();
         let from = title.map_or(0, |t| t.chars().count());
         let cut = (from > TITLE_CHARS_MAX).then_some(Truncation {
@@ -212,6 +221,9 @@ impl Channel for FakeVendor {
 
     #[allow(clippy::panic, reason = "a test asked for it")]
     async fn send(&self, batch: &Batch, _deadline: Duration) -> Vec<Verdict> {
+        if let Err((reason, detail)) = self.preview(&batch.outbound) {
+            return vec![Verdict::Refused { reason, detail }; batch.recipients.len()];
+        }
         self.lock().begun += 1;
         let _permit = self.gate.acquire().await;
         let mut state = self.lock();

@@ -46,6 +46,42 @@ fn the_same_on_sqlite() {
     survives("sqlite", rounds(50) / 5);
 }
 
+/// A provider of texts sends a repeat as another text: what was under way at a kill may have been sent, and is not sent again.
+#[test]
+fn a_text_that_a_killed_server_was_sending_is_not_sent_again() {
+    let mut demo = Demo::apart(&[], &json!({}));
+    let kind = harness::KINDS.iter().find(|k| k.channel == "sms").unwrap();
+    let phone = demo.phone(kind, "texted");
+    demo.set(&phone, &json!({ "state": "killed" }));
+    demo.until_online("texted", false);
+    let slow = json!({ "kind": "slow", "rate": 1.0, "delay_ms": 8_000 });
+    let (status, answer) = demo.sandbox("POST", "/vendors/sms/faults", &slow);
+    assert!((200..300).contains(&status), "{answer}");
+    let id = demo.send(&hello("texted"));
+    let sent = |demo: &Demo| {
+        let trace = demo.trace(&id);
+        trace.iter().filter(|e| e["stage"] == "sent_vendor").count()
+    };
+    until("the call", || (sent(&demo) == 1).then_some(()));
+    demo.kill();
+    let (status, _) = demo.sandbox("DELETE", "/vendors/sms/faults", &Value::Null);
+    assert!((200..300).contains(&status));
+    demo.launch();
+    demo.until_reason(&id, "vendor_unavailable");
+    let trace = demo.trace(&id);
+    let told = |e: &Value| {
+        let detail = e["detail"].as_str().unwrap_or_default();
+        e["reason"] == "vendor_unavailable" && detail.contains("the server was stopped")
+    };
+    assert!(trace.iter().any(told), "{trace:?}");
+    // The next goes out, so whatever was to be sent again would have been.
+    let next = demo.send(&hello("texted"));
+    assert_eq!(demo.sees(&phone, &next), "sms");
+    assert_eq!(sent(&demo), 1, "{:?}", demo.trace(&id));
+    assert!(demo.vendor_requests("sms", &id).len() <= 1);
+    assert_eq!(demo.vendor_requests("sms", &next).len(), 1);
+}
+
 /// A message that was answered `202`.
 #[derive(Debug)]
 struct Accepted {

@@ -118,7 +118,7 @@ fn strike(demo: &Demo, kind: &Kind, fault: &str) -> Struck {
     assert!((200..300).contains(&status), "{answer}");
     let held: Vec<_> = (0..HELD).map(|_| demo.send(&hello(&user))).collect();
     let tried = until("a try", || {
-        let tried = |id: &&String| demo.trace(id).iter().any(|e| e["stage"] == "sent_vendor");
+        let tried = |id: &&String| demo.is_with_a_lane(id);
         held.iter().find(tried).cloned()
     });
     Struck {

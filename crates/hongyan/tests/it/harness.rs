@@ -393,6 +393,15 @@ impl Demo {
             .clone()
     }
 
+    /// Whether a delivery of the message is with the lane of a vendor, or was.
+    pub(crate) fn is_with_a_lane(&self, message: &str) -> bool {
+        let path = format!("/v1/messages/{message}?deliveries=true");
+        let (status, state) = self.api("GET", &path, &Value::Null);
+        assert_eq!(status, 200, "{state}");
+        let mut deliveries = state["deliveries"]["items"].as_array().into_iter().flatten();
+        deliveries.any(|d| !["planning", "online"].contains(&d["state"].as_str().unwrap_or("")))
+    }
+
     /// Waits for the final outcomes of a message.
     pub(crate) fn outcomes(&self, message: &str, count: usize) -> Vec<String> {
         until(&format!("{count} outcomes of {message}"), || {

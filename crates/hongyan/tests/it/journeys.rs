@@ -231,10 +231,7 @@ fn a_device_that_changes_hands_never_shows_the_former_users_messages() {
         assert!((200..300).contains(&status), "{answer}");
         let ids: Vec<_> = (0..10).map(|_| demo.send(&hello(&a))).collect();
         for id in &ids {
-            until("a try", || {
-                let tried = demo.trace(id).iter().any(|e| e["stage"] == "sent_vendor");
-                tried.then_some(())
-            });
+            until("a try", || demo.is_with_a_lane(id).then_some(()));
         }
         demo.set(&phone, &json!({ "user": b }));
         demo.sandbox("DELETE", &path, &Value::Null);
