@@ -11,8 +11,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::Map;
 use hongyan_api::secure::{self, Secure};
 use hongyan_core::port::{
-    Ack, Hint, Inbox as _, NewChannel, OpenChannel, OpenError, Owner, Post, Presence as _,
-    PushState, Pushes, Reader,
+    Ack, Hint, Inbox as _, NewChannel, OpenChannel, OpenError, Post, Presence as _, PushState,
+    Pushes, Reader,
 };
 use hongyan_core::{
     AppId, Cursor, DeviceId, MessageId, PushChannel, PushEndpoint, StoreError, Timestamp, Topic,
@@ -368,20 +368,14 @@ async fn publish(mut stream: TcpStream, memory: Arc<Memory>, hub: Hub) {
         };
         let mut hints: Vec<Hint> = Vec::new();
         for line in String::from_utf8_lossy(&buffer[..end]).lines() {
-            let Some(owner) = take(&memory, line) else {
-                continue;
-            };
-            let hint = Hint { app: app(), owner };
-            if hints.last() != Some(&hint) {
-                hints.push(hint);
-            }
+            hints.extend(take(&memory, line));
         }
         hub.notify(hints);
         buffer.drain(..=end);
     }
 }
 
-fn take(memory: &Memory, line: &str) -> Option<Owner> {
+fn take(memory: &Memory, line: &str) -> Option<Hint> {
     match line.split_once(' ')? {
         ("t", text) => Some(memory.to_topic(text)),
         ("u", rest) => {

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use hongyan_core::app::{App, Credential, Key};
 use hongyan_core::device::{Permission, Platform};
 use hongyan_core::message::{Audience, Notification, Target};
-use hongyan_core::port::{Ack, Entry, Inbox, InboxPage, Owner, Reader, Registry, Subscription};
+use hongyan_core::port::{
+    Ack, Entry, Fresh, Hint, Inbox, InboxPage, Owner, Reader, Registry, Subscription,
+};
 use hongyan_core::push::{PushEncoding, Urgency};
 use hongyan_core::{
     AppId, ChannelId, Class, CredentialName, Cursor, Device, DeviceId, KeyId, Message, MessageId,
@@ -65,6 +67,11 @@ pub fn hash(secret: &str) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest.as_ref());
     hash
+}
+
+/// What the intake gives a hint: a push waits apart, and is found by a read alone.
+fn stands_alone(fresh: &Fresh) -> bool {
+    fresh.message.push.is_none()
 }
 
 fn lock(list: &List) -> MutexGuard<'_, VecDeque<(u64, Arc<Message>)>> {
@@ -148,31 +155,45 @@ impl Memory {
     }
 
     /// Appends a message to the topic.
-    pub fn to_topic(&self, text: &str) -> Owner {
+    pub fn to_topic(&self, text: &str) -> Hint {
         let mut list = lock(&self.topic);
-        self.append(
+        let fresh = self.append(
             &mut list,
             TOPIC_LEN_MAX,
             Target::Topic(self.topic_name.clone()),
             text,
         );
-        Owner::Audience(Audience::Topic(self.topic_name.clone()))
+        Hint {
+            app: app(),
+            owner: Owner::Audience(Audience::Topic(self.topic_name.clone())),
+            fresh: Some(fresh).filter(stands_alone),
+        }
     }
 
     /// Appends a message to a user's ring.
-    pub fn to_user(&self, number: u32, text: &str) -> Option<Owner> {
+    pub fn to_user(&self, number: u32, text: &str) -> Option<Hint> {
         let user = UserId::parse(&format!("u{number}")).ok()?;
         let mut list = lock(self.users.get(number as usize)?);
-        self.append(
+        let fresh = self.append(
             &mut list,
             USER_LEN_MAX,
             Target::Users(vec![user.clone()]),
             text,
         );
-        Some(Owner::User(user))
+        Some(Hint {
+            app: app(),
+            owner: Owner::User(user),
+            fresh: Some(fresh).filter(stands_alone),
+        })
     }
 
-    fn append(&self, list: &mut VecDeque<(u64, Arc<Message>)>, max: usize, to: Target, text: &str) {
+    fn append(
+        &self,
+        list: &mut VecDeque<(u64, Arc<Message>)>,
+        max: usize,
+        to: Target,
+        text: &str,
+    ) -> Fresh {
         let order = self.order.fetch_add(1, Ordering::Relaxed) + 1;
         let mut tail = [0; 10];
         tail[2..].copy_from_slice(&order.to_be_bytes());
@@ -204,10 +225,16 @@ impl Memory {
             accepted_at: Timestamp(1),
             expires_at: Timestamp::FAR,
         };
+        let fresh = Fresh {
+            after: list.back().map_or(0, |(order, _)| *order),
+            place: order,
+            message: Arc::new(message),
+        };
         if list.len() >= max {
             list.pop_front();
         }
-        list.push_back((order, Arc::new(message)));
+        list.push_back((order, Arc::clone(&fresh.message)));
+        fresh
     }
 
     fn page(&self, reader: &Reader, after: Option<Cursor>, limit: usize) -> Option<InboxPage> {

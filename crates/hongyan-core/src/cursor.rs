@@ -1,6 +1,6 @@
 //! A place in an inbox, opaque to clients.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Everything up to here has been seen: one number for each source that an inbox merges.
 ///
@@ -30,12 +30,15 @@ const BYTES: usize = 36;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 impl Cursor {
+    /// Bytes of the text form, always.
+    pub const TEXT_BYTES: usize = (BYTES * 8).div_ceil(5);
+
     /// Reads the text form.
     ///
     /// # Errors
     /// [`MalformedCursor`] for anything that this type did not write.
     pub fn parse(text: &str) -> Result<Self, MalformedCursor> {
-        if text.len() != (BYTES * 8).div_ceil(5) {
+        if text.len() != Self::TEXT_BYTES {
             return Err(MalformedCursor);
         }
         let (mut bytes, mut at, mut acc, mut bits) = ([0u8; BYTES], 0usize, 0u32, 0u32);
@@ -74,6 +77,30 @@ impl Cursor {
         })
     }
 
+    /// The text form, all of it ASCII.
+    #[must_use]
+    pub fn text(&self) -> [u8; Self::TEXT_BYTES] {
+        let mut bytes = [0u8; BYTES];
+        bytes[0..4].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.reader.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.user.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.device.to_be_bytes());
+        bytes[24..32].copy_from_slice(&self.broadcast.to_be_bytes());
+        let sum = checksum(&bytes[..32]);
+        bytes[32..36].copy_from_slice(&sum.to_be_bytes());
+        // Five bytes are eight letters; the last letters are of a group that is filled up with zeros.
+        let mut text = [0u8; Self::TEXT_BYTES];
+        for (group, letters) in bytes.chunks(5).zip(text.chunks_mut(8)) {
+            let mut padded = [0u8; 8];
+            padded[3..3 + group.len()].copy_from_slice(group);
+            let bits = u64::from_be_bytes(padded);
+            for (at, letter) in letters.iter_mut().enumerate() {
+                *letter = ALPHABET[(bits >> (35 - 5 * at) & 31) as usize];
+            }
+        }
+        text
+    }
+
     /// Whether every part is at or before the other's; epochs and readers must agree.
     #[must_use]
     pub const fn covers(&self, other: &Self) -> bool {
@@ -87,29 +114,9 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = [0u8; BYTES];
-        bytes[0..4].copy_from_slice(&self.epoch.to_be_bytes());
-        bytes[4..8].copy_from_slice(&self.reader.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.user.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.device.to_be_bytes());
-        bytes[24..32].copy_from_slice(&self.broadcast.to_be_bytes());
-        let sum = checksum(&bytes[..32]);
-        bytes[32..36].copy_from_slice(&sum.to_be_bytes());
-        let (mut acc, mut bits) = (0u32, 0u32);
-        let mut text = String::with_capacity((BYTES * 8).div_ceil(5));
-        for b in bytes {
-            acc = (acc << 8) | u32::from(b);
-            bits += 8;
-            while bits >= 5 {
-                bits -= 5;
-                text.push(char::from(ALPHABET[((acc >> bits) & 31) as usize]));
-                acc &= (1 << bits) - 1;
-            }
-        }
-        if bits > 0 {
-            text.push(char::from(ALPHABET[((acc << (5 - bits)) & 31) as usize]));
-        }
-        f.write_str(&text)
+        self.text()
+            .iter()
+            .try_for_each(|letter| f.write_char(char::from(*letter)))
     }
 }
 

@@ -6,7 +6,7 @@ use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::limits::IDEMPOTENCY_TTL;
 use hongyan_core::message::{DeliveryMode, DeviceChoice, Target};
 use hongyan_core::port::{
-    CommitError, Hint, Idempotency, InboxAppend, Job, JobKind, Owner, PushEntry, PushedOut,
+    CommitError, Fresh, Hint, Idempotency, InboxAppend, Job, JobKind, Owner, PushEntry, PushedOut,
     WriteSet,
 };
 use hongyan_core::{AppId, Event, Message, MessageId, Stage, StoreError, Timestamp};
@@ -105,7 +105,7 @@ impl Intake {
             set.messages.push(message);
         }
         match self.ports.commit.commit(vec![set]).await.pop() {
-            Some(Ok(_)) => {}
+            Some(Ok(done)) => place(&mut hints, &done.places),
             Some(Err(CommitError::Known { body_hash, answer })) => {
                 return match &idempotency {
                     Some(wanted) => replay(wanted, body_hash, &answer),
@@ -146,6 +146,7 @@ impl Intake {
                 return Err(StoreError::Conflict { entity: "message" });
             }
         };
+        place(&mut hints, &committed.places);
         self.ports.presence.notify(hints);
         Ok(committed.pushed_out)
     }
@@ -204,6 +205,8 @@ fn take_in(message: &Arc<Message>, now: Timestamp, set: &mut WriteSet, hints: &m
     let due = message.options.send_at.map_or(now, |at| at.max(now));
     let in_inbox =
         message.options.delivery != DeliveryMode::OfflineOnly && !appended_by_router(message);
+    // What takes the place of others, or waits apart from the ring, is found by a read alone.
+    let stands_alone = message.collapses_with().is_none() && message.push.is_none();
     for owner in owners(message) {
         let kind = match &owner {
             Owner::Audience(_) => JobKind::Broadcast { after: None },
@@ -223,10 +226,29 @@ fn take_in(message: &Arc<Message>, now: Timestamp, set: &mut WriteSet, hints: &m
             hints.push(Hint {
                 app: message.app.clone(),
                 owner,
+                fresh: stands_alone.then(|| Fresh {
+                    after: 0,
+                    place: 0,
+                    message: Arc::clone(message),
+                }),
             });
         }
     }
     set.events.push(about(message, Stage::Accepted, now));
+}
+
+/// Says where the entries came to stand, one for each hint. It is told before the caller learns the ids, so that no
+/// recall overtakes it.
+fn place(hints: &mut [Hint], places: &[u64]) {
+    let known = hints.len() == places.len();
+    for (at, hint) in hints.iter_mut().enumerate() {
+        match (&mut hint.fresh, places.get(at).copied()) {
+            (Some(fresh), Some(place)) if known && place > 0 => {
+                (fresh.after, fresh.place) = (place - 1, place);
+            }
+            (fresh, _) => *fresh = None,
+        }
+    }
 }
 
 /// An event about a message as a whole.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use hongyan_core::port::{Earlier, EventFilter};
 use hongyan_core::{
-    AppId, ChannelId, CredentialName, Device, DeviceId, Event, MessageId, Secret, Stage, StoreError,
-    Timestamp,
+    AppId, ChannelId, CredentialName, Device, DeviceId, Event, MessageId, Secret, Stage,
+    StoreError, Timestamp,
 };
 
 use crate::carried::Carried;
@@ -88,7 +88,9 @@ impl Memory {
         let mut pushes: HashMap<PushKey, Told> = HashMap::new();
         let mut after = from;
         while after < head {
-            let page = ledger.events(app, EventFilter::App, after, EVENTS_PAGE).await?;
+            let page = ledger
+                .events(app, EventFilter::App, after, EVENTS_PAGE)
+                .await?;
             let Some(last) = page.last() else { break };
             after = last.seq;
             let fresh = |e: &Event| e.seq <= head && now.since(e.at) < BACK;
@@ -119,7 +121,11 @@ impl Memory {
             return Ok(HashMap::new());
         }
         let found = self.ports.registry.devices(app, &ids).await?;
-        Ok(found.into_iter().flatten().map(|d| (d.id.clone(), d)).collect())
+        Ok(found
+            .into_iter()
+            .flatten()
+            .map(|d| (d.id.clone(), d))
+            .collect())
     }
 
     fn note(

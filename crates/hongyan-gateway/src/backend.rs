@@ -277,6 +277,9 @@ impl Backend {
             }
             Job::Resubscribe { session, seat } => {
                 let reader = seat.reader();
+                // First this, so that nothing from before a subscription is given without a read; then again for what came
+                // before its topics were known.
+                self.hub.mailbox(session).push(Command::Wake(vec![session]));
                 if let Err(error) = self.load_topics(session, &reader).await {
                     tracing::warn!(app = %reader.app, %error, "topics could not be read");
                 }
@@ -500,6 +503,7 @@ impl Backend {
     }
 
     async fn load_topics(&self, session: SessionId, reader: &Reader) -> Result<(), StoreError> {
+        let mark = self.hub.topics_mark(reader);
         let topics = self
             .ports
             .registry
@@ -510,7 +514,7 @@ impl Backend {
             .take(limits::TOPICS_PER_DEVICE_MAX)
             .map(|subscription| subscription.topic)
             .collect();
-        self.hub.set_topics(session, reader, topics);
+        self.hub.set_topics(session, reader, topics, mark);
         Ok(())
     }
 
@@ -522,6 +526,7 @@ impl Backend {
         follow: bool,
     ) -> Result<Result<(), (&'static str, &'static str)>, StoreError> {
         let devices = std::slice::from_ref(&reader.device);
+        self.hub.topics_change(reader);
         if follow {
             let topics = self
                 .ports
@@ -547,6 +552,7 @@ impl Backend {
                 .unsubscribe(&reader.app, topic, devices)
                 .await?;
         }
+        self.hub.mailbox(session).push(Command::Wake(vec![session]));
         self.load_topics(session, reader).await?;
         Ok(Ok(()))
     }

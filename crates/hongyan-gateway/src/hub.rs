@@ -33,6 +33,9 @@ const LEFT_LEN_MAX: usize = 65_536;
 const TAKEN_LEN_MAX: usize = 1024;
 const TAKEN_FOR: Duration = Duration::from_secs(5);
 
+/// Sessions that are given an entry by one command: a reactor's turn ends between two.
+const NEWS_SESSIONS_MAX: usize = 256;
+
 /// An app and one of its devices, in one text.
 type DeviceKey = Arc<str>;
 
@@ -90,6 +93,16 @@ struct Inner {
     sockets: AtomicUsize,
     gate: Arc<Gate>,
     tickets: Tickets,
+}
+
+/// What hints mean for one reactor.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Sessions that are given the entry.
+    told: Vec<SessionId>,
+    /// Sessions that have to look for themselves.
+    woken: Vec<SessionId>,
+    commands: Vec<Command>,
 }
 
 /// A device that was just registered.
@@ -288,10 +301,30 @@ impl Hub {
         Some(seat)
     }
 
-    /// Sets the topics that wake a session; ignored when it is no longer the device's one.
-    pub(crate) fn set_topics(&self, session: SessionId, reader: &Reader, topics: Vec<Topic>) {
+    /// The mark for [`Hub::set_topics`] of topics that are read from now on.
+    pub(crate) fn topics_mark(&self, reader: &Reader) -> u8 {
+        let (app, device) = (reader.app.as_str(), reader.device.as_str());
+        self.state().index.mark(app, device)
+    }
+
+    /// Says that a device's topics are about to change. Until they are read anew its session looks for itself.
+    pub(crate) fn topics_change(&self, reader: &Reader) {
+        let (app, device) = (reader.app.as_str(), reader.device.as_str());
+        if let Some(member) = self.state().index.find_mut(app, device) {
+            member.changes();
+        }
+    }
+
+    /// Sets the topics that wake a session, read after `mark` was taken; ignored when it is no longer the device's one.
+    pub(crate) fn set_topics(
+        &self,
+        session: SessionId,
+        reader: &Reader,
+        topics: Vec<Topic>,
+        mark: u8,
+    ) {
         let device = (&reader.app, reader.device.as_str());
-        self.state().index.follow(session, device, topics);
+        self.state().index.follow(session, device, topics, mark);
     }
 
     pub(crate) fn set_state(&self, session: SessionId, seat: &Seat, state: AppState) {
@@ -306,8 +339,7 @@ impl Hub {
     }
 
     pub(crate) fn mailbox(&self, session: SessionId) -> &Mailbox {
-        let at = (session.0 >> 56) as usize;
-        &self.0.mailboxes[at % self.0.mailboxes.len()]
+        &self.0.mailboxes[self.reactor_of(session)]
     }
 
     pub(crate) fn mailboxes(&self) -> &[Arc<Mailbox>] {
@@ -318,12 +350,68 @@ impl Hub {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Which reactor owns a session.
+    fn reactor_of(&self, session: SessionId) -> usize {
+        (session.0 >> 56) as usize % self.0.mailboxes.len()
+    }
+
+    /// What a hint means for each reactor.
+    fn spread(&self, index: &Index, hint: Hint, turns: &mut [Turn]) {
+        if hint.owner == Owner::Audience(Audience::All) {
+            let hint = Arc::new(hint);
+            for turn in turns {
+                turn.commands.push(match hint.fresh {
+                    Some(_) => Command::NewsApp(Arc::clone(&hint)),
+                    None => Command::WakeApp(hint.app.clone()),
+                });
+            }
+            return;
+        }
+        let is_fresh = hint.fresh.is_some();
+        let mut tell = |(session, certain): (SessionId, bool)| {
+            let turn = &mut turns[self.reactor_of(session)];
+            if is_fresh && certain {
+                turn.told.push(session);
+            } else {
+                turn.woken.push(session);
+            }
+        };
+        let app = hint.app.as_str();
+        match &hint.owner {
+            Owner::Device(device) => {
+                let member = index.find(app, device.as_str());
+                member.into_iter().for_each(|m| tell((m.session, true)));
+            }
+            Owner::User(user) => {
+                let sessions = index.of_user(app, user.as_str());
+                sessions.for_each(|session| tell((session, true)));
+            }
+            Owner::Audience(Audience::Topic(topic)) => {
+                index.of_topic(app, topic.as_str()).for_each(tell);
+            }
+            Owner::Audience(Audience::All) => {}
+        }
+        if turns.iter().all(|turn| turn.told.is_empty()) {
+            return;
+        }
+        let hint = Arc::new(hint);
+        for turn in turns {
+            for sessions in turn.told.chunks(NEWS_SESSIONS_MAX) {
+                turn.commands.push(Command::News {
+                    sessions: sessions.to_vec(),
+                    hint: Arc::clone(&hint),
+                    more: Vec::new(),
+                });
+            }
+            turn.told.clear();
+        }
+    }
+
     /// Spreads sessions over the reactors that own them.
     fn by_reactor(&self, sessions: impl Iterator<Item = SessionId>) -> Vec<Vec<SessionId>> {
         let mut spread = vec![Vec::new(); self.0.mailboxes.len()];
         for session in sessions {
-            let at = (session.0 >> 56) as usize % spread.len();
-            spread[at].push(session);
+            spread[self.reactor_of(session)].push(session);
         }
         spread
     }
@@ -339,7 +427,8 @@ impl Hub {
             }
             Owner::User(user) => index.of_user(app, user.as_str()).collect(),
             Owner::Audience(Audience::Topic(topic)) => {
-                index.of_topic(app, topic.as_str()).collect()
+                let followers = index.of_topic(app, topic.as_str());
+                followers.map(|(session, _)| session).collect()
             }
             Owner::Audience(Audience::All) => return None,
         })
@@ -374,24 +463,20 @@ impl Presence for Hub {
     }
 
     fn notify(&self, hints: Vec<Hint>) {
-        let mut wake = vec![Vec::new(); self.0.mailboxes.len()];
-        for hint in hints {
-            match self.readers(&hint.app, &hint.owner) {
-                Some(sessions) => {
-                    for (all, some) in wake.iter_mut().zip(self.by_reactor(sessions.into_iter())) {
-                        all.extend(some);
-                    }
-                }
-                None => {
-                    for mailbox in &self.0.mailboxes {
-                        mailbox.push_hint(Command::WakeApp(hint.app.clone()));
-                    }
-                }
+        let mut turns: Vec<Turn> = Vec::new();
+        turns.resize_with(self.0.mailboxes.len(), Turn::default);
+        {
+            let state = self.state();
+            for hint in hints {
+                self.spread(&state.index, hint, &mut turns);
             }
         }
-        for (mailbox, sessions) in self.0.mailboxes.iter().zip(wake) {
-            if !sessions.is_empty() {
-                mailbox.push_hint(Command::Wake(sessions));
+        for (mailbox, mut turn) in self.0.mailboxes.iter().zip(turns) {
+            if !turn.woken.is_empty() {
+                turn.commands.push(Command::Wake(turn.woken));
+            }
+            if !turn.commands.is_empty() {
+                mailbox.push_hints(turn.commands);
             }
         }
     }
@@ -472,7 +557,15 @@ impl Presence for Hub {
     }
 
     fn resubscribe(&self, app: &AppId, device: &DeviceId) {
-        if let Some(session) = self.session(app, device) {
+        let session = {
+            let mut state = self.state();
+            let member = state.index.find_mut(app.as_str(), device.as_str());
+            member.map(|member| {
+                member.changes();
+                member.session
+            })
+        };
+        if let Some(session) = session {
             self.mailbox(session)
                 .push_hint(Command::Resubscribe(session));
         }

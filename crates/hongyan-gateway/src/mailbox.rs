@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hongyan_core::port::{Ack, InboxPage, Reader};
+use hongyan_core::port::{Ack, Hint, InboxPage, Reader};
 use hongyan_core::session::AppState;
 use hongyan_core::{AppId, Cursor, Message, MessageId, SessionId, Topic};
 use mio::Waker;
@@ -21,6 +21,9 @@ use crate::seat::Seat;
 /// Commands beyond which hints are dropped and every session looks for itself instead. The other
 /// commands are bounded by what asked for them: requests under way, permits, waiting callers.
 const QUEUE_LEN_MAX: usize = 65_536;
+
+/// Commands with entries that wait; beyond them sessions read for themselves, so that the queue holds few messages.
+const NEWS_LEN_MAX: usize = 1024;
 
 /// A connection that was just taken in.
 #[derive(Debug)]
@@ -121,6 +124,15 @@ pub(crate) enum Command {
     },
     Wake(Vec<SessionId>),
     WakeApp(AppId),
+    /// Hints with entries, in their order, for sessions that may be given them at once.
+    News {
+        sessions: Vec<SessionId>,
+        hint: Arc<Hint>,
+        /// Hints of the same list that were joined to the first.
+        more: Vec<Arc<Hint>>,
+    },
+    /// The same for all sessions of its app.
+    NewsApp(Arc<Hint>),
     Recall {
         sessions: Vec<SessionId>,
         id: MessageId,
@@ -157,11 +169,33 @@ pub(crate) enum Again {
     Unknown,
 }
 
+impl Command {
+    fn is_news(&self) -> bool {
+        matches!(self, Self::News { .. } | Self::NewsApp(_))
+    }
+
+    /// The same without an entry.
+    fn without_news(self) -> Self {
+        match self {
+            Self::News { sessions, .. } => Self::Wake(sessions),
+            Self::NewsApp(hint) => Self::WakeApp(hint.app.clone()),
+            other => other,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    commands: Vec<Command>,
+    /// How many of them are news.
+    news: usize,
+}
+
 /// The queue into one reactor.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     /// `None` when the reactor has ended: commands are dropped, and with them whoever waits.
-    queue: Mutex<Option<Vec<Command>>>,
+    queue: Mutex<Option<Queue>>,
     waker: Waker,
     woken: AtomicBool,
     hints_lost: AtomicBool,
@@ -170,7 +204,7 @@ pub(crate) struct Mailbox {
 impl Mailbox {
     pub(crate) fn new(waker: Waker) -> Self {
         Self {
-            queue: Mutex::new(Some(Vec::new())),
+            queue: Mutex::new(Some(Queue::default())),
             waker,
             woken: AtomicBool::new(false),
             hints_lost: AtomicBool::new(false),
@@ -179,19 +213,33 @@ impl Mailbox {
 
     pub(crate) fn push(&self, command: Command) {
         if let Some(queue) = &mut *self.lock() {
-            queue.push(command);
+            queue.commands.push(command);
         }
         self.wake();
     }
 
     /// Pushes a command that may be replaced by a look at everything.
     pub(crate) fn push_hint(&self, command: Command) {
+        self.push_hints([command]);
+    }
+
+    /// The same with many.
+    pub(crate) fn push_hints(&self, commands: impl IntoIterator<Item = Command>) {
         if let Some(queue) = &mut *self.lock() {
-            if queue.len() < QUEUE_LEN_MAX {
-                queue.push(command);
-            } else {
-                self.hints_lost.store(true, Ordering::Relaxed);
-                metrics::counter!("hongyan_gateway_hints_lost_total").increment(1);
+            for mut command in commands {
+                if queue.commands.len() >= QUEUE_LEN_MAX {
+                    self.hints_lost.store(true, Ordering::Relaxed);
+                    metrics::counter!("hongyan_gateway_hints_lost_total").increment(1);
+                    continue;
+                }
+                if command.is_news() {
+                    if queue.news >= NEWS_LEN_MAX {
+                        command = command.without_news();
+                    } else {
+                        queue.news += 1;
+                    }
+                }
+                queue.commands.push(command);
             }
         }
         self.wake();
@@ -202,7 +250,7 @@ impl Mailbox {
         self.lock().take();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Vec<Command>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Queue>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -218,9 +266,10 @@ impl Mailbox {
     pub(crate) fn take(&self, into: &mut Vec<Command>) -> bool {
         self.woken.store(false, Ordering::Release);
         if let Some(queue) = &mut *self.lock() {
-            into.append(queue);
-            if queue.capacity() > 4096 {
-                *queue = Vec::new();
+            into.append(&mut queue.commands);
+            queue.news = 0;
+            if queue.commands.capacity() > 4096 {
+                queue.commands = Vec::new();
             }
         }
         self.hints_lost.swap(false, Ordering::Relaxed)

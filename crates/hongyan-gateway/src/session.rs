@@ -7,7 +7,8 @@
 
 use std::collections::VecDeque;
 
-use hongyan_core::port::{Entry, InboxPage};
+use hongyan_core::message::Target;
+use hongyan_core::port::{Entry, Fresh, Hint, InboxPage, Owner};
 use hongyan_core::{Cursor, MessageId};
 
 use crate::protocol::Taken;
@@ -254,6 +255,60 @@ impl Session {
             self.forget_past();
         }
         sent
+    }
+
+    /// The place at which a fresh entry can be sent without a read: when everything before it was sent, nothing else is
+    /// known to be missing, and there is room. `None` says that only a read tells what is next.
+    #[must_use]
+    pub fn next_place(&self, hint: &Hint, fresh: &Fresh) -> Option<Cursor> {
+        let is_settled = !self.fresh && !self.reading && !self.wanted;
+        let room = self.inflight() < usize::from(self.inflight_max);
+        if !is_settled || !room || self.seat.app() != hint.app.as_str() {
+            return None;
+        }
+        let user = self.seat.user();
+        let is_own = match &fresh.message.to {
+            Target::Users(users) => {
+                let listed = |hers: &str| users.iter().any(|one| one.as_str() == hers);
+                match &hint.owner {
+                    Owner::User(_) => true,
+                    Owner::Device(_) | Owner::Audience(_) => user.is_some_and(listed),
+                }
+            }
+            Target::Devices(_) | Target::Topic(_) | Target::All => true,
+        };
+        let mut place = self.sent;
+        let part = match &hint.owner {
+            Owner::User(owner) if user == Some(owner.as_str()) => &mut place.user,
+            Owner::Device(owner) if self.seat.device() == owner.as_str() => &mut place.device,
+            Owner::Audience(_) => &mut place.broadcast,
+            Owner::User(_) | Owner::Device(_) => return None,
+        };
+        if !is_own || *part != fresh.after || fresh.place <= fresh.after {
+            return None;
+        }
+        *part = fresh.place;
+        (!self.is_in_flight(fresh.message.id)).then_some(place)
+    }
+
+    /// A fresh entry went out at its [`Session::next_place`]; it is sent again at `due`.
+    pub fn sent_fresh(&mut self, id: MessageId, place: Cursor, due: Option<Tick>) {
+        let one = InFlight {
+            id,
+            place,
+            due,
+            tries: 1,
+        };
+        let window = self.window.get_or_insert_default();
+        window.inflight.push_back(one);
+        self.pass(place);
+    }
+
+    /// A fresh entry was left out at its [`Session::next_place`].
+    pub fn pass(&mut self, place: Cursor) {
+        let head = each(self.head(), place, u64::max);
+        self.sent = place;
+        self.set_head(head);
     }
 
     /// Takes an acknowledgement of everything up to a place. Answers the place that the store is

@@ -38,6 +38,18 @@ fn seat(user: &str) -> Seat {
     })
 }
 
+fn fresh(n: u64) -> (Hint, Fresh) {
+    let fresh = Fresh {
+        after: n - 1,
+        place: n,
+        message: entry(n).message,
+    };
+    let owner = Owner::User(UserId::parse("u").unwrap());
+    let mut hint = Hint::new(AppId::parse("demo").unwrap(), owner);
+    hint.fresh = Some(fresh.clone());
+    (hint, fresh)
+}
+
 fn page(range: std::ops::RangeInclusive<u64>, head: u64) -> InboxPage {
     let next = *range.end();
     InboxPage {
@@ -295,17 +307,93 @@ fn an_idle_session_is_small() {
 }
 
 /// What may happen to a session.
+#[test]
+fn a_fresh_entry_needs_no_read_when_everything_before_it_was_sent() {
+    let mut one = session(2, None);
+    let next = |session: &Session, n: u64| {
+        let (hint, fresh) = fresh(n);
+        session.next_place(&hint, &fresh)
+    };
+    assert_eq!(next(&one, 1), None, "the first read is under way");
+    take(&mut one, &page(1..=0, 0));
+    assert_eq!(next(&one, 2), None, "there is one before it");
+    assert_eq!(next(&one, 1), Some(place(1)));
+    one.sent_fresh(id(1), place(1), Some(300));
+    assert_eq!((one.head(), one.sent()), (place(1), Some(place(1))));
+    assert_eq!(next(&one, 1), None, "it was sent");
+    one.want();
+    assert_eq!(next(&one, 2), None, "there may be more that is not known");
+    let read = one.next_read().unwrap();
+    assert_eq!(read.after, Some(place(1)));
+    assert_eq!(next(&one, 2), None, "a read is under way");
+    take(&mut one, &page(2..=1, 1));
+    one.sent_fresh(id(2), next(&one, 2).unwrap(), None);
+    assert_eq!(next(&one, 3), None, "the window is full");
+    assert_eq!(one.ack_upto(place(2)), Some(place(2)));
+    assert_eq!(next(&one, 3), Some(place(3)));
+    one.pass(place(3));
+    assert_eq!((one.inflight(), one.sent()), (0, Some(place(3))));
+}
+
+#[test]
+fn a_fresh_entry_is_for_whom_its_hint_names() {
+    let mut one = session(2, None);
+    take(&mut one, &page(1..=0, 0));
+    let (hint, fresh) = fresh(1);
+    let of = |owner: Owner, app: &str| Hint {
+        owner,
+        ..Hint::new(AppId::parse(app).unwrap(), hint.owner.clone())
+    };
+    let user = |name: &str| Owner::User(UserId::parse(name).unwrap());
+    let device = |name: &str| Owner::Device(DeviceId::parse(name).unwrap());
+    let all = Owner::Audience(hongyan_core::message::Audience::All);
+    let next = |hint: &Hint, fresh: &Fresh| one.next_place(hint, fresh);
+    assert_eq!(next(&of(user("v"), "demo"), &fresh), None);
+    assert_eq!(next(&of(user("u"), "other"), &fresh), None);
+    assert_eq!(next(&of(device("e"), "demo"), &fresh), None);
+    let own = Cursor {
+        user: 0,
+        device: 1,
+        ..place(0)
+    };
+    assert_eq!(next(&of(device("d"), "demo"), &fresh), Some(own));
+    let broadcast = Cursor {
+        user: 0,
+        broadcast: 1,
+        ..place(0)
+    };
+    assert_eq!(next(&of(all.clone(), "demo"), &fresh), Some(broadcast));
+    let mut message = Message::clone(&fresh.message);
+    message.to = Target::Users(vec![UserId::parse("v").unwrap()]);
+    let hers = Fresh {
+        message: Arc::new(message),
+        ..fresh
+    };
+    assert_eq!(
+        next(&of(device("d"), "demo"), &hers),
+        None,
+        "whichever list it stands in"
+    );
+    assert_eq!(next(&of(all, "demo"), &hers), None);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Publish,
     Expire(u64),
-    Answer { takes: usize },
+    Answer {
+        takes: usize,
+    },
     Fail,
     AckUpto(u64),
     AckId(u64),
     Recall(u64),
     Pass(u32),
     Hint,
+    /// A hint with its entry, at once.
+    Fresh,
+    /// The same of an entry so far back, late.
+    Late(u64),
 }
 
 fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
@@ -320,6 +408,8 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
         1 => (1u64..60).prop_map(Step::Recall),
         1 => (1u32..700).prop_map(Step::Pass),
         2 => Just(Step::Hint),
+        4 => Just(Step::Fresh),
+        2 => (0u64..4).prop_map(Step::Late),
     ];
     proptest::collection::vec(step, 1..120)
 }
@@ -373,8 +463,29 @@ proptest::proptest! {
             });
         };
 
+        let offer = |session: &mut Session, n: u64, now: Tick, sent: &mut Vec<u64>| {
+            let (hint, fresh) = fresh(n);
+            match session.next_place(&hint, &fresh) {
+                Some(place) => {
+                    sent.push(n);
+                    session.sent_fresh(id(n), place, Some(now + 300));
+                }
+                None => session.want(),
+            }
+        };
+
         for step in steps {
             match step {
+                Step::Fresh => {
+                    head += 1;
+                    offer(&mut session, head, now, &mut sent);
+                }
+                Step::Late(back) => {
+                    let n = head.saturating_sub(back);
+                    if n > 0 && !gone.contains(&n) {
+                        offer(&mut session, n, now, &mut sent);
+                    }
+                }
                 Step::Publish => {
                     head += 1;
                     session.want();

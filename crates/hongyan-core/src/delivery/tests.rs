@@ -103,8 +103,14 @@ fn inputs() -> impl Strategy<Value = Input> {
             channel: apns(),
             stage: Stage::Delivered
         }),
-        (verdicts(), time(), any::<bool>(), prop::option::of(time()), calls()).prop_map(
-            |(verdict, retry_at, fallback, receipt_by, called)| {
+        (
+            verdicts(),
+            time(),
+            any::<bool>(),
+            prop::option::of(time()),
+            calls()
+        )
+            .prop_map(|(verdict, retry_at, fallback, receipt_by, called)| {
                 Input::Verdict {
                     channel: apns(),
                     verdict,
@@ -114,8 +120,7 @@ fn inputs() -> impl Strategy<Value = Input> {
                     receipt_by,
                     called,
                 }
-            }
-        ),
+            }),
         Just(Input::Handed { channel: apns() }),
         Just(Input::Undelivered {
             channel: apns(),
@@ -479,13 +484,23 @@ fn who_finds_what_was_handed_over_does_not_send_it_again() {
     pushed("apns", &mut d);
     let handed = Input::Handed { channel: apns() };
     let step = d.apply(handed.clone(), Timestamp(2));
-    assert_eq!((stages(&step), step.next), (vec![Stage::SentVendor], Next::Recorded));
-    assert_eq!(d.apply(handed, Timestamp(2)).next, Next::Nothing, "told once");
+    assert_eq!(
+        (stages(&step), step.next),
+        (vec![Stage::SentVendor], Next::Recorded)
+    );
+    assert_eq!(
+        d.apply(handed, Timestamp(2)).next,
+        Next::Nothing,
+        "told once"
+    );
     assert_eq!(d.handed_to(), Some(&apns()));
     // The process ended here.
     let mut found = d.clone();
     let step = found.apply(Input::Due, Timestamp(60));
-    assert_eq!((stages(&step), step.next), (vec![Stage::Undelivered], Next::Done));
+    assert_eq!(
+        (stages(&step), step.next),
+        (vec![Stage::Undelivered], Next::Done)
+    );
     assert_eq!(found.outcome(), Some(Reason::VendorUnavailable));
     assert_eq!(found.taken, [apns()], "a receipt of it is believed");
     assert!(!found.handed);
@@ -499,7 +514,10 @@ fn who_finds_what_was_handed_over_does_not_send_it_again() {
         Input::NotSent {
             reason: Reason::QuotaExhausted,
             retry_at: Timestamp(50),
-            called: Some(Called { told: true, ..call() }),
+            called: Some(Called {
+                told: true,
+                ..call()
+            }),
         },
         Timestamp(3),
     );
@@ -522,7 +540,13 @@ fn a_receipt_names_the_channel_that_told_it() {
     assert_eq!(open.outcome(), Some(Reason::Delivered));
     d.apply(taken("apns", None), Timestamp(2));
     let step = d.apply(told(Stage::Delivered), Timestamp(3));
-    assert_eq!((stages(&step), step.next), (vec![Stage::Delivered], Next::Recorded));
+    assert_eq!(
+        (stages(&step), step.next),
+        (vec![Stage::Delivered], Next::Recorded)
+    );
     assert_eq!(step.happened[0].channel, Some(apns()));
-    assert_eq!(d.apply(told(Stage::Delivered), Timestamp(4)).next, Next::Nothing);
+    assert_eq!(
+        d.apply(told(Stage::Delivered), Timestamp(4)).next,
+        Next::Nothing
+    );
 }

@@ -100,7 +100,8 @@ pub struct WriteSet {
 pub struct Committed {
     /// Number of the batch it was in; grows.
     pub number: u64,
-    /// The place of each [`WriteSet::inbox`] entry in its owner's list, in order.
+    /// The place of each [`WriteSet::inbox`] entry in its owner's list (broadcasts: in all of the app's), in order. Places
+    /// are dense: each is one more than the one before.
     pub places: Vec<u64>,
     /// Pushes that wait no longer because of this.
     pub pushed_out: Vec<PushedOut>,

@@ -16,8 +16,8 @@ mod work;
 
 pub use channel::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel, Receipt,
-    ReceiptKind, Recipient, Truncation, Vendor, WakeKey,
+    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,
+    Receipt, ReceiptKind, Recipient, Truncation, Vendor, WakeKey,
 };
 pub use clock::{Clock, Dice};
 pub use commit::{
@@ -26,7 +26,7 @@ pub use commit::{
 };
 pub use inbox::{Ack, Entry, Inbox, InboxPage, Owner, Reader};
 pub use ledger::{CounterKey, CounterRow, EventFilter, Ledger};
-pub use presence::{Hint, Presence, SessionInfo, SessionSink};
+pub use presence::{Fresh, Hint, Presence, SessionInfo, SessionSink};
 pub use push::{NewChannel, OpenChannel, OpenError, Post, PushState, Pushes, endpoint_url};
 pub use quota::{Quota, QuotaGrant};
 pub use registry::{ENDPOINT_GONE_TTL, Registry, Subscription};

@@ -22,12 +22,39 @@ pub struct SessionInfo {
 }
 
 /// Something new for an owner's readers: a wake-up. Losing one costs time, never a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Hint {
     /// The app.
     pub app: AppId,
     /// Whose list grew.
     pub owner: Owner,
+    /// The entry, where whoever has everything before it needs to know no more.
+    pub fresh: Option<Fresh>,
+}
+
+impl Hint {
+    /// A wake-up that says no more than that the list grew.
+    #[must_use]
+    pub const fn new(app: AppId, owner: Owner) -> Self {
+        Self {
+            app,
+            owner,
+            fresh: None,
+        }
+    }
+}
+
+/// An entry that was just committed. It may be given without a read to a session whose cursor stands exactly at `after`
+/// in this list; all others read their inbox, which alone knows what else there is. Only for messages that take no
+/// other's place (no collapse key).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fresh {
+    /// The place before it, in the owner's list (broadcasts: in all of the app's).
+    pub after: u64,
+    /// Its place.
+    pub place: u64,
+    /// The message.
+    pub message: Arc<Message>,
 }
 
 /// Who is connected. Implemented by the gateway's hub; in a cluster, by hub and bus together.

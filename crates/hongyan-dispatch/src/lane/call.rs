@@ -180,7 +180,8 @@ impl Lane {
         let Ok(preview) = catch_unwind(preview) else {
             return Ok(Changed::default());
         };
-        let changed = Changed::of(preview.map_err(|(reason, detail)| Verdict::Refused { reason, detail })?);
+        let changed =
+            Changed::of(preview.map_err(|(reason, detail)| Verdict::Refused { reason, detail })?);
         if strict && !changed.cut.is_empty() {
             let (reason, detail) = render::too_long(&changed.cut);
             return Err(Verdict::Refused { reason, detail });

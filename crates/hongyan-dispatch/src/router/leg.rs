@@ -8,7 +8,9 @@ use hongyan_core::delivery::{Delivery, Input, Next, RESTARTED};
 use hongyan_core::limits::{ATTEMPTS_MAX, BROADCAST_PAGE_LEN};
 use hongyan_core::message::{DeliveryMode, DeviceChoice};
 use hongyan_core::port::{Hint, Job, JobKind, Owner, WriteSet};
-use hongyan_core::{Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp, Verdict};
+use hongyan_core::{
+    Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp, Verdict,
+};
 
 use super::Router;
 use super::candidates::Found;
@@ -234,10 +236,7 @@ fn append(message: &Message, owner: &Owner, found: &Found, leg: &mut Leg) {
     };
     for owner in owners {
         leg.set.inbox.push(intake::entry(message, owner.clone()));
-        leg.hints.push(Hint {
-            app: message.app.clone(),
-            owner,
-        });
+        leg.hints.push(Hint::new(message.app.clone(), owner));
     }
 }
 

@@ -88,9 +88,15 @@ async fn a_text_is_told_as_sent_once_and_its_answer_says_how_long_it_took() {
     assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     let words = w.trace(id).await;
     let at = |word: &str| words.iter().position(|w| w.starts_with(word)).unwrap();
-    assert!(at("sent_vendor@texts") < at("accepted_by_vendor"), "{words:?}");
+    assert!(
+        at("sent_vendor@texts") < at("accepted_by_vendor"),
+        "{words:?}"
+    );
     let events = w.events(id).await;
     let accepted = events.iter().find(|e| e.r#final).unwrap();
-    assert!(accepted.took_ms.is_some(), "the answer says how long it took");
+    assert!(
+        accepted.took_ms.is_some(),
+        "the answer says how long it took"
+    );
     assert_eq!(w.count(id, Stage::SentVendor).await, 1);
 }

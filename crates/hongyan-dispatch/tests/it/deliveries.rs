@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hongyan_core::device::TokenState;
 use hongyan_core::message::{DeliveryMode, DeviceChoice, Target};
+use hongyan_core::port::Owner;
 use hongyan_core::user::{Preferences, QuietHours};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{Class, Reason, Topic, User, Verdict};
@@ -246,6 +247,36 @@ async fn a_scheduled_message_waits_and_then_reaches_inbox_and_vendor() {
     w.pass(Duration::from_secs(600));
     assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     assert_eq!(w.presence.hints().len(), 1);
+}
+
+#[tokio::test]
+async fn a_hint_says_where_its_entry_stands_unless_it_takes_the_place_of_others() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let first = w.send(to_users(&["u1", "u2"])).await;
+    let second = w.send(to_users(&["u1"])).await;
+    let mut draft = to_users(&["u1"]);
+    draft.options.collapse_key = Some("k".into());
+    w.send(draft).await;
+    let found: Vec<_> = w
+        .presence
+        .hints()
+        .into_iter()
+        .map(|hint| {
+            let fresh = hint.fresh.map(|f| (f.after, f.place, f.message.id));
+            (hint.owner, fresh)
+        })
+        .collect();
+    let of = |name: &str| Owner::User(user(name));
+    assert_eq!(
+        found,
+        [
+            (of("u1"), Some((0, 1, first))),
+            (of("u2"), Some((0, 1, first))),
+            (of("u1"), Some((1, 2, second))),
+            (of("u1"), None),
+        ]
+    );
 }
 
 #[tokio::test]

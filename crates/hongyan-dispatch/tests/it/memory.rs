@@ -36,7 +36,10 @@ async fn a_receipt_that_has_the_vendors_id_alone_is_known_after_a_restart() {
     let receipts = w.dispatch.receipts();
     let taken = || async {
         let news = vec![told("x1"), told("never")];
-        let noted = receipts.take(&w.app, &channel("alpha"), news).await.unwrap();
+        let noted = receipts
+            .take(&w.app, &channel("alpha"), news)
+            .await
+            .unwrap();
         (noted.known == 1).then_some(())
     };
     w.until(taken).await.expect("it is known");
@@ -86,7 +89,8 @@ async fn what_was_learned_of_channels_outlives_a_restart() {
     w.device("d1", Some("u1"), &["alpha", "beta"]).await;
     // Alpha comes first where nothing was measured.
     let id = w.send(to_users(&["u1"])).await;
-    w.sees(id, "accepted_by_vendor(accepted_by_vendor)@alpha").await;
+    w.sees(id, "accepted_by_vendor(accepted_by_vendor)@alpha")
+        .await;
     // Of alpha's pushes one arrived, of beta's all.
     let pushed = |name: &str, stage: Stage, at: Timestamp| Event {
         seq: 0,

@@ -210,7 +210,12 @@ async fn the_funnel_adds_up_where_a_quota_holds() {
     w.until(held).await.expect("two wait for tomorrow");
     let funnel = async || {
         let mut counts = Vec::new();
-        for stage in [Stage::Targeted, Stage::SentVendor, Stage::AcceptedByVendor, Stage::Held] {
+        for stage in [
+            Stage::Targeted,
+            Stage::SentVendor,
+            Stage::AcceptedByVendor,
+            Stage::Held,
+        ] {
             counts.push(w.count(id, stage).await);
         }
         counts

@@ -12,7 +12,8 @@ use hongyan_core::message::{Notification, Options, Target};
 use hongyan_core::port::{Clock, EventFilter, SessionSink, Vendor};
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{
-    AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Stage, Timestamp, UserId,
+    AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Stage, Timestamp,
+    UserId,
 };
 use hongyan_dispatch::credentials::{NewCredential, Sealer};
 use hongyan_dispatch::feedback::{Feedback, Signals};

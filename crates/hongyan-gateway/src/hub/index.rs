@@ -38,6 +38,10 @@ pub(super) struct Member {
     since: u32,
     pub(super) kind: Kind,
     pub(super) state: AppState,
+    /// Counts the changes of its topics that were announced; wraps.
+    changes: u8,
+    /// `changes` when what it follows here was read.
+    known: u8,
 }
 
 impl Member {
@@ -48,6 +52,13 @@ impl Member {
             .iter()
             .flat_map(|more| more.iter().copied());
         first.into_iter().chain(more)
+    }
+
+    /// Its topics change, or are about to: until they were read anew, nobody relies on what is known of them here.
+    /// Answers a mark for [`Index::follow`].
+    pub(super) fn changes(&mut self) -> u8 {
+        self.changes = self.changes.wrapping_add(1);
+        self.changes
     }
 
     fn is_of(&self, app: &str, device: &str) -> bool {
@@ -161,6 +172,8 @@ impl Index {
             since: u32::try_from(since.max(0)).unwrap_or(u32::MAX),
             kind,
             state,
+            changes: 0,
+            known: 0,
         };
         let hash_of = |place: &u32| match self.members.get(*place as usize) {
             Some(member) => hash(&self.hasher, member.seat.app(), member.seat.device()),
@@ -293,11 +306,18 @@ impl Index {
 
     // Topics.
 
-    /// Sessions that follow a topic.
-    pub(super) fn of_topic(&self, app: &str, topic: &str) -> impl Iterator<Item = SessionId> + '_ {
+    /// Sessions that follow a topic, and whether that is certain: whether no change of their topics is under way.
+    pub(super) fn of_topic(
+        &self,
+        app: &str,
+        topic: &str,
+    ) -> impl Iterator<Item = (SessionId, bool)> + '_ {
         let crowd = self.crowd(app, topic).and_then(|at| self.crowds.get(at));
         let followers = crowd.into_iter().flat_map(|crowd| crowd.followers.iter());
-        followers.filter_map(|place| Some(self.members.get(*place as usize)?.session))
+        followers.filter_map(|place| {
+            let member = self.members.get(*place as usize)?;
+            Some((member.session, member.changes == member.known))
+        })
     }
 
     fn crowd(&self, app: &str, topic: &str) -> Option<usize> {
@@ -309,12 +329,18 @@ impl Index {
         Some(*at as usize)
     }
 
-    /// Sets what a session follows; ignored when it is no longer the device's one.
+    /// The mark for [`Index::follow`] of topics that are read from now on.
+    pub(super) fn mark(&self, app: &str, device: &str) -> u8 {
+        self.find(app, device).map_or(0, |member| member.changes)
+    }
+
+    /// Sets what a session follows, read after `mark` was taken; ignored when it is no longer the device's one.
     pub(super) fn follow(
         &mut self,
         session: SessionId,
         (app, device): (&AppId, &str),
         topics: Vec<Topic>,
+        mark: u8,
     ) {
         let Some(place) = self.place(app.as_str(), device) else {
             return;
@@ -334,6 +360,7 @@ impl Index {
         }
         if let Some(member) = self.members.get_mut(place as usize) {
             let mut all = all.into_iter();
+            member.known = mark;
             member.topic = all.next().unwrap_or(NONE);
             member.more_topics = (all.len() > 0).then(|| Box::new(all.collect()));
         }

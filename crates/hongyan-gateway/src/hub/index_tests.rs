@@ -85,8 +85,8 @@ proptest! {
                     let session = model.0.get(&device).map_or(SessionId(u64::MAX), |m| m.0);
                     let name = format!("d{}", device.1);
                     let all = topics.iter().map(|n| topic(*n)).collect();
-                    index.follow(session, (&app(device.0), &name), all);
-                    index.follow(SessionId(u64::MAX), (&app(device.0), &name), vec![topic(0)]);
+                    index.follow(session, (&app(device.0), &name), all, 0);
+                    index.follow(SessionId(u64::MAX), (&app(device.0), &name), vec![topic(0)], 0);
                     if let Some(member) = model.0.get_mut(&device) {
                         member.2 = topics.into_iter().collect();
                     }
@@ -100,7 +100,10 @@ proptest! {
                     let want = model.of(|app, user, _| app == of && *user == Some(n));
                     prop_assert_eq!(found.len(), want.len());
                     prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), want);
-                    let found: Vec<SessionId> = index.of_topic(&name, &format!("t{n}")).collect();
+                    let found: Vec<SessionId> = index
+                        .of_topic(&name, &format!("t{n}"))
+                        .map(|(session, _)| session)
+                        .collect();
                     let want = model.of(|app, _, topics| app == of && topics.contains(&n));
                     prop_assert_eq!(found.len(), want.len());
                     prop_assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), want);
@@ -143,4 +146,42 @@ fn says_since_when_to_a_tenth_of_a_second() {
     assert_eq!(since(0), Timestamp(1_000_000));
     assert_eq!(since(1), Timestamp(1_012_300));
     assert_eq!(since(2), Timestamp(1_000_000), "a clock that went back");
+}
+
+#[test]
+fn a_change_that_is_announced_makes_what_is_known_uncertain_until_it_was_read() {
+    let mut index = Index::default();
+    let own = seat((0, 0), None);
+    let session = SessionId(7);
+    index.add(
+        own.clone(),
+        session,
+        Timestamp(0),
+        Kind::Mqtt,
+        AppState::Foreground,
+    );
+    let certain = |index: &Index| {
+        index
+            .of_topic("a0", "t1")
+            .map(|(_, certain)| certain)
+            .next()
+    };
+    let read = |index: &mut Index, mark: u8| {
+        index.follow(session, (&app(0), "d0"), vec![topic(1)], mark);
+    };
+    let mark = index.mark("a0", "d0");
+    read(&mut index, mark);
+    assert_eq!(certain(&index), Some(true));
+    let announced = index.find_mut("a0", "d0").unwrap().changes();
+    assert_eq!(certain(&index), Some(false));
+    index.find_mut("a0", "d0").unwrap().changes();
+    read(&mut index, announced);
+    assert_eq!(
+        certain(&index),
+        Some(false),
+        "read before the second change"
+    );
+    let mark = index.mark("a0", "d0");
+    read(&mut index, mark);
+    assert_eq!(certain(&index), Some(true));
 }

@@ -11,6 +11,9 @@ use crate::session::Session;
 use crate::wheel::Tick;
 use crate::writer::{Output, Way};
 
+/// Share of the queue bound above which no further entry is asked for.
+const CREDIT_DIVISOR: usize = 4;
+
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -48,6 +51,8 @@ pub(super) struct Opening {
     pub(super) permit: Permit,
     pub(super) cursor: Option<Cursor>,
     pub(super) inflight: u16,
+    /// Something came while it was greeted, maybe after its first page was read.
+    pub(super) wanted: bool,
 }
 
 #[derive(Debug)]
@@ -99,6 +104,7 @@ impl Connection {
             permit,
             cursor: None,
             inflight: options.inflight,
+            wanted: false,
         };
         let protocol = speaker.protocol();
         let opening_ms = protocol.map_or(0, |protocol| protocol.opening_ms(options));
@@ -122,6 +128,16 @@ impl Connection {
             queued: false,
             dirty: false,
         }
+    }
+
+    /// Whether entries may be sent to it now: a failed read waits for its time, a full queue for its end.
+    pub(super) fn takes(&self, options: &Options) -> bool {
+        let bytes_max = options.queue_bytes_max / CREDIT_DIVISOR;
+        let len_max = options.queue_len_max / CREDIT_DIVISOR;
+        let waiting = self.output.as_ref();
+        let full = waiting.is_some_and(|o| o.bytes() > bytes_max || o.frames() > len_max);
+        let takes = self.speaker.protocol().is_some_and(|p| p.takes());
+        self.phase == Phase::Live && takes && !full && self.deadline == 0
     }
 
     pub(super) fn is_closing(&self) -> bool {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hongyan_core::message::Target;
-use hongyan_core::port::InboxPage;
+use hongyan_core::port::{Fresh, Hint, InboxPage};
 use hongyan_core::{Cursor, Message, MessageId, SessionId};
 
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::connection::Phase;
-use super::{PULLS_PER_TURN, READ_RETRY_MS, Reactor, SWEEP_PER_TURN, SweepFor};
+use super::{NEWS_PER_TURN, PULLS_PER_TURN, READ_RETRY_MS, Reactor, SWEEP_PER_TURN, SweepFor};
 use crate::backend::{Job, Report, Wanted, What};
 use crate::mailbox::Again;
 use crate::options::ticks;
@@ -30,8 +29,6 @@ const AGAIN_AT_ONCE: usize = 16;
 const READS_PER_JOB: usize = 64;
 /// Messages that are not stored and wait for first pages, in one reactor.
 pub(super) const EARLY_LEN_MAX: usize = 256;
-/// Share of the queue bound above which no further page is read.
-const CREDIT_DIVISOR: usize = 4;
 
 fn unstored_lost() {
     metrics::counter!("hongyan_gateway_unstored_lost_total").increment(1);
@@ -40,14 +37,88 @@ fn unstored_lost() {
 impl Reactor {
     /// Notes that there may be more for a session.
     pub(super) fn want(&mut self, key: usize) {
-        if let Some(session) = self
-            .connections
-            .get_mut(key)
-            .and_then(|c| c.session.as_mut())
-        {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if let Some(session) = &mut connection.session {
             session.want();
             self.queue_pull(key);
+        } else if let Some(opening) = &mut connection.opening {
+            opening.wanted = true;
         }
+    }
+
+    /// Sends an entry that was just committed to the sessions that have everything before it; the others read.
+    pub(super) fn take_news(&mut self, sessions: &[SessionId], hint: &Hint) {
+        let known = self.is_news(hint);
+        for session in sessions {
+            if let Some(key) = self.find(*session) {
+                self.guard(key, |reactor| reactor.take_fresh(key, known));
+            }
+        }
+    }
+
+    /// The entry of a hint, unless it was recalled in the last moments or has expired.
+    pub(super) fn is_news<'a>(&self, hint: &'a Hint) -> Option<(&'a Hint, &'a Fresh)> {
+        let fresh = hint.fresh.as_ref()?;
+        let is_over = fresh.message.expires_at <= self.parts.clock.now();
+        let is_news = !is_over && !self.recalled.contains(&fresh.message.id);
+        is_news.then_some((hint, fresh))
+    }
+
+    pub(super) fn take_fresh(&mut self, key: usize, news: Option<(&Hint, &Fresh)>) {
+        if news
+            .and_then(|(hint, fresh)| self.send_fresh(key, hint, fresh))
+            .is_none()
+        {
+            self.want(key);
+        }
+    }
+
+    /// Sends a fresh entry if it is what comes next; `None` when only a read tells.
+    fn send_fresh(&mut self, key: usize, hint: &Hint, fresh: &Fresh) -> Option<()> {
+        let id = self.id(key)?;
+        let connection = self.connections.get(key)?;
+        if !connection.takes(&self.parts.options) {
+            return None;
+        }
+        let place = connection.session.as_ref()?.next_place(hint, fresh)?;
+        let redelivers = connection.speaker.protocol()?.redelivers();
+        let one = Outgoing {
+            message: &fresh.message,
+            place,
+            dup: false,
+        };
+        let taken = self.speak(key, None, |protocol, desk| protocol.send(&one, desk))?;
+        let message = fresh.message.id;
+        let session = self.connections.get_mut(key)?.session.as_mut()?;
+        match taken {
+            Taken::Sent => {}
+            Taken::Full => return None,
+            Taken::Later => return Some(()),
+            Taken::Skipped { rejected } => {
+                session.pass(place);
+                if rejected {
+                    self.report(key, What::Reject(message));
+                }
+                return Some(());
+            }
+        }
+        let wait = redelivers
+            .then(|| self.parts.options.redeliver_after(1))
+            .flatten();
+        let due = wait.map(|wait| self.now + wait);
+        session.sent_fresh(message, place, due);
+        let seat = session.seat().clone();
+        metrics::counter!("hongyan_gateway_messages_total").increment(1);
+        let what = What::Sent(id, vec![message]);
+        self.reports.push(Report { seat, what });
+        self.speak(key, None, |protocol, desk| protocol.sent(1, false, desk));
+        let timer = self.connections.get(key)?.timer;
+        if due.is_some_and(|due| due < timer) {
+            self.arm(key);
+        }
+        Some(())
     }
 
     pub(super) fn queue_pull(&mut self, key: usize) {
@@ -79,20 +150,10 @@ impl Reactor {
 
     fn next_read(&mut self, key: usize) -> Option<Wanted> {
         let id = self.id(key)?;
-        let bytes_max = self.parts.options.queue_bytes_max / CREDIT_DIVISOR;
-        let len_max = self.parts.options.queue_len_max / CREDIT_DIVISOR;
         let connection = self.connections.get_mut(key)?;
         connection.queued = false;
-        let waiting = connection
-            .output
-            .as_ref()
-            .is_some_and(|output| output.bytes() > bytes_max || output.frames() > len_max);
-        // A failed read waits for its time; a full queue for its end: both queue it again.
-        let takes = connection
-            .speaker
-            .protocol()
-            .is_some_and(|protocol| protocol.takes());
-        if connection.phase != Phase::Live || !takes || waiting || connection.deadline != 0 {
+        // What holds it up queues it again when that is over.
+        if !connection.takes(&self.parts.options) {
             return None;
         }
         let session = connection.session.as_mut()?;
@@ -131,7 +192,11 @@ impl Reactor {
         let Some(mut sweep) = self.sweeps.pop_front() else {
             return;
         };
-        let end = (sweep.at + SWEEP_PER_TURN).min(self.connections.capacity());
+        let len = match sweep.what {
+            SweepFor::News(_) => NEWS_PER_TURN,
+            SweepFor::Wake | SweepFor::Recall(_) => SWEEP_PER_TURN,
+        };
+        let end = (sweep.at + len).min(self.connections.capacity());
         for key in sweep.at..end {
             let concerned = self
                 .connections
@@ -142,9 +207,13 @@ impl Reactor {
                     app.is_none_or(|app| app.as_str() == seat.app())
                 });
             if concerned {
-                match sweep.what {
+                match &sweep.what {
                     SweepFor::Wake => self.want(key),
-                    SweepFor::Recall(id) => self.recall(key, id),
+                    SweepFor::News(hint) => {
+                        let news = self.is_news(hint);
+                        self.guard(key, |reactor| reactor.take_fresh(key, news));
+                    }
+                    SweepFor::Recall(id) => self.recall(key, *id),
                 }
             }
         }

@@ -11,14 +11,14 @@ mod desk;
 mod drain;
 mod talk;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hongyan_core::port::{Ack, Clock};
+use hongyan_core::port::{Ack, Clock, Hint};
 use hongyan_core::{AppId, Message, MessageId, SessionId};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -54,6 +54,17 @@ const COMMANDS_PER_TURN: usize = 2048;
 const PULLS_PER_TURN: usize = 1024;
 /// Slab places in one turn that a look at everything visits.
 const SWEEP_PER_TURN: usize = 4096;
+/// The same when each may be sent an entry.
+const NEWS_PER_TURN: usize = 1024;
+/// Hints of one list that are worked off together.
+const NEWS_JOINED_MAX: usize = 8;
+/// Recalls of the last moments that are remembered, for entries that are still on their way.
+const RECALLED_LEN_MAX: usize = 64;
+/// Looks at everything that carry an entry, at most.
+const NEWS_SWEEPS_MAX: usize = 16;
+/// Reports of messages sent that wait for more of them, and how long.
+const HELD_LEN_MAX: usize = 64;
+const HELD_MS: i64 = 5;
 /// Reports that wait for the backend beyond which sockets are not read.
 const REPORTS_MAX: usize = 8192;
 /// Empty queues that are kept for the next connection that has something to say.
@@ -84,15 +95,18 @@ struct Sweep {
     at: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum SweepFor {
     Wake,
+    News(Arc<Hint>),
     Recall(MessageId),
 }
 
 pub(crate) struct Reactor {
     parts: Parts,
     started: i64,
+    /// The time of this turn, in milliseconds since it started.
+    elapsed: i64,
     now: Tick,
     connections: Slab<Connection>,
     generation: u32,
@@ -101,6 +115,8 @@ pub(crate) struct Reactor {
     buffer: Vec<u8>,
     readable: Vec<(usize, bool)>,
     commands: VecDeque<Command>,
+    /// Messages that were recalled last.
+    recalled: VecDeque<MessageId>,
     pulls: VecDeque<usize>,
     sweeps: VecDeque<Sweep>,
     dirty: Vec<usize>,
@@ -110,6 +126,10 @@ pub(crate) struct Reactor {
     )]
     pool: Vec<Box<Output>>,
     reports: Vec<Report>,
+    /// When the first of the reports began to wait for others.
+    held: Option<i64>,
+    /// The last wait ended without an event.
+    quiet: bool,
     /// The backend was full in this turn.
     backlog: bool,
     /// Shared parts of recent broadcasts.
@@ -125,6 +145,7 @@ impl Reactor {
         Self {
             started: parts.clock.now().millis(),
             parts,
+            elapsed: 0,
             now: 0,
             connections: Slab::new(),
             generation: 0,
@@ -133,12 +154,15 @@ impl Reactor {
             buffer: vec![0; READ_BYTES],
             readable: Vec::new(),
             commands: VecDeque::new(),
+            recalled: VecDeque::new(),
             pulls: VecDeque::new(),
             sweeps: VecDeque::new(),
             early: VecDeque::new(),
             dirty: Vec::new(),
             pool: Vec::new(),
             reports: Vec::new(),
+            held: None,
+            quiet: false,
             backlog: false,
             recent: VecDeque::new(),
             drain: None,
@@ -158,6 +182,7 @@ impl Reactor {
                 std::thread::sleep(Duration::from_millis(50));
             }
             self.look_at_clock();
+            self.quiet = events.is_empty() && wait != Some(Duration::ZERO);
             for event in &events {
                 let Token(key) = event.token();
                 if event.token() == WAKER {
@@ -219,6 +244,7 @@ impl Reactor {
 
     fn look_at_clock(&mut self) {
         let elapsed = self.parts.clock.now().millis().saturating_sub(self.started);
+        self.elapsed = elapsed;
         let now = Tick::try_from(elapsed / TICK_MS as i64).unwrap_or(Tick::MAX / 2);
         self.now = self.now.max(now);
     }
@@ -235,15 +261,14 @@ impl Reactor {
     // Commands.
 
     fn take_commands(&mut self) {
-        let mut fresh = Vec::new();
-        if self.parts.mailbox.take(&mut fresh) {
-            self.sweeps.push_back(Sweep {
-                app: None,
-                what: SweepFor::Wake,
-                at: 0,
-            });
+        // What waits in the mailbox is bounded, so that it is left there until all before it is done.
+        if self.commands.is_empty() {
+            let mut fresh = Vec::new();
+            if self.parts.mailbox.take(&mut fresh) {
+                self.look(None, SweepFor::Wake);
+            }
+            self.line_up(fresh);
         }
-        self.commands.extend(fresh);
         let mut work = 0;
         while work < COMMANDS_PER_TURN {
             let Some(command) = self.commands.pop_front() else {
@@ -251,6 +276,7 @@ impl Reactor {
             };
             work += match &command {
                 Command::Pages(pages) => pages.len(),
+                Command::News { sessions, more, .. } => sessions.len() * (1 + more.len()),
                 Command::Wake(sessions) => 1 + sessions.len() / 16,
                 Command::Recall { sessions, .. } => 1 + sessions.len() / 4,
                 _ => 1,
@@ -258,6 +284,55 @@ impl Reactor {
             let key = self.key_of(&command);
             self.guard(key, |reactor| reactor.obey(command));
         }
+    }
+
+    /// Puts commands into the queue. Hints of a list for the same sessions are joined, so that what they bring leaves in one
+    /// write for each session, as it would when it was read.
+    fn line_up(&mut self, fresh: Vec<Command>) {
+        let mut crowds: HashMap<SessionId, usize> = HashMap::new();
+        for command in fresh {
+            let Command::News {
+                sessions,
+                hint,
+                more,
+            } = command
+            else {
+                self.commands.push_back(command);
+                continue;
+            };
+            let crowd = sessions.first().filter(|_| sessions.len() > 1).copied();
+            let before = crowd.and_then(|first| crowds.get(&first));
+            if let Some(Command::News {
+                sessions: others,
+                hint: first,
+                more: joined,
+            }) = before.and_then(|at| self.commands.get_mut(*at))
+                && first.owner == hint.owner
+                && first.app == hint.app
+                && joined.len() + 1 < NEWS_JOINED_MAX
+                && *others == sessions
+            {
+                joined.push(hint);
+                joined.extend(more);
+                continue;
+            }
+            if let Some(first) = crowd {
+                crowds.insert(first, self.commands.len());
+            }
+            self.commands.push_back(Command::News {
+                sessions,
+                hint,
+                more,
+            });
+        }
+    }
+
+    /// Remembers a recall for a while.
+    fn note_recall(&mut self, id: MessageId) {
+        if self.recalled.len() >= RECALLED_LEN_MAX {
+            self.recalled.pop_front();
+        }
+        self.recalled.push_back(id);
     }
 
     /// Which connection a panic would cost; a place that does not exist when none.
@@ -354,13 +429,22 @@ impl Reactor {
                 }
             }
             Command::WakeApp(app) => {
-                self.sweeps.push_back(Sweep {
-                    app: Some(app),
-                    what: SweepFor::Wake,
-                    at: 0,
-                });
+                self.look(Some(app), SweepFor::Wake);
+            }
+            Command::News {
+                sessions,
+                hint,
+                more,
+            } => {
+                for hint in std::iter::once(&hint).chain(&more) {
+                    self.take_news(&sessions, hint);
+                }
+            }
+            Command::NewsApp(hint) => {
+                self.look(Some(hint.app.clone()), SweepFor::News(hint));
             }
             Command::Recall { sessions, id } => {
+                self.note_recall(id);
                 for session in sessions {
                     if let Some(key) = self.find(session) {
                         self.recall(key, id);
@@ -368,11 +452,8 @@ impl Reactor {
                 }
             }
             Command::RecallApp { app, id } => {
-                self.sweeps.push_back(Sweep {
-                    app: Some(app),
-                    what: SweepFor::Recall(id),
-                    at: 0,
-                });
+                self.note_recall(id);
+                self.look(Some(app), SweepFor::Recall(id));
             }
             Command::Rebind {
                 session,
@@ -932,9 +1013,10 @@ impl Reactor {
     // The backend.
 
     fn hand_over(&mut self) {
-        if self.reports.is_empty() {
+        if self.reports.is_empty() || self.holds() {
             return;
         }
+        self.held = None;
         match self
             .parts
             .reports
@@ -946,6 +1028,33 @@ impl Reactor {
                 self.backlog = true;
             }
         }
+    }
+
+    /// Whether reports may wait for more to come: nobody is waiting to hear that something was sent, and waking the backend
+    /// for each message costs as much as sending it.
+    fn holds(&mut self) -> bool {
+        let is_patient = |report: &Report| matches!(report.what, What::Sent(..));
+        let few = self.reports.len() < HELD_LEN_MAX;
+        if self.quiet || self.backlog || !few || !self.reports.iter().all(is_patient) {
+            return false;
+        }
+        let since = *self.held.get_or_insert(self.elapsed);
+        self.elapsed - since < HELD_MS
+    }
+
+    /// Queues a look at sessions. So many are not queued as would be one look for each message of a busy app: those that
+    /// follow are joined in one after which sessions read for themselves.
+    fn look(&mut self, app: Option<AppId>, what: SweepFor) {
+        let what = match what {
+            SweepFor::News(_) if self.sweeps.len() >= NEWS_SWEEPS_MAX => SweepFor::Wake,
+            what => what,
+        };
+        let is_wake = |what: &SweepFor| matches!(what, SweepFor::Wake);
+        let is_queued = |sweep: &Sweep| sweep.at == 0 && is_wake(&sweep.what) && sweep.app == app;
+        if is_wake(&what) && self.sweeps.iter().any(is_queued) {
+            return;
+        }
+        self.sweeps.push_back(Sweep { app, what, at: 0 });
     }
 
     fn find(&self, session: SessionId) -> Option<usize> {

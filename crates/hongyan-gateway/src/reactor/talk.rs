@@ -133,6 +133,9 @@ impl Reactor {
             opening.inflight,
             before,
         ));
+        if let (true, Some(session)) = (opening.wanted, &mut connection.session) {
+            session.want();
+        }
         metrics::gauge!("hongyan_gateway_sessions").increment(1.0);
         tracing::debug!(app = %reader.app, device = %reader.device, ?state, "session up");
         self.reports.push(Report {

@@ -10,6 +10,7 @@ mod autopush;
 mod client;
 mod hub;
 mod mqtt;
+mod news;
 mod poll;
 mod protocol;
 mod push;

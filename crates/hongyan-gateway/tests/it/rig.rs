@@ -140,7 +140,17 @@ impl Rig {
     }
 
     pub(crate) fn hint(&self, owner: Owner) {
-        self.hub.notify(vec![Hint { app: app(), owner }]);
+        self.hub.notify(vec![Hint::new(app(), owner)]);
+    }
+
+    /// The newest entry of a list, with a hint that carries it.
+    pub(crate) fn news(&self, owner: Owner) -> Hint {
+        let fresh = Some(self.store.newest(&owner));
+        Hint {
+            app: app(),
+            owner,
+            fresh,
+        }
     }
 
     pub(crate) fn topic(name: &str) -> Owner {

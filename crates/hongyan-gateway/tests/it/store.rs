@@ -9,7 +9,7 @@ use hongyan_core::app::{App, Credential, Key};
 use hongyan_core::device::{Device, Platform};
 use hongyan_core::message::{Audience, Target};
 use hongyan_core::port::{
-    Ack, Entry, Inbox, InboxPage, Owner, Reader, Registry, SessionSink, Subscription,
+    Ack, Entry, Fresh, Inbox, InboxPage, Owner, Reader, Registry, SessionSink, Subscription,
 };
 use hongyan_core::push::{Push, PushEncoding, Urgency};
 use hongyan_core::session::{SessionEvent, SessionSaid};
@@ -155,6 +155,26 @@ impl Store {
         let list = state.lists.entry(owner).or_default();
         list.push((order, Arc::new(message)));
         id
+    }
+
+    /// What a device follows, behind the gateway's back.
+    pub(crate) fn set_topics(&self, name: &str, topics: &[&str]) {
+        let mut state = self.lock();
+        state.topics.retain(|(of, _)| *of != device(name));
+        let all = topics.iter().map(|one| Topic::parse(one).unwrap());
+        state.topics.extend(all.map(|topic| (device(name), topic)));
+    }
+
+    /// The newest entry of a list, as a hint carries it.
+    pub(crate) fn newest(&self, owner: &Owner) -> Fresh {
+        let state = self.lock();
+        let list = &state.lists[owner];
+        let (place, message) = list.last().unwrap();
+        Fresh {
+            after: list.len().checked_sub(2).map_or(0, |at| list[at].0),
+            place: *place,
+            message: Arc::clone(message),
+        }
     }
 
     pub(crate) fn mark_recalled(&self, id: MessageId) {

@@ -220,21 +220,38 @@ pub fn shared(encoding: Encoding, message: &Message) -> Bytes {
 /// Appends the frame header and the session's own part of a `msg`; the shared part without its
 /// first byte must follow on the wire.
 pub fn open_msg(encoding: Encoding, shared: &[u8], place: Cursor, dup: bool, out: &mut Vec<u8>) {
-    let own = msg_begin(encoding, shared, place, dup);
     let rest = shared.len().saturating_sub(1);
-    let (header, length) = frame::header(opcode(encoding), own.len() + rest);
+    let own = own_len(encoding, dup);
+    let (header, length) = frame::header(opcode(encoding), own + rest);
+    out.reserve(length + own);
     out.extend_from_slice(&header[..length]);
-    out.extend_from_slice(&own);
+    write_begin(encoding, shared, place, dup, out);
 }
 
 /// The session's own part of a `msg`; the shared part without its first byte must follow.
 #[must_use]
 pub fn msg_begin(encoding: Encoding, shared: &[u8], place: Cursor, dup: bool) -> Vec<u8> {
-    let mut own = Vec::with_capacity(96);
+    let mut own = Vec::with_capacity(own_len(encoding, dup));
+    write_begin(encoding, shared, place, dup, &mut own);
+    own
+}
+
+/// Bytes of the session's own part of a `msg`.
+const fn own_len(encoding: Encoding, dup: bool) -> usize {
+    Cursor::TEXT_BYTES
+        + match (encoding, dup) {
+            (Encoding::Json, false) => 23,
+            (Encoding::Json, true) => 34,
+            (Encoding::Cbor, false) => 16,
+            (Encoding::Cbor, true) => 21,
+        }
+}
+
+fn write_begin(encoding: Encoding, shared: &[u8], place: Cursor, dup: bool, own: &mut Vec<u8>) {
     match encoding {
         Encoding::Json => {
             own.extend_from_slice(b"{\"t\":\"msg\",\"cursor\":\"");
-            own.extend_from_slice(place.to_string().as_bytes());
+            own.extend_from_slice(&place.text());
             own.extend_from_slice(if dup { b"\",\"dup\":true," } else { b"\"," });
         }
         Encoding::Cbor => {
@@ -242,15 +259,13 @@ pub fn msg_begin(encoding: Encoding, shared: &[u8], place: Cursor, dup: bool) ->
             let keys = shared.first().map_or(0, |byte| byte & 0x1f) + if dup { 3 } else { 2 };
             own.push(0xa0 | keys);
             own.extend_from_slice(b"\x61t\x63msg\x66cursor\x78");
-            let text = place.to_string();
-            own.push(text.len() as u8);
-            own.extend_from_slice(text.as_bytes());
+            own.push(Cursor::TEXT_BYTES as u8);
+            own.extend_from_slice(&place.text());
             if dup {
                 own.extend_from_slice(b"\x63dup\xf5");
             }
         }
     }
-    own
 }
 
 /// Appends a whole frame.
