@@ -139,7 +139,7 @@ group! {
 group! {
     /// Browsers as devices: Mozilla's protocol at `/autopush`.
     Autopush in "autopush" {
-        /// The app that browsers belong to. Without it browsers are not served; one whose address ends in a client key (`/autopush/hy_pk_…`) belongs to that key's app.
+        /// The app that browsers belong to. Without it browsers are not served; one whose address ends in a client key (`/autopush/hy_pk_…`) belongs to that key's app, one with an enrolment (`/autopush/hy_en_…`) to that user.
         app: Option<String> = None,
     }
 }
