@@ -41,6 +41,8 @@ struct Suite {
     /// The folder in `clients` that they are installed to.
     home: &'static str,
     names: &'static [&'static str],
+    /// A cargo project beside the scripts whose program they run, and what tells them where it is.
+    program: Option<(&'static str, &'static str)>,
 }
 
 const SANDBOX: &str = "crates/hongyan-sandbox/tests/clients";
@@ -55,6 +57,7 @@ const SUITES: &[Suite] = &[
         libraries: SANDBOX,
         home: "vendors",
         names: &["public_clients.py", "public_clients.mjs"],
+        program: None,
     },
     Suite {
         against: Against::OpenSpace,
@@ -62,6 +65,7 @@ const SUITES: &[Suite] = &[
         libraries: MQTT,
         home: "mqtt",
         names: &["mqtt_clients.py", "mqtt_clients.mjs"],
+        program: None,
     },
     Suite {
         against: Against::Demo,
@@ -69,6 +73,7 @@ const SUITES: &[Suite] = &[
         libraries: XMPP,
         home: "xmpp",
         names: &["xmpp_clients.py", "xmpp_clients.mjs", "xmpp_profanity.py"],
+        program: None,
     },
     Suite {
         against: Against::Demo,
@@ -82,6 +87,7 @@ const SUITES: &[Suite] = &[
             "live_mqtt.mjs",
             "live_order.py",
         ],
+        program: None,
     },
     Suite {
         against: Against::Nothing,
@@ -89,6 +95,7 @@ const SUITES: &[Suite] = &[
         libraries: SANDBOX,
         home: "vendors",
         names: &["push_senders.py", "firefox.py"],
+        program: Some(("push_sender", "HONGYAN_PUSH_SENDER")),
     },
 ];
 
@@ -136,6 +143,15 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         let home = place.join(suite.home);
         let python = install_python(&libraries, &home.join("python"))?;
         let node = install_node(&libraries, &home.join("node"))?;
+        let own = suite
+            .program
+            .map(|(folder, name)| {
+                Ok((
+                    name,
+                    build(&project.root.join(suite.scripts).join(folder), &home)?,
+                ))
+            })
+            .transpose()?;
         if suite.against != Against::Nothing && !servers.contains_key(&suite.against) {
             // One at a time: a small machine runs the tests.
             servers.clear();
@@ -166,6 +182,7 @@ pub(crate) fn run(project: &Project) -> Result<()> {
                 .current_dir(folder)
                 .envs(["PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"].map(|name| (name, "1")))
                 .env("NODE_PATH", node.join("node_modules"))
+                .envs(own.clone())
                 // Everything they call is on this machine.
                 .envs(["NO_PROXY", "no_proxy"].map(|name| (name, "127.0.0.1,localhost")));
             let log = place.join(name).with_added_extension("log");
@@ -192,6 +209,30 @@ fn hongyan(project: &Project, built: &Path) -> Result<PathBuf> {
     // Just as the step before builds it, so that nothing is built twice.
     steps::run(&mut project.cargo(&["test", "--workspace", "--locked", "--no-run", "--quiet"]))?;
     Ok(built.with_file_name("hongyan"))
+}
+
+/// Builds a program that has libraries of Rust; answers where it is.
+fn build(folder: &Path, home: &Path) -> Result<PathBuf> {
+    let name = folder.file_name().context("a folder has a name")?;
+    let target = home.join("rust");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    steps::run(
+        Command::new(cargo)
+            .args(["build", "--locked", "--quiet", "--manifest-path"])
+            .arg(folder.join("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&target),
+    )
+    .with_context(|| {
+        format!(
+            "the public clients of Rust ({}) cannot be built; they come from the network, once",
+            folder.display()
+        )
+    })?;
+    Ok(target
+        .join("debug")
+        .join(name)
+        .with_extension(std::env::consts::EXE_EXTENSION))
 }
 
 /// An environment with the libraries; answers its interpreter.

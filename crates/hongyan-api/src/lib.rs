@@ -33,7 +33,7 @@ pub use api::{Api, MetricsText, Ports};
 pub use limiter::Rate;
 pub use options::Options;
 pub use problem::{Code, Problem};
-pub use push::{PushOptions, judge_headers, judge_vapid};
+pub use push::{PushOptions, judge_headers, judge_matrix, judge_vapid, vapid_key_hash};
 
 /// Reads a request body as `POST /v1/messages` does. For those who feed it bytes.
 ///

@@ -140,6 +140,13 @@ fn users() -> Vec<Route> {
             users::devices,
         ),
         Route::new(
+            POST,
+            "/v1/users/{user}/enrolments",
+            MANAGE,
+            "Make an address that makes browsers devices of a user",
+            push::enrol,
+        ),
+        Route::new(
             GET,
             "/v1/users/{user}/presence",
             READ,

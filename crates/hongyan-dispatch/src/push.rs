@@ -16,12 +16,13 @@ use hongyan_core::port::{NewChannel, OpenChannel, OpenError, Post, PushState, Pu
 use hongyan_core::push::{CHANNELS_PER_DEVICE_MAX, PUSH_TTL_S_MAX, Urgency};
 use hongyan_core::{
     AppId, Class, DeviceId, Message, MessageId, Push, PushChannel, PushEndpoint, Reason, Secret,
-    StoreError,
+    StoreError, UserId,
 };
 use ring::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
 use ring::digest::{SHA256, digest};
 use tokio::sync::Mutex;
 
+use crate::binding::Bindings;
 use crate::credentials::Sealer;
 use crate::feedback::Signal;
 use crate::ids::Ids;
@@ -42,6 +43,7 @@ pub struct Endpoints {
     ports: Ports,
     ids: Ids,
     recall: Recall,
+    bindings: Bindings,
     sealer: Arc<dyn Sealer>,
     root: Arc<str>,
     require_vapid: bool,
@@ -91,6 +93,14 @@ fn vapid_hash(text: &str) -> Option<[u8; 32]> {
     Some(hash_of(&key))
 }
 
+/// What the texts of enrolments begin with.
+const ENROLMENT: &str = "hy_en_";
+
+/// What the proof of an enrolment is bound to.
+fn enrolment_of(app: &AppId, user: &UserId) -> String {
+    format!("autopush enrolment\n{app}\n{user}")
+}
+
 /// What the token of an endpoint is sealed for.
 fn place(app: &AppId, device: &DeviceId, channel: &PushChannel) -> String {
     format!("push endpoint\n{app}\n{device}\n{channel}")
@@ -109,7 +119,7 @@ impl Endpoints {
     pub(crate) fn new(
         ports: Ports,
         ids: Ids,
-        recall: Recall,
+        (recall, bindings): (Recall, Bindings),
         sealer: Arc<dyn Sealer>,
         root: String,
         require_vapid: bool,
@@ -118,6 +128,7 @@ impl Endpoints {
             ports,
             ids,
             recall,
+            bindings,
             sealer,
             root: root.into(),
             require_vapid,
@@ -257,6 +268,28 @@ impl Endpoints {
 impl Pushes for Endpoints {
     fn root(&self) -> &str {
         &self.root
+    }
+
+    fn enrolment(&self, app: &AppId, user: &UserId) -> Secret {
+        let who = URL_SAFE_NO_PAD.encode(format!("{app}\n{user}"));
+        let proof = self.sealer.proof(&enrolment_of(app, user));
+        Secret::new(format!("{ENROLMENT}{who}.{proof}").into_bytes())
+    }
+
+    fn enrolled(&self, text: &Secret) -> Option<(AppId, UserId)> {
+        let (who, proof) = text
+            .expose_str()?
+            .strip_prefix(ENROLMENT)?
+            .split_once('.')?;
+        let who = String::from_utf8(URL_SAFE_NO_PAD.decode(who).ok()?).ok()?;
+        let (app, user) = who.split_once('\n')?;
+        let (app, user) = (AppId::parse(app).ok()?, UserId::parse(user).ok()?);
+        let proved = self.sealer.proves(&enrolment_of(&app, &user), proof);
+        proved.then_some((app, user))
+    }
+
+    async fn bind(&self, app: &AppId, device: &DeviceId, user: &UserId) -> Result<(), StoreError> {
+        self.bindings.login(app, device, user).await.map(drop)
     }
 
     async fn open(&self, new: NewChannel) -> Result<OpenChannel, OpenError> {

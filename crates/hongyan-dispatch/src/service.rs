@@ -125,7 +125,7 @@ impl Dispatch {
         Endpoints::new(
             self.ports.clone(),
             self.ids.clone(),
-            self.recall(),
+            (self.recall(), self.bindings()),
             sealer,
             root,
             require_vapid,

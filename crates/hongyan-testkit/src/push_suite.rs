@@ -16,7 +16,7 @@ use crate::suite::{Ports, Subject, cases};
 
 cases! { $ push_suite:
     a_push_waits_apart_from_the_ring,
-    of_too_many_of_a_channel_the_oldest_of_the_lowest_urgency_goes,
+    up_05_of_too_many_of_a_channel_the_oldest_of_the_lowest_urgency_goes,
     a_flooded_channel_does_not_push_out_the_others,
     expired_pushes_go_first,
     a_push_takes_the_place_of_its_topic,
@@ -97,7 +97,9 @@ async fn a_push_waits_apart_from_the_ring(subject: &mut dyn Subject) {
     assert_eq!(waiting(&ports).await, numbers(1..=3 + pushes));
 }
 
-async fn of_too_many_of_a_channel_the_oldest_of_the_lowest_urgency_goes(subject: &mut dyn Subject) {
+async fn up_05_of_too_many_of_a_channel_the_oldest_of_the_lowest_urgency_goes(
+    subject: &mut dyn Subject,
+) {
     let ports = subject.ports();
     bound(&ports).await;
     let most = PUSHES_PER_CHANNEL_MAX;

@@ -125,6 +125,10 @@ group! {
         require_vapid: bool = false,
         /// Takes bodies at `/up/` that say nothing of their encryption, as old UnifiedPush senders do.
         opaque: bool = true,
+        /// Takes notifications of Matrix homeservers at `/_matrix/push/v1/notify` for `/up/` addresses of this server. Needs `push.opaque`.
+        matrix: bool = true,
+        /// VAPID keys (base64url) from which nothing is taken: their posts are answered 403.
+        barred_keys: Vec<String> = Vec::new(),
         /// Messages in a second to one endpoint, in the long run; ten times as many at once. 0 means no limit.
         endpoint_rate: u32 = 10; 0..=100_000,
         /// Requests in a second from one address, in the long run; ten times as many at once. 0 means no limit.
@@ -135,7 +139,7 @@ group! {
 group! {
     /// Browsers as devices: Mozilla's protocol at `/autopush`.
     Autopush in "autopush" {
-        /// The app that browsers belong to. Without it browsers are not served; one whose address ends in a client key (`/autopush/hy_pk_…`) belongs to that key's app.
+        /// The app that browsers belong to. Without it browsers are not served; one whose address ends in a client key (`/autopush/hy_pk_…`) belongs to that key's app, one with an enrolment (`/autopush/hy_en_…`) to that user.
         app: Option<String> = None,
     }
 }
@@ -338,12 +342,17 @@ impl Config {
         {
             faults.push(("autopush.app", "is not the id of an app".to_owned()));
         }
-        self.check_xmpp(&mut faults);
-        if let Some(app) = &self.autopush.app
-            && hongyan_core::AppId::parse(app).is_err()
+        let keys = self.push.barred_keys.iter();
+        if keys
+            .map(|key| hongyan_api::vapid_key_hash(key))
+            .any(|hash| hash.is_none())
         {
-            faults.push(("autopush.app", "is not the id of an app".to_owned()));
+            faults.push((
+                "push.barred_keys",
+                "must be uncompressed points of P-256 in base64url, 87 characters each".to_owned(),
+            ));
         }
+        self.check_xmpp(&mut faults);
         self.check_mqtt(&mut faults);
         let mut listeners = vec![
             ("http.listen", self.http.listen),

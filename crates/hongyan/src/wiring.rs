@@ -189,6 +189,12 @@ impl Node {
                 xmpp_domain: (!xmpp_listeners.is_empty()).then(|| config.xmpp.domain.clone()),
                 push: hongyan_api::PushOptions {
                     opaque: config.push.opaque,
+                    matrix: config.push.matrix,
+                    barred: {
+                        let keys = config.push.barred_keys.iter();
+                        keys.filter_map(|key| hongyan_api::vapid_key_hash(key))
+                            .collect()
+                    },
                     endpoint_rate: rate(config.push.endpoint_rate),
                     peer_rate: rate(config.push.peer_rate),
                     ..hongyan_api::PushOptions::default()

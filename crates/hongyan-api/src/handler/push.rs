@@ -2,7 +2,7 @@
 
 use hongyan_core::port::{self, OpenChannel, OpenError};
 use hongyan_core::push::DESCRIPTION_BYTES_MAX;
-use hongyan_core::{PushChannel, StoreError};
+use hongyan_core::{PushChannel, StoreError, UserId};
 
 use super::{fault, no_faults};
 use crate::api::Api;
@@ -10,7 +10,7 @@ use crate::body::Json;
 use crate::problem::{Code, Problem};
 use crate::reply::{Done, Reply};
 use crate::route::Call;
-use crate::wire::push::{Channel, Channels, NewChannel};
+use crate::wire::push::{Channel, Channels, Enrolment, NewChannel};
 
 /// What a device knows a channel by, bytes: a connector's token has at most so many.
 const LABEL_BYTES_MAX: usize = 100;
@@ -67,6 +67,20 @@ pub(crate) async fn close(call: Call) -> Result<Done, Problem> {
     } else {
         Err(Problem::not_found("channel"))
     }
+}
+
+/// Makes what a person puts into a browser, so that it becomes one of their devices.
+pub(crate) async fn enrol(call: Call) -> Result<Reply<Enrolment, 201>, Problem> {
+    let (app, user): (_, UserId) = (call.app()?, call.id("user")?);
+    let pushes = &call.api.ports().pushes;
+    let text = pushes.enrolment(&app, &user);
+    let text = text.expose_str().unwrap_or_default().to_owned();
+    let root = pushes.root();
+    let url = match root.strip_prefix("http") {
+        Some(rest) => format!("ws{rest}/autopush/{text}"),
+        None => format!("{root}/autopush/{text}"),
+    };
+    Ok(Reply::new(Enrolment { user, url }))
 }
 
 /// A channel with its address: senders of the old UnifiedPush kind may post to one that is bound to no key.

@@ -69,6 +69,15 @@ impl Refusal {
             .header(WWW_AUTHENTICATE, HeaderValue::from_static("vapid"))
     }
 
+    /// The sender proved who it is, and is not let in.
+    pub(crate) fn barred() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            109,
+            "the operator of this server takes nothing from this VAPID key",
+        )
+    }
+
     /// The headers of the encryption are wrong.
     pub(crate) fn encryption(why: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, 110, why)

@@ -5,8 +5,10 @@
 
 mod answer;
 mod headers;
+mod matrix;
 mod vapid;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -42,7 +44,8 @@ use crate::route::Peer;
 
 use answer::Refusal;
 use headers::Form;
-pub use vapid::judge as judge_vapid;
+pub use matrix::judge as judge_matrix;
+pub use vapid::{judge as judge_vapid, key_hash as vapid_key_hash};
 
 /// A declared body above this is refused before any of it is read, bytes.
 const REFUSED_UNREAD: usize = 8 * 1024;
@@ -62,6 +65,10 @@ pub struct PushOptions {
     pub peer_rate: Rate,
     /// Whether `/up/` takes bodies that say nothing of their encryption.
     pub opaque: bool,
+    /// Whether homeservers of Matrix may post notifications for UnifiedPush addresses of this server; needs `opaque`.
+    pub matrix: bool,
+    /// SHA-256 of VAPID keys from which nothing is taken.
+    pub barred: HashSet<[u8; 32]>,
     /// Time for a body.
     pub body_timeout: Duration,
 }
@@ -82,6 +89,8 @@ impl Default for PushOptions {
                 burst: 5_000,
             },
             opaque: true,
+            matrix: true,
+            barred: HashSet::new(),
             body_timeout: Duration::from_secs(10),
         }
     }
@@ -136,7 +145,20 @@ pub(crate) fn router(api: &Api) -> Router {
             .on(MethodFilter::GET, handler(api, check))
     };
     let up = Form::UnifiedPush { opaque };
-    Router::new()
+    let matrix = if opaque && api.push().options.matrix {
+        Router::new().route(
+            "/_matrix/push/v1/notify",
+            methods(api, "POST, GET, HEAD, OPTIONS")
+                .on(
+                    MethodFilter::GET,
+                    handler(api, |_| async { Ok(matrix::discovery()) }),
+                )
+                .on(MethodFilter::POST, handler(api, matrix::notify)),
+        )
+    } else {
+        Router::new()
+    };
+    matrix
         .route("/wpush/v1/{token}", endpoint(Form::WebPush))
         .route("/wpush/v2/{token}", endpoint(Form::WebPush))
         .route("/up/{token}", endpoint(up))
@@ -299,7 +321,11 @@ fn empty(status: StatusCode) -> Response {
 }
 
 fn discovery() -> Response {
-    let mut response = Response::new(Body::from(r#"{"unifiedpush":{"version":1}}"#));
+    json(r#"{"unifiedpush":{"version":1}}"#)
+}
+
+fn json(text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -351,6 +377,9 @@ fn prove(
         return Err(Refusal::unproved(
             "this endpoint is bound to another VAPID key",
         ));
+    }
+    if desk.options.barred.contains(&key) {
+        return Err(Refusal::barred());
     }
     Ok(Some(key))
 }

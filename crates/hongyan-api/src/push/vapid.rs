@@ -50,6 +50,13 @@ pub(crate) struct Proved {
     pub(crate) until: Timestamp,
 }
 
+/// SHA-256 of a key that is written as in the header, if it is one.
+#[must_use]
+pub fn key_hash(text: &str) -> Option<[u8; 32]> {
+    let key = decode(text.trim())?;
+    (key.len() == KEY_BYTES && key.first() == Some(&4)).then(|| sha256(&key))
+}
+
 /// What the header is remembered by; nothing when there is none.
 pub(crate) fn header_hash(headers: &HeaderMap) -> Option<[u8; 32]> {
     let header = headers.get(AUTHORIZATION)?;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use hongyan_core::{PushChannel, PushEndpoint};
+use hongyan_core::{PushChannel, PushEndpoint, UserId};
 
 use super::Moment;
 
@@ -63,4 +63,14 @@ impl Channel {
 pub(crate) struct Channels {
     /// All of them, by id.
     pub(crate) items: Vec<Channel>,
+}
+
+/// What makes a browser a device of a user.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Enrolment {
+    /// The user.
+    #[schemars(with = "String")]
+    pub(crate) user: UserId,
+    /// For `dom.push.serverURL`. Whoever has it can add browsers to the user: give it to nobody else.
+    pub(crate) url: String,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use hongyan_api::{Options, PushOptions};
 use hongyan_core::port::{Ack, InboxPage, Reader};
 use hongyan_core::push::{PushEncoding, Urgency};
 use hongyan_core::{DeviceId, Push};
@@ -14,7 +15,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as 
 use serde_json::{Value, json};
 
 use crate::http_client::{Answer, call};
-use crate::world::{NOON, ROOT, World, world};
+use crate::world::{NOON, ROOT, World, world_with};
 
 const TTL: (&str, &str) = ("ttl", "60");
 const GCM: (&str, &str) = ("content-encoding", "aes128gcm");
@@ -62,7 +63,15 @@ struct Phone {
 
 impl Phone {
     async fn new() -> Self {
-        let w = world().await;
+        Self::with(PushOptions::default()).await
+    }
+
+    async fn with(push: PushOptions) -> Self {
+        let options = Options {
+            push,
+            ..Options::default()
+        };
+        let w = world_with(options, None).await;
         let token = w.register("d1").await;
         Self { w, token }
     }
@@ -691,4 +700,193 @@ async fn channels_are_opened_listed_and_closed() {
         .post("/v1/devices/none/channels", &phone.w.server, json!({}))
         .await;
     answer.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn up_01_a_barred_sender_is_told_so_once_it_has_proved_itself() {
+    let (barred, welcome) = (Signer::new(), Signer::new());
+    let phone = Phone::with(PushOptions {
+        barred: hongyan_api::vapid_key_hash(&barred.key())
+            .into_iter()
+            .collect(),
+        ..PushOptions::default()
+    })
+    .await;
+    let path = phone.endpoint().await;
+    let signed = |by: &Signer| by.header();
+    let (bad, good) = (signed(&barred), signed(&welcome));
+    for _ in 0..2 {
+        let headers = [TTL, GCM, ("authorization", bad.as_str())];
+        refused(phone.send(&path, &headers, "x").await, 403, 109);
+    }
+    accepted(
+        phone
+            .send(&path, &[TTL, GCM, ("authorization", &good)], "x")
+            .await,
+    );
+    // Whoever does not prove the key is told nothing of it.
+    let forged = format!("vapid t={}, k={}", welcome.token(ROOT, 60), barred.key());
+    refused(
+        phone
+            .send(&path, &[TTL, GCM, ("authorization", &forged)], "x")
+            .await,
+        401,
+        109,
+    );
+    assert_eq!(phone.bodies().await.len(), 1);
+}
+
+#[tokio::test]
+async fn up_02_a_body_that_is_declared_too_long_is_refused_unread() {
+    let phone = Phone::new().await;
+    let path = phone.endpoint().await;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nTTL: 60\r\nContent-Encoding: aes128gcm\r\n\
+         Content-Length: 8193\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    );
+    let answer = raw(&phone.w, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+#[tokio::test]
+async fn up_07_the_gateway_for_matrix_says_so_and_hands_on_notifications() {
+    const NOTIFY: &str = "/_matrix/push/v1/notify";
+    let phone = Phone::new().await;
+    let said = call(phone.w.address, Method::GET, NOTIFY, "", &[], "").await;
+    assert_eq!(
+        said.expect(200),
+        json!({"unifiedpush": {"gateway": "matrix"}})
+    );
+    let (_, path) = phone.open(json!({})).await;
+    let (_, bound) = phone.open(json!({"vapid": Signer::new().key()})).await;
+    let (channel, closed) = phone.open(json!({})).await;
+    phone.close(&channel).await.expect(204);
+    let notify = async |keys: &[String], prio: &str| {
+        let devices: Vec<_> = keys
+            .iter()
+            .map(|k| json!({"app_id": "a", "pushkey": k}))
+            .collect();
+        let body = json!({"notification": {"event_id": "$1", "prio": prio, "devices": devices}});
+        let answer = phone.send(NOTIFY, &[], body.to_string()).await;
+        (answer, body)
+    };
+    let own = format!("{ROOT}{path}");
+    let (answer, whole) = notify(std::slice::from_ref(&own), "high").await;
+    assert_eq!(answer.expect(200), json!({"rejected": []}));
+    let foreign = [
+        "https://elsewhere.example/up/abc".to_owned(),
+        format!("{ROOT}{bound}"),
+        format!("{ROOT}{closed}"),
+        format!("{ROOT}/up/nobody"),
+    ];
+    let mut keys = foreign.to_vec();
+    keys.push(own.clone());
+    let (answer, _) = notify(&keys, "low").await;
+    assert_eq!(answer.expect(200), json!({ "rejected": foreign }));
+    let waiting = phone.waiting().await;
+    assert_eq!(waiting.len(), 2);
+    let body = |at: usize| serde_json::from_slice::<Value>(&waiting[at].body).unwrap();
+    assert_eq!((body(0), waiting[0].urgency), (whole, Urgency::High));
+    let told = body(1);
+    assert_eq!(waiting[1].urgency, Urgency::Low);
+    assert_eq!(
+        told["notification"]["devices"],
+        json!([{"app_id": "a", "pushkey": own}]),
+        "nobody is told the addresses of others"
+    );
+    refused(phone.send(NOTIFY, &[], "{}").await, 400, 999);
+    let long =
+        json!({"notification": {"devices": [{"pushkey": own}], "content": "x".repeat(4_096)}});
+    refused(phone.send(NOTIFY, &[], long.to_string()).await, 413, 104);
+    let off = Phone::with(PushOptions {
+        matrix: false,
+        ..PushOptions::default()
+    })
+    .await;
+    let said = call(off.w.address, Method::GET, NOTIFY, "", &[], "").await;
+    assert_eq!(said.status, 404);
+}
+
+#[tokio::test]
+async fn ap_04_a_bound_endpoint_of_a_browser_takes_its_key_only() {
+    let phone = Phone::new().await;
+    let (own, other) = (Signer::new(), Signer::new());
+    let channel = "6f6b3d5e-0000-4000-8000-000000000001";
+    let (opened, path) = phone
+        .open(json!({"channel": channel, "vapid": format!("{}=", own.key())}))
+        .await;
+    assert_eq!(opened, channel);
+    assert!(path.starts_with("/wpush/v2/"), "{path}");
+    let post = async |authorization: &str| {
+        let headers = [TTL, GCM, ("authorization", authorization)];
+        let signed = headers.len() - usize::from(authorization.is_empty());
+        phone.send(&path, &headers[..signed], "x").await
+    };
+    accepted(post(&own.header()).await);
+    let expired = format!("vapid t={}, k={}", own.token(ROOT, -1), own.key());
+    let elsewhere = own.token("https://elsewhere.example", 60);
+    let elsewhere = format!("vapid t={elsewhere}, k={}", own.key());
+    for bad in ["", &other.header(), &expired, &elsewhere] {
+        refused(post(bad).await, 401, 109);
+    }
+    assert_eq!(phone.bodies().await.len(), 1);
+}
+
+/// RFC 8291 section 5 and appendix A: what is posted, the secret that both sides share by ECDH, and the text.
+#[tokio::test]
+async fn up_12_the_example_of_the_standard_is_decrypted_after_passing_through() {
+    use ring::hmac::{HMAC_SHA256, Key, sign};
+    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
+    let posted = decode(
+        "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6TlzAC8w\
+         EqKK6PBru3jl7A_yl95bQpu6cVPTpK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN",
+    );
+    let phone = Phone::new().await;
+    let path = phone.endpoint().await;
+    accepted(phone.send(&path, &[TTL, GCM], posted).await);
+    let body = phone.bodies().await.remove(0);
+    let shared = decode("kyrL1jIIOHEzg3sM2ZWRHDRB62YACZhhSlknJ672kSs");
+    let auth = decode("BTBZMqHH6r4Tts7J_aSIgg");
+    let ua = decode(
+        "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+    );
+    let mac = |key: &[u8], parts: &[&[u8]]| sign(&Key::new(HMAC_SHA256, key), &parts.concat());
+    let (salt, sender) = (&body[..16], &body[21..86]);
+    let prk_key = mac(&auth, &[&shared]);
+    let ikm = mac(prk_key.as_ref(), &[b"WebPush: info\0", &ua, sender, &[1]]);
+    let prk = mac(salt, &[ikm.as_ref()]);
+    let key = mac(prk.as_ref(), &[b"Content-Encoding: aes128gcm\0", &[1]]);
+    let nonce = mac(prk.as_ref(), &[b"Content-Encoding: nonce\0", &[1]]);
+    let key = ring::aead::UnboundKey::new(&ring::aead::AES_128_GCM, &key.as_ref()[..16]).unwrap();
+    let nonce = ring::aead::Nonce::try_assume_unique_for_key(&nonce.as_ref()[..12]).unwrap();
+    let mut record = body[86..].to_vec();
+    let text = ring::aead::LessSafeKey::new(key)
+        .open_in_place(nonce, ring::aead::Aad::empty(), &mut record)
+        .unwrap();
+    assert_eq!(text, b"When I grow up, I want to be a watermelon\x02");
+}
+
+#[tokio::test]
+async fn an_enrolment_is_an_address_of_its_user() {
+    let phone = Phone::new().await;
+    let w = &phone.w;
+    let made = w
+        .post("/v1/users/u-1/enrolments", &w.server, Value::Null)
+        .await;
+    let made = made.expect(201);
+    assert_eq!(made["user"], "u-1");
+    let url = made["url"].as_str().unwrap();
+    let root = ROOT.replacen("http", "ws", 1);
+    assert!(url.starts_with(&format!("{root}/autopush/hy_en_")), "{url}");
+    let again = w
+        .post("/v1/users/u-1/enrolments", &w.server, Value::Null)
+        .await;
+    assert_eq!(
+        again.expect(201)["url"],
+        url,
+        "it is good for as long as the key is"
+    );
+    w.post("/v1/users/u-1/enrolments", &phone.token, Value::Null)
+        .await
+        .expect(403);
 }

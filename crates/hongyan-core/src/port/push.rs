@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::push::{PushEncoding, Urgency};
-use crate::{AppId, DeviceId, MessageId, PushChannel, PushEndpoint, Secret, StoreError};
+use crate::{AppId, DeviceId, MessageId, PushChannel, PushEndpoint, Secret, StoreError, UserId};
 
 /// What a device wants an endpoint for.
 #[derive(Debug, Clone)]
@@ -93,6 +93,16 @@ pub enum PushState {
 pub trait Pushes: Send + Sync + std::fmt::Debug {
     /// Origin and path before `/wpush/…`, as senders reach this server.
     fn root(&self) -> &str;
+
+    /// A text for an address that makes whoever connects with it a device of this user. It is good for as long as the master
+    /// key is.
+    fn enrolment(&self, app: &AppId, user: &UserId) -> Secret;
+
+    /// Whose enrolment a text is.
+    fn enrolled(&self, text: &Secret) -> Option<(AppId, UserId)>;
+
+    /// Makes a device one of a user.
+    async fn bind(&self, app: &AppId, device: &DeviceId, user: &UserId) -> Result<(), StoreError>;
 
     /// Opens a channel, or finds it open.
     async fn open(&self, new: NewChannel) -> Result<OpenChannel, OpenError>;

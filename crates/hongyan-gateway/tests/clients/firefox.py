@@ -221,16 +221,16 @@ def drive(browser, node):
 
     subscription = browser.page("subscribe", key)
     at = subscription["endpoint"].startswith(f"{node.root}/wpush/v2/")
-    check("Firefox subscribes with a key", at, True)
-    check("a push without a body", requests.post(
+    check("AP-12 Firefox subscribes with a key", at, True)
+    check("AP-12 a push without a body", requests.post(
         subscription["endpoint"],
         headers={"TTL": "60", **signer.sign({"aud": node.root, "sub": "mailto:a@hongyan.example"})},
     ).status_code, 201)
     check("  it reaches the page's worker", browser.pushes(1), [None])
     for text in ("hello", "汉" * 1300):
-        check(f"a push of {len(text.encode())} bytes", push(subscription, text), 201)
+        check(f"AP-12 a push of {len(text.encode())} bytes", push(subscription, text), 201)
         check("  it is decrypted", browser.pushes(1), [text])
-    check("a push in the draft encoding", push(subscription, "old", content_encoding="aesgcm"), 201)
+    check("AP-12 a push in the draft encoding", push(subscription, "old", content_encoding="aesgcm"), 201)
     check("  it is decrypted", browser.pushes(1), ["old"])
     check("the page shows it", browser.page("shown"), ["old"])
     check("another key", requests.post(
@@ -238,17 +238,17 @@ def drive(browser, node):
 
     browser.set("dom.push.connection.enabled", False)
     for text in ("away 1", "away 2"):
-        check(f"a push while the browser is away: {text}", push(subscription, text), 201)
+        check(f"AP-12 a push while the browser is away: {text}", push(subscription, text), 201)
     browser.set("dom.push.connection.enabled", True)
     check("  all come when it is back", browser.pushes(2), ["away 1", "away 2"])
 
     node.stop()
     node.start()
-    check("a push after the server was started again", push(subscription, "again"), 201)
+    check("AP-13 a push before the browser is back at a server that was started again", push(subscription, "again"), 201)
     check("  it comes", browser.pushes(1), ["again"])
     check("  the subscription is the same", browser.page("current"), subscription)
 
-    check("Firefox unsubscribes", browser.page("unsubscribe"), True)
+    check("AP-12 Firefox unsubscribes", browser.page("unsubscribe"), True)
     deadline = time.monotonic() + 20
     while push(subscription, "x") == 201 and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -259,7 +259,7 @@ def drive(browser, node):
     check("  it comes", browser.pushes(1), ["anew"])
     for device in node.call("GET", "/v1/devices", node.server_key)["items"]:
         node.call("DELETE", f"/v1/devices/{device['device_id']}", node.server_key)
-    check("its identity is taken away, and the page is told", browser.pushes(1), ["changed"])
+    check("AP-12 its identity is taken away, and the page is told", browser.pushes(1), ["changed"])
     check("  the endpoint is gone", push(again, "x"), 410)
     third = browser.page("subscribe", key)
     check("  with a new one it goes on", push(third, "new"), 201)

@@ -1,4 +1,4 @@
-"""Public Web Push libraries of Python and Node.js post to an endpoint of a connected device, which decrypts what arrives.
+"""Public Web Push libraries of Python, Node.js and Rust post to an endpoint of a connected device, which decrypts what arrives.
 
     push_senders.py HONGYAN FOLDER
 
@@ -123,6 +123,9 @@ class Phone:
         return message["ch"], text, message
 
 
+PUBLIC = "http://push.example"
+
+
 def main():
     binary, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,6 +135,14 @@ def main():
     try:
         python(node)
         javascript(node, tls[0])
+    finally:
+        node.stop()
+    # Behind a proxy, as it were: senders know it by another origin than that of its socket.
+    node = Node(binary, folder / "behind", settings=[f"http.public_url={PUBLIC}"])
+    try:
+        rust(node)
+        killed(node)
+        matrix(node)
     finally:
         node.stop()
 
@@ -155,7 +166,7 @@ def python(node):
 
     for text in ("", "hello", "汉" * 1300, "x" * 3993):
         answer = push(bound, text)
-        check(f"pywebpush, {len(text.encode())} bytes of text", answer.status_code, 201)
+        check(f"UP-10 pywebpush, {len(text.encode())} bytes of text", answer.status_code, 201)
         got, arrived, _ = phone.next()
         check("  it arrives on its channel", (got, arrived.decode()), (channel, text))
     answer = push(bound, "old", content_encoding="aesgcm")
@@ -172,15 +183,15 @@ def python(node):
     check("an endpoint without a key", push(free, "open").status_code, 201)
     check("  it arrives", phone.next()[1], b"open")
     said = requests.get(free["endpoint"]).json()
-    check("the check of UnifiedPush", said, {"unifiedpush": {"version": 1}})
+    check("UP-7 the check of UnifiedPush", said, {"unifiedpush": {"version": 1}})
     plain = requests.post(free["endpoint"], data=bytes(range(256)))
     check("a sender of the old UnifiedPush kind", plain.status_code, 201)
-    check("  its bytes arrive unchanged", unb64(phone.fetch()["b64"]), bytes(range(256)))
+    check("UP-11 its bytes arrive unchanged", unb64(phone.fetch()["b64"]), bytes(range(256)))
     secret = int.from_bytes(unb64(EXAMPLE_KEY), "big")
     phone.key, phone.auth = ec.derive_private_key(secret, ec.SECP256R1()), unb64(EXAMPLE_AUTH)
     headers = {"TTL": "10", "Content-Encoding": "aes128gcm"}
     answer = requests.post(free["endpoint"], data=unb64(EXAMPLE_BODY), headers=headers)
-    check("the example of RFC 8291", answer.status_code, 201)
+    check("UP-12 the example of RFC 8291", answer.status_code, 201)
     check("  it is decrypted", phone.next()[1], EXAMPLE_TEXT)
     node.call("DELETE", f"/v1/devices/{phone.id}/channels/{channel}", phone.token)
     check("pywebpush, a closed channel", push(bound, "x").status_code, 410)
@@ -210,13 +221,81 @@ def javascript(node, authority):
         {"text": "汉字", "options": {"TTL": 60, "urgency": "low", "topic": "t"}},
         {"text": "old", "options": {"TTL": 60, "contentEncoding": "aesgcm"}},
     ]}
-    check("web-push", run(order), [201, 201, 201, 201])
+    check("UP-10 web-push", run(order), [201, 201, 201, 201])
     got = [phone.next() for _ in range(4)]
     check("  all arrives", [text.decode() for _, text, _ in got], ["hello", "", "汉字", "old"])
     check("  on its channel", {ch for ch, _, _ in got}, {channel})
     other = run({"make": True})
     order = {"subscription": bound, "keys": other, "send": [{"text": "x"}]}
     check("web-push, another key", run(order), [401])
+
+
+def rust(node):
+    """UP-10: the third library. `HONGYAN_PUSH_SENDER` is the program beside this script that has it."""
+    phone = Phone(node)
+    program = os.environ["HONGYAN_PUSH_SENDER"]
+
+    def run(order):
+        done = subprocess.run([program, order], capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        return json.loads(done.stdout)
+
+    def push(subscription, key, *posts):
+        connect = f"localhost:{node.port}"
+        order = {"subscription": subscription, "key": key, "connect": connect, "send": posts}
+        return run(json.dumps(order))
+
+    keys, other = run("make"), run("make")
+    channel, bound = phone.subscribe(keys["public"])
+    check("an address with the public origin", bound["endpoint"].startswith(f"{PUBLIC}/wpush/v2/"), True)
+    posts = [
+        {"text": "hello"},
+        {"text": "汉字" * 600},
+        {"text": "soon", "urgency": "high", "topic": "t"},
+    ]
+    check("UP-10 web-push-native", push(bound, keys["secret"], *posts), [201, 201, 201])
+    got = [phone.next() for _ in posts]
+    check("  all arrives", [text.decode() for _, text, _ in got], [one["text"] for one in posts])
+    check("  on its channel", {ch for ch, _, _ in got}, {channel})
+    check("  with its urgency", got[2][2]["urgency"], "high")
+    check("web-push-native, another key", push(bound, other["secret"], {"text": "x"}), [401])
+    check("web-push-native, no key", push(bound, None, {"text": "x"}), [401])
+    _, free = phone.subscribe()
+    check("web-push-native, an endpoint without a key", push(free, None, {"text": "open"}), [201])
+    check("  it arrives", phone.next()[1], b"open")
+    node.call("DELETE", f"/v1/devices/{phone.id}/channels/{channel}", phone.token)
+    check("web-push-native, a closed channel", push(bound, keys["secret"], {"text": "x"}), [410])
+
+
+def killed(node):
+    """UP-13: what was answered 201 survives SIGKILL."""
+    phone = Phone(node)
+    _, free = phone.subscribe()
+    path = free["endpoint"].removeprefix(PUBLIC)
+    for n in range(3):
+        answer = requests.post(node.root + path, data=f"survives {n}".encode())
+        node.process.kill()
+        node.process.wait()
+        check("UP-13 accepted right before SIGKILL", answer.status_code, 201)
+        node.start()
+        check("  it is delivered", unb64(phone.fetch()["b64"]), f"survives {n}".encode())
+
+
+def matrix(node):
+    """A homeserver of Matrix notifies an app of UnifiedPush."""
+    phone = Phone(node)
+    _, free = phone.subscribe()
+    url = f"{node.root}/_matrix/push/v1/notify"
+    check("UP-7 the gateway for Matrix", requests.get(url).json(), {"unifiedpush": {"gateway": "matrix"}})
+    devices = [{"app_id": "app", "pushkey": free["endpoint"]}]
+    body = {"notification": {"event_id": "$1", "room_id": "!r", "devices": devices}}
+    answer = requests.post(url, json=body)
+    check("  a notification", (answer.status_code, answer.json()), (200, {"rejected": []}))
+    check("  it arrives whole", json.loads(unb64(phone.fetch()["b64"])), body)
+    foreign = "https://elsewhere.example/up/abc"
+    devices[0]["pushkey"] = foreign
+    check("  an address of another server", requests.post(url, json=body).json(), {"rejected": [foreign]})
 
 
 if __name__ == "__main__":

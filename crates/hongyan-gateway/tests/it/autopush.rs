@@ -372,6 +372,39 @@ fn ap_01_an_identity_of_another_app_is_replaced() {
 }
 
 #[test]
+fn ap_01_a_browser_with_an_enrolment_becomes_a_device_of_its_user() {
+    let world = World::new();
+    let user = hongyan_core::UserId::parse("u-1").unwrap();
+    let text = world.pushes.enrolment(&demo(), &user);
+    let path = format!("/autopush/{}/", text.expose_str().unwrap());
+    let hello = json!({"messageType": "hello", "use_webpush": true});
+    let mut client = world.connect_at(&path);
+    let said = ask(&mut client, hello.clone());
+    let uaid = said["uaid"].as_str().unwrap().to_owned();
+    ask(&mut client, register(&channel(1), None));
+    let devices = world.devices();
+    assert_eq!(devices.len(), 1);
+    assert_eq!(devices[0].user, Some(user));
+    drop(client);
+    world.until_gone();
+    // With another user's it is theirs from then on, and keeps its channels.
+    let other = hongyan_core::UserId::parse("u-2").unwrap();
+    let text = world.pushes.enrolment(&demo(), &other);
+    let mut client = world.connect_at(&format!("/autopush/{}", text.expose_str().unwrap()));
+    let mut known = hello.clone();
+    known["uaid"] = uaid.clone().into();
+    assert_eq!(ask(&mut client, known)["uaid"], uaid);
+    assert_eq!(world.devices()[0].user, Some(other));
+    drop(client);
+    // What is no enrolment of this server names no app.
+    let mut forged = text.expose_str().unwrap().to_owned();
+    forged.pop();
+    let mut client = world.connect_at(&format!("/autopush/{forged}"));
+    client.say(hello);
+    assert_eq!(client.closed(), 1000);
+}
+
+#[test]
 fn ap_02_who_does_not_say_hello_first_and_once_is_closed() {
     let world = World::new();
     let mut silent = world.connect();

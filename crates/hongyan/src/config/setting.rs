@@ -278,6 +278,41 @@ impl Value for Vec<PathBuf> {
     }
 }
 
+impl Value for Vec<String> {
+    fn kind(&self) -> String {
+        "list of texts".to_owned()
+    }
+
+    fn show(&self) -> Option<String> {
+        let items: Vec<_> = self.iter().map(|text| quoted(text)).collect();
+        Some(format!("[{}]", items.join(", ")))
+    }
+
+    fn read(&mut self, value: &toml::Value) -> Result<(), String> {
+        let items = value
+            .as_array()
+            .ok_or_else(|| wrong("a list of texts", value))?;
+        *self = items
+            .iter()
+            .map(|item| {
+                item.as_str()
+                    .map(str::to_owned)
+                    .ok_or_else(|| wrong("a list of texts", item))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn parse(&mut self, text: &str) -> Result<(), String> {
+        let items = text.split(',').map(str::trim);
+        *self = items
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect();
+        Ok(())
+    }
+}
+
 impl Value for Secret {
     fn kind(&self) -> String {
         "secret".to_owned()

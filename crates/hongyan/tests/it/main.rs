@@ -17,4 +17,5 @@ mod input;
 mod journeys;
 mod open_mqtt;
 mod operations;
+mod push;
 mod wake;

@@ -15,13 +15,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hongyan_core::push::PushEncoding;
 use hongyan_core::session::AppState;
-use hongyan_core::{AppId, Message, PushChannel, Secret, StoreError};
+use hongyan_core::{Message, PushChannel, Secret, StoreError};
 use serde_json::{Map, Value, json};
 
 use self::incoming::Said;
 pub use self::incoming::judge;
 pub use self::setup::Setup;
-use self::setup::{Identity, Known, Registered};
+use self::setup::{Home, Identity, Known, Registered};
 use super::websocket::close;
 use super::{
     Desk, Farewell, Hello, Input, Kind, Outgoing, Proof, Protocol, Silence, Taken, Unanswered,
@@ -126,7 +126,7 @@ pub(crate) struct Autopush {
     hello_by: Tick,
     uaid: Option<Secret>,
     /// Of an identity that is not stored.
-    app: Option<AppId>,
+    home: Option<Home>,
     known: Option<Known>,
     open: HashSet<PushChannel>,
     broadcasts: BTreeMap<String, String>,
@@ -145,7 +145,7 @@ impl Autopush {
             phase: Phase::Opening,
             hello_by: Tick::MAX,
             uaid: None,
-            app: None,
+            home: None,
             known: None,
             open: HashSet::new(),
             broadcasts: BTreeMap::new(),
@@ -183,8 +183,8 @@ impl Autopush {
                 // What follows is said when the session is up.
                 self.begin_session(known, desk);
             }
-            Ok(Identity::New(app, uaid)) => {
-                self.app = Some(app);
+            Ok(Identity::New(home, uaid)) => {
+                self.home = Some(home);
                 self.uaid = Some(uaid);
                 self.phase = Phase::Anonymous;
                 self.say_hello(desk);
@@ -192,7 +192,7 @@ impl Autopush {
             Ok(Identity::Stranger) => desk.close(
                 close::UNAUTHORIZED,
                 "unauthorized",
-                "the path names no app: put a client key into it",
+                "the path names no app: put a client key or an enrolment into it",
             ),
             Err(error) => {
                 tracing::warn!(%error, "a browser's identity could not be read");
@@ -299,11 +299,11 @@ impl Autopush {
                 }
             }),
             (Request::Register { channel, key }, None) => {
-                let (Some(app), Some(uaid)) = (self.app.clone(), self.uaid.clone()) else {
+                let (Some(home), Some(uaid)) = (self.home.clone(), self.uaid.clone()) else {
                     return;
                 };
                 desk.ask(move |ports| async move {
-                    let (settled, result) = match setup.settle(&ports, app, &uaid).await {
+                    let (settled, result) = match setup.settle(&ports, home, &uaid).await {
                         Ok(known) => {
                             let result = setup.register(&known, channel.clone(), key).await;
                             (Some(known), result)
@@ -509,7 +509,7 @@ impl Protocol for Autopush {
 
     fn welcome(&mut self, _welcome: &Welcome<'_>, desk: &mut Desk<'_>) {
         // A browser that was anonymous at first had its hello answered.
-        if self.app.is_none() {
+        if self.home.is_none() {
             self.say_hello(desk);
         }
     }

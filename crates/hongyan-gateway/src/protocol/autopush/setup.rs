@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hongyan_core::app::KeyKind;
 use hongyan_core::device::{Permission, Platform};
 use hongyan_core::port::{NewChannel, OpenError, Pushes, endpoint_url};
-use hongyan_core::{AppId, Device, DeviceId, PushChannel, Secret, StoreError};
+use hongyan_core::{AppId, Device, DeviceId, PushChannel, Secret, StoreError, UserId};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
@@ -31,13 +31,21 @@ pub(super) struct Known {
     pub(super) secret_hash: [u8; 32],
 }
 
+/// Whose device a new browser becomes.
+#[derive(Debug, Clone)]
+pub(super) struct Home {
+    pub(super) app: AppId,
+    /// Of an enrolment; nobody's without.
+    pub(super) user: Option<UserId>,
+}
+
 /// Who a browser is.
 #[derive(Debug)]
 pub(super) enum Identity {
     /// It has been here, with these channels.
     Known(Known, HashSet<PushChannel>),
     /// It gets a new identity in this app, which is stored when it registers its first channel.
-    New(AppId, Secret),
+    New(Home, Secret),
     /// The path names no app.
     Stranger,
 }
@@ -73,19 +81,26 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Setup {
-    /// The app of a connection: that of the client key in its path, else the server's own.
-    async fn app(
+    /// What a connection's path says: the user of an enrolment, the app of a client key, else the server's own app.
+    async fn home(
         &self,
         ports: &Ports,
         enrolment: Option<&Secret>,
-    ) -> Result<Option<AppId>, StoreError> {
+    ) -> Result<Option<Home>, StoreError> {
+        let nobodys = |app| Home { app, user: None };
         let Some(token) = enrolment else {
-            return Ok(self.app.clone());
+            return Ok(self.app.clone().map(nobodys));
         };
+        if let Some((app, user)) = self.pushes.enrolled(token) {
+            let known = ports.registry.app(&app).await?.is_some();
+            let user = Some(user);
+            return Ok(known.then_some(Home { app, user }));
+        }
         let key = ports.registry.key_by_hash(&sha256(token.expose())).await?;
         Ok(key
             .filter(|key| key.kind == KeyKind::Client)
-            .and_then(|key| key.app))
+            .and_then(|key| key.app)
+            .map(nobodys))
     }
 
     pub(super) async fn identify(
@@ -94,13 +109,17 @@ impl Setup {
         enrolment: Option<&Secret>,
         uaid: Option<&Secret>,
     ) -> Result<Identity, StoreError> {
-        let Some(app) = self.app(ports, enrolment).await? else {
+        let Some(home) = self.home(ports, enrolment).await? else {
             return Ok(Identity::Stranger);
         };
+        let app = home.app.clone();
         if let Some(uaid) = uaid {
             let secret_hash = sha256(uaid.expose());
             let device = ports.registry.device_by_secret(&secret_hash).await?;
             if let Some(device) = device.filter(|d| d.app == app && d.platform == Platform::Web) {
+                if home.user.is_some() && device.user != home.user {
+                    self.bind(&app, &device.id, &home).await?;
+                }
                 let open = self.open(&app, &device.id, ports).await?;
                 let known = Known {
                     app,
@@ -111,7 +130,14 @@ impl Setup {
             }
         }
         let uaid = Secret::new(hex(&random::<16>()?));
-        Ok(Identity::New(app, uaid))
+        Ok(Identity::New(home, uaid))
+    }
+
+    async fn bind(&self, app: &AppId, device: &DeviceId, home: &Home) -> Result<(), StoreError> {
+        match &home.user {
+            Some(user) => self.pushes.bind(app, device, user).await,
+            None => Ok(()),
+        }
     }
 
     async fn open(
@@ -129,9 +155,10 @@ impl Setup {
     pub(super) async fn settle(
         &self,
         ports: &Ports,
-        app: AppId,
+        home: Home,
         uaid: &Secret,
     ) -> Result<Known, StoreError> {
+        let app = home.app.clone();
         let id = format!("autopush-{}", hex(&random::<16>()?));
         let device = DeviceId::parse(&id).map_err(|_| StoreError::NotFound { entity: "device" })?;
         let (now, secret_hash) = (ports.clock.now(), sha256(uaid.expose()));
@@ -157,6 +184,7 @@ impl Setup {
             version: 1,
         };
         ports.registry.put_device(record, None).await?;
+        self.bind(&app, &device, &home).await?;
         Ok(Known {
             app,
             device,

@@ -1,0 +1,164 @@
+//! The push gateway of Matrix for UnifiedPush: a homeserver posts a notification with the addresses of apps, which are
+//! endpoints of this server. Each gets the request as its message, as apps of UnifiedPush expect it. Addresses of other servers
+//! are rejected: nothing that a sender names is ever called.
+
+use axum::response::Response;
+use bytes::Bytes;
+use hongyan_core::port::Post;
+use hongyan_core::push::{PUSH_BODY_BYTES_MAX, PushEncoding, Urgency};
+use serde_json::{Map, Value, json};
+
+use super::answer::Refusal;
+use super::{Call, REFUSED_UNREAD, json as answer_json};
+use crate::body::collect;
+use crate::problem::Code;
+
+/// How long a notification is worth delivering, seconds: a chat message is read the day after too.
+const TTL_S: u32 = 86_400;
+/// Devices of one request; homeservers name one.
+const DEVICES_MAX: usize = 16;
+
+/// What apps ask before they give an address of this server to their homeserver.
+pub(super) fn discovery() -> Response {
+    answer_json(r#"{"unifiedpush":{"gateway":"matrix"}}"#)
+}
+
+/// A notification as it came.
+struct Notification {
+    whole: Map<String, Value>,
+    urgency: Urgency,
+    devices: Vec<Value>,
+}
+
+fn parse(body: &[u8]) -> Result<Notification, &'static str> {
+    let whole: Map<String, Value> =
+        serde_json::from_slice(body).map_err(|_| "the body must be a JSON object")?;
+    let notification = whole
+        .get("notification")
+        .and_then(Value::as_object)
+        .ok_or("the field notification must be an object")?;
+    let devices = notification
+        .get("devices")
+        .and_then(Value::as_array)
+        .filter(|devices| devices.len() <= DEVICES_MAX)
+        .ok_or("the field notification.devices must be a list of at most 16 devices")?;
+    let key_of = |device: &Value| device.get("pushkey").is_some_and(Value::is_string);
+    if !devices.iter().all(key_of) {
+        return Err("every device must have a pushkey");
+    }
+    let urgency = match notification.get("prio").and_then(Value::as_str) {
+        Some("low") => Urgency::Low,
+        _ => Urgency::High,
+    };
+    Ok(Notification {
+        urgency,
+        devices: devices.clone(),
+        whole,
+    })
+}
+
+/// The token in an address of this server.
+fn token<'a>(root: &str, pushkey: &'a str) -> Option<&'a str> {
+    let path = pushkey.strip_prefix(root)?;
+    let path = path.split(['?', '#']).next().unwrap_or(path);
+    ["/up/", "/wpush/v1/"]
+        .iter()
+        .find_map(|form| path.strip_prefix(form))
+}
+
+pub(super) async fn notify(call: Call) -> Result<Response, Refusal> {
+    let desk = call.api.push();
+    let time = desk.options.body_timeout;
+    let body = collect(&call.head.headers, call.body, REFUSED_UNREAD, time).await;
+    let body = body.map_err(|problem| match problem.code() {
+        Code::PayloadTooLarge => Refusal::too_large(PUSH_BODY_BYTES_MAX),
+        Code::RequestTimeout => Refusal::too_slow(),
+        _ => Refusal::broken_body(problem.detail()),
+    })?;
+    let mut notification = parse(&body).map_err(Refusal::broken_body)?;
+    let mut rejected = Vec::new();
+    for device in &notification.devices {
+        let pushkey = device.get("pushkey").and_then(Value::as_str);
+        let pushkey = pushkey.unwrap_or_default();
+        let endpoint = match token(desk.pushes.root(), pushkey) {
+            Some(token) => desk.pushes.find(token).await?,
+            None => None,
+        };
+        // A homeserver has no VAPID key, so that it can never post to an endpoint that is bound to one.
+        let Some(endpoint) = endpoint.filter(|e| e.gone_since.is_none() && e.vapid.is_none())
+        else {
+            rejected.push(pushkey.to_owned());
+            continue;
+        };
+        let body = if notification.devices.len() == 1 {
+            body.clone()
+        } else {
+            // Nobody is told the addresses of others.
+            notification.whole["notification"]["devices"] = json!([device]);
+            Bytes::from(Value::Object(notification.whole.clone()).to_string())
+        };
+        if body.len() > PUSH_BODY_BYTES_MAX {
+            return Err(Refusal::too_large(PUSH_BODY_BYTES_MAX));
+        }
+        desk.by_endpoint
+            .take(endpoint.hash, call.api.now())
+            .map_err(Refusal::too_many)?;
+        let post = Post {
+            ttl_s: TTL_S,
+            urgency: notification.urgency,
+            topic: None,
+            encoding: PushEncoding::Opaque,
+            body,
+        };
+        desk.pushes.post(&endpoint, post).await?;
+    }
+    Ok(answer_json(json!({ "rejected": rejected }).to_string()))
+}
+
+/// Reads a notification, as a homeserver's. For those who feed it bytes.
+#[must_use]
+pub fn judge(body: &[u8]) -> bool {
+    parse(body).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_this_server_have_a_token_and_others_none() {
+        let of = |pushkey| token("https://push.example/base", pushkey);
+        assert_eq!(of("https://push.example/base/up/abc"), Some("abc"));
+        assert_eq!(of("https://push.example/base/up/abc?x=1#y"), Some("abc"));
+        assert_eq!(of("https://push.example/base/wpush/v1/abc"), Some("abc"));
+        for foreign in [
+            "https://push.example/up/abc",
+            "https://push.example.evil/base/up/abc",
+            "http://push.example/base/up/abc",
+            "/up/abc",
+            "abc",
+            "",
+        ] {
+            assert_eq!(of(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_notification_is_not_read() {
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"notification":5}"#,
+            r#"{"notification":{}}"#,
+            r#"{"notification":{"devices":[{}]}}"#,
+            r#"{"notification":{"devices":[{"pushkey":5}]}}"#,
+        ] {
+            assert!(!judge(bad.as_bytes()), "{bad}");
+        }
+        assert!(judge(br#"{"notification":{"devices":[{"pushkey":"x"}]}}"#));
+        let many = vec![json!({"pushkey": "x"}); DEVICES_MAX + 1];
+        let many = json!({"notification": {"devices": many}}).to_string();
+        assert!(!judge(many.as_bytes()));
+    }
+}
