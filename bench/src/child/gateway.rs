@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hongyan_api::secure::{self, Secure};
 use hongyan_core::port::{Hint, Owner, Presence as _};
 use hongyan_core::{AppId, MessageId, Topic};
 use hongyan_gateway::{
     Gateway, GatewayHandle, Hub, Mqtt, Options, Ports, Publish, PublishError, Socket, Tls,
     handshake,
 };
+use hongyan_listener::secure::{self, Secure};
 use http_body_util::Empty;
 use hyper::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{Request, Response, StatusCode};
@@ -126,16 +126,7 @@ impl Adoptable for TcpStream {
 impl Adoptable for Secure<TcpStream> {
     fn into_socket(self) -> std::io::Result<Socket> {
         let (stream, tls) = self.into_parts();
-        let secure::Tls {
-            connection,
-            secrets,
-            partial,
-        } = tls;
-        let tls = match secrets {
-            Some(own) => Tls::with_secrets(connection, &own.client, &own.server, partial),
-            None => Tls::rustls(connection),
-        };
-        Ok(Socket::Tls(stream.into_std()?, Box::new(tls)))
+        Ok(Socket::Tls(stream.into_std()?, Box::new(Tls::from(tls))))
     }
 }
 
