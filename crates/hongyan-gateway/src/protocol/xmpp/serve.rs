@@ -16,7 +16,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout_at;
 
-use super::machine::{Account, Copied, Ground, Host, Machine, Query, Shared};
+use super::deliver::Copied;
+use super::machine::{Account, Ground, Host, Machine, Query, Shared};
 use super::party::Party;
 use super::sm::Kept;
 use super::{Speaking, XmppOptions, random};
