@@ -146,7 +146,7 @@ pub(crate) fn run(project: &Project) -> Result<()> {
         let own = suite
             .program
             .map(|(folder, name)| {
-                Ok((
+                anyhow::Ok((
                     name,
                     build(&project.root.join(suite.scripts).join(folder), &home)?,
                 ))

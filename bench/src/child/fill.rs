@@ -91,6 +91,7 @@ pub async fn entries(engine: &Embedded, count: u32, users: u32) -> anyhow::Resul
                         owner: Owner::User(to),
                         message: message.id,
                         expires_at,
+                        push: None,
                     });
                     set.messages.push(Arc::new(message));
                 }

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::Map;
-use hongyan_api::secure::{self, Secure};
 use hongyan_core::port::{
     Ack, Hint, Inbox as _, NewChannel, OpenChannel, OpenError, Post, Presence as _, PushState,
     Pushes, Reader,
 };
 use hongyan_core::{
-    AppId, Cursor, DeviceId, MessageId, PushChannel, PushEndpoint, StoreError, Timestamp, Topic,
+    AppId, Cursor, DeviceId, MessageId, PushChannel, PushEndpoint, Secret, StoreError, Timestamp,
+    Topic, UserId,
 };
 use hongyan_gateway::handshake::Door;
 use hongyan_gateway::protocol::sse::Caller;
@@ -24,6 +24,7 @@ use hongyan_gateway::{
     Autopush, Gateway, GatewayHandle, Hub, Listener, Mqtt, Options, Ports, Publish, PublishError,
     Socket, Tls, Xmpp, XmppOptions, handshake, pipe,
 };
+use hongyan_listener::secure::{self, Secure};
 use http_body_util::{BodyExt as _, Either, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
@@ -110,6 +111,15 @@ const UNUSED: StoreError = StoreError::NotFound { entity: "endpoint" };
 impl Pushes for Mute {
     fn root(&self) -> &str {
         ""
+    }
+    fn enrolment(&self, _: &AppId, _: &UserId) -> Secret {
+        Secret::new("")
+    }
+    fn enrolled(&self, _: &Secret) -> Option<(AppId, UserId)> {
+        None
+    }
+    async fn bind(&self, _: &AppId, _: &DeviceId, _: &UserId) -> Result<(), StoreError> {
+        Err(UNUSED)
     }
     async fn open(&self, _: NewChannel) -> Result<OpenChannel, OpenError> {
         Err(OpenError::TooMany)
@@ -212,16 +222,7 @@ impl Adoptable for TcpStream {
 impl Adoptable for Secure<TcpStream> {
     fn into_socket(self) -> std::io::Result<Socket> {
         let (stream, tls) = self.into_parts();
-        let secure::Tls {
-            connection,
-            secrets,
-            partial,
-        } = tls;
-        let tls = match secrets {
-            Some(own) => Tls::with_secrets(connection, &own.client, &own.server, partial),
-            None => Tls::rustls(connection),
-        };
-        Ok(Socket::Tls(stream.into_std()?, Box::new(tls)))
+        Ok(Socket::Tls(stream.into_std()?, Box::new(Tls::from(tls))))
     }
 }
 

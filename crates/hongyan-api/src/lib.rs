@@ -22,7 +22,6 @@ mod pulse;
 mod push;
 mod reply;
 mod route;
-pub mod secure;
 mod serve;
 pub mod services;
 mod table;

@@ -10,6 +10,8 @@ use crate::push::PushOptions;
 pub struct Options {
     /// Open HTTP connections; sockets that went over to the gateway do not count. Beyond it new ones get 503.
     pub connections_max: usize,
+    /// The same for one address (an IPv6 network of 64 bits is one). Behind a proxy all connections come from one.
+    pub connections_per_ip_max: u32,
     /// Time for a request's head, from its first byte (or from the connection's opening).
     pub header_timeout: Duration,
     /// Time for a request's body; for streamed bodies, between two pieces.
@@ -36,6 +38,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
+            connections_per_ip_max: u32::MAX,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),

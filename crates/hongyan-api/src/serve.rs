@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use hongyan_listener::secure::Tls;
+use hongyan_listener::{Arrival, Door, Listener, Place, Places, Refusal, Transport};
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower_service::Service as _;
 
@@ -26,22 +27,12 @@ use crate::api::Api;
 use crate::options::{HEAD_BYTES_MAX, HEADERS_LEN_MAX, STREAMS_MAX};
 use crate::pulse::{Beat, Beating, Deadline, Pulse};
 use crate::route::{self, Peer};
-use crate::secure::{self, Secure, Tls};
 use crate::table;
 
 /// What a connection that comes when all places are taken is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 /// How long idle connections get to close after a polite word.
 const STOP_TIME: Duration = Duration::from_secs(1);
-/// Pause after a failed accept: it fails when the process is out of file descriptors, and again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// How bytes travel.
-#[derive(Debug)]
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<Secure<TcpStream>>),
-}
 
 /// A socket of this server.
 #[derive(Debug)]
@@ -53,73 +44,27 @@ pub(crate) struct Socket {
 impl Socket {
     /// The socket for somebody else's event loop, non-blocking, and its TLS state.
     pub(crate) fn into_std(self) -> io::Result<(std::net::TcpStream, Option<Tls>)> {
-        match self.transport {
-            Transport::Plain(stream) => Ok((stream.into_std()?, None)),
-            Transport::Tls(stream) => {
-                let (stream, tls) = stream.into_parts();
-                Ok((stream.into_std()?, Some(tls)))
-            }
-        }
+        self.transport.into_std()
     }
-}
-
-macro_rules! forward {
-    ($self:ident, $method:ident($($arg:expr),*)) => {
-        match &mut $self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).$method($($arg),*),
-            Transport::Tls(stream) => Pin::new(stream).$method($($arg),*),
-        }
-    };
 }
 
 impl AsyncRead for Socket {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
         let before = buf.filled().len();
-        let this = self.as_mut();
-        let read = forward!(this, poll_read(cx, buf));
+        let read = Pin::new(&mut this.transport).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.pulse.bytes_came();
+            this.pulse.bytes_came();
         }
         read
     }
 }
 
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        forward!(self, poll_write(cx, buf))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        forward!(self, poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        forward!(self, poll_shutdown(cx))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        forward!(self, poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-}
+hongyan_listener::writes_through!(Socket, transport);
 
 impl Api {
     /// Serves until `stop` resolves, then lets requests that are under way finish; live tails end at once. Give the
@@ -131,43 +76,24 @@ impl Api {
         stop: impl Future<Output = ()>,
     ) {
         let router = crate::push::router(&self).merge(route::router(&self, &table::routes()));
-        let places = Arc::new(Semaphore::new(self.options().connections_max));
+        let options = self.options();
         let (closing, closed) = watch::channel(false);
-        let mut connections = JoinSet::new();
-        tokio::pin!(stop);
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-                () = &mut stop => break,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(error = %error, "a connection could not be accepted");
-                    metrics::counter!("hongyan_api_accept_errors_total").increment(1);
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-                metrics::counter!("hongyan_api_connections_refused_total").increment(1);
-                if tls.is_none() {
-                    let _ = stream.try_write(FULL);
-                }
-                continue;
-            };
-            let _ = stream.set_nodelay(true);
-            let (api, router, tls, closed) =
-                (self.clone(), router.clone(), tls.clone(), closed.clone());
-            connections.spawn(async move {
-                let _place = place;
-                if let Some(socket) = secure(&api, stream, tls).await {
-                    connection(&api, router, socket, peer, closed).await;
-                }
-            });
-        }
-        drop(listener);
+        let listener = Listener {
+            name: "http",
+            socket: listener,
+            tls,
+            opening: options.header_timeout,
+        };
+        let entrance = Entrance {
+            places: Arc::new(Places::new(
+                options.connections_max,
+                options.connections_per_ip_max,
+            )),
+            api: self.clone(),
+            router,
+            closed,
+        };
+        let mut connections = listener.run(entrance, stop).await;
         self.set_ready(false);
         self.close_streams();
         closing.send_replace(true);
@@ -175,21 +101,32 @@ impl Api {
     }
 }
 
-async fn secure(
-    api: &Api,
-    stream: TcpStream,
-    tls: Option<Arc<rustls::ServerConfig>>,
-) -> Option<Transport> {
-    let Some(tls) = tls else {
-        return Some(Transport::Plain(stream));
-    };
-    match tokio::time::timeout(api.options().header_timeout, secure::accept(&tls, stream)).await {
-        Ok(Ok(stream)) => Some(Transport::Tls(Box::new(stream))),
-        Ok(Err(error)) => {
-            tracing::debug!(error = %error, "a TLS handshake failed");
-            None
+/// Lets HTTP connections in.
+#[derive(Clone)]
+struct Entrance {
+    places: Arc<Places>,
+    api: Api,
+    router: Router,
+    closed: watch::Receiver<bool>,
+}
+
+impl Door for Entrance {
+    type Place = Place;
+
+    fn admit(&self, peer: SocketAddr) -> Result<Place, Refusal> {
+        let full = |_| Refusal { words: FULL };
+        self.places.take(peer.ip()).map_err(full)
+    }
+
+    async fn welcome(self, arrival: Arrival, place: Place) {
+        let peer = arrival.peer();
+        match arrival.secure().await {
+            Ok(transport) => {
+                connection(&self.api, self.router, transport, peer, self.closed).await;
+            }
+            Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
         }
-        Err(_) => None,
+        drop(place);
     }
 }
 

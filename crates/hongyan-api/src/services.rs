@@ -21,8 +21,7 @@ use hongyan_core::{
     AppId, ChannelId, Class, CredentialName, Cursor, Device, DeviceId, MessageId, Reason, Secret,
     StoreError, Timestamp, UserId,
 };
-
-use crate::secure::Tls;
+use hongyan_listener::secure::Tls;
 
 /// A caller's wish to be answered the same for the same key.
 #[derive(Debug, Clone, PartialEq, Eq)]

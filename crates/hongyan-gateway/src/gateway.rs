@@ -1,16 +1,18 @@
 //! Builds the gateway, runs it, and takes connections in.
 
+use std::any::Any;
 use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hongyan_core::port::{Clock, Inbox, Registry, SessionSink};
 use hongyan_core::{AppId, Device, DeviceId, Secret, SessionId, Timestamp};
+use hongyan_listener::Transport;
 use mio::{Poll, Waker};
+use rustls::ServerConfig;
 use tokio::sync::mpsc;
-
-use std::any::Any;
 
 use crate::backend::{Backend, Job, Report};
 use crate::gate::{Busy, Gate, Permit};
@@ -75,6 +77,17 @@ pub enum Socket {
     Tls(TcpStream, Box<Tls>),
 }
 
+impl TryFrom<Transport> for Socket {
+    type Error = std::io::Error;
+
+    fn try_from(transport: Transport) -> Result<Self, Self::Error> {
+        Ok(match transport.into_std()? {
+            (stream, None) => Self::Plain(stream),
+            (stream, Some(tls)) => Self::Tls(stream, Box::new(Tls::from(tls))),
+        })
+    }
+}
+
 /// The gateway before it runs. Its handle and hub work from the start.
 #[derive(Debug)]
 pub struct Gateway {
@@ -94,6 +107,7 @@ pub struct GatewayHandle {
     sessions_max: usize,
     spoken: Arc<Spoken>,
     tls_records: TlsRecords,
+    opening: Duration,
 }
 
 impl Gateway {
@@ -123,6 +137,7 @@ impl Gateway {
             sessions_max: options.sessions_max,
             spoken: Arc::default(),
             tls_records: options.tls_records,
+            opening: Duration::from_millis(options.hello_timeout_ms),
         };
         Ok(Self {
             options: Arc::new(options),
@@ -320,6 +335,17 @@ impl GatewayHandle {
         let mailbox = &boxes[self.next.fetch_add(1, Ordering::Relaxed) % boxes.len()];
         self.hub.sockets().fetch_add(1, Ordering::Relaxed);
         mailbox.push(Command::Adopt(Box::new(adopted)));
+    }
+
+    /// The settings of a listener whose connections this gateway takes: handshakes leave what its records need.
+    pub(crate) fn prepare_tls(&self, mut config: Arc<ServerConfig>) -> Arc<ServerConfig> {
+        Arc::make_mut(&mut config).enable_secret_extraction = self.tls_records == TlsRecords::Own;
+        config
+    }
+
+    /// Time for a TLS handshake.
+    pub(crate) fn opening(&self) -> Duration {
+        self.opening
     }
 
     /// Takes TLS over from rustls where that is possible, and what rustls had opened already.

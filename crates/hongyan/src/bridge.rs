@@ -482,20 +482,7 @@ impl wanted::Connect for Connect {
         };
         let Way { permit, speech } = *way;
         let socket = match adopted.tls {
-            Some(tls) => {
-                let hongyan_api::secure::Tls {
-                    connection,
-                    secrets,
-                    partial,
-                } = *tls;
-                let tls = match secrets {
-                    Some(secrets) => {
-                        Tls::with_secrets(connection, &secrets.client, &secrets.server, partial)
-                    }
-                    None => Tls::rustls(connection),
-                };
-                Socket::Tls(adopted.stream, Box::new(tls))
-            }
+            Some(tls) => Socket::Tls(adopted.stream, Box::new(Tls::from(*tls))),
             None => Socket::Plain(adopted.stream),
         };
         if let Err(error) = self.0.adopt(socket, adopted.leftover, speech, permit) {

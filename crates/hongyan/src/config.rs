@@ -79,6 +79,8 @@ group! {
         tls_key: Option<PathBuf> = None,
         /// Open HTTP connections; further ones are answered 503. WebSockets do not count, they are the gateway's.
         connections_max: usize = 20_000; 1..=1_000_000,
+        /// Open HTTP connections from one address (an IPv6 /64 is one); 0 means no limit of its own. Leave it at 0 behind a proxy, from which all connections come.
+        connections_per_ip_max: u32 = 0; 0..=1_000_000,
         /// Where vendors and apps reach this server from outside, `https://host[:port]`. Vendors post their receipts there.
         public_url: Option<String> = None,
         /// Time for the head of a request, milliseconds.

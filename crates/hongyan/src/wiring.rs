@@ -179,6 +179,10 @@ impl Node {
         let api = Api::new(
             hongyan_api::Options {
                 connections_max: config.http.connections_max,
+                connections_per_ip_max: match config.http.connections_per_ip_max {
+                    0 => u32::MAX,
+                    max => max,
+                },
                 header_timeout: Duration::from_millis(config.http.header_timeout_ms),
                 body_timeout: Duration::from_millis(config.http.body_timeout_ms),
                 idle_timeout: Duration::from_millis(config.http.idle_timeout_ms),

@@ -243,12 +243,14 @@ async fn carries_everything(server: Arc<rustls::ServerConfig>, client: rustls::C
 async fn handed_over(
     server: &Arc<rustls::ServerConfig>,
     client: rustls::ClientConfig,
-) -> (hongyan_api::secure::Tls, Vec<u8>) {
+) -> (hongyan_listener::secure::Tls, Vec<u8>) {
     use std::io::Write as _;
     let (mut near, far) = tokio::io::duplex(64 * 1024);
     let server = Arc::clone(server);
     let accepted = tokio::spawn(async move {
-        let mut stream = hongyan_api::secure::accept(&server, far).await.unwrap();
+        let mut stream = hongyan_listener::secure::accept(&server, far)
+            .await
+            .unwrap();
         let mut whole = [0; 5];
         stream.read_exact(&mut whole).await.unwrap();
         assert_eq!(&whole, b"whole");

@@ -10,6 +10,7 @@ use hongyan_core::{Cursor, Message, MessageId, SessionId};
 
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::connection::Phase;
 use super::{NEWS_PER_TURN, PULLS_PER_TURN, READ_RETRY_MS, Reactor, SWEEP_PER_TURN, SweepFor};
 use crate::backend::{Job, Report, Wanted, What};
 use crate::mailbox::Again;

@@ -570,6 +570,8 @@ impl Reactor {
             };
             match connection.io.read(&mut buffer) {
                 Ok(0) => {
+                    // Whoever said goodbye in TLS is told so, too (RFC 8446 section 6.1).
+                    connection.io.shutdown();
                     self.end(key);
                     again = false;
                     break;

@@ -17,8 +17,8 @@ mod schedule;
 
 use std::io::{self, IoSlice, Read, Write};
 
+use hongyan_listener::secure::{self, Secrets};
 use rustls::{CipherSuite, ConnectionTrafficSecrets, ServerConnection};
-use zeroize::Zeroizing;
 
 use self::schedule::Direction;
 
@@ -56,52 +56,27 @@ enum Layer {
 struct Kept {
     connection: ServerConnection,
     secrets: Option<Secrets>,
-}
-
-struct Secrets {
-    client: Zeroizing<Vec<u8>>,
-    server: Zeroizing<Vec<u8>>,
     partial: Vec<u8>,
 }
 
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secrets")
+impl From<secure::Tls> for Tls {
+    /// A connection that may go on without rustls, when its secrets are there: then its configuration has
+    /// `enable_secret_extraction`.
+    fn from(tls: secure::Tls) -> Self {
+        let secure::Tls {
+            connection,
+            secrets,
+            partial,
+        } = tls;
+        Self(Layer::Rustls(Box::new(Kept {
+            connection,
+            secrets,
+            partial,
+        })))
     }
 }
 
 impl Tls {
-    /// A connection that stays with rustls.
-    #[must_use]
-    pub fn rustls(connection: ServerConnection) -> Self {
-        let secrets = None;
-        Self(Layer::Rustls(Box::new(Kept {
-            connection,
-            secrets,
-        })))
-    }
-
-    /// A connection that may go on without rustls. Its configuration has `enable_secret_extraction`, `client` and
-    /// `server` are what its `KeyLog` was told as `CLIENT_TRAFFIC_SECRET_0` and `SERVER_TRAFFIC_SECRET_0`, and
-    /// `partial` are the bytes that rustls was given behind the last whole record.
-    #[must_use]
-    pub fn with_secrets(
-        connection: ServerConnection,
-        client: &[u8],
-        server: &[u8],
-        partial: Vec<u8>,
-    ) -> Self {
-        let secrets = Some(Secrets {
-            client: Zeroizing::new(client.to_vec()),
-            server: Zeroizing::new(server.to_vec()),
-            partial,
-        });
-        Self(Layer::Rustls(Box::new(Kept {
-            connection,
-            secrets,
-        })))
-    }
-
     /// Decides who handles the records from here on. Answers plain bytes that rustls had opened already as well; they
     /// come before all that is read later.
     ///
@@ -126,7 +101,7 @@ impl Tls {
             .map_err(TakeOverError::Extract)?;
         let rx = direction(suite, &secrets.client, &keys.rx)?;
         let tx = direction(suite, &secrets.server, &keys.tx)?;
-        let records = Records::resume(suite, rx, tx, secrets.partial, ready.sealed);
+        let records = Records::resume(suite, rx, tx, kept.partial, ready.sealed);
         Ok((Self(Layer::Own(records)), ready.opened))
     }
 

@@ -146,7 +146,7 @@ impl World {
 
     fn pair(&self) -> Pair {
         let (client, server, (rx, tx)) = self.handshake();
-        let (tls, opened) = Tls::with_secrets(server, &rx, &tx, Vec::new())
+        let (tls, opened) = with_secrets(server, &rx, &tx, Vec::new())
             .settle(TlsRecords::Own)
             .unwrap();
         assert!(opened.is_empty());
@@ -159,6 +159,24 @@ impl World {
             wire: Wire::new(),
         }
     }
+}
+
+/// As it comes from a handshake whose secrets were kept; without secrets when these are empty.
+fn with_secrets(
+    connection: ServerConnection,
+    client: &[u8],
+    server: &[u8],
+    partial: Vec<u8>,
+) -> Tls {
+    let secrets = (!client.is_empty()).then(|| Secrets {
+        client: client.to_vec().into(),
+        server: server.to_vec().into(),
+    });
+    Tls::from(secure::Tls {
+        connection,
+        secrets,
+        partial,
+    })
 }
 
 /// A rustls client, our records, and what is between them.
@@ -702,7 +720,7 @@ fn what_rustls_has_already_is_not_lost() {
     server.process_new_packets().unwrap();
     // rustls keeps the answer to an update until the next write.
     assert!(!server.wants_write());
-    let (tls, opened) = Tls::with_secrets(server, &rx, &tx, partial.to_vec())
+    let (tls, opened) = with_secrets(server, &rx, &tx, partial.to_vec())
         .settle(TlsRecords::Own)
         .unwrap();
     assert_eq!(opened, b"opened, with new keys, ");
@@ -749,29 +767,23 @@ fn what_is_not_as_expected_stays_with_rustls() {
     let world = World::new(vec![rustls_suite(Suite::Aes128Gcm)]);
     let (_, server, (rx, tx)) = world.handshake();
     stays(
-        Tls::with_secrets(server, &rx, &tx, Vec::new()),
+        with_secrets(server, &rx, &tx, Vec::new()),
         TlsRecords::Rustls,
     );
     let (_, server, _) = world.handshake();
-    stays(Tls::rustls(server), TlsRecords::Own);
+    stays(with_secrets(server, &[], &[], Vec::new()), TlsRecords::Own);
     let (_, server, (rx, _)) = world.handshake();
-    stays(
-        Tls::with_secrets(server, &rx, &[], Vec::new()),
-        TlsRecords::Own,
-    );
+    stays(with_secrets(server, &rx, &[], Vec::new()), TlsRecords::Own);
     let (mut client, mut server, (rx, tx)) = world.handshake();
     client.send_close_notify();
     let mut bytes = Vec::new();
     client.write_tls(&mut bytes).unwrap();
     server.read_tls(&mut &bytes[..]).unwrap();
-    stays(
-        Tls::with_secrets(server, &rx, &tx, Vec::new()),
-        TlsRecords::Own,
-    );
+    stays(with_secrets(server, &rx, &tx, Vec::new()), TlsRecords::Own);
     let old = World::new(vec![cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]);
     let (_, server, _) = old.handshake();
     stays(
-        Tls::with_secrets(server, &[1; 32], &[2; 32], Vec::new()),
+        with_secrets(server, &[1; 32], &[2; 32], Vec::new()),
         TlsRecords::Own,
     );
 }
@@ -780,7 +792,7 @@ fn what_is_not_as_expected_stays_with_rustls() {
 fn secrets_of_another_connection_are_noticed() {
     let world = World::new(vec![rustls_suite(Suite::Aes128Gcm)]);
     let (_, server, (rx, _)) = world.handshake();
-    let tls = Tls::with_secrets(server, &rx, &rx, Vec::new());
+    let tls = with_secrets(server, &rx, &rx, Vec::new());
     let error = tls.settle(TlsRecords::Own).unwrap_err();
     assert!(matches!(error, TakeOverError::OtherSecrets));
 }

@@ -9,6 +9,7 @@
 mod autopush;
 mod client;
 mod hub;
+mod listeners;
 mod mqtt;
 mod news;
 mod poll;

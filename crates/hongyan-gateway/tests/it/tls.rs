@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hongyan_gateway::{Encoding, Options, Socket, Tls, TlsRecords};
+use hongyan_listener::secure;
 use rustls::crypto::ring::default_provider;
 use rustls::{ClientConfig, ClientConnection, KeyLog, RootCertStore, ServerConfig};
 use rustls::{ServerConnection, SupportedProtocolVersion};
@@ -88,8 +89,15 @@ impl Site {
                 tls.write_tls(stream).unwrap();
             }
         }
-        let secrets = keeper.0.lock().unwrap().clone();
-        Tls::with_secrets(tls, &secrets[0], &secrets[1], Vec::new())
+        let [client, server] = keeper.0.lock().unwrap().clone();
+        Tls::from(secure::Tls {
+            connection: tls,
+            secrets: Some(secure::Secrets {
+                client: client.into(),
+                server: server.into(),
+            }),
+            partial: Vec::new(),
+        })
     }
 
     fn adopt(&self, rig: &Rig, mut stream: TcpStream) {

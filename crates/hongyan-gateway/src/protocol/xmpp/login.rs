@@ -9,8 +9,9 @@ use hongyan_core::device::ScramKeys;
 use hongyan_core::port::Reader;
 use hongyan_core::{AppId, SessionId, UserId};
 
+use super::bound::failed;
 use super::jid;
-use super::machine::{Account, Ground, Host, Machine, Query, failed};
+use super::machine::{Account, Ground, Host, Machine, Query};
 use super::scram::{DEVICES_MAX, Exchange, Failure, First, Hash};
 use super::sm::Kept;
 use super::stanza::error_to;

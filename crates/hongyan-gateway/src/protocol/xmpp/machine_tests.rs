@@ -3,10 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hongyan_core::message::{Notification, Options, Target};
-use hongyan_core::{Class, Cursor};
+use hongyan_core::port::Reader;
+use hongyan_core::{Class, Cursor, Message};
 
 use super::super::XmppOptions;
+use super::super::deliver::Took;
 use super::super::scram::{Hash, derive, prove};
+use super::super::sm::Sm;
 use super::*;
 
 const TOKEN: &[u8] = b"hy_dt_secret";

@@ -8,6 +8,8 @@
 //! A user's address is `user@<app>.<domain>`; when there is only one app, `user@<domain>` means the
 //! same. The password is a device token, and with it the device is chosen.
 
+mod bound;
+mod deliver;
 mod entry;
 mod jid;
 mod login;
@@ -28,7 +30,8 @@ use hongyan_core::session::AppState;
 use hongyan_core::{AppId, Cursor, Device, MessageId, SessionId, Stage, StoreError, Timestamp};
 use ring::rand::SecureRandom as _;
 
-use self::machine::{Account, Answer, Copied, Host, Machine, Query, Took};
+use self::deliver::{Copied, Took};
+use self::machine::{Account, Answer, Host, Machine, Query};
 use self::sm::Kept;
 use super::{
     Desk, Farewell, Hello, Input, Kind, Outgoing, Parked, Proof, Protocol, Silence, Taken,
@@ -131,7 +134,7 @@ impl Speaking {
             (None, _) => self.due = None,
             (Some(_), Some(_)) => {}
             (Some(_), None) => {
-                let wait = u64::try_from(machine::HELD_MS).unwrap_or(u64::MAX);
+                let wait = u64::try_from(deliver::HELD_MS).unwrap_or(u64::MAX);
                 self.due = Some(desk.now() + ticks(wait));
                 desk.rearm();
             }

@@ -1,6 +1,7 @@
 //! Takes XMPP connections in. What is spoken before TLS is spoken here, on tokio: a header, the
 //! offer of STARTTLS, and the handshake. Then a reactor has the connection.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,24 +10,22 @@ use bytes::Bytes;
 use hongyan_core::port::Clock;
 use hongyan_core::session::AppState;
 use hongyan_core::{MessageId, SessionId, Stage, Timestamp};
+use hongyan_listener::{Arrival, Door, Refusal};
 use rustls::{ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::time::timeout_at;
 
-use super::machine::{Account, Copied, Ground, Host, Machine, Query, Shared};
+use super::deliver::Copied;
+use super::machine::{Account, Ground, Host, Machine, Query, Shared};
 use super::party::Party;
 use super::sm::Kept;
 use super::{Speaking, XmppOptions, random};
 use crate::gate::Permit;
-use crate::gateway::{AdoptError, GatewayHandle, Socket};
+use crate::gateway::{GatewayHandle, Socket};
 use crate::hub::Hub;
 use crate::protocol::Speaker;
-use crate::tls::Tls;
 
-/// Pause after a failed accept: it fails when the process is out of file descriptors, and again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes read at once before TLS.
 const READ_BYTES: usize = 2 * 1024;
 
@@ -50,14 +49,10 @@ impl Server {
 
     /// For a connection whose 101 was written (RFC 7395).
     pub(crate) fn over_websocket(self: &Arc<Self>, socket: &Socket) -> Speaker {
-        let binding = match socket {
-            Socket::Tls(_, tls) => tls.connection().and_then(exporter),
-            Socket::Plain(_) => None,
-        };
         self.speaker(Machine::new(
             Arc::clone(&self.shared),
             Ground::WebSocket,
-            binding,
+            binding(socket),
         ))
     }
 }
@@ -103,111 +98,119 @@ impl Xmpp {
         how: Listener,
         stop: impl Future<Output = ()>,
     ) {
-        let mut coming = JoinSet::new();
-        tokio::pin!(stop);
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                Some(_) = coming.join_next(), if !coming.is_empty() => continue,
-                () = &mut stop => break,
-            };
-            let (stream, peer) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "an XMPP connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            // Beyond the limits for strangers the connection is dropped: a stream error would need a stream.
-            let Ok(permit) = self.1.admit(peer.ip()) else {
-                metrics::counter!("hongyan_gateway_xmpp_refused_total").increment(1);
-                continue;
-            };
-            let (xmpp, how) = (self.clone(), how.clone());
-            coming.spawn(async move {
-                let time = Duration::from_millis(xmpp.0.options.login_timeout_ms);
-                let _ = tokio::time::timeout(time, xmpp.take_in(stream, peer, how, permit)).await;
-            });
-        }
-    }
-
-    async fn take_in(self, stream: TcpStream, peer: SocketAddr, how: Listener, permit: Permit) {
-        let _ = stream.set_nodelay(true);
-        let done = match how {
-            Listener::Plain => stream.into_std().map(|stream| {
-                let socket = Socket::Plain(stream);
-                {
-                    let machine = Machine::new(Arc::clone(&self.0.shared), Ground::Tcp, None);
-                    self.hand_over(socket, machine, permit)
-                }
-            }),
-            Listener::Tls(config) => {
-                let machine = Machine::new(Arc::clone(&self.0.shared), Ground::Tcp, None);
-                self.secure(stream, config, machine, permit).await
-            }
-            Listener::StartTls(config) => match self.open(stream).await {
-                Ok(Some((stream, machine))) => self.secure(stream, config, machine, permit).await,
-                Ok(None) => return,
-                Err(error) => Err(error),
-            },
+        let (tls, starttls) = match how {
+            Listener::StartTls(tls) => (Some(tls), true),
+            Listener::Tls(tls) => (Some(tls), false),
+            Listener::Plain => (None, false),
         };
-        match done {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(%peer, %error, "an XMPP connection was not taken over")
+        let listener = hongyan_listener::Listener {
+            name: "xmpp",
+            socket: listener,
+            tls: tls.map(|tls| self.1.prepare_tls(tls)),
+            opening: Duration::from_millis(self.0.options.login_timeout_ms),
+        };
+        let entrance = Entrance {
+            xmpp: self,
+            starttls,
+        };
+        // What is not open by then is cut: nobody has logged in yet.
+        drop(listener.run(entrance, stop).await);
+    }
+}
+
+/// A listener's way in.
+#[derive(Debug, Clone)]
+struct Entrance {
+    xmpp: Xmpp,
+    starttls: bool,
+}
+
+impl Door for Entrance {
+    type Place = Permit;
+
+    /// Beyond the limits for strangers the connection is dropped: a stream error would need a stream.
+    fn admit(&self, peer: SocketAddr) -> Result<Permit, Refusal> {
+        let busy = |_| Refusal { words: b"" };
+        self.xmpp.1.admit(peer.ip()).map_err(busy)
+    }
+
+    async fn welcome(self, mut arrival: Arrival, permit: Permit) {
+        let peer = arrival.peer();
+        match self.open(&mut arrival).await {
+            Ok(Some(machine)) => {
+                if let Err(error) = self.take_over(arrival, machine, permit).await {
+                    tracing::debug!(%peer, %error, "an XMPP connection was not taken over");
+                }
             }
+            Ok(None) => {}
             Err(error) => {
-                tracing::debug!(%peer, %error, "an XMPP connection ended before its login")
+                tracing::debug!(%peer, %error, "an XMPP connection ended before its login");
             }
         }
     }
+}
 
-    /// Speaks until the client asks for TLS; `None` when it ended before.
-    async fn open(&self, mut stream: TcpStream) -> std::io::Result<Option<(TcpStream, Machine)>> {
-        let mut machine = Machine::new(Arc::clone(&self.0.shared), Ground::Plain, None);
-        let mut host = BeforeTls::new(self.0.now());
-        let mut buffer = vec![0; READ_BYTES];
-        loop {
-            let n = stream.read(&mut buffer).await?;
-            if n == 0 {
-                return Ok(None);
-            }
-            machine.hear(&buffer[..n], &mut host);
-            stream.write_all(&std::mem::take(&mut host.out)).await?;
-            if host.closed {
-                stream.shutdown().await?;
-                return Ok(None);
-            }
-            if host.secured {
-                return Ok(Some((stream, machine)));
-            }
+impl Entrance {
+    /// Speaks what comes before TLS; `None` when the connection ended there.
+    async fn open(&self, arrival: &mut Arrival) -> io::Result<Option<Machine>> {
+        let shared = Arc::clone(&self.xmpp.0.shared);
+        if !self.starttls {
+            return Ok(Some(Machine::new(shared, Ground::Tcp, None)));
         }
+        let mut machine = Machine::new(shared, Ground::Plain, None);
+        let due = arrival.due();
+        let talk = talk(arrival.stream(), &mut machine, self.xmpp.0.now());
+        let Ok(secured) = timeout_at(due, talk).await else {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "TLS was not asked for in time",
+            ));
+        };
+        Ok(secured?.then_some(machine))
     }
 
-    async fn secure(
-        &self,
-        stream: TcpStream,
-        config: Arc<ServerConfig>,
+    async fn take_over(
+        self,
+        arrival: Arrival,
         mut machine: Machine,
         permit: Permit,
-    ) -> std::io::Result<Result<(), AdoptError>> {
-        let stream = TlsAcceptor::from(config).accept(stream).await?;
-        let (stream, tls) = stream.into_inner();
-        machine.bind_channel(exporter(&tls));
-        let socket = Socket::Tls(stream.into_std()?, Box::new(Tls::rustls(tls)));
-        Ok(self.hand_over(socket, machine, permit))
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let socket = Socket::try_from(arrival.secure().await?)?;
+        if let Some(binding) = binding(&socket) {
+            machine.bind_channel(Some(binding));
+        }
+        let speaker = self.xmpp.0.speaker(machine);
+        let handle = &self.xmpp.1;
+        handle.adopt_speaker(socket, Bytes::new(), (speaker, false), permit)?;
+        Ok(())
     }
+}
 
-    fn hand_over(
-        &self,
-        socket: Socket,
-        machine: Machine,
-        permit: Permit,
-    ) -> Result<(), AdoptError> {
-        let speaker = self.0.speaker(machine);
-        self.1
-            .adopt_speaker(socket, Bytes::new(), (speaker, false), permit)
+/// Speaks until the client asks for TLS; false when it ended before.
+async fn talk(stream: &mut TcpStream, machine: &mut Machine, now: Timestamp) -> io::Result<bool> {
+    let mut host = BeforeTls::new(now);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let n = stream.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(false);
+        }
+        machine.hear(&buffer[..n], &mut host);
+        stream.write_all(&std::mem::take(&mut host.out)).await?;
+        if host.closed {
+            stream.shutdown().await?;
+            return Ok(false);
+        }
+        if host.secured {
+            return Ok(true);
+        }
+    }
+}
+
+fn binding(socket: &Socket) -> Option<[u8; 32]> {
+    match socket {
+        Socket::Tls(_, tls) => tls.connection().and_then(exporter),
+        Socket::Plain(_) => None,
     }
 }
 

@@ -6,9 +6,11 @@ use hongyan_core::limits::SAID_BYTES_MAX;
 use hongyan_core::session::AppState;
 use hongyan_core::{ChannelId, Class, MessageId, Stage};
 
+use super::bound::{Live, failed};
+use super::deliver::{Copied, Pings};
 use super::entry::stamp;
 use super::jid::Jid;
-use super::machine::{Copied, Ground, Host, Live, Machine, Pings, Query, failed};
+use super::machine::{Ground, Host, Machine, Query};
 use super::sm::{Sm, hex};
 use super::xml::{Element, Node, escape, ns};
 

@@ -1,0 +1,105 @@
+//! Entries of the inbox on their way to a client, and its acknowledgements.
+
+use hongyan_mqtt::packet::{Ack, Packet, Property, PropertyList, Publish as Publication};
+
+use super::Client;
+use crate::protocol::hongyan::{Encoding, outgoing};
+use crate::protocol::{Desk, Outgoing, Taken};
+
+impl Client {
+    /// Any further packet says that what was sent with QoS 0 has left.
+    pub(super) fn heard(&mut self, desk: &mut Desk<'_>) {
+        let ids = self.flights.take_unacknowledgeable();
+        if !ids.is_empty() {
+            desk.ack_ids(ids);
+        }
+    }
+
+    pub(super) fn puback(&mut self, ack: &Ack<'_>, desk: &mut Desk<'_>) {
+        self.heard(desk);
+        let Some(id) = self.flights.acked(ack.packet_id) else {
+            return;
+        };
+        if ack.reason.is_error() {
+            desk.reject(id);
+        } else {
+            desk.ack_ids(vec![id]);
+        }
+    }
+
+    /// Publishes an entry, under the name that a subscription matches.
+    pub(super) fn deliver(&mut self, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
+        if self.subscriptions.is_empty() {
+            return Taken::Later;
+        }
+        let Some(found) = self.subscriptions.find(one.message) else {
+            self.passed_over = true;
+            return Taken::Skipped { rejected: false };
+        };
+        if self.flights.flies(one.message.id) {
+            // Read again because of another subscription; it is repeated after a reconnect only [4.4.0-1].
+            return Taken::Sent;
+        }
+        let raw = found.raw(one.message);
+        // A push that goes out under its channel's name is the bytes that were posted.
+        let shared = match raw {
+            Some(push) => push.body.clone(),
+            None => desk.encoded(Encoding::Json, one.message),
+        };
+        if !desk.has_room(shared.len() + 512) {
+            return Taken::Full;
+        }
+        let id = one.message.id;
+        let Some((packet_id, again)) = self.flights.take_off(id, found.qos) else {
+            return Taken::Full;
+        };
+        let payload = match raw {
+            Some(_) => shared,
+            None => {
+                let own = outgoing::msg_begin(Encoding::Json, &shared, one.place, one.dup);
+                [own.as_slice(), &shared[1.min(shared.len())..]]
+                    .concat()
+                    .into()
+            }
+        };
+        let mut list = PropertyList::new();
+        if self.is_v5() {
+            let left_ms = one.message.expires_at.millis() - desk.clock().millis();
+            let left_s = u64::try_from(left_ms).unwrap_or(0).div_ceil(1000).max(1);
+            let id_text = id.to_string();
+            let properties = [
+                Property::MessageExpiry(u32::try_from(left_s).unwrap_or(u32::MAX)),
+                Property::UserProperty("id", &id_text),
+            ];
+            let what: &[Property<'_>] = match raw {
+                Some(_) => &[],
+                None => &[
+                    Property::PayloadFormat(1),
+                    Property::ContentType("application/json"),
+                ],
+            };
+            let push = raw.map(super::subscriptions::properties).unwrap_or_default();
+            let ids = found.ids.iter().map(|id| Property::SubscriptionId(*id));
+            let all = properties.into_iter().chain(what.iter().copied());
+            for property in all.chain(push).chain(ids) {
+                let _ = list.push(property);
+            }
+        }
+        let publication = Packet::Publish(Publication {
+            dup: again,
+            qos: found.qos,
+            retain: false,
+            topic: &found.topic,
+            packet_id,
+            properties: list.as_properties(),
+            payload: &payload,
+        });
+        if publication.encoded_len(self.version) > self.packet_bytes_max as usize {
+            // [3.1.2-24]: it is not sent, and counts as done with [3.1.2-25].
+            self.flights.forget_ids(&[id]);
+            return Taken::Skipped { rejected: true };
+        }
+        self.say(&publication, desk);
+        Taken::Sent
+    }
+}
