@@ -312,6 +312,7 @@ fn upgrade<S: Adoptable>(
         request.method(),
         request.version(),
         request.headers(),
+        &hyper::http::uri::Scheme::HTTP,
         &[],
     );
     let (accepted, permit) = match (checked, handle.admit(ip)) {

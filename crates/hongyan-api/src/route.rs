@@ -18,6 +18,7 @@ use http::header::{
     ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, HeaderName, HeaderValue, ORIGIN, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
+use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use schemars::{Schema, SchemaGenerator};
 
@@ -53,6 +54,7 @@ pub(crate) struct Parts {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) peer: SocketAddr,
+    pub(crate) scheme: Scheme,
     pub(crate) body_bytes_max: usize,
     pub(crate) upgrade: Option<hyper::upgrade::OnUpgrade>,
 }
@@ -261,7 +263,9 @@ async fn serve(api: Api, route: Route, mut request: Request) -> Response {
         .extensions
         .get::<Peer>()
         .map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
+    let scheme = parts.extensions.remove::<Scheme>();
     let head = Parts {
+        scheme: scheme.unwrap_or(Scheme::HTTP),
         method: parts.method,
         version: parts.version,
         uri: parts.uri.clone(),

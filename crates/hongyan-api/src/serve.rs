@@ -14,6 +14,7 @@ use axum::body::Body;
 use hongyan_listener::secure::Tls;
 use hongyan_listener::{Arrival, Door, Listener, Place, Places, Refusal, Transport};
 use http::Request;
+use http::uri::Scheme;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -139,6 +140,10 @@ async fn connection(
 ) {
     let (head, idle) = (api.options().header_timeout, api.options().idle_timeout);
     let pulse = Arc::new(Pulse::new());
+    let scheme = match &socket {
+        Transport::Plain(_) => Scheme::HTTP,
+        Transport::Tls(_) => Scheme::HTTPS,
+    };
     let socket = Socket {
         transport: socket,
         pulse: Arc::clone(&pulse),
@@ -159,6 +164,7 @@ async fn connection(
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let beat = Beat::begin(&beats, request.version());
         request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(scheme.clone());
         let answer = router.clone().call(request.map(Body::new));
         async move {
             let Ok(response) = answer.await;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 use http::header::{HeaderName, HeaderValue};
+use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Version};
 
 use hongyan_core::app::LaneLimits;
@@ -435,6 +436,15 @@ pub struct Turned {
     pub detail: String,
 }
 
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct From<'a> {
+    /// The client's address, or that of a proxy in front.
+    pub peer: SocketAddr,
+    /// `https` when the listener speaks TLS.
+    pub scheme: &'a Scheme,
+}
+
 /// The door to the gateway: it judges WebSocket requests to `/v1/connect` and the paths of other protocols, and takes the
 /// sockets over.
 #[async_trait]
@@ -450,7 +460,7 @@ pub trait Connect: Send + Sync + fmt::Debug {
         version: Version,
         headers: &HeaderMap,
         origins: &[String],
-        peer: SocketAddr,
+        from: From<'_>,
     ) -> Result<Upgrade, Refused>;
 
     /// Makes `text` a single-use ticket of the device for its next connection. Answers how long it is good, or nothing

@@ -4,10 +4,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    CONNECTION, FORWARDED, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
 
 use crate::protocol::autopush::SUBPROTOCOL;
 use crate::protocol::{Encoding, Speech};
@@ -92,8 +93,8 @@ pub struct Accepted {
     pub subprotocol: Option<&'static str>,
     /// What is spoken, for the gateway.
     pub speech: Speech,
-    /// The page's origin, when a browser sent one. That some app allows it is not enough: see
-    /// [`crate::Permit::from_page`].
+    /// The page's origin, when a browser sent one that is not this server's own. That some app allows it is not enough:
+    /// see [`crate::Permit::from_page`].
     pub origin: Option<String>,
 }
 
@@ -121,8 +122,9 @@ impl Refused {
 /// Judges a request at a door.
 ///
 /// `allowed_origins` holds exact origins (`https://example.com`), or `*` for all; a request
-/// without `Origin` does not come from a browser page and needs none. Subprotocols are taken in
-/// the client's order of preference.
+/// without `Origin` does not come from a browser page and needs none, and neither does one from this server's own origin, as
+/// some libraries send it: the host and port of `Host`. `scheme` is how the connection came; a proxy in front says more with
+/// `Forwarded` or `X-Forwarded-Proto`. Subprotocols are taken in the client's order of preference.
 ///
 /// # Errors
 /// [`Refused`] says what to answer instead of 101.
@@ -131,6 +133,7 @@ pub fn check(
     method: &Method,
     version: Version,
     headers: &HeaderMap,
+    scheme: &Scheme,
     allowed_origins: &[String],
 ) -> Result<Accepted, Refused> {
     if method != Method::GET {
@@ -158,19 +161,17 @@ pub fn check(
     let key = single(headers, &SEC_WEBSOCKET_KEY)
         .filter(|key| STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16))
         .ok_or(Refused::bad("Sec-WebSocket-Key is not 16 bytes of base64"))?;
-    if door.checks_origin() {
-        check_origin(headers, allowed_origins)?;
-    }
+    let origin = match door.checks_origin() {
+        true => foreign_origin(headers, scheme, allowed_origins)?,
+        false => None,
+    };
     let offers = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).take(OFFERS_MAX);
     let (subprotocol, speech) = door.choose(offers).map_err(Refused::bad)?;
     Ok(Accepted {
         accept: accept_value(key),
         subprotocol,
         speech,
-        origin: door
-            .checks_origin()
-            .then(|| single(headers, &ORIGIN).map(str::to_owned))
-            .flatten(),
+        origin: origin.map(str::to_owned),
     })
 }
 
@@ -182,20 +183,65 @@ pub fn accept_value(key: &str) -> String {
     STANDARD.encode(context.finish())
 }
 
-fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Refused> {
+/// The page that a request comes from, when it is not of this server; it must be one that is allowed.
+fn foreign_origin<'a>(
+    headers: &'a HeaderMap,
+    scheme: &Scheme,
+    allowed: &[String],
+) -> Result<Option<&'a str>, Refused> {
     if !headers.contains_key(ORIGIN) {
-        return Ok(());
+        return Ok(None);
     }
-    let known = single(headers, &ORIGIN)
-        .is_some_and(|origin| allowed.iter().any(|one| one == "*" || one == origin));
-    if known {
-        return Ok(());
+    let origin = single(headers, &ORIGIN);
+    if origin.is_some_and(|origin| is_own_origin(origin, headers, scheme)) {
+        return Ok(None);
     }
-    Err(Refused {
-        status: StatusCode::FORBIDDEN,
-        header: None,
-        detail: "this origin is not in the configured list",
-    })
+    match origin {
+        Some(origin) if allowed.iter().any(|one| one == "*" || one == origin) => Ok(Some(origin)),
+        _ => Err(Refused {
+            status: StatusCode::FORBIDDEN,
+            header: None,
+            detail: "this origin is not in the configured list",
+        }),
+    }
+}
+
+/// Whether an origin names this server as the request does. Where TLS is spoken, a page without it is another origin (RFC
+/// 6454 section 5); where it is not seen here, a proxy may speak it.
+fn is_own_origin(origin: &str, headers: &HeaderMap, scheme: &Scheme) -> bool {
+    let Ok(origin) = origin.parse::<Uri>() else {
+        return false;
+    };
+    let host = single(headers, &HOST).and_then(|host| host.parse::<Authority>().ok());
+    let (Some(page), Some(by), Some(host)) = (origin.scheme(), origin.authority(), host) else {
+        return false;
+    };
+    let secured = *scheme == Scheme::HTTPS || is_forwarded_from_tls(headers);
+    if *page != Scheme::HTTPS && (*page != Scheme::HTTP || secured) {
+        return false;
+    }
+    let usual = if *page == Scheme::HTTPS { 443 } else { 80 };
+    let port = |at: &Authority| at.port_u16().unwrap_or(usual);
+    !by.as_str().contains('@')
+        && by.host().eq_ignore_ascii_case(host.host())
+        && port(by) == port(&host)
+}
+
+/// Whether the proxy next to the client says that it was reached over TLS (RFC 7239, or the older header).
+fn is_forwarded_from_tls(headers: &HeaderMap) -> bool {
+    let older = tokens(headers, &HeaderName::from_static("x-forwarded-proto")).next();
+    let first = tokens(headers, &FORWARDED).next();
+    let mut pairs = first.iter().flat_map(|element| element.split(';'));
+    let forwarded = pairs.find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim()
+            .eq_ignore_ascii_case("proto")
+            .then(|| value.trim().trim_matches('"'))
+    });
+    [older, forwarded]
+        .into_iter()
+        .flatten()
+        .any(|proto| proto.eq_ignore_ascii_case("https"))
 }
 
 /// The only value of a header; nothing when it is repeated or not text.
@@ -252,6 +298,7 @@ mod tests {
             &Method::GET,
             Version::HTTP_11,
             &headers,
+            &Scheme::HTTP,
             &["https://a.example".to_owned()],
         )
     }
@@ -297,13 +344,70 @@ mod tests {
     }
 
     #[test]
+    fn the_own_origin_needs_no_list_behind_any_door() {
+        let own = |door: Door, scheme: Scheme, change: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            let offers = ("sec-websocket-protocol", "hongyan.v1+json, mqtt, xmpp");
+            for (name, value) in GOOD.iter().chain([&offers]).chain(change) {
+                headers.insert(*name, HeaderValue::from_str(value).unwrap());
+            }
+            let version = Version::HTTP_11;
+            let accepted = check(door, &Method::GET, version, &headers, &scheme, &[]);
+            accepted.is_ok_and(|accepted| accepted.origin.is_none())
+        };
+        for door in [Door::Hongyan, Door::Mqtt, Door::Xmpp] {
+            let at =
+                |scheme, host, origin| own(door, scheme, &[("host", host), ("origin", origin)]);
+            let (plain, tls) = (|| Scheme::HTTP, || Scheme::HTTPS);
+            assert!(at(plain(), "a.example", "http://a.example"));
+            assert!(at(plain(), "a.example:7400", "http://A.example:7400"));
+            assert!(at(plain(), "a.example:80", "http://a.example"));
+            assert!(at(tls(), "a.example", "https://a.example:443"));
+            assert!(at(plain(), "[::1]:7400", "http://[::1]:7400"));
+            assert!(
+                at(plain(), "a.example", "https://a.example"),
+                "behind a proxy"
+            );
+            assert!(
+                !at(tls(), "a.example", "http://a.example"),
+                "a page without TLS"
+            );
+            assert!(!at(plain(), "a.example", "http://a.example:81"));
+            assert!(!at(plain(), "a.example:7400", "http://a.example"));
+            assert!(!at(plain(), "a.example", "http://b.example"));
+            assert!(!at(plain(), "a.example", "http://x@a.example"));
+            assert!(!at(plain(), "a.example", "null"));
+            assert!(!at(plain(), "a.example", "app://a.example"));
+            let page = [("host", "a.example"), ("origin", "http://a.example")];
+            for said in [
+                ("x-forwarded-proto", "https"),
+                (
+                    "forwarded",
+                    "for=192.0.2.1;proto=\"https\", for=10.0.0.1;proto=http",
+                ),
+            ] {
+                let [host, origin] = page;
+                assert!(!own(door, plain(), &[host, origin, said]), "{said:?}");
+            }
+        }
+    }
+
+    #[test]
     fn only_get_over_http_1_1() {
         let headers = HeaderMap::new();
         for (method, version) in [
             (Method::POST, Version::HTTP_11),
             (Method::GET, Version::HTTP_10),
         ] {
-            let refusal = check(Door::Hongyan, &method, version, &headers, &[]).unwrap_err();
+            let refusal = check(
+                Door::Hongyan,
+                &method,
+                version,
+                &headers,
+                &Scheme::HTTP,
+                &[],
+            )
+            .unwrap_err();
             assert_eq!(refusal.status, 400);
         }
     }

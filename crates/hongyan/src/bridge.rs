@@ -417,7 +417,7 @@ impl wanted::Connect for Connect {
         version: http::Version,
         headers: &http::HeaderMap,
         origins: &[String],
-        peer: std::net::SocketAddr,
+        from: wanted::From<'_>,
     ) -> Result<wanted::Upgrade, wanted::Refused> {
         use hongyan_gateway::handshake::Door;
         use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL};
@@ -428,7 +428,9 @@ impl wanted::Connect for Connect {
                 detail: format!("nothing is spoken at {path}"),
             });
         };
-        match hongyan_gateway::handshake::check(door, method, version, headers, origins) {
+        let judged =
+            hongyan_gateway::handshake::check(door, method, version, headers, from.scheme, origins);
+        match judged {
             Ok(accepted) => {
                 let accept =
                     HeaderValue::from_str(&accepted.accept).map_err(|_| wanted::Refused {
@@ -443,7 +445,7 @@ impl wanted::Connect for Connect {
                         .map(|name| (SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name))),
                 );
                 let place = Way {
-                    permit: self.place(peer)?.from_page(accepted.origin),
+                    permit: self.place(from.peer)?.from_page(accepted.origin),
                     speech: accepted.speech.at(path),
                 };
                 Ok(wanted::Upgrade {

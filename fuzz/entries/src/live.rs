@@ -160,6 +160,7 @@ pub(crate) const HANDSHAKE: Entry = Entry {
             &Method::GET,
             Version::HTTP_11,
             &headers,
+            &http::uri::Scheme::HTTP,
             &origins,
         ) {
             Ok(accepted) => {

@@ -16,6 +16,7 @@ use crate::options::{ACKS_LEN_MAX, CLIENT_EVENTS_LEN_MAX};
 use crate::problem::{Code, Problem};
 use crate::reply::{Done, Raw, Reply};
 use crate::route::Call;
+use crate::services::From;
 use crate::upgrade;
 use crate::wire::client::{Acks, ClientEvent, Ticket};
 
@@ -147,7 +148,10 @@ pub(crate) async fn connect(call: Call) -> Result<Raw, Problem> {
         parts.version,
         &parts.headers,
         &origins,
-        parts.peer,
+        From {
+            peer: parts.peer,
+            scheme: &parts.scheme,
+        },
     );
     let accepted = accepted.map_err(|refused| {
         let code = match refused.status {

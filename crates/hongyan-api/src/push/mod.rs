@@ -29,6 +29,7 @@ use http::header::{
     CONTENT_TYPE, HeaderValue, LINK, LOCATION, RETRY_AFTER, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
+use http::uri::Scheme;
 use http::{HeaderMap, StatusCode};
 
 use hongyan_core::port::{Post, PushState, Pushes};
@@ -41,6 +42,7 @@ use crate::limiter::{Limiter, Rate};
 use crate::options::BUCKETS_MAX;
 use crate::problem::Code;
 use crate::route::Peer;
+use crate::services::From;
 
 use answer::Refusal;
 use headers::Form;
@@ -199,7 +201,10 @@ async fn autopush(call: Call) -> Result<Response, Refusal> {
         head.version,
         &head.headers,
         &[],
-        call.peer,
+        From {
+            peer: call.peer,
+            scheme: head.extensions.get().unwrap_or(&Scheme::HTTP),
+        },
     );
     let accepted = accepted.map_err(|refused| match refused.status {
         StatusCode::NOT_FOUND => Refusal::unknown(),

@@ -378,7 +378,7 @@ impl Connect for FakeConnect {
         version: Version,
         headers: &HeaderMap,
         origins: &[String],
-        _peer: std::net::SocketAddr,
+        _from: hongyan_api::services::From<'_>,
     ) -> Result<Upgrade, Refused> {
         assert_eq!(path, "/v1/connect");
         let refuse = |status, headers| {

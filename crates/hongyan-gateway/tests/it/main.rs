@@ -8,6 +8,7 @@
 
 mod autopush;
 mod client;
+mod hostile;
 mod hub;
 mod listeners;
 mod mqtt;

@@ -78,7 +78,9 @@ impl Client {
                     Property::ContentType("application/json"),
                 ],
             };
-            let push = raw.map(super::subscriptions::properties).unwrap_or_default();
+            let push = raw
+                .map(super::subscriptions::properties)
+                .unwrap_or_default();
             let ids = found.ids.iter().map(|id| Property::SubscriptionId(*id));
             let all = properties.into_iter().chain(what.iter().copied());
             for property in all.chain(push).chain(ids) {

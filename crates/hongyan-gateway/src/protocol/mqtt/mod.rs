@@ -378,9 +378,11 @@ impl Protocol for Client {
             }
         }
         match farewell.code {
-            close::PROTOCOL | close::UNSUPPORTED | close::NORMAL | close::GOING_AWAY => {
-                farewell.code
-            }
+            close::PROTOCOL
+            | close::UNSUPPORTED
+            | close::TOO_BIG
+            | close::NORMAL
+            | close::GOING_AWAY => farewell.code,
             _ => close::NORMAL,
         }
     }
