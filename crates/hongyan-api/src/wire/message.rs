@@ -301,7 +301,11 @@ impl To {
                 "to",
                 format!(
                     "must name exactly one of user, users, device, devices, topic and all, but names {}",
-                    if named == 0 { "none".to_owned() } else { named.to_string() }
+                    if named == 0 {
+                        "none".to_owned()
+                    } else {
+                        named.to_string()
+                    }
                 ),
             ));
         }

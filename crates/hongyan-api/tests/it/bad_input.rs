@@ -119,7 +119,11 @@ async fn something_else_than_an_object_is_told_in_plain_words() {
         (json!({"to": []}), "to", list),
         (json!({"to": null}), "to", null),
         (json!({"to": {"user": "u"}, "data": []}), "data", list),
-        (json!({"to": {"user": "u"}, "options": null}), "options", null),
+        (
+            json!({"to": {"user": "u"}, "options": null}),
+            "options",
+            null,
+        ),
         (
             json!({"to": {"user": "u"}, "options": {"vendor": {"apns": []}}}),
             "options.vendor.apns",
@@ -140,7 +144,15 @@ async fn something_else_than_an_object_is_told_in_plain_words() {
     ];
     for (body, path, words) in rows {
         let body = body.to_string();
-        let answer = call(w.address, Method::POST, "/v1/messages", &w.server, &[JSON], body).await;
+        let answer = call(
+            w.address,
+            Method::POST,
+            "/v1/messages",
+            &w.server,
+            &[JSON],
+            body,
+        )
+        .await;
         let said = String::from_utf8_lossy(&answer.body).into_owned();
         answer.fault(400, "invalid_request", path);
         assert!(said.contains(words) && !said.contains("struct"), "{said}");

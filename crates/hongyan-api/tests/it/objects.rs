@@ -28,7 +28,10 @@ fn resolved(schema: &Value) -> Value {
 
 fn says(schema: &Value, what: &str) -> bool {
     let kinds = &schema["type"];
-    kinds == what || kinds.as_array().is_some_and(|all| all.contains(&json!(what)))
+    kinds == what
+        || kinds
+            .as_array()
+            .is_some_and(|all| all.contains(&json!(what)))
 }
 
 /// Every place below `at` where an object is expected.
@@ -83,7 +86,11 @@ fn path_of(steps: &[Step]) -> String {
             }
         }
     }
-    if path.is_empty() { "body".to_owned() } else { path }
+    if path.is_empty() {
+        "body".to_owned()
+    } else {
+        path
+    }
 }
 
 /// A key that may call it.

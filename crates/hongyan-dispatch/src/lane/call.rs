@@ -119,7 +119,6 @@ impl Lane {
                 channel: self.key.1.clone(),
                 attempt: shipment.delivery.attempt,
                 at: called_at,
-                told: once_only,
             });
             metrics::counter!(
                 "hongyan_lane_verdicts_total",

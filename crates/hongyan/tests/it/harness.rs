@@ -398,7 +398,10 @@ impl Demo {
         let path = format!("/v1/messages/{message}?deliveries=true");
         let (status, state) = self.api("GET", &path, &Value::Null);
         assert_eq!(status, 200, "{state}");
-        let mut deliveries = state["deliveries"]["items"].as_array().into_iter().flatten();
+        let mut deliveries = state["deliveries"]["items"]
+            .as_array()
+            .into_iter()
+            .flatten();
         deliveries.any(|d| !["planning", "online"].contains(&d["state"].as_str().unwrap_or("")))
     }
 
