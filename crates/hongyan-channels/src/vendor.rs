@@ -174,7 +174,10 @@ fn spare_tokens(verdicts: Vec<Verdict>, suspicious: impl Fn(&str) -> bool) -> Ve
         return verdicts;
     }
     let mut dead = verdicts.iter().filter(|v| dying(v));
-    let first = dead.clone().find(|v| v.is_of_vendor()).or_else(|| dead.next());
+    let first = dead
+        .clone()
+        .find(|v| v.is_of_vendor())
+        .or_else(|| dead.next());
     let detail = format!(
         "all {count} tokens of the batch were refused ({}): check the credential, its environment and where the tokens come from",
         first.map(Verdict::detail).unwrap_or_default(),

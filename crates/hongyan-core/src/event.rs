@@ -32,8 +32,8 @@ stages! {
     SentOnline = "sent_online",
     /// It waits; the reason says for what.
     Held = "held",
-    /// A vendor was called with it. Told together with the answer, with the time of the call; before the call where a repeat
-    /// would show. What waits in a lane, or is held by a quota, was not sent.
+    /// A vendor was called with it. Told together with the answer, with the time of the call. What waits in a lane, or is
+    /// held by a quota, was not sent.
     SentVendor = "sent_vendor",
     /// The vendor took it.
     AcceptedByVendor = "accepted_by_vendor",

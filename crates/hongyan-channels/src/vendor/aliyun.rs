@@ -32,7 +32,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use hongyan_core::port::{Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError, CheckReport, ConfigError, Earlier, OpenCredential, Outbound, Parcel, Receipt, Recipient, Truncation, Vendor};
+use hongyan_core::port::{
+    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
+    CheckReport, ConfigError, Earlier, OpenCredential, Outbound, Parcel, Receipt, Recipient,
+    Truncation, Vendor,
+};
 use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;

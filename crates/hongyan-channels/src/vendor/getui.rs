@@ -42,7 +42,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hongyan_core::port::{Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError, CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel, Recipient, Vendor};
+use hongyan_core::port::{
+    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
+    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,
+    Recipient, Vendor,
+};
 use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
@@ -483,8 +487,7 @@ impl Sender {
         for part in cids.chunks(ASKED_MAX) {
             let plain: Vec<&str> = part.iter().filter(|c| is_cid(c)).copied().collect();
             let strange = part.iter().filter(|c| !is_cid(c));
-            unknown
-                .extend(strange.map(|c| ((*c).to_owned(), Verdict::no_token("a cid"))));
+            unknown.extend(strange.map(|c| ((*c).to_owned(), Verdict::no_token("a cid"))));
             if plain.is_empty() {
                 continue;
             }

@@ -43,7 +43,11 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hongyan_core::port::{Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError, CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel, Recipient, Vendor};
+use hongyan_core::port::{
+    Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
+    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,
+    Recipient, Vendor,
+};
 use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
@@ -622,9 +626,8 @@ impl Channel for Sender {
     ) -> Option<Vec<Verdict>> {
         let until = Instant::now() + deadline;
         let ids = self.sent.of(message.id);
-        let mut verdict = refused(
-            "JPush withdraws by its own message id, which is known only for a while",
-        );
+        let mut verdict =
+            refused("JPush withdraws by its own message id, which is known only for a while");
         for id in &ids {
             verdict = self.withdraw(id, until).await;
             if !matches!(verdict, Verdict::Accepted { .. }) {

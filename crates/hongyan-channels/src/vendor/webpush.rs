@@ -494,7 +494,9 @@ impl Sender {
             auth: &to.auth,
         };
         let body = encryption::seal(keys, &encoded.bytes).map_err(|why| match why {
-            Unsealed::Point => Verdict::no_token("a subscription: keys.p256dh is no point on P-256"),
+            Unsealed::Point => {
+                Verdict::no_token("a subscription: keys.p256dh is no point on P-256")
+            }
             Unsealed::Here => no_chance(),
         })?;
         let mut headers = headers.clone();

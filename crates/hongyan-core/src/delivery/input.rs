@@ -37,8 +37,6 @@ pub struct Called {
     pub attempt: u16,
     /// When it began.
     pub at: Timestamp,
-    /// Whether it is in the ledger already, by [`Input::Handed`].
-    pub told: bool,
 }
 
 /// What can happen to a delivery.
@@ -66,6 +64,11 @@ pub enum Input {
     Handed {
         /// Which channel.
         channel: ChannelId,
+    },
+    /// The process that had handed it over is gone, and nobody else will hear the answer.
+    Lost {
+        /// How long to wait for the receipt before another channel follows; `None` when none is to follow.
+        receipt_by: Option<Timestamp>,
     },
     /// A vendor answered, or its channel did for it.
     Verdict {

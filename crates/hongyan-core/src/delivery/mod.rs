@@ -20,7 +20,6 @@ use crate::{
 
 pub use self::input::{Called, Decision, Happened, Input, Next, Step};
 pub use self::seen::Seen;
-pub use self::step::RESTARTED;
 
 /// One message on its way to one device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,9 +71,9 @@ pub struct Delivery {
     /// A channel whose vendor gave it up before its answer to our call came, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up: Option<(ChannelId, Reason)>,
-    /// Whether a vendor that must not be asked twice was about to be called, or is.
-    #[serde(default, skip_serializing_if = "is_not")]
-    pub handed: bool,
+    /// When a vendor that must not be asked twice was about to be called: since then it may have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed: Option<Timestamp>,
     /// Whether an ack ends the deliveries to the user's other devices.
     #[serde(default)]
     pub first_ack: bool,
@@ -136,11 +135,6 @@ pub enum State {
     },
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
-const fn is_not(flag: &bool) -> bool {
-    !*flag
-}
-
 impl Delivery {
     /// A delivery that nothing has happened to. `to_user` says whether the message addresses the user, so that
     /// it must not outlive the device's binding.
@@ -165,7 +159,7 @@ impl Delivery {
             via: None,
             taken: Vec::new(),
             given_up: None,
-            handed: false,
+            handed: None,
             first_ack: message.options.devices == DeviceChoice::FirstAck,
             seen: Seen::default(),
             version: 0,
@@ -185,7 +179,7 @@ impl Delivery {
     #[must_use]
     pub const fn handed_to(&self) -> Option<&ChannelId> {
         match &self.state {
-            State::Pushing { channel, .. } if self.handed => Some(channel),
+            State::Pushing { channel, .. } if self.handed.is_some() => Some(channel),
             _ => None,
         }
     }

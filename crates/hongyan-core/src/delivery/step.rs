@@ -4,13 +4,13 @@ use super::{Decision, Delivery, Happened, Input, Next, Seen, State};
 use crate::{ChannelId, Reason, Stage, Timestamp, Verdict};
 
 /// Why nobody knows what became of a call that was under way when its process ended.
-pub const RESTARTED: &str = "the server was stopped before the answer came";
+const RESTARTED: &str = "the server was stopped before the answer came";
 
-fn sent(channel: ChannelId, attempt: u16, at: Option<Timestamp>) -> Happened {
+fn sent(channel: ChannelId, attempt: u16, at: Timestamp) -> Happened {
     Happened {
         channel: Some(channel),
         attempt,
-        at,
+        at: Some(at),
         ..Happened::new(Stage::SentVendor, None)
     }
 }
@@ -18,8 +18,8 @@ fn sent(channel: ChannelId, attempt: u16, at: Option<Timestamp>) -> Happened {
 impl Delivery {
     pub(super) fn step(&mut self, input: Input, now: Timestamp, out: &mut Vec<Happened>) -> Next {
         let called = input.called().cloned();
-        if let Some(call) = called.as_ref().filter(|call| !call.told) {
-            out.push(sent(call.channel.clone(), call.attempt, Some(call.at)));
+        if let Some(call) = &called {
+            out.push(sent(call.channel.clone(), call.attempt, call.at));
         }
         let told = out.len();
         let next = match self.state {
@@ -30,7 +30,7 @@ impl Delivery {
             answer.took_ms = u32::try_from(now.since(call.at).as_millis()).ok();
         }
         if !matches!(self.state, State::Pushing { .. }) {
-            self.handed = false;
+            self.handed = None;
         }
         match next {
             // The delivery has moved on; the call was made all the same.
@@ -67,13 +67,16 @@ impl Delivery {
             }
             Input::Handed { channel } => {
                 let with_it = matches!(&self.state, State::Pushing { channel: current, .. } if *current == channel);
-                if !with_it || self.handed {
+                if !with_it || self.handed.is_some() {
                     return Next::Nothing;
                 }
-                self.handed = true;
-                out.push(sent(channel, self.attempt, None));
+                self.handed = Some(now);
                 Next::Recorded
             }
+            Input::Lost { receipt_by } => match self.handed_to().cloned() {
+                Some(channel) => self.lost_to(channel, receipt_by, now, out),
+                None => Next::Nothing,
+            },
             Input::Undelivered {
                 channel,
                 reason,
@@ -210,6 +213,7 @@ impl Delivery {
     /// It ends for this reason; but what a vendor has taken stays the best that is known of it.
     fn give_up(&mut self, reason: Reason, now: Timestamp, out: &mut Vec<Happened>) -> Next {
         if let Some(channel) = self.handed_to().cloned() {
+            // The answer may still come, and then tells of the call.
             self.maybe_took(&channel);
         }
         let Some(via) = self.via.clone() else {
@@ -265,6 +269,20 @@ impl Delivery {
         });
         self.state = State::AwaitingReceipt { channel, until };
         Next::Wait(until)
+    }
+
+    /// A call that was under way when its process ended counts as made.
+    fn lost_to(
+        &mut self,
+        channel: ChannelId,
+        receipt_by: Option<Timestamp>,
+        now: Timestamp,
+        out: &mut Vec<Happened>,
+    ) -> Next {
+        if let Some(at) = self.handed {
+            out.push(sent(channel.clone(), self.attempt, at));
+        }
+        self.maybe_accepted(channel, RESTARTED.to_owned(), receipt_by, now, out)
     }
 
     /// Nobody knows whether the vendor took it: its receipt is waited for, when another channel may follow; otherwise it ends
@@ -382,9 +400,9 @@ impl Delivery {
                 out.push(Happened::new(Stage::Fallback, Some(Reason::AckTimeout)));
             }
             State::Held { .. } | State::Retrying { .. } => {}
-            State::Pushing { channel, .. } if self.handed => {
-                let (channel, detail) = (channel.clone(), RESTARTED.to_owned());
-                return self.maybe_accepted(channel, detail, None, now, out);
+            State::Pushing { channel, .. } if self.handed.is_some() => {
+                let channel = channel.clone();
+                return self.lost_to(channel, None, now, out);
             }
             State::Pushing { channel, .. } => {
                 let mut again = Happened::new(Stage::Retried, Some(Reason::Restarted));

@@ -24,7 +24,7 @@ fn delivery() -> Delivery {
         via: None,
         taken: vec![],
         given_up: None,
-        handed: false,
+        handed: None,
         first_ack: false,
         seen: Seen::default(),
         version: 0,
@@ -68,7 +68,6 @@ fn call() -> Called {
         channel: apns(),
         attempt: 1,
         at: Timestamp(1),
-        told: false,
     }
 }
 
@@ -122,6 +121,7 @@ fn inputs() -> impl Strategy<Value = Input> {
                 }
             }),
         Just(Input::Handed { channel: apns() }),
+        prop::option::of(time()).prop_map(|receipt_by| Input::Lost { receipt_by }),
         Just(Input::Undelivered {
             channel: apns(),
             reason: Reason::PermissionOff,
@@ -483,46 +483,49 @@ fn who_finds_what_was_handed_over_does_not_send_it_again() {
     let mut d = delivery();
     pushed("apns", &mut d);
     let handed = Input::Handed { channel: apns() };
+    let lost = |until: Option<i64>| Input::Lost {
+        receipt_by: until.map(Timestamp),
+    };
+    assert_eq!(d.apply(lost(None), Timestamp(2)).next, Next::Nothing);
     let step = d.apply(handed.clone(), Timestamp(2));
-    assert_eq!(
-        (stages(&step), step.next),
-        (vec![Stage::SentVendor], Next::Recorded)
-    );
-    assert_eq!(
-        d.apply(handed, Timestamp(2)).next,
-        Next::Nothing,
-        "told once"
-    );
+    assert_eq!((stages(&step), step.next), (vec![], Next::Recorded));
+    assert_eq!(d.apply(handed, Timestamp(2)).next, Next::Nothing);
     assert_eq!(d.handed_to(), Some(&apns()));
-    // The process ended here.
-    let mut found = d.clone();
-    let step = found.apply(Input::Due, Timestamp(60));
-    assert_eq!(
-        (stages(&step), step.next),
-        (vec![Stage::Undelivered], Next::Done)
-    );
-    assert_eq!(found.outcome(), Some(Reason::VendorUnavailable));
-    assert_eq!(found.taken, [apns()], "a receipt of it is believed");
-    assert!(!found.handed);
+    // The process ended here: the call counts as made, at its time.
+    for input in [Input::Due, lost(None)] {
+        let mut found = d.clone();
+        let step = found.apply(input, Timestamp(60));
+        assert_eq!(stages(&step), [Stage::SentVendor, Stage::Undelivered]);
+        assert_eq!(step.happened[0].at, Some(Timestamp(2)));
+        assert_eq!(step.next, Next::Done);
+        assert_eq!(found.outcome(), Some(Reason::VendorUnavailable));
+        assert_eq!(found.taken, [apns()], "a receipt of it is believed");
+        assert_eq!(found.handed, None);
+    }
+    let mut waits = d.clone();
+    let step = waits.apply(lost(Some(90)), Timestamp(60));
+    assert_eq!(stages(&step), [Stage::SentVendor, Stage::Held]);
+    assert_eq!(step.next, Next::Wait(Timestamp(90)));
     // It expired first, or its user left.
     let mut over = d.clone();
     let step = over.apply(Input::End(Reason::Expired), Timestamp(60));
     assert_eq!(stages(&step), [Stage::Undelivered]);
     assert_eq!(over.outcome(), Some(Reason::Expired));
-    // The vendor answered, and may be asked again.
-    d.apply(
-        Input::NotSent {
+    // The vendor answered, and may be asked again; or its channel did, and it was not asked.
+    for (called, want) in [
+        (Some(call()), vec![Stage::SentVendor, Stage::Held]),
+        (None, vec![Stage::Held]),
+    ] {
+        let mut back = d.clone();
+        let input = Input::NotSent {
             reason: Reason::QuotaExhausted,
             retry_at: Timestamp(50),
-            called: Some(Called {
-                told: true,
-                ..call()
-            }),
-        },
-        Timestamp(3),
-    );
-    assert_eq!((d.handed_to(), d.handed), (None, false));
-    assert_eq!(d.apply(Input::Due, Timestamp(50)).next, Next::Plan);
+            called,
+        };
+        assert_eq!(stages(&back.apply(input, Timestamp(3))), want);
+        assert_eq!((back.handed_to(), back.handed), (None, None));
+        assert_eq!(back.apply(Input::Due, Timestamp(50)).next, Next::Plan);
+    }
 }
 
 #[test]

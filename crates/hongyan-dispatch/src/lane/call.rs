@@ -61,6 +61,7 @@ impl Lane {
             Err(refused) => {
                 let now = inner.ports.clock.now();
                 for (shipment, _) in fit {
+                    self.count(&refused);
                     let input = self.answer(&shipment, refused.clone(), Some(&opened), None, now);
                     rest.push((shipment, input));
                 }
@@ -119,14 +120,8 @@ impl Lane {
                 channel: self.key.1.clone(),
                 attempt: shipment.delivery.attempt,
                 at: called_at,
-                told: once_only,
             });
-            metrics::counter!(
-                "hongyan_lane_verdicts_total",
-                "channel" => self.key.1.to_string(),
-                "reason" => verdict.reason().as_str(),
-            )
-            .increment(1);
+            self.count(&verdict);
             let input = match verdict {
                 Verdict::QuotaExhausted { until, detail } if is_bulk(shipment.message.class) => {
                     let day = Day::at(now, opened.vendor.day_offset_s());
@@ -155,6 +150,15 @@ impl Lane {
             };
             inner.feedback.send(shipment.signal(input)).await;
         }
+    }
+
+    fn count(&self, verdict: &Verdict) {
+        metrics::counter!(
+            "hongyan_lane_verdicts_total",
+            "channel" => self.key.1.to_string(),
+            "reason" => verdict.reason().as_str(),
+        )
+        .increment(1);
     }
 
     async fn report(&self, inputs: Vec<(Shipment, Input)>) {

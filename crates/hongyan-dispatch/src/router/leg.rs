@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hongyan_core::delivery::{Delivery, Input, Next, RESTARTED};
-use hongyan_core::limits::{ATTEMPTS_MAX, BROADCAST_PAGE_LEN};
+use hongyan_core::delivery::{Delivery, Input, Next};
+use hongyan_core::limits::BROADCAST_PAGE_LEN;
 use hongyan_core::message::{DeliveryMode, DeviceChoice};
 use hongyan_core::port::{Hint, Job, JobKind, Owner, WriteSet};
-use hongyan_core::{
-    Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp, Verdict,
-};
+use hongyan_core::{Device, DeviceId, Event, Message, Reason, Stage, StoreError, Timestamp};
 
 use super::Router;
 use super::candidates::Found;
@@ -204,23 +202,15 @@ impl Router {
 /// What the end of a wait means. A delivery that a lost process had handed to a vendor which must not be asked twice is one
 /// whose answer got lost.
 fn due(delivery: &Delivery, message: &Message, now: Timestamp) -> Input {
-    let Some(channel) = delivery.handed_to() else {
+    if delivery.handed_to().is_none() {
         return Input::Due;
-    };
+    }
     let channels = &message.options.channels;
     let wait = channels
         .fallback_after_ms
         .map_or(UNKNOWN_FOR, |ms| Duration::from_millis(ms.into()));
-    Input::Verdict {
-        channel: channel.clone(),
-        verdict: Verdict::Unknown {
-            detail: RESTARTED.to_owned(),
-        },
-        retry_at: now,
-        attempts_max: ATTEMPTS_MAX,
-        fallback: channels.fallback,
-        receipt_by: Some(now.plus(wait)),
-        called: None,
+    Input::Lost {
+        receipt_by: channels.fallback.then(|| now.plus(wait)),
     }
 }
 

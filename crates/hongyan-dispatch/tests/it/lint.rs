@@ -1,5 +1,7 @@
 //! What a channel changes of a message is told, or refused where the app wants it so.
 
+use std::time::Duration;
+
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{CredentialName, Reason, Stage, Verdict};
 use hongyan_dispatch::credentials::NewCredential;
@@ -83,7 +85,10 @@ async fn a_channels_own_refusal_is_no_answer_of_the_vendor() {
         certainty: Unsure::NotTaken,
     };
     for n in 0..FAILURES_THAT_OPEN {
-        w.alpha.refuses(Some((Reason::PayloadTooLarge, "5000 bytes of at most 4096")));
+        w.alpha.refuses(Some((
+            Reason::PayloadTooLarge,
+            "5000 bytes of at most 4096",
+        )));
         let refused = w.send(to_users(&["u1"])).await;
         assert_eq!(w.outcome(refused).await, Reason::PayloadTooLarge);
         w.alpha.refuses(None);
@@ -102,6 +107,29 @@ async fn a_channels_own_refusal_is_no_answer_of_the_vendor() {
     let held = w.send(to_users(&["u1"])).await;
     w.sees(held, "held(breaker_open)@alpha").await;
     assert_eq!(w.count(held, Stage::SentVendor).await, 0);
+}
+
+/// The mark that a text is about to leave does not say that it did: the channel may keep it, as a wake-up that comes too soon.
+#[tokio::test]
+async fn a_text_that_its_channel_keeps_was_not_sent() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["texts"]).await;
+    w.texts.script([Verdict::Retry {
+        reason: Reason::FrequencyCap,
+        after: Some(Duration::from_secs(600)),
+        detail: "woken before".into(),
+        certainty: Unsure::NotTaken,
+    }]);
+    let id = w.send(to_users(&["u1"])).await;
+    w.sees(id, "retried(frequency_cap)@texts").await;
+    assert_eq!(w.count(id, Stage::SentVendor).await, 0);
+    let settled = || async {
+        w.pass(Duration::from_secs(60));
+        let events = w.events(id).await;
+        events.iter().find(|e| e.r#final).and_then(|e| e.reason)
+    };
+    assert_eq!(w.until(settled).await, Some(Reason::AcceptedByVendor));
+    assert_eq!(w.count(id, Stage::SentVendor).await, 1);
 }
 
 #[tokio::test]

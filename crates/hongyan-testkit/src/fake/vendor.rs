@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, Earlier, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind,
-    Recipient, Truncation, Vendor,
+    CheckReport, ConfigError, DailyLimit, Earlier, OpenCredential, Outbound, Parcel, Receipt,
+    ReceiptKind, Recipient, Truncation, Vendor,
 };
 use hongyan_core::{ChannelId, DeviceId, Message, MessageId, Reason, Secret, Verdict};
 use tokio::sync::Semaphore;

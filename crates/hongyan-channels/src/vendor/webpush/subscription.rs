@@ -18,8 +18,7 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Reads what a page sent; the fault says which part is wrong.
     pub(super) fn parse(token: &str, now: Timestamp) -> Result<Self, String> {
-        let value: Value = serde_json::from_str(token)
-            .map_err(|_| "it is no JSON".to_owned())?;
+        let value: Value = serde_json::from_str(token).map_err(|_| "it is no JSON".to_owned())?;
         let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str);
         let key = |pointer: &str| text(pointer).and_then(decode);
         let endpoint = text("/endpoint").ok_or("it has no endpoint")?;
