@@ -933,10 +933,8 @@ impl Reactor {
             Phase::Opening if over => {
                 self.close(key, close::TOO_SLOW, "no hello came in time");
             }
-            Phase::Opening => {
-                if connection.due().is_some_and(|due| due <= now) {
-                    self.speak(key, None, |protocol, desk| protocol.fire(desk));
-                }
+            Phase::Opening if connection.due().is_some_and(|due| due <= now) => {
+                self.speak(key, None, |protocol, desk| protocol.fire(desk));
             }
             Phase::Greeting if over => {
                 self.close(key, close::TRY_AGAIN, "the store did not answer in time");
