@@ -6,11 +6,13 @@ use std::sync::Arc;
 use hongyan_core::port::Reader;
 use hongyan_core::{AppId, DeviceId, UserId};
 
-/// Between the names: none of them may contain it.
-const BETWEEN: char = '\n';
+/// In the first letter: there is a user. No app is as long.
+const BOUND: u8 = 64;
 
 /// A [`Reader`] that is kept: its three names in one text, without a reference count of their own. Making the reader
 /// anew costs three short copies, and only a read or a report needs it.
+///
+/// Two letters stand before the names: the lengths of the app (plus 64 when there is a user) and of the device.
 #[derive(Clone)]
 pub struct Seat(Arc<str>);
 
@@ -19,17 +21,26 @@ impl Seat {
     #[must_use]
     pub fn new(reader: &Reader) -> Self {
         let (app, device) = (reader.app.as_str(), reader.device.as_str());
-        Self(Arc::from(match &reader.user {
-            Some(user) => format!("{app}{BETWEEN}{device}{BETWEEN}{user}"),
-            None => format!("{app}{BETWEEN}{device}"),
-        }))
+        let user = reader.user.as_ref().map(UserId::as_str);
+        let bound = if user.is_some() { BOUND } else { 0 };
+        let lengths = [app.len() as u8 | bound, device.len() as u8].map(char::from);
+        let [first, second] = lengths;
+        let user = user.unwrap_or_default();
+        Self(Arc::from(format!("{first}{second}{app}{device}{user}")))
     }
 
     /// App, device and user.
     fn names(&self) -> (&str, &str, Option<&str>) {
-        let mut names = self.0.splitn(3, BETWEEN);
-        let app = names.next().unwrap_or_default();
-        (app, names.next().unwrap_or_default(), names.next())
+        let text = &*self.0;
+        let (lengths, names) = text.split_at_checked(2).unwrap_or_default();
+        let (first, second) = match lengths.as_bytes() {
+            [first, second] => (*first, usize::from(*second)),
+            _ => (0, 0),
+        };
+        let app = usize::from(first & !BOUND);
+        let (app, names) = names.split_at_checked(app).unwrap_or_default();
+        let (device, user) = names.split_at_checked(second).unwrap_or_default();
+        (app, device, (first & BOUND != 0).then_some(user))
     }
 
     /// The app, as text.
@@ -81,7 +92,7 @@ impl Seat {
 
 impl fmt::Debug for Seat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(&self.names(), f)
     }
 }
 
@@ -106,10 +117,15 @@ mod tests {
     }
 
     #[test]
-    fn no_name_contains_what_stands_between_them() {
-        assert!(AppId::parse("a\nb").is_err());
-        assert!(DeviceId::parse("a\nb").is_err());
-        assert!(UserId::parse("a\nb").is_err());
+    fn the_longest_names_fit() {
+        assert!(AppId::BYTES_MAX < usize::from(BOUND));
+        assert!(DeviceId::BYTES_MAX < 128, "one byte of UTF-8");
+        let reader = Reader {
+            app: AppId::parse(&"a".repeat(AppId::BYTES_MAX)).unwrap(),
+            device: DeviceId::parse(&"d".repeat(DeviceId::BYTES_MAX)).unwrap(),
+            user: UserId::parse(&"u".repeat(UserId::BYTES_MAX)).ok(),
+        };
+        assert_eq!(Seat::new(&reader).reader(), reader);
     }
 
     #[test]

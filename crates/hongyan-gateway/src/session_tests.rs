@@ -62,6 +62,14 @@ fn page(range: std::ops::RangeInclusive<u64>, head: u64) -> InboxPage {
     }
 }
 
+fn nothing(head: u64) -> InboxPage {
+    InboxPage {
+        entries: Vec::new(),
+        next: place(head),
+        ..page(head..=head, head)
+    }
+}
+
 fn session(inflight_max: u16, sent_before: Option<u64>) -> Session {
     Session::new(seat("u"), place(0), inflight_max, sent_before.map(place))
 }
@@ -315,7 +323,7 @@ fn a_fresh_entry_needs_no_read_when_everything_before_it_was_sent() {
         session.next_place(&hint, &fresh)
     };
     assert_eq!(next(&one, 1), None, "the first read is under way");
-    take(&mut one, &page(1..=0, 0));
+    take(&mut one, &nothing(0));
     assert_eq!(next(&one, 2), None, "there is one before it");
     assert_eq!(next(&one, 1), Some(place(1)));
     one.sent_fresh(id(1), place(1), Some(300));
@@ -326,7 +334,7 @@ fn a_fresh_entry_needs_no_read_when_everything_before_it_was_sent() {
     let read = one.next_read().unwrap();
     assert_eq!(read.after, Some(place(1)));
     assert_eq!(next(&one, 2), None, "a read is under way");
-    take(&mut one, &page(2..=1, 1));
+    take(&mut one, &nothing(1));
     one.sent_fresh(id(2), next(&one, 2).unwrap(), None);
     assert_eq!(next(&one, 3), None, "the window is full");
     assert_eq!(one.ack_upto(place(2)), Some(place(2)));
@@ -338,7 +346,7 @@ fn a_fresh_entry_needs_no_read_when_everything_before_it_was_sent() {
 #[test]
 fn a_fresh_entry_is_for_whom_its_hint_names() {
     let mut one = session(2, None);
-    take(&mut one, &page(1..=0, 0));
+    take(&mut one, &nothing(0));
     let (hint, fresh) = fresh(1);
     let of = |owner: Owner, app: &str| Hint {
         owner,

@@ -24,7 +24,10 @@ fn seat((in_app, device): (u8, u8), user: Option<u8>) -> Seat {
 
 /// What a map by device says, with nothing clever about it.
 #[derive(Debug, Default)]
-struct Model(BTreeMap<(u8, u8), (SessionId, Option<u8>, BTreeSet<u8>)>);
+struct Model(BTreeMap<(u8, u8), Known>);
+
+/// Session, user and topics.
+type Known = (SessionId, Option<u8>, BTreeSet<u8>);
 
 impl Model {
     fn of(&self, is_it: impl Fn(u8, &Option<u8>, &BTreeSet<u8>) -> bool) -> BTreeSet<SessionId> {

@@ -362,7 +362,14 @@ impl Reactor {
     /// The part of a message that all sessions share, encoded once for a broadcast.
     pub(super) fn shared(&mut self, encoding: Encoding, message: &Message) -> Bytes {
         if !matches!(message.to, Target::Topic(_) | Target::All) {
-            return outgoing::shared(encoding, message);
+            // Written where there is room already, then kept at its size.
+            self.scratch.clear();
+            outgoing::write_shared(encoding, message, &mut self.scratch);
+            let shared = Bytes::copy_from_slice(&self.scratch);
+            if self.scratch.capacity() > RECENT_BYTES_MAX {
+                self.scratch = Vec::new();
+            }
+            return shared;
         }
         let known = self
             .recent

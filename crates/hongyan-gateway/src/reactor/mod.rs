@@ -132,6 +132,8 @@ pub(crate) struct Reactor {
     quiet: bool,
     /// The backend was full in this turn.
     backlog: bool,
+    /// Where messages for one are encoded.
+    scratch: Vec<u8>,
     /// Shared parts of recent broadcasts.
     recent: VecDeque<(MessageId, Encoding, Bytes)>,
     /// Messages that are not stored, for sessions that have not read yet: at most [`deliver::EARLY_LEN_MAX`].
@@ -164,6 +166,7 @@ impl Reactor {
             held: None,
             quiet: false,
             backlog: false,
+            scratch: Vec::new(),
             recent: VecDeque::new(),
             drain: None,
             stopping: false,

@@ -176,6 +176,13 @@ impl<'a> WireNotification<'a> {
 /// each session by [`open_msg`].
 #[must_use]
 pub fn shared(encoding: Encoding, message: &Message) -> Bytes {
+    let mut out = Vec::new();
+    write_shared(encoding, message, &mut out);
+    out.into()
+}
+
+/// Appends what [`shared`] gives.
+pub fn write_shared(encoding: Encoding, message: &Message, out: &mut Vec<u8>) {
     let topic = match &message.to {
         Target::Topic(topic) => Some(topic),
         _ => None,
@@ -214,7 +221,7 @@ pub fn shared(encoding: Encoding, message: &Message) -> Bytes {
         encryption: old.map(|(encryption, _)| encryption),
         crypto_key: old.map(|(_, crypto_key)| crypto_key),
     };
-    to_bytes(encoding, &body).into()
+    write(encoding, &body, out);
 }
 
 /// Appends the frame header and the session's own part of a `msg`; the shared part without its
@@ -286,17 +293,21 @@ pub fn json(message: &ServerMessage<'_>) -> Vec<u8> {
     to_bytes(Encoding::Json, message)
 }
 
-/// These types have text keys and no failing parts, so writing to memory cannot fail.
 fn to_bytes<T: Serialize>(encoding: Encoding, value: &T) -> Vec<u8> {
-    match encoding {
-        Encoding::Json => serde_json::to_vec(value).unwrap_or_default(),
-        Encoding::Cbor => {
-            let mut out = Vec::new();
-            match ciborium::into_writer(value, &mut out) {
-                Ok(()) => out,
-                Err(_) => Vec::new(),
-            }
-        }
+    let mut out = Vec::new();
+    write(encoding, value, &mut out);
+    out
+}
+
+/// These types have text keys and no failing parts, so writing to memory cannot fail.
+fn write<T: Serialize>(encoding: Encoding, value: &T, out: &mut Vec<u8>) {
+    let before = out.len();
+    let written = match encoding {
+        Encoding::Json => serde_json::to_writer(&mut *out, value).is_ok(),
+        Encoding::Cbor => ciborium::into_writer(value, &mut *out).is_ok(),
+    };
+    if !written {
+        out.truncate(before);
     }
 }
 
