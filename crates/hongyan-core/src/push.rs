@@ -3,6 +3,7 @@
 //! Bodies are encrypted between the sender and the app on the device (RFC 8291); nothing here looks into them.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,11 @@ pub const PUSHES_PER_CHANNEL_MAX: u64 = 1_000;
 /// Pushes that wait for one device, over all its channels: with bodies of [`PUSH_AESGCM_BYTES_MAX`] at most 21 MB. Beyond it
 /// the channel with the most gives one up, so that a flooded one does not push out the others'.
 pub const PUSHES_PER_DEVICE_MAX: u64 = 5_000;
+/// A device that was not heard of for so long has no endpoints any more; a browser that made itself known over autopush is
+/// forgotten with them.
+pub const UNSEEN_MAX: Duration = Duration::from_secs(60 * 86_400);
+/// What ids of browsers begin with.
+pub const BROWSER_PREFIX: &str = "autopush-";
 /// Text that an app gives a channel, bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 100;
 /// A topic, characters (RFC 8030 section 5.4).

@@ -1,16 +1,20 @@
-//! Tokens that nobody heard of for long: where the vendor can say whether they live, it is asked before a push is wasted.
+//! What nobody heard of for long: where a vendor can say whether a token lives, it is asked before a push is wasted; browsers that
+//! only made themselves known are forgotten.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use hongyan_core::device::Platform;
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
 use hongyan_core::port::{CommitError, WriteSet};
+use hongyan_core::push::{BROWSER_PREFIX, CHANNELS_PER_DEVICE_MAX, UNSEEN_MAX};
 use hongyan_core::{
     AppId, ChannelId, CredentialName, Device, DeviceId, Event, Reason, Secret, Stage, StoreError,
     Verdict,
 };
 use tokio::sync::watch;
 
+use crate::binding::Bindings;
 use crate::credentials::Credentials;
 use crate::plan::CredentialIndex;
 use crate::service::Ports;
@@ -37,6 +41,7 @@ const BELIEVED_LEN: usize = 10;
 pub struct Hygiene {
     pub(crate) ports: Ports,
     pub(crate) credentials: Credentials,
+    pub(crate) bindings: Bindings,
 }
 
 type Place = (ChannelId, CredentialName);
@@ -97,6 +102,7 @@ impl Hygiene {
             };
             after = Some(last.id.clone());
             let full = page.len() == PAGE;
+            self.forget_browsers(app, &page).await?;
             for (place, stale) in self.stale(&index, &page) {
                 killed += self.ask(app, &place, stale).await?;
             }
@@ -105,6 +111,36 @@ impl Hygiene {
             }
             tokio::time::sleep(BETWEEN_PAGES).await;
         }
+    }
+
+    /// Forgets browsers that did not connect for long: nobody else will. Their senders are told so for as long as usual.
+    async fn forget_browsers(&self, app: &AppId, page: &[Device]) -> Result<(), StoreError> {
+        let now = self.ports.clock.now();
+        let unseen = |d: &&Device| {
+            d.platform == Platform::Web
+                && d.id.as_str().starts_with(BROWSER_PREFIX)
+                && d.last_seen.plus(UNSEEN_MAX) < now
+        };
+        let gone: Vec<&Device> = page.iter().filter(unseen).collect();
+        let ids: Vec<DeviceId> = gone.iter().map(|device| device.id.clone()).collect();
+        let sessions = self.ports.presence.sessions(app, &ids);
+        let connected = sessions.iter().map(Option::is_some);
+        let registry = &self.ports.registry;
+        for (device, is_connected) in gone.into_iter().zip(connected) {
+            if is_connected {
+                continue;
+            }
+            let since = device.last_seen.plus(UNSEEN_MAX);
+            let most = CHANNELS_PER_DEVICE_MAX;
+            for endpoint in registry.endpoints_of(app, &device.id, None, most).await? {
+                registry
+                    .end_endpoint(app, &device.id, &endpoint.channel, since)
+                    .await?;
+            }
+            self.bindings.forget(app, &device.id).await?;
+            metrics::counter!("hongyan_push_browsers_forgotten_total").increment(1);
+        }
+        Ok(())
     }
 
     /// Stale tokens of a page of devices, by where to ask.

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_
 use hongyan_core::delivery::Input;
 use hongyan_core::message::{DeliveryMode, Options, Priority, PushOptions, Target};
 use hongyan_core::port::{NewChannel, OpenChannel, OpenError, Post, PushState, PushedOut, Pushes};
-use hongyan_core::push::{CHANNELS_PER_DEVICE_MAX, PUSH_TTL_S_MAX, Urgency};
+use hongyan_core::push::{CHANNELS_PER_DEVICE_MAX, PUSH_TTL_S_MAX, UNSEEN_MAX, Urgency};
 use hongyan_core::{
     AppId, Class, DeviceId, Message, MessageId, Push, PushChannel, PushEndpoint, Reason, Secret,
     StoreError, UserId,
@@ -30,8 +30,6 @@ use crate::intake::Intake;
 use crate::recall::Recall;
 use crate::service::Ports;
 
-/// A device that was not heard of for so long has no endpoints any more.
-const UNSEEN_MAX: Duration = Duration::from_secs(60 * 86_400);
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
 /// Devices whose channels are opened at the same time, at most.

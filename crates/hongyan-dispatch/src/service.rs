@@ -184,6 +184,7 @@ impl Dispatch {
         Hygiene {
             ports: self.ports.clone(),
             credentials: self.credentials.clone(),
+            bindings: self.bindings(),
         }
     }
 

@@ -38,6 +38,7 @@ pub const ENTRIES: &[Entry] = &[
     mqtt::MQTT_BROKER,
     push::VAPID,
     push::PUSH_HEADERS,
+    push::MATRIX_NOTIFICATIONS,
     push::AUTOPUSH_MESSAGES,
     secured::TLS_RECORDS,
     requests::MESSAGES,

@@ -49,6 +49,19 @@ pub(crate) const PUSH_HEADERS: Entry = Entry {
     },
 };
 
+/// Notifications of Matrix homeservers.
+pub(crate) const MATRIX_NOTIFICATIONS: Entry = Entry {
+    name: "matrix_notifications",
+    run: |bytes| {
+        let _ = hongyan_api::judge_matrix(bytes);
+    },
+    seeds: || {
+        texts(&[
+            r#"{"notification":{"event_id":"$1","prio":"low","counts":{"unread":2},"devices":[{"app_id":"a","pushkey":"https://push.example/up/abc","data":{}}]}}"#,
+        ])
+    },
+};
+
 /// Messages of browsers.
 pub(crate) const AUTOPUSH_MESSAGES: Entry = Entry {
     name: "autopush_messages",

@@ -890,3 +890,20 @@ async fn an_enrolment_is_an_address_of_its_user() {
         .await
         .expect(403);
 }
+
+#[tokio::test]
+async fn up_02_a_body_that_does_not_come_is_not_waited_for() {
+    let phone = Phone::with(PushOptions {
+        body_timeout: Duration::from_millis(50),
+        ..PushOptions::default()
+    })
+    .await;
+    let path = phone.endpoint().await;
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nTTL: 60\r\nContent-Encoding: aes128gcm\r\n\
+         Content-Length: 10\r\nConnection: close\r\n\r\nhalf"
+    );
+    let answer = raw(&phone.w, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(phone.bodies().await.is_empty());
+}

@@ -36,3 +36,40 @@ async fn an_answer_that_calls_nearly_all_dead_is_not_believed() {
     assert_eq!(w.dispatch.hygiene().sweep().await.unwrap(), 0);
     assert!(!is_dead(&w, "stale0").await);
 }
+
+#[tokio::test]
+async fn a_browser_that_stayed_away_for_sixty_days_is_forgotten() {
+    use hongyan_core::device::Platform;
+    use hongyan_core::push::BROWSER_PREFIX;
+    let w = world().await;
+    let browser = format!("{BROWSER_PREFIX}1");
+    for id in [browser.as_str(), "a-page-of-the-app"] {
+        w.device(id, None, &[]).await;
+        let ids = [device(id)];
+        let found = w.ports.registry.devices(&w.app, &ids).await.unwrap();
+        let mut known = found.into_iter().next().flatten().unwrap();
+        known.platform = Platform::Web;
+        let version = known.version;
+        known.version += 1;
+        w.ports
+            .registry
+            .put_device(known, Some(version))
+            .await
+            .unwrap();
+    }
+    let left = async || {
+        let page = w
+            .ports
+            .registry
+            .device_page(&w.app, None, 10)
+            .await
+            .unwrap();
+        page.len()
+    };
+    w.pass(Duration::from_secs(59 * 86_400));
+    w.dispatch.hygiene().sweep().await.unwrap();
+    assert_eq!(left().await, 2);
+    w.pass(Duration::from_secs(2 * 86_400));
+    w.dispatch.hygiene().sweep().await.unwrap();
+    assert_eq!(left().await, 1, "the page's device is the app's to forget");
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hongyan_core::app::KeyKind;
 use hongyan_core::device::{Permission, Platform};
 use hongyan_core::port::{NewChannel, OpenError, Pushes, endpoint_url};
+use hongyan_core::push::BROWSER_PREFIX;
 use hongyan_core::{AppId, Device, DeviceId, PushChannel, Secret, StoreError, UserId};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -159,7 +160,7 @@ impl Setup {
         uaid: &Secret,
     ) -> Result<Known, StoreError> {
         let app = home.app.clone();
-        let id = format!("autopush-{}", hex(&random::<16>()?));
+        let id = format!("{BROWSER_PREFIX}{}", hex(&random::<16>()?));
         let device = DeviceId::parse(&id).map_err(|_| StoreError::NotFound { entity: "device" })?;
         let (now, secret_hash) = (ports.clock.now(), sha256(uaid.expose()));
         let record = Device {
