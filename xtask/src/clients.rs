@@ -83,6 +83,7 @@ const SUITES: &[Suite] = &[
         names: &[
             "live_http.py",
             "live_http.mjs",
+            "live_proxy.py",
             "live_mqtt.py",
             "live_mqtt.mjs",
             "live_order.py",
@@ -94,7 +95,7 @@ const SUITES: &[Suite] = &[
         scripts: "crates/hongyan-gateway/tests/clients",
         libraries: SANDBOX,
         home: "vendors",
-        names: &["push_senders.py", "firefox.py"],
+        names: &["push_senders.py", "tls_stream.py", "firefox.py"],
         program: Some(("push_sender", "HONGYAN_PUSH_SENDER")),
     },
 ];
@@ -105,6 +106,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mosquitto_sub", "mosquitto-clients"),
     ("profanity", "profanity"),
     ("curl", "curl"),
+    // Where Debian puts it, which is not in everybody's search path.
+    ("/usr/sbin/nginx", "nginx"),
     ("firefox-esr", "firefox-esr"),
 ];
 

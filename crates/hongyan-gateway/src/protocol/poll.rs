@@ -323,3 +323,17 @@ impl Protocol for Poll {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lp_8_a_waiting_poll_is_small() {
+        // What it owns while nothing has come: no list of messages has a buffer then. Its connection is counted beside the
+        // reactor's type.
+        let answer = std::mem::size_of::<Result<Answer, Turned>>() + 64;
+        let owned = std::mem::size_of::<Poll>() + std::mem::size_of::<Waiting>() + answer;
+        assert!(owned <= 1024, "{owned}");
+    }
+}

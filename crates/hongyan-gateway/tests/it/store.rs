@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use hongyan_core::app::{App, Credential, Key};
-use hongyan_core::device::{Device, Platform};
+use hongyan_core::device::{Device, Platform, ScramKeys};
 use hongyan_core::message::{Audience, Target};
 use hongyan_core::port::{
     Ack, Entry, Fresh, Inbox, InboxPage, Owner, Reader, Registry, SessionSink, Subscription,
@@ -99,6 +99,12 @@ impl Store {
         .unwrap();
         assert_eq!(record.platform, Platform::Android);
         self.lock().devices.insert(device(name), record);
+    }
+
+    /// Lets a device log in by SCRAM.
+    pub(crate) fn add_scram(&self, name: &str, keys: ScramKeys) {
+        let mut state = self.lock();
+        state.devices.get_mut(&device(name)).unwrap().scram = Some(Box::new(keys));
     }
 
     /// A server key of the app with all scopes.
@@ -419,7 +425,8 @@ impl Registry for Store {
         }))
     }
     async fn apps(&self, _: Option<&AppId>, _: usize) -> Result<Vec<App>, StoreError> {
-        Ok(Vec::new())
+        let only = self.app(&app()).await?;
+        Ok(only.into_iter().collect())
     }
     async fn delete_app(&self, _: &AppId) -> Result<(), StoreError> {
         UNUSED
@@ -476,8 +483,15 @@ impl Registry for Store {
             .map(|id| state.devices.get(id).cloned())
             .collect())
     }
-    async fn devices_of(&self, _: &AppId, _: &[UserId]) -> Result<Vec<Vec<Device>>, StoreError> {
-        Ok(Vec::new())
+    async fn devices_of(&self, _: &AppId, ids: &[UserId]) -> Result<Vec<Vec<Device>>, StoreError> {
+        let state = self.lock();
+        let of = |id| {
+            let all = state.devices.values();
+            all.filter(|device| device.user.as_ref() == Some(id))
+                .cloned()
+                .collect()
+        };
+        Ok(ids.iter().map(of).collect())
     }
     async fn device_by_secret(&self, hash: &[u8; 32]) -> Result<Option<Device>, StoreError> {
         Ok(self

@@ -17,20 +17,20 @@ use serde_json::json;
 use crate::client::{bodies, frame};
 use crate::rig::Rig;
 
-const OPEN: &str = "<?xml version='1.0'?><stream:stream to='localhost' xmlns='jabber:client' \
+pub(crate) const OPEN: &str = "<?xml version='1.0'?><stream:stream to='localhost' xmlns='jabber:client' \
                     xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>";
-const WAIT: Duration = Duration::from_secs(10);
+pub(crate) const WAIT: Duration = Duration::from_secs(10);
 
 /// A rig with XMPP on it.
 pub(crate) struct Spoken {
     pub(crate) rig: Rig,
     xmpp: Xmpp,
-    server: Arc<ServerConfig>,
-    client: Arc<ClientConfig>,
+    pub(crate) server: Arc<ServerConfig>,
+    pub(crate) client: Arc<ClientConfig>,
 }
 
 #[derive(Debug)]
-enum Io {
+pub(crate) enum Io {
     Plain(TcpStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
@@ -38,7 +38,7 @@ enum Io {
 /// A client that says what it is told to.
 #[derive(Debug)]
 pub(crate) struct Client {
-    io: Io,
+    pub(crate) io: Io,
     heard: String,
 }
 
@@ -71,7 +71,7 @@ impl Spoken {
         }
     }
 
-    fn listen(&self, how: Listener) -> SocketAddr {
+    pub(crate) fn listen(&self, how: Listener) -> SocketAddr {
         let xmpp = self.xmpp.clone();
         self.rig.runtime.block_on(async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -85,6 +85,19 @@ impl Spoken {
         self.listen(Listener::Plain)
     }
 
+    /// A connection behind the opening handshake of a WebSocket.
+    pub(crate) fn websocket(&self) -> TcpStream {
+        let (client, server) = self.rig.pair();
+        client.set_read_timeout(Some(WAIT)).unwrap();
+        let permit = self.rig.handle.admit(server.peer_addr().unwrap().ip());
+        let socket = Socket::Plain(server);
+        self.rig
+            .handle
+            .adopt(socket, Bytes::new(), Speech::Xmpp, permit.unwrap())
+            .unwrap();
+        client
+    }
+
     /// Logs in and binds a resource.
     pub(crate) fn bound(&self, at: SocketAddr, device: &str) -> Client {
         let mut client = Client::connect(at);
@@ -95,7 +108,7 @@ impl Spoken {
 }
 
 impl Client {
-    fn connect(at: SocketAddr) -> Self {
+    pub(crate) fn connect(at: SocketAddr) -> Self {
         let stream = TcpStream::connect(at).unwrap();
         stream.set_read_timeout(Some(WAIT)).unwrap();
         Self {
@@ -105,7 +118,7 @@ impl Client {
     }
 
     /// Begins TLS on the connection.
-    fn secure(self, config: &Arc<ClientConfig>) -> Self {
+    pub(crate) fn secure(self, config: &Arc<ClientConfig>) -> Self {
         let Io::Plain(stream) = self.io else {
             panic!("{self:?}")
         };
@@ -157,15 +170,19 @@ impl Client {
     }
 
     /// Everything until the end of the connection.
-    fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         while self.read() {}
         std::mem::take(&mut self.heard)
     }
 
-    fn log_in(&mut self, device: &str) {
+    pub(crate) fn log_in(&mut self, device: &str) {
+        self.log_in_as("u", device);
+    }
+
+    pub(crate) fn log_in_as(&mut self, user: &str, device: &str) {
         self.say(OPEN);
         self.until("</stream:features>");
-        let text = STANDARD.encode(format!("\0u\0token-{device}"));
+        let text = STANDARD.encode(format!("\0{user}\0token-{device}"));
         self.say(&format!(
             "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{text}</auth>"
         ));
@@ -174,13 +191,13 @@ impl Client {
         self.until("</stream:features>");
     }
 
-    fn bind(&mut self) {
+    pub(crate) fn bind(&mut self) {
         self.say("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
         self.until("</bind></iq>");
     }
 
     /// Turns stream management on; answers the session's id.
-    fn manage(&mut self) -> String {
+    pub(crate) fn manage(&mut self) -> String {
         self.say("<enable xmlns='urn:xmpp:sm:3' resume='true'/><presence/>");
         let said = self.until("max='300'/>");
         self.until("<presence ");
@@ -190,7 +207,7 @@ impl Client {
     }
 
     /// The next message's text.
-    fn body(&mut self) -> String {
+    pub(crate) fn body(&mut self) -> String {
         let text = self.until("</message>");
         let body = text.split("<body>").nth(1).unwrap();
         let body = body.split("</body>").next().unwrap();
@@ -374,19 +391,7 @@ fn xm_17_an_ack_over_one_protocol_counts_for_the_other() {
 #[test]
 fn xm_06_websocket_frames_are_elements() {
     let spoken = Spoken::new();
-    let (mut client, server) = spoken.rig.pair();
-    client.set_read_timeout(Some(WAIT)).unwrap();
-    let permit = spoken
-        .rig
-        .handle
-        .admit(server.peer_addr().unwrap().ip())
-        .unwrap();
-    let socket = Socket::Plain(server);
-    spoken
-        .rig
-        .handle
-        .adopt(socket, Bytes::new(), Speech::Xmpp, permit)
-        .unwrap();
+    let mut client = spoken.websocket();
     let mut hear = |text: &str, end: &str| {
         client.write_all(&frame(0x81, text.as_bytes())).unwrap();
         let mut heard = Vec::new();

@@ -1050,3 +1050,93 @@ fn what_was_sent_before_stream_management_is_acknowledged_too() {
     client.say("<iq type='result' id='hy-0'/><a xmlns='urn:xmpp:sm:3' h='1'/>");
     assert_eq!(client.host.acked, [early.id, late.id]);
 }
+
+#[test]
+fn xm_03_every_end_has_its_condition_on_both_grounds() {
+    let bound = |ground: Ground| {
+        let mut client = Client::on(&shared(), ground, None);
+        let websocket = ground == Ground::WebSocket;
+        let open = match websocket {
+            true => {
+                "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='localhost' version='1.0'/>"
+            }
+            false => OPEN,
+        };
+        client.say(open);
+        client.plain("alice", vec![account("alice")]);
+        client.say(open);
+        client.say("<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+        client.welcome(1);
+        client
+    };
+    for (ground, end) in [
+        (Ground::Tcp, "</stream:stream>"),
+        (
+            Ground::WebSocket,
+            "<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>",
+        ),
+    ] {
+        for (code, condition) in [
+            (close::TAKEN_OVER, "conflict"),
+            (close::GOING_AWAY, "system-shutdown"),
+            (close::RESTART, "system-shutdown"),
+            (close::UNAUTHORIZED, "not-authorized"),
+            (close::DEVICE_GONE, "not-authorized"),
+            (close::TOO_SLOW, "policy-violation"),
+            (close::RATE_LIMITED, "policy-violation"),
+            (close::TRY_AGAIN, "reset"),
+            (close::INTERNAL, "internal-server-error"),
+            (close::BAD_MESSAGE, "undefined-condition"),
+        ] {
+            let mut client = bound(ground);
+            client.machine.closing(code, "", &mut client.host);
+            let told = client.host.take();
+            let want = format!("<{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>");
+            assert!(
+                told.contains(&want) && told.ends_with(end),
+                "{code}: {told}"
+            );
+        }
+        // Who does not log in in time has no session yet.
+        let mut client = Client::on(&shared(), ground, None);
+        client
+            .machine
+            .closing(close::TOO_SLOW, "", &mut client.host);
+        let told = client.host.take();
+        assert!(
+            told.contains("<connection-timeout ") && told.ends_with(end),
+            "{told}"
+        );
+        for (said, condition) in [
+            ("<nonsense xmlns='x'/>", "unsupported-stanza-type"),
+            (
+                "<message xmlns='jabber:client' from='mallory@localhost/x'/>",
+                "invalid-from",
+            ),
+            (
+                "<message xmlns='jabber:client'><!-- --></message>",
+                "restricted-xml",
+            ),
+            ("<message xmlns='jabber:client'></iq>", "not-well-formed"),
+        ] {
+            let told = bound(ground).say(said);
+            assert!(
+                told.contains(&format!("<{condition} ")) && told.ends_with(end),
+                "{told}"
+            );
+        }
+    }
+}
+
+#[test]
+fn xm_09_the_count_of_the_clients_stanzas_wraps_too() {
+    let (mut client, _) = Client::managed(&shared(), 1);
+    let live = client.machine.live.as_mut().unwrap();
+    live.sm.as_mut().unwrap().handled = u32::MAX - 1;
+    let ask = "<r xmlns='urn:xmpp:sm:3'/>";
+    let presence = "<presence/>";
+    for want in ["4294967295", "0", "1"] {
+        let told = client.say(&format!("{presence}{ask}"));
+        assert!(told.ends_with(&format!("h='{want}'/>")), "{told}");
+    }
+}

@@ -49,8 +49,8 @@ export async function left(phone) {
   return page.messages.map((message) => message.notification.body);
 }
 
-export async function send(user, body) {
-  const message = { to: { user }, class: "im", notification: { title: "t", body } };
+export async function send(user, body, data) {
+  const message = { to: { user }, class: "im", notification: { title: "t", body }, data };
   return (await call("POST", "/v1/messages", message)).id;
 }
 

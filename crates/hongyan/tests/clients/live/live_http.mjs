@@ -83,16 +83,20 @@ async function resume(name) {
   const source = new Source(wire.root, phone, "&ack=resume");
   await until(() => source.welcomes.length === 1);
   const odd = "a\r\nb\0:é鸿🪿\n: no comment\n\ndata: none";
-  const ids = [await send(phone.user, odd), await send(phone.user, "second")];
+  // As large as the data of a message may be, near enough.
+  const long = "鸿雁\0:🪿".repeat(1_500);
+  const ids = [await send(phone.user, odd, { odd, long }), await send(phone.user, "second")];
   await until(() => source.got.length === 2);
-  check(`${name}: texts are whole and in order`, source.texts()[0] === odd, source.texts());
+  check(`${name}: SSE-2: texts are whole and in order`, source.texts()[0] === odd, source.texts());
+  const { data } = source.got[0].message;
+  check(`${name}: SSE-2: data is whole`, data.odd === odd && data.long === long, data);
   wire.cut();
   ids.push(await send(phone.user, "away"));
   await until(() => source.got.length === 3);
-  check(`${name}: it came back with the last id`, source.asked[1] === source.got[1].id, source.asked);
-  check(`${name}: and goes on behind it`, source.texts().slice(1).join() === "second,away", source.texts());
+  check(`${name}: SSE-3: it came back with the last id`, source.asked[1] === source.got[1].id, source.asked);
+  check(`${name}: SSE-3: and goes on behind it`, source.texts().slice(1).join() === "second,away", source.texts());
   const both = await until(async () => (await delivered(ids[0])) && (await delivered(ids[1])));
-  check(`${name}: which acknowledged what it had`, both && !(await delivered(ids[2])));
+  check(`${name}: SSE-3: which acknowledged what it had`, both && !(await delivered(ids[2])));
   source.source.close();
   wire.server.close();
 }
@@ -107,7 +111,7 @@ async function explicit(name) {
   await call("POST", "/v1/acks", { ids: [ids[0]] }, phone.token);
   wire.cut();
   await until(() => source.got.length === 3);
-  check(`${name}: what was not acknowledged comes again`, source.texts().join() === "0,1,1", source.texts());
+  check(`${name}: SSE-3: what was not acknowledged comes again`, source.texts().join() === "0,1,1", source.texts());
   await call("POST", "/v1/acks", { ids }, phone.token);
   check(`${name}: until it is`, await until(() => delivered(ids[1])));
   source.source.close();
@@ -122,12 +126,12 @@ async function ends(name) {
   await until(() => first.welcomes.length === 1);
   const second = new Source(facts.api, phone, "");
   await until(() => first.source.readyState === EventSource.CLOSED);
-  check(`${name}: one that was replaced gets 204, and stays away`, first.statuses.join() === "200,204", first.statuses);
+  check(`${name}: SSE-5: one that was replaced gets 204, and stays away`, first.statuses.join() === "200,204", first.statuses);
   check(`${name}: the newer one is there`, second.source.readyState === EventSource.OPEN);
   second.source.close();
   const wrong = new Source(facts.api, { ...phone, token: "wrong" }, "");
   await until(() => wrong.source.readyState === EventSource.CLOSED);
-  check(`${name}: an unknown token gets 401, and it asks no more`, wrong.statuses.join() === "401", wrong.statuses);
+  check(`${name}: SSE-5: an unknown token gets 401, and it asks no more`, wrong.statuses.join() === "401", wrong.statuses);
 }
 
 await play([resume, explicit, ends].map((part) => [`eventsource-${part.name}`, part]));

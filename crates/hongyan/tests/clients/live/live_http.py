@@ -6,77 +6,16 @@
     python crates/hongyan/tests/clients/live/live_http.py /tmp/demo/demo.json
 """
 
-import json
 import queue
-import subprocess
 import threading
 import time
 
-from live import API, LIMIT, Phone, ask, check, delivered, play, send, text, until
+from curl_stream import Curl
+from live import LIMIT, Phone, ask, check, delivered, play, send, text, until
 
 
-class Curl:
-    """`curl -N`: an event stream as it comes."""
-
-    def __init__(self, phone, version, query="", last=None, token=None):
-        headers = ["-H", f"Authorization: Bearer {token or phone.token}"]
-        if last:
-            headers += ["-H", f"Last-Event-ID: {last}"]
-        command = ["curl", "-sSNi", "--max-time", "60", version, *headers, f"{API}/v1/stream?device={phone.id}{query}"]
-        self.begun = time.monotonic()
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.lines = queue.Queue()
-        threading.Thread(target=self.read, daemon=True).start()
-        self.status = self.line()
-        self.headers = {}
-        while line := self.line():
-            name, value = line.split(":", 1)
-            self.headers[name.lower()] = value.strip()
-        self.comments, self.retry = [], None
-
-    def read(self):
-        for line in self.process.stdout:
-            self.lines.put(line.decode().rstrip("\r\n"))
-        self.lines.put(None)
-
-    def line(self):
-        return self.lines.get(timeout=LIMIT)
-
-    def next(self):
-        """Type, id and data of the next event; nothing at the end."""
-        event, id, data = "message", None, []
-        while (line := self.line()) is not None:
-            if not line:
-                if data:
-                    return event, id, json.loads("\n".join(data))
-                continue
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            match name:
-                case "":
-                    self.comments.append(value)
-                case "event":
-                    event = value
-                case "id":
-                    id = value
-                case "data":
-                    data.append(value)
-                case "retry":
-                    self.retry = int(value)
-        return None
-
-    def messages(self, count):
-        """Id and message of so many `msg` events; others are passed over."""
-        found = []
-        while len(found) < count:
-            event, id, data = self.next()
-            if event == "msg":
-                found.append((id, data))
-        return found
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
+# As large as the data of a message may be, near enough.
+LONG = "鸿雁\0:🪿" * 1_500
 
 
 def texts(messages):
@@ -86,27 +25,27 @@ def texts(messages):
 def stream(name, version):
     phone = Phone()
     curl = Curl(phone, version)
-    check(f"{name}: 200", curl.status.split()[1] == "200", curl.status)
+    check(f"{name}: SSE-1: 200", curl.status.split()[1] == "200", curl.status)
     http = curl.status.split()[0]
-    check(f"{name}: the version", http == ("HTTP/2" if "2" in version else "HTTP/1.1"), http)
+    check(f"{name}: SSE-8: the version", http == ("HTTP/2" if "2" in version else "HTTP/1.1"), http)
     kind = curl.headers["content-type"]
-    check(f"{name}: its type", kind.split(";")[0] == "text/event-stream", kind)
-    check(f"{name}: not stored", curl.headers["cache-control"] == "no-store", curl.headers)
-    check(f"{name}: not buffered by proxies", curl.headers["x-accel-buffering"] == "no", curl.headers)
+    check(f"{name}: SSE-1: its type", kind.split(";")[0] == "text/event-stream", kind)
+    check(f"{name}: SSE-1: not stored", curl.headers["cache-control"] == "no-store", curl.headers)
+    check(f"{name}: SSE-1: not buffered by proxies", curl.headers["x-accel-buffering"] == "no", curl.headers)
     open_end = "content-length" not in curl.headers and "content-encoding" not in curl.headers
-    check(f"{name}: no length, no coding", open_end, curl.headers)
+    check(f"{name}: SSE-1: no length, no coding", open_end, curl.headers)
     event, _, welcome = curl.next()
-    check(f"{name}: bytes come at once, without an entry", event == "welcome" and bool(curl.comments), event)
+    check(f"{name}: SSE-1: bytes come at once, without an entry", event == "welcome" and bool(curl.comments), event)
     check(f"{name}: it names the device", welcome["device"] == phone.id, welcome)
     check(f"{name}: when to come back", 1000 <= curl.retry < 5000, curl.retry)
     check(f"{name}: idle once everything is there", curl.next()[0] == "idle")
     odd = "a\r\nb\0:é鸿🪿\n: no comment\n\ndata: none"
-    sent = send(phone.user, "first", {"odd": odd, "long": "鸿雁" * 500})
+    sent = send(phone.user, "first", {"odd": odd, "long": LONG})
     event, id, message = curl.next()
     check(f"{name}: an event of a message", (event, message["id"]) == ("msg", sent), message)
     check(f"{name}: it has an id", bool(id) and id.isascii() and " " not in id, id)
-    check(f"{name}: its data is whole", message["data"] == {"odd": odd, "long": "鸿雁" * 500}, message)
-    check(f"{name}: reading it acknowledges nothing", not delivered(sent))
+    check(f"{name}: SSE-2: its data is whole", message["data"] == {"odd": odd, "long": LONG}, message)
+    check(f"{name}: SSE-9: reading it acknowledges nothing", not delivered(sent))
     phone.ack(sent)
     check(f"{name}: an ack is seen in the ledger", until(lambda: delivered(sent)))
     curl.end()
@@ -114,7 +53,7 @@ def stream(name, version):
     second.next()
     third = Curl(phone, version)
     third.next()
-    check(f"{name}: waits differ", len({curl.retry, second.retry, third.retry}) > 1)
+    check(f"{name}: SSE-7: waits differ", len({curl.retry, second.retry, third.retry}) > 1)
     last = None
     while (event := second.next()) is not None:
         last = event[0]
@@ -123,26 +62,26 @@ def stream(name, version):
 
 
 def explicit(name, version):
-    """SSE-3: what was not acknowledged comes again, whatever the last id."""
+    """What was not acknowledged comes again, whatever the last id."""
     phone = Phone()
     curl = Curl(phone, version, "&ack=explicit&inflight=3")
     ids = [send(phone.user, f"{n}") for n in range(5)]
     got = curl.messages(3)
-    check(f"{name}: no more than are allowed", texts(got) == ["0", "1", "2"], got)
+    check(f"{name}: SSE-3: no more than are allowed", texts(got) == ["0", "1", "2"], got)
     phone.ack(ids[0], ids[1])
     more = curl.messages(2)
     check(f"{name}: acks let more through", texts(more) == ["3", "4"], more)
     curl.end()
     curl = Curl(phone, version, "&ack=explicit", last=more[-1][0])
     again = curl.messages(3)
-    check(f"{name}: what was not acknowledged comes again", texts(again) == ["2", "3", "4"], again)
+    check(f"{name}: SSE-3: what was not acknowledged comes again", texts(again) == ["2", "3", "4"], again)
     phone.ack(*ids)
     curl.end()
     check(f"{name}: and is not polled once it is", phone.left() == [], phone.left())
 
 
 def resume(name, version):
-    """SSE-3: coming back with an id acknowledges everything up to it."""
+    """Coming back with an id acknowledges everything up to it."""
     phone = Phone()
     ids = [send(phone.user, f"{n}") for n in range(5)]
     curl = Curl(phone, version, "&ack=resume")
@@ -151,22 +90,22 @@ def resume(name, version):
     curl.end()
     curl = Curl(phone, version, "&ack=resume", last=got[2][0])
     again = curl.messages(2)
-    check(f"{name}: from the next one on", texts(again) == ["3", "4"], again)
-    check(f"{name}: those before are acknowledged", until(lambda: all(delivered(id) for id in ids[:3])))
-    check(f"{name}: those behind are not", not any(delivered(id) for id in ids[3:]))
+    check(f"{name}: SSE-3: from the next one on", texts(again) == ["3", "4"], again)
+    check(f"{name}: SSE-3: those before are acknowledged", until(lambda: all(delivered(id) for id in ids[:3])))
+    check(f"{name}: SSE-3: those behind are not", not any(delivered(id) for id in ids[3:]))
     curl.end()
 
 
 def refused(name, version):
     phone = Phone()
     curl = Curl(phone, version, token="wrong")
-    check(f"{name}: an unknown token", curl.status.split()[1] == "401", curl.status)
+    check(f"{name}: SSE-5: an unknown token", curl.status.split()[1] == "401", curl.status)
     curl.end()
     curl = Curl(phone, version, token=Phone().token)
-    check(f"{name}: another device's", curl.status.split()[1] == "403", curl.status)
+    check(f"{name}: SSE-5: another device's", curl.status.split()[1] == "403", curl.status)
     curl.end()
     curl = Curl(phone, version, last="nonsense")
-    check(f"{name}: an id that is none", curl.status.split()[1] == "400", curl.status)
+    check(f"{name}: SSE-5: an id that is none", curl.status.split()[1] == "400", curl.status)
     curl.end()
 
 
@@ -177,7 +116,7 @@ def stay_away(name, version):
     second = Curl(phone, version)
     second.next()
     again = Curl(phone, version, f"&session={session}")
-    check(f"{name}: the one that was replaced is told to stay away", again.status.split()[1] == "204", again.status)
+    check(f"{name}: SSE-5: the one that was replaced is told to stay away", again.status.split()[1] == "204", again.status)
     for curl in (first, second, again):
         curl.end()
 

@@ -84,19 +84,19 @@ async function cuts(name, transport, version) {
     again += Number(client.connects[n + 1]);
     await until(() => client.texts().includes(want.at(-1)));
   }
-  check(`${name}: the session is there after each of ten cuts`, again === 10, client.connects);
+  check(`${name}: MQ-17: the session is there after each of ten cuts`, again === 10, client.connects);
   const [got, all] = [new Set(client.texts()), new Set(want)];
-  check(`${name}: nothing is lost`, [...all].every((text) => got.has(text)), client.texts());
+  check(`${name}: MQ-17: nothing is lost`, [...all].every((text) => got.has(text)), client.texts());
   const twice = client.texts().filter((text, at, texts) => texts.indexOf(text) !== at);
   const acknowledged = twice.filter((text) => !text.endsWith("away"));
-  check(`${name}: nothing that was acknowledged comes again`, acknowledged.length === 0, twice);
+  check(`${name}: MQ-17: nothing that was acknowledged comes again`, acknowledged.length === 0, twice);
   await until(async () => {
     const trace = await call("GET", `/v1/devices/${phone.id}/trace?limit=500`);
     return trace.events.filter((event) => event.stage === "delivered").length >= want.length;
   });
   await client.mqtt.endAsync();
   const rest = await left(phone);
-  check(`${name}: nor for a poll`, rest.length === 0, rest);
+  check(`${name}: MQ-17: nor for a poll`, rest.length === 0, rest);
 }
 
 async function refusal(name, transport, version) {
@@ -104,7 +104,7 @@ async function refusal(name, transport, version) {
   const client = new Client(transport, version, { ...phone, token: "wrong" }, { reconnectPeriod: 0 });
   await until(() => client.errors.length > 0);
   const code = client.errors[0]?.code;
-  check(`${name}: a wrong password`, code === (version === 5 ? 0x86 : 4), code);
+  check(`${name}: MQ-3: a wrong password`, code === (version === 5 ? 0x86 : 4), code);
   await client.mqtt.endAsync(true);
 }
 

@@ -10,6 +10,7 @@
 import json
 import queue
 import subprocess
+import threading
 import uuid
 
 import paho.mqtt.client as paho
@@ -91,7 +92,7 @@ def inbox(name, version, transport):
     phone = Phone()
     send(phone.user, "before")
     client = device(version, transport, phone)
-    check(f"{name}: there is no session before", not client.flags.session_present)
+    check(f"{name}: MQ-6: there is no session before", not client.flags.session_present)
     check(f"{name}: QoS 1 is the most", client.subscribe(f"{INBOX}/#", 2) == 1)
     first = client.take()
     check(f"{name}: what was stored comes", body(first) == "before", first.payload)
@@ -104,32 +105,32 @@ def inbox(name, version, transport):
     check(f"{name}: with its id", json.loads(message.payload)["id"] == sent)
     if version == paho.MQTTv5:
         properties = message.properties
-        check(f"{name}: its id as a property", ("id", sent) in properties.UserProperty, properties)
-        check(f"{name}: its time to live", properties.MessageExpiryInterval > 0, properties)
+        check(f"{name}: MQ-12: its id as a property", ("id", sent) in properties.UserProperty, properties)
+        check(f"{name}: MQ-11: its time to live", properties.MessageExpiryInterval > 0, properties)
         kind = (properties.ContentType, properties.PayloadFormatIndicator)
-        check(f"{name}: its type", kind == ("application/json", 1), kind)
+        check(f"{name}: MQ-12: its type", kind == ("application/json", 1), kind)
     check(f"{name}: unacknowledged it is not delivered", not delivered(sent))
     client.ack(message)
     check(f"{name}: PUBACK is seen in the ledger", until(lambda: delivered(sent)))
     code = client.subscribe("#")
     refused = NOT_AUTHORIZED if version == paho.MQTTv5 else UNSPECIFIED
-    check(f"{name}: nothing outside can be subscribed to", code == refused, code)
+    check(f"{name}: MQ-14: nothing outside can be subscribed to", code == refused, code)
     client.end()
-    check(f"{name}: what was acknowledged is not polled again", phone.left() == [], phone.left())
+    check(f"{name}: MQ-16: what was acknowledged is not polled again", phone.left() == [], phone.left())
     # The other way round: what a poll acknowledged does not come over MQTT.
     ids = [send(phone.user, "polled"), send(phone.user, "left")]
     phone.ack(ids[0])
     client = device(version, transport, phone)
-    check(f"{name}: the session is kept", client.flags.session_present)
+    check(f"{name}: MQ-6: the session is kept", client.flags.session_present)
     message = client.take()
-    check(f"{name}: nor does what a poll acknowledged come over MQTT", body(message) == "left", message.payload)
+    check(f"{name}: MQ-16: nor does what a poll acknowledged come over MQTT", body(message) == "left", message.payload)
     client.ack(message)
     check(f"{name}: and that is the last", until(lambda: delivered(ids[1])) and client.got.empty())
     client.end()
 
 
 def cuts(name, version, transport):
-    """MQ-4, MQ-5 and MQ-17: what was not acknowledged comes again with its id, and nothing else does."""
+    """What was not acknowledged comes again with its id, and nothing else does."""
     wire = Wire(PLACES[transport])
     phone = Phone()
     client = device(version, transport, phone, place=("127.0.0.1", wire.port))
@@ -160,11 +161,11 @@ def cuts(name, version, transport):
             client.ack(message)
         if not until(lambda: all(delivered(id) for id in sent)):
             faults.append((n, "all acks"))
-    check(f"{name}: ten cuts lose nothing and repeat nothing that was acknowledged", not faults, faults)
-    check(f"{name}: there were ten", wire.cuts == 10, wire.cuts)
+    check(f"{name}: MQ-4, MQ-5, MQ-17: ten cuts lose nothing and repeat nothing acknowledged", not faults, faults)
+    check(f"{name}: MQ-17: there were ten", wire.cuts == 10, wire.cuts)
     check(f"{name}: and nothing is left", client.got.empty())
     client.end()
-    check(f"{name}: nor for a poll", phone.left() == [], phone.left())
+    check(f"{name}: MQ-17: nor for a poll", phone.left() == [], phone.left())
 
 
 def topics(name, version, transport):
@@ -200,19 +201,24 @@ def refusals(name, version, transport):
         ("a server with a device's token", "server", phone.token, "server", BAD_PASSWORD),
     ]:
         client = Client(version, transport, user, password, client_id)
-        check(f"{name}: {what}", client.code.value == code, client.code)
+        check(f"{name}: MQ-3: {what}", client.code.value == code, client.code)
         client.end()
+
+
+def mosquitto_sub(version, phone, password, place, *arguments):
+    """The program with a session that is kept."""
+    host, port = place
+    command = ["mosquitto_sub", "-h", host, "-p", str(port), "-V", version, "-i", phone.id, "-c"]
+    command += ["-u", phone.user, "-P", password, "-q", "1", "-t", f"{INBOX}/#"]
+    command += ["-x", "600"] if version == "mqttv5" else []
+    return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def mosquitto(name, version):
     phone = Phone()
-    host, port = MQTT
-    keep = ["-c", *(["-x", "600"] if version == "mqttv5" else [])]
 
     def sub(password, *arguments):
-        command = ["mosquitto_sub", "-h", host, "-p", str(port), "-V", version, "-i", phone.id]
-        command += ["-u", phone.user, "-P", password, "-q", "1", "-t", f"{INBOX}/#", *keep]
-        return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return mosquitto_sub(version, phone, password, MQTT, *arguments)
 
     first = sub(phone.token, "-E", "-W", str(LIMIT))
     check(f"{name}: it subscribes", first.wait(2 * LIMIT) == 0, first.stderr.read())
@@ -230,6 +236,60 @@ def mosquitto(name, version):
     check(f"{name}: wrong password", "bad user name or password" in told.lower(), told)
 
 
+class Tail:
+    """The texts of what mosquitto_sub prints."""
+
+    def __init__(self, process):
+        self.process, self.got = process, []
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.got.append(text(json.loads(line)))
+
+
+def mosquitto_cuts(name):
+    """Both levels beside each other: the program waits a second before it comes back."""
+    versions = ("mqttv311", "mqttv5")
+    phones = [Phone() for _ in versions]
+    wires = [Wire(MQTT) for _ in versions]
+    tails = [
+        Tail(mosquitto_sub(version, phone, phone.token, ("127.0.0.1", wire.port), "-F", "%p"))
+        for version, phone, wire in zip(versions, phones, wires)
+    ]
+    want, ids = [], [[] for _ in phones]
+
+    def all_send(body):
+        want.append(body)
+        for phone, sent in zip(phones, ids):
+            sent.append(send(phone.user, body))
+
+    def all_have():
+        return all(set(want) <= set(tail.got) for tail in tails)
+
+    def all_acknowledged():
+        return all(delivered(id) for sent in ids for id in sent[-2:])
+
+    all_send("first")
+    assert until(all_have), [tail.process.poll() for tail in tails]
+    for n in range(10):
+        all_send(f"{n}-live-0")
+        all_send(f"{n}-live-1")
+        assert until(lambda: all_have() and all_acknowledged()), (n, [tail.got for tail in tails])
+        for wire in wires:
+            wire.cut()
+        all_send(f"{n}-away")
+        for wire in wires:
+            wire.mend()
+        assert until(all_have), (n, [tail.got for tail in tails])
+    for version, wire, tail, last in zip(versions, wires, tails, (sent[-1] for sent in ids)):
+        check(f"{name}-{version}: MQ-17: there were ten cuts", wire.cuts == 10, wire.cuts)
+        check(f"{name}-{version}: MQ-17: nothing is lost, and the order is kept", tail.got == want, tail.got)
+        check(f"{name}-{version}: MQ-17: and the last is acknowledged", until(lambda: delivered(last)))
+        tail.process.terminate()
+        tail.process.wait(LIMIT)
+
+
 LEVELS = (("3", paho.MQTTv311), ("5", paho.MQTTv5))
 play(
     *(
@@ -239,4 +299,5 @@ play(
         for part in (inbox, cuts, topics, refusals)
     ),
     *((f"mosquitto-{version}", mosquitto, version) for version in ("mqttv311", "mqttv5")),
+    ("mosquitto-cuts", mosquitto_cuts),
 )

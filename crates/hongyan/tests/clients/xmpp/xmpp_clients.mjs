@@ -80,13 +80,13 @@ const refused = await wrong.start().then(
   () => "online",
   (error) => error.condition,
 );
-check("xmpp.js login with a wrong password", refused === "not-authorized", refused);
+check("XM-1: xmpp.js login with a wrong password", refused === "not-authorized", refused);
 await wrong.stop().catch(() => {});
 
 const entity = connect(device_token);
 await send("while away");
 await entity.start();
-check("xmpp.js login over WebSocket", entity.status === "online", entity.jid?.toString());
+check("XM-1: xmpp.js login over WebSocket", entity.status === "online", entity.jid?.toString());
 const bodies = () => entity.seen.map(([, body]) => body);
 check("stored message", await until(() => bodies().includes("while away")), bodies());
 const version = await entity.iqCaller.request(
@@ -111,7 +111,7 @@ for (let n = 0; n < 10; n++) {
 }
 await until(() => want.every((body) => bodies().includes(body)));
 const missing = want.filter((body) => !bodies().includes(body));
-check("ten cuts: nothing lost", missing.length === 0, missing);
-check("ten cuts: resumed", entity.resumed >= 9, entity.resumed);
+check("XM-18: ten cuts: nothing lost", missing.length === 0, missing);
+check("XM-18: ten cuts: resumed", entity.resumed >= 9, entity.resumed);
 await entity.stop();
 process.exit(failed ? 1 : 0);

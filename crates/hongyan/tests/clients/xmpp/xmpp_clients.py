@@ -119,12 +119,12 @@ async def logins():
         client = Client(login["jid"], token, mechanism)
         client.go()
         await until(mechanism, lambda: client.state)
-        check(f"slixmpp login with {mechanism} over STARTTLS", client.state == "started", client.state)
+        check(f"XM-1: slixmpp login with {mechanism} over STARTTLS", client.state == "started", client.state)
         await client.leave()
     client = Client(login["jid"], "wrong", "SCRAM-SHA-256")
     client.go()
     await until("refusal", lambda: client.state)
-    check("slixmpp login with a wrong password", client.state == "refused", client.state)
+    check("XM-1: slixmpp login with a wrong password", client.state == "refused", client.state)
     await client.leave()
 
 
@@ -135,18 +135,18 @@ async def asks():
     client.go()
     await until("start", lambda: client.state)
     info = await client.plugin["xep_0030"].get_info(jid=login["domain"], timeout=LIMIT)
-    check("service discovery", "urn:xmpp:ping" in info["disco_info"]["features"])
+    check("XM-8: service discovery", "urn:xmpp:ping" in info["disco_info"]["features"])
     took = await client.plugin["xep_0199"].ping(login["domain"], timeout=LIMIT)
-    check("ping", took < LIMIT)
+    check("XM-8: ping", took < LIMIT)
     await client.get_roster()
-    check("roster", True)
+    check("XM-8: roster", True)
     await client.plugin["xep_0280"].enable()
-    check("carbons", True)
+    check("XM-8: carbons", True)
     try:
         await client.plugin["xep_0199"].send_ping("elsewhere.example", timeout=LIMIT)
-        check("another server", False)
+        check("XM-8: another server", False)
     except slixmpp.exceptions.IqError as error:
-        check("another server", error.condition == "remote-server-not-found", error.condition)
+        check("XM-8: another server", error.condition == "remote-server-not-found", error.condition)
     mine = "to the app " + uuid.uuid4().hex
     client.send_message(login["domain"], mine, mtype="chat")
 
@@ -166,11 +166,11 @@ async def inbox(managed):
     client = Client(login["jid"], token, managed=managed)
     client.go()
     await until("start", lambda: client.state)
-    check(f"stored message ({kind})", await until("stored", lambda: client.texts() == ["while away"]), client.texts())
+    check(f"XM-12: stored message ({kind})", await until("stored", lambda: client.texts() == ["while away"]), client.texts())
     live = send(user, "live")
     check(f"live message ({kind})", await until("live", lambda: len(client.bodies) == 2), client.texts())
     both = await until("acks", lambda: delivered(stored) and delivered(live))
-    check(f"acknowledged ({kind})", both)
+    check(f"XM-17: acknowledged ({kind})", both)
     await client.leave()
 
 
@@ -192,10 +192,10 @@ async def cuts():
         client.go()
         await until("back", lambda: client.state)
     await until("all", lambda: set(want) <= set(client.texts()))
-    check("ten cuts: nothing lost", sorted(set(client.texts())) == sorted(want), len(client.bodies))
-    check("ten cuts: resumed", client.resumed >= 9, client.resumed)
+    check("XM-18: ten cuts: nothing lost", sorted(set(client.texts())) == sorted(want), len(client.bodies))
+    check("XM-18: ten cuts: resumed", client.resumed >= 9, client.resumed)
     ids = [id for id, _ in client.bodies]
-    check("ten cuts: next to nothing twice", len(ids) - len(set(ids)) <= 30, len(ids) - len(set(ids)))
+    check("XM-18: ten cuts: next to nothing twice", len(ids) - len(set(ids)) <= 30, len(ids) - len(set(ids)))
     await client.leave()
 
 

@@ -170,8 +170,8 @@ async def main():
             await until(lambda: relay.passed > passed and want[-1] in client.kept())
         await until(lambda: all(one in client.kept() for one in want))
         missing = [one for one in want if one not in client.kept()]
-        check("profanity: ten cuts, nothing lost", not missing, missing)
-        check("profanity: connected again each time", relay.passed >= 11, relay.passed)
+        check("XM-18: profanity: ten cuts, nothing lost", not missing, missing)
+        check("XM-18: profanity: connected again each time", relay.passed >= 11, relay.passed)
         client.type("/quit")
         if failed:
             print(client.screen[-2000:])
