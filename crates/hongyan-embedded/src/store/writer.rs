@@ -11,9 +11,10 @@ use hongyan_core::{Certainty, StoreError};
 use tokio::sync::oneshot;
 
 use super::record::payload;
+use super::txn::Outcome;
 use super::verify::chain_change;
 use super::watermark::NearMark;
-use super::{Backend, Change, Space, Txn, unavailable};
+use super::{Backend, Change, Read, Space, Txn, unavailable};
 
 /// Operations in one batch.
 const BATCH_OPS_MAX: usize = 4_096;
@@ -80,6 +81,9 @@ pub(crate) type OnFatal = Arc<dyn Fn(&Fatal) + Send + Sync>;
 pub(crate) type Observer = Arc<dyn Fn(Space, &[u8], Option<&[u8]>) + Send + Sync>;
 /// Writes what the operations of a batch gathered, after the last of them.
 pub(crate) type Settle = Arc<dyn Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync>;
+
+/// Makes good what lost records leave undetermined, when a store opens with the loss accepted: what is to be written.
+pub(crate) type Mend = fn(&dyn Read) -> Result<Vec<Change>, StoreError>;
 
 /// How much room the disk has, as of the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -452,14 +456,18 @@ impl Loop {
             return;
         }
         let ops = ran.len();
-        let (mut changes, after) = txn.into_changes();
+        let Outcome {
+            mut changes,
+            aside,
+            after,
+        } = txn.into_changes();
         changes.push(chain_change(number));
         if let Err(e) = self.write_through(&changes, durability) {
             self.fail(number, &e);
             return self.refuse(ran, Certainty::Unknown);
         }
         self.written(number, durability);
-        for change in &changes {
+        for change in changes.iter().chain(&aside) {
             let value = change.value.as_deref().map(payload);
             (self.setup.observer)(change.space, &change.key, value);
         }
