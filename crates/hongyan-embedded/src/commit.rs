@@ -235,6 +235,10 @@ impl Commit for EmbeddedCommit {
         let mut pending = Vec::with_capacity(sets.len());
         for set in sets {
             let submitted = Prepared::of(set).and_then(|prepared| {
+                // What the one writer would have to look up is in the cache when it gets there.
+                for entry in &prepared.inbox {
+                    inbox::expect(&self.0.store, &self.0.caches, entry)?;
+                }
                 let schedule = Arc::clone(&self.0.schedule);
                 let caches = Arc::clone(&self.0.caches);
                 let (admission, cost) = (prepared.admission(), prepared.cost());

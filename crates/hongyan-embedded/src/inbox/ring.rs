@@ -202,6 +202,20 @@ fn newest_of_all(view: &impl View, ring: &[u8]) -> Result<u64, StoreError> {
     Ok(newest.max().unwrap_or(0))
 }
 
+/// Brings the newest place of an entry's ring into the cache, so that the writer need not look for it.
+pub(crate) fn expect(
+    view: &impl View,
+    caches: &Caches,
+    append: &InboxAppend,
+) -> Result<(), StoreError> {
+    let ring = match &append.owner {
+        Owner::User(user) => user_key(&append.app, user),
+        Owner::Device(device) => device_key(&append.app, device),
+        Owner::Audience(_) => return Ok(()),
+    };
+    caches.ring_head(view, &ring).map(drop)
+}
+
 fn parse(space: Space, key: &[u8], payload: &[u8], source: Source) -> Result<Raw, StoreError> {
     let mut parts = Parts(payload);
     let read = || -> Option<Raw> {
