@@ -404,3 +404,6 @@ pub(super) fn forget(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
     txn.remove(Space::Head, key);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
