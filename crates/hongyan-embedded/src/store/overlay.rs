@@ -9,6 +9,8 @@ use super::{Change, Space};
 
 /// Changes that there is room for at first: a few dozen messages.
 const CHANGES: usize = 512;
+/// Room for changes that is kept from batch to batch.
+const CHANGES_KEPT: usize = 16_384;
 /// Up to so many writes are put into the order one by one; more are sorted together.
 const FRESH_MAX: usize = 16;
 
@@ -41,6 +43,8 @@ pub(super) struct Overlay {
     mark: usize,
     bytes: usize,
     bytes_at_mark: usize,
+    /// Room for the changes of the next batch.
+    spare: (Vec<Change>, Vec<Change>),
 }
 
 impl Overlay {
@@ -54,6 +58,7 @@ impl Overlay {
             mark: 0,
             bytes: 0,
             bytes_at_mark: 0,
+            spare: (Vec::with_capacity(CHANGES), Vec::with_capacity(CHANGES)),
         }
     }
 
@@ -186,11 +191,10 @@ impl Overlay {
     }
 
     /// The last change of each key, by keyspace and key, as engines are quicker with neighbours; and those that the
-    /// engine is not told of.
-    pub(super) fn into_changes(self) -> (Vec<Change>, Vec<Change>) {
-        let mut changes = Vec::with_capacity(self.changes.len() + 1);
-        let mut aside = Vec::new();
-        for (change, standing) in self.changes.into_iter().zip(self.standings) {
+    /// engine is not told of. What is left can be used again.
+    pub(super) fn take_changes(&mut self) -> (Vec<Change>, Vec<Change>) {
+        let (mut changes, mut aside) = std::mem::take(&mut self.spare);
+        for (change, standing) in self.changes.drain(..).zip(self.standings.drain(..)) {
             if standing.is_hidden {
                 continue;
             }
@@ -201,7 +205,30 @@ impl Overlay {
             }
         }
         changes.sort_unstable_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
+        self.newest.clear();
+        for order in &mut self.orders {
+            let order = order.get_mut();
+            order.sorted.clear();
+            order.fresh.clear();
+        }
+        (self.mark, self.bytes, self.bytes_at_mark) = (0, 0, 0);
         (changes, aside)
+    }
+
+    /// Takes the room back that [`Overlay::take_changes`] gave away. Answers nothing when it has become so large that
+    /// it is better given back.
+    pub(super) fn with_room_of(
+        mut self,
+        mut changes: Vec<Change>,
+        mut aside: Vec<Change>,
+    ) -> Option<Self> {
+        if self.changes.capacity() > CHANGES_KEPT {
+            return None;
+        }
+        changes.clear();
+        aside.clear();
+        self.spare = (changes, aside);
+        Some(self)
     }
 }
 
@@ -253,10 +280,13 @@ mod tests {
                 }
             }
             prop_assert_eq!(&all(&overlay), &model);
-            let (changes, aside) = overlay.into_changes();
+            let (changes, aside) = overlay.take_changes();
             prop_assert!(aside.is_empty());
-            let changes = changes.into_iter().map(|c| (c.key, c.value));
-            prop_assert_eq!(changes.collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
+            let written = changes.iter().map(|c| (c.key.clone(), c.value.clone()));
+            prop_assert_eq!(written.collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
+            let mut again = overlay.with_room_of(changes, aside).unwrap();
+            prop_assert!(again.is_empty() && again.bytes() == 0 && all(&again).is_empty());
+            prop_assert_eq!(again.take_changes(), (Vec::new(), Vec::new()));
         }
     }
 
@@ -279,7 +309,7 @@ mod tests {
             let values = changes.into_iter().map(|c| (c.key, c.value));
             values.collect::<Vec<_>>()
         };
-        let (changes, aside) = overlay.into_changes();
+        let (changes, aside) = overlay.take_changes();
         assert_eq!(of(changes), [(vec![2], Some(vec![4]))]);
         assert_eq!(of(aside), [(vec![1], Some(vec![5]))]);
     }

@@ -108,7 +108,18 @@ pub(crate) struct Outcome {
     pub(crate) aside: Vec<Change>,
     /// To be run when the changes are durable.
     pub(crate) after: Vec<After>,
+    room: Overlay,
 }
+
+impl Outcome {
+    /// The room that the batch took, for the next one.
+    pub(crate) fn room(self) -> Option<Room> {
+        self.room.with_room_of(self.changes, self.aside).map(Room)
+    }
+}
+
+/// Room for a batch's changes: large pieces of memory that come and go cost the allocator dear.
+pub(crate) struct Room(Overlay);
 
 /// One batch in the making. An operation sees the store, what earlier operations of the batch
 /// changed, and its own changes; those are kept only if it succeeds.
@@ -133,11 +144,17 @@ impl fmt::Debug for Txn<'_> {
 }
 
 impl<'a> Txn<'a> {
+    #[cfg(test)]
     pub(crate) fn new(backend: &'a dyn Backend, number: u64) -> Self {
+        Self::in_room(backend, number, None)
+    }
+
+    /// A batch in the room that a former one left.
+    pub(crate) fn in_room(backend: &'a dyn Backend, number: u64, room: Option<Room>) -> Self {
         Self {
             backend,
             number,
-            overlay: Overlay::new(),
+            overlay: room.map_or_else(Overlay::new, |Room(overlay)| overlay),
             gathered: Gathered::default(),
             own: Gathered::default(),
             after: Vec::new(),
@@ -261,12 +278,13 @@ impl<'a> Txn<'a> {
     }
 
     /// What is to be written, what only the observer is to see, and what to run afterwards.
-    pub(crate) fn into_changes(self) -> Outcome {
-        let (changes, aside) = self.overlay.into_changes();
+    pub(crate) fn into_changes(mut self) -> Outcome {
+        let (changes, aside) = self.overlay.take_changes();
         Outcome {
             changes,
             aside,
             after: self.after,
+            room: self.overlay,
         }
     }
 }

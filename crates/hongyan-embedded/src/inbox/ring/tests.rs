@@ -10,7 +10,9 @@ use crate::store::{Backend, Direction, Durability, Rows};
 
 /// An engine without a disk, as every case begins with an empty store.
 #[derive(Debug, Default)]
-struct Memory(Mutex<BTreeMap<(Space, Vec<u8>), Vec<u8>>>);
+struct Memory(Mutex<Records>);
+
+type Records = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
 
 impl Read for Memory {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
