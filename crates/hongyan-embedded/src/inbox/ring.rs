@@ -210,8 +210,8 @@ pub(crate) fn expect(
 ) -> Result<(), StoreError> {
     let ring = match &append.owner {
         Owner::User(user) => user_key(&append.app, user),
-        Owner::Device(device) => device_key(&append.app, device),
-        Owner::Audience(_) => return Ok(()),
+        Owner::Device(device) if append.push.is_none() => device_key(&append.app, device),
+        Owner::Device(_) | Owner::Audience(_) => return Ok(()),
     };
     caches.ring_head(view, &ring).map(drop)
 }

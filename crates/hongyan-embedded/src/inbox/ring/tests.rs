@@ -69,6 +69,7 @@ fn entry() -> InboxAppend {
         owner: Owner::User(UserId::parse("u").unwrap()),
         message: MessageId(Uuid::from_u128(1)),
         expires_at: Timestamp(1),
+        push: None,
     }
 }
 
@@ -81,7 +82,7 @@ fn batch(backend: &Memory, caches: &Caches, number: u64, ops: &[(usize, bool)]) 
     let mut txn = Txn::new(backend, number);
     for (len, fails) in ops {
         for _ in 0..*len {
-            append(&mut txn, caches, &entry()).unwrap();
+            append(&mut txn, caches, &entry(), Timestamp(0), &mut Vec::new()).unwrap();
         }
         if *fails {
             txn.discard();
@@ -187,7 +188,7 @@ fn many_rings_are_mended_over_several_pages() {
             ..entry()
         };
         for _ in 0..50 {
-            super::append(&mut txn, &caches, &append).unwrap();
+            super::append(&mut txn, &caches, &append, Timestamp(0), &mut Vec::new()).unwrap();
         }
     }
     txn.keep();
