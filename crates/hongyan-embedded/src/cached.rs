@@ -6,7 +6,7 @@ use hongyan_core::app::{App, Credential, Key as ApiKey};
 use hongyan_core::port::Subscription;
 use hongyan_core::{AppId, Device, DeviceId, Message, MessageId, StoreError, Timestamp, User};
 
-use crate::inbox::Place;
+use crate::inbox::{Place, newest};
 use crate::store::cache::Cache;
 use crate::store::record::{Key, Parts, decode, signed};
 use crate::store::{Space, Txn, View};
@@ -78,6 +78,11 @@ impl Caches {
                 Some(head) => self.heads.replace(key, head, 8),
                 None => self.heads.forget(key),
             },
+            // An app's rings go without a word about their newest places.
+            Space::Ring if payload.is_none() => {
+                self.heads
+                    .forget(key.split_last().map_or(key, |(_, ring)| ring));
+            }
             Space::Place => self.places.forget(key),
             _ => {}
         }
@@ -117,12 +122,33 @@ impl Caches {
         })
     }
 
-    /// The newest place of an owner; 0 when there is none yet.
+    /// The newest place of a broadcast log; 0 when there is none yet.
     pub(crate) fn head(&self, view: &impl View, key: &[u8]) -> Result<u64, StoreError> {
         let head = load(&self.heads, view, key, || {
             Ok(view.number(Space::Head, key)?.map(|n| (n, 8)))
         })?;
         Ok(head.unwrap_or(0))
+    }
+
+    /// The newest place of a ring; 0 when there is none yet.
+    pub(crate) fn ring_head(&self, view: &impl View, ring: &[u8]) -> Result<u64, StoreError> {
+        let head = load(&self.heads, view, ring, || {
+            Ok(Some((newest(view, ring)?, 8)))
+        })?;
+        Ok(head.unwrap_or(0))
+    }
+
+    /// As [`Caches::ring_head`], as the batch under way has it.
+    pub(crate) fn ring_head_in(&self, txn: &Txn<'_>, ring: &[u8]) -> Result<u64, StoreError> {
+        match txn.changed(Space::Head, ring) {
+            Some(Some(head)) => Ok(Parts(head).number().unwrap_or(0)),
+            // The batch removed it.
+            Some(None) => Ok(0),
+            None => match self.heads.get(ring) {
+                Ok(head) => Ok(head),
+                Err(_) => newest(txn, ring),
+            },
+        }
     }
 
     /// The newest place of an owner as the batch under way has it. Between two batches the cache is what the store is.
@@ -237,15 +263,42 @@ pub(crate) fn message_key(app: &AppId, id: MessageId) -> Vec<u8> {
     Key::of(app).raw(id.0.as_bytes()).done()
 }
 
-/// What a stored message begins with: when it was recalled, `i64::MIN` for never. Its JSON follows.
-pub(crate) fn message_head(recalled: Option<Timestamp>) -> [u8; 8] {
+/// What a stored message begins with: when it was recalled, `i64::MIN` for never; the number of its first event, 0
+/// until that is known. Its JSON follows.
+pub(crate) const MESSAGE_HEAD: usize = 16;
+
+/// The head of a message that is new.
+pub(crate) fn message_head() -> [u8; MESSAGE_HEAD] {
+    let mut head = [0; MESSAGE_HEAD];
+    mark_recalled(&mut head, None);
+    head
+}
+
+/// Notes in a stored message when it was recalled.
+pub(crate) fn mark_recalled(payload: &mut [u8], recalled: Option<Timestamp>) {
     let recalled = recalled.map_or(i64::MIN, Timestamp::millis);
-    signed(recalled).to_be_bytes()
+    if let Some(at) = payload.first_chunk_mut() {
+        *at = signed(recalled).to_be_bytes();
+    }
+}
+
+/// Notes in a stored message the number of its first event.
+pub(crate) fn mark_first_event(payload: &mut [u8], seq: u64) {
+    if let Some(at) = payload.get_mut(8..MESSAGE_HEAD) {
+        at.copy_from_slice(&seq.to_be_bytes());
+    }
+}
+
+/// The number of the first event of a stored message, if the message names it.
+pub(crate) fn first_event(payload: &[u8]) -> Option<u64> {
+    let seq = Parts(payload.get(8..)?).number()?;
+    (seq > 0).then_some(seq)
 }
 
 pub(crate) fn read_message(key: &[u8], payload: &[u8]) -> Result<Stored, StoreError> {
     let mut parts = Parts(payload);
     let recalled = parts.signed().unwrap_or(i64::MIN);
+    parts.number();
     Ok(Stored {
         message: Arc::new(decode(Space::Message, key, parts.rest())?),
         recalled: (recalled != i64::MIN).then_some(Timestamp(recalled)),

@@ -10,7 +10,7 @@ use hongyan_core::port::{
 };
 use hongyan_core::{AppId, MessageId, StoreError, Timestamp};
 
-use crate::cached::{Caches, message_head, message_key, read_message};
+use crate::cached::{Caches, mark_recalled, message_head, message_key, read_message};
 use crate::embedded::Shelf;
 use crate::ledger::PreparedEvent;
 use crate::store::record::{Damage, Key, Parts, seal_json};
@@ -49,7 +49,7 @@ impl Prepared {
         let mut messages = Vec::with_capacity(set.messages.len());
         for message in &set.messages {
             let key = message_key(&message.app, message.id);
-            let head = message_head(None);
+            let head = message_head();
             messages.push(SealedMessage {
                 value: seal_json(Space::Message, &key, &head, message.as_ref())?,
                 key,
@@ -73,7 +73,13 @@ impl Prepared {
             let is_new = new.contains(&job.message);
             Ok((work::Prepared::of(job, written_at)?, is_new))
         });
-        let events = set.events.into_iter().map(PreparedEvent::of);
+        // A message names the first event that comes with it.
+        let mut named = HashSet::new();
+        let events = set.events.into_iter().map(|event| {
+            let first = event.message.filter(|id| new.contains(id));
+            let is_first = first.is_some_and(|id| named.insert(id));
+            PreparedEvent::of(event, is_first)
+        });
         Ok(Self {
             written_at,
             idempotency: set.idempotency,
@@ -142,15 +148,13 @@ impl Prepared {
             let place = inbox::append(txn, caches, entry, self.written_at, &mut pushed_out)?;
             places.push(place);
         }
-        let mut desk = work::Desk::new(schedule);
         for id in &self.jobs_done {
-            desk.finish(txn, &id.0)?;
+            work::finish(txn, schedule, &id.0)?;
         }
         let is_offered = self.jobs.iter().any(|(job, _)| job.is_offered());
         for (job, is_new) in self.jobs {
-            desk.enqueue(txn, job, is_new)?;
+            work::enqueue(txn, schedule, job, is_new)?;
         }
-        desk.done(txn);
         for ((write, payload), was_open) in self.deliveries.into_iter().zip(was_open) {
             ledger::put_delivery(txn, &write.delivery, payload, was_open);
         }
@@ -211,7 +215,7 @@ fn promise_once(
 /// Marks a message as recalled; the first time counts, an unknown message is left alone.
 fn recall(txn: &mut Txn<'_>, app: &AppId, id: MessageId, at: Timestamp) -> Result<(), StoreError> {
     let key = message_key(app, id);
-    let Some(payload) = txn.get(Space::Message, &key)? else {
+    let Some(mut payload) = txn.get(Space::Message, &key)? else {
         return Ok(());
     };
     let stored = read_message(&key, &payload)?;
@@ -219,9 +223,8 @@ fn recall(txn: &mut Txn<'_>, app: &AppId, id: MessageId, at: Timestamp) -> Resul
         if stored.message.push.is_some() {
             inbox::forget_broadcasts(txn, app, id)?;
         }
-        let json = payload.get(8..).unwrap_or_default();
-        let recalled = [&message_head(Some(at)), json].concat();
-        txn.put(Space::Message, &key, recalled);
+        mark_recalled(&mut payload, Some(at));
+        txn.put(Space::Message, &key, payload);
     }
     Ok(())
 }
@@ -232,6 +235,10 @@ impl Commit for EmbeddedCommit {
         let mut pending = Vec::with_capacity(sets.len());
         for set in sets {
             let submitted = Prepared::of(set).and_then(|prepared| {
+                // What the one writer would have to look up is in the cache when it gets there.
+                for entry in &prepared.inbox {
+                    inbox::expect(&self.0.store, &self.0.caches, entry)?;
+                }
                 let schedule = Arc::clone(&self.0.schedule);
                 let caches = Arc::clone(&self.0.caches);
                 let (admission, cost) = (prepared.admission(), prepared.cost());

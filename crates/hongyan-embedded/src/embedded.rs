@@ -57,17 +57,20 @@ impl Embedded {
         let observer = Arc::clone(&caches);
         let events = Arc::new(watch::Sender::new(0));
         let newest = Arc::clone(&events);
+        let schedule = Arc::new(Schedule::default());
+        let jobs = Arc::clone(&schedule);
         let store = Store::open(
             options,
             Arc::new(move |space, key, payload| observer.changed(space, key, payload)),
-            Arc::new(move |txn| gather::settle(txn, &newest)),
+            Arc::new(move |txn| gather::settle(txn, &newest, &jobs)),
+            inbox::mend,
         )?;
         let fault = |e| OpenError::Engine {
             engine: options.engine.as_str(),
             dir: options.store_dir(),
             source: Box::new(e),
         };
-        let schedule = Arc::new(work::load(&store).map_err(fault)?);
+        work::load(store.backend().as_ref(), &schedule).map_err(fault)?;
         let head = store.number(Space::Meta, ledger::HEAD).map_err(fault)?;
         events.send_replace(head.unwrap_or(0));
         let shelf = Arc::new(Shelf {

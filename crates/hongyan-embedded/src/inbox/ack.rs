@@ -29,7 +29,7 @@ pub(super) fn ack(
     let desk = Desk {
         caches,
         reader,
-        heads: heads(txn, reader, &place)?,
+        heads: heads(txn, caches, reader, &place)?,
         now,
     };
     let acked = match ack {
@@ -42,17 +42,21 @@ pub(super) fn ack(
     Ok(acked)
 }
 
-fn heads(view: &impl View, reader: &Reader, place: &Place) -> Result<Vector, StoreError> {
+fn heads(
+    txn: &Txn<'_>,
+    caches: &Caches,
+    reader: &Reader,
+    place: &Place,
+) -> Result<Vector, StoreError> {
     let app = &reader.app;
     let user = match place.reader_user(reader) {
-        Some(user) => view.number(Space::Head, &ring::user_key(app, user))?,
-        None => None,
+        Some(user) => caches.ring_head_in(txn, &ring::user_key(app, user))?,
+        None => 0,
     };
-    let own = ring::device_key(app, &reader.device);
     Ok(Vector {
-        user: user.unwrap_or(0),
-        device: view.number(Space::Head, &own)?.unwrap_or(0),
-        broadcast: ring::broadcast_head(view, app)?,
+        user,
+        device: caches.ring_head_in(txn, &ring::device_key(app, &reader.device))?,
+        broadcast: ring::broadcast_head(txn, app)?,
     })
 }
 

@@ -21,7 +21,7 @@ use crate::store::{Admission, Urgency};
 
 pub(crate) use place::{Place, bind, forget_device, forget_user};
 pub(crate) use push::forget_channel;
-pub(crate) use ring::{append, broadcast_head, forget_broadcasts};
+pub(crate) use ring::{append, broadcast_head, expect, forget_broadcasts, mend, newest};
 
 /// [`Inbox`] on the store.
 #[derive(Debug)]

@@ -173,14 +173,14 @@ pub(crate) fn bind(
 ) -> Result<(), StoreError> {
     let mut place = Place::default();
     if is_new {
-        place.start.device = caches.head_in(txn, &ring::device_key(app, device))?;
+        place.start.device = caches.ring_head_in(txn, &ring::device_key(app, device))?;
         place.start.broadcast = caches.head_in(txn, &ring::broadcasts_key(app))?;
         place.acked = place.start;
     } else if let Some(known) = txn.json(Space::Place, &key(app, device))? {
         place = known;
     }
     let newest = match user {
-        Some(user) => caches.head_in(txn, &ring::user_key(app, user))?,
+        Some(user) => caches.ring_head_in(txn, &ring::user_key(app, user))?,
         None => 0,
     };
     place.birth = txn.batch_number();

@@ -26,12 +26,12 @@ fn heads(
     reader: &Reader,
 ) -> Result<Vector, StoreError> {
     let user = match &reader.user {
-        Some(user) => caches.head(view, &ring::user_key(app, user))?,
+        Some(user) => caches.ring_head(view, &ring::user_key(app, user))?,
         None => 0,
     };
     Ok(Vector {
         user,
-        device: caches.head(view, &ring::device_key(app, &reader.device))?,
+        device: caches.ring_head(view, &ring::device_key(app, &reader.device))?,
         broadcast: caches.head(view, &ring::broadcasts_key(app))?,
     })
 }

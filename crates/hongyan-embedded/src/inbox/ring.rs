@@ -7,11 +7,19 @@ use hongyan_core::{AppId, DeviceId, MessageId, StoreError, Timestamp, Topic, Use
 
 use super::push;
 use crate::cached::Caches;
-use crate::store::record::{Damage, Key, Parts, prefix_end};
-use crate::store::{Range, Space, Txn, View};
+use crate::store::record::{Damage, Key, Parts, after, prefix_end, seal, unseal};
+use crate::store::{Change, Checked, Range, Read, Space, Txn, View};
 
 /// Up to so many slots of a ring are read one by one; for more, all are.
 const FEW_SLOTS: u64 = 8;
+
+/// The newest place of a ring is written when it is a multiple of this; in between the slots tell it. A read of an owner
+/// who was not heard of lately looks at five slots at most, and an append saves a record.
+const HEAD_STEP: u64 = 16;
+/// Slots that are read at a time to be mended: more than a ring has.
+const MEND_PAGE: usize = 4_096;
+/// Where a slot's payload has its place: after order, message and expiry.
+const SEQ_AT: usize = 8 + 16 + 8;
 
 /// Which list an entry stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,12 +140,80 @@ pub(crate) fn append(
             return Ok(seq);
         }
     };
-    let seq = caches.head_in(txn, &ring)? + 1;
+    let seq = caches.ring_head_in(txn, &ring)? + 1;
     // Overwriting a slot costs a fifth of appending and trimming.
     let slot = slot_key(&ring, seq);
     txn.put(Space::Ring, slot, payload.number(seq));
-    txn.put_number(Space::Head, ring, seq);
+    if seq.is_multiple_of(HEAD_STEP) {
+        txn.put_number(Space::Head, ring, seq);
+    } else {
+        txn.put_number_aside(Space::Head, ring, seq);
+    }
     Ok(seq)
+}
+
+/// The newest place of a ring as the store has it, for the cache: a record names one that is less than [`HEAD_STEP`]
+/// before it, and the slots after that one tell the rest.
+pub(crate) fn newest(view: &impl View, ring: &[u8]) -> Result<u64, StoreError> {
+    let known = view.number(Space::Head, ring)?.unwrap_or(0);
+    // The largest step that is known to be there, and the smallest that is known not to be.
+    let (mut there, mut beyond) = (0, HEAD_STEP + 1);
+    let mut step = 1;
+    while there + 1 < beyond {
+        match occupant(view, ring, known + step)? {
+            Some(seq) if seq > known + step => return newest_of_all(view, ring),
+            Some(seq) if seq == known + step => there = step,
+            _ => beyond = step,
+        }
+        // Most often there is nothing, or little.
+        step = if beyond > HEAD_STEP {
+            2 * step
+        } else {
+            there.midpoint(beyond)
+        };
+    }
+    if there == HEAD_STEP {
+        return newest_of_all(view, ring);
+    }
+    Ok(known + there)
+}
+
+/// The place that stands in a place's slot.
+fn occupant(view: &impl View, ring: &[u8], seq: u64) -> Result<Option<u64>, StoreError> {
+    let slot = slot_key(ring, seq);
+    match view.get(Space::Ring, &slot)? {
+        Some(payload) => seq_of(&payload)
+            .map(Some)
+            .ok_or_else(|| Damage::of(Space::Ring, &slot, "it is cut short").into_store_error()),
+        None => Ok(None),
+    }
+}
+
+/// The place in a slot's payload.
+pub(crate) fn seq_of(payload: &[u8]) -> Option<u64> {
+    Parts(payload.get(SEQ_AT..)?).number()
+}
+
+/// The newest place by every slot: for a ring whose record was lost with the loss accepted.
+fn newest_of_all(view: &impl View, ring: &[u8]) -> Result<u64, StoreError> {
+    let limit = usize::try_from(INBOX_SLOTS).unwrap_or(usize::MAX);
+    let slots = view.prefix(Space::Ring, ring, limit)?;
+    let newest = slots.iter().filter_map(|(_, payload)| seq_of(payload));
+    Ok(newest.max().unwrap_or(0))
+}
+
+/// Brings the newest place of an entry's ring into the cache, so that the writer need not look for it.
+pub(crate) fn expect(
+    view: &impl View,
+    caches: &Caches,
+    append: &InboxAppend,
+) -> Result<(), StoreError> {
+    let ring = match &append.owner {
+        Owner::User(user) => user_key(&append.app, user),
+        Owner::Device(device) if append.push.is_none() => device_key(&append.app, device),
+        Owner::Device(_) | Owner::Audience(_) => return Ok(()),
+    };
+    caches.ring_head(view, &ring).map(drop)
 }
 
 fn parse(space: Space, key: &[u8], payload: &[u8], source: Source) -> Result<Raw, StoreError> {
@@ -165,6 +241,66 @@ fn parse(space: Space, key: &[u8], payload: &[u8], source: Source) -> Result<Raw
 fn slot_key(ring: &[u8], seq: u64) -> Vec<u8> {
     let slot = (seq % INBOX_SLOTS).to_be_bytes()[7];
     Key::sized(ring.len() + 1).raw(ring).raw(&[slot]).done()
+}
+
+/// Records of newest places that are to be written because data is lost: of every ring with a damaged slot or a hole
+/// after the place that its record names. A place that was given to a device must not be given out again.
+pub(crate) fn mend(reader: &dyn Read) -> Result<Vec<Change>, StoreError> {
+    let mut changes = Vec::new();
+    let mut from = Vec::new();
+    loop {
+        let rows = reader.range(Space::Ring, Range::forward(&from, None, MEND_PAGE))?;
+        let is_last = rows.len() < MEND_PAGE;
+        let owner = |row: &(Vec<u8>, Vec<u8>)| row.0[..row.0.len().saturating_sub(1)].to_vec();
+        let rings: Vec<_> = rows.chunk_by(|a, b| owner(a) == owner(b)).collect();
+        // The last ring of a page goes on in the next: it is read whole then.
+        let whole = rings.len() - usize::from(!is_last && rings.len() > 1);
+        for slots in &rings[..whole] {
+            changes.extend(mend_ring(reader, &owner(&slots[0]), slots)?);
+        }
+        let next = match rings.get(whole) {
+            Some(slots) => slots.first().map(|(key, _)| key.clone()),
+            None => rows.last().map(|(key, _)| after(key)),
+        };
+        match next {
+            Some(next) if !is_last => from = next,
+            _ => return Ok(changes),
+        }
+    }
+}
+
+fn mend_ring(
+    reader: &dyn Read,
+    ring: &[u8],
+    slots: &[(Vec<u8>, Vec<u8>)],
+) -> Result<Option<Change>, StoreError> {
+    let mut places = Vec::with_capacity(slots.len());
+    let mut damaged = 0;
+    for (key, value) in slots {
+        let payload = unseal(Space::Ring, key, value.clone()).ok();
+        match payload.and_then(|payload| seq_of(&payload)) {
+            Some(seq) => places.push(seq),
+            None => damaged += 1,
+        }
+    }
+    // Any of the damaged ones may have been the newest.
+    let head = places.iter().max().copied().unwrap_or(0) + damaged;
+    let known = match Checked(reader).number(Space::Head, ring) {
+        Ok(known) => known.unwrap_or(0),
+        Err(StoreError::Corrupt { .. }) => 0,
+        Err(error) => return Err(error),
+    };
+    let is_told = head.saturating_sub(known) < HEAD_STEP
+        && (known + 1..=head).all(|seq| places.contains(&seq));
+    if is_told && damaged == 0 {
+        return Ok(None);
+    }
+    let head = head.max(known);
+    Ok(Some(Change {
+        space: Space::Head,
+        key: ring.to_vec(),
+        value: Some(seal(Space::Head, ring, &head.to_be_bytes())),
+    }))
 }
 
 /// What a ring holds after `floor` and up to `head`, in order.
@@ -268,3 +404,6 @@ pub(super) fn forget(txn: &mut Txn<'_>, key: &[u8]) -> Result<(), StoreError> {
     txn.remove(Space::Head, key);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,8 @@
 //! What one batch appends to an app's ledger is written in chunks: consecutive events of one day, one
 //! record. An index has one row for each chunk that holds something of its message, device or
 //! user: the places in the chunk and, for a message, how often each counter occurs among them. So a
-//! message's counters are sums over its rows, and nothing is read to keep them.
+//! message's counters are sums over its rows, and nothing is read to keep them. The first event that comes with a
+//! message mostly is its only one in the batch: the message's record names its number then, and there is no row.
 //!
 //! Chunk: day, then for each event its length and JSON. Index row: number of places, the places, then for each
 //! counter how often, its length and JSON.
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use hongyan_core::port::{CounterKey, CounterRow, EventFilter};
 use hongyan_core::{AppId, Event, MessageId, StoreError};
 
+use crate::cached::{first_event, mark_first_event, message_key};
 use crate::store::record::{Damage, Key, Parts, decode, encode, prefix_end};
 use crate::store::{Range, Space, Txn, View};
 
@@ -29,23 +31,29 @@ pub(crate) struct PreparedEvent {
     event: Event,
     json: Vec<u8>,
     counter: Vec<u8>,
+    /// Whether it is the first that comes with its message.
+    is_first: bool,
+}
+
+fn counter_of(event: &Event) -> CounterKey {
+    CounterKey {
+        day: event.at.day(),
+        stage: event.stage,
+        reason: event.reason,
+        class: event.class,
+        channel: event.channel.clone(),
+        platform: event.platform,
+    }
 }
 
 impl PreparedEvent {
-    pub(crate) fn of(mut event: Event) -> Result<Self, StoreError> {
+    pub(crate) fn of(mut event: Event, is_first: bool) -> Result<Self, StoreError> {
         event.seq = 0;
-        let counter = CounterKey {
-            day: event.at.day(),
-            stage: event.stage,
-            reason: event.reason,
-            class: event.class,
-            channel: event.channel.clone(),
-            platform: event.platform,
-        };
         Ok(Self {
             json: encode("event", &event)?,
-            counter: encode("counter", &counter)?,
+            counter: encode("counter", &counter_of(&event))?,
             event,
+            is_first,
         })
     }
 
@@ -124,6 +132,17 @@ fn write_chunk(txn: &mut Txn<'_>, first: u64, chunk: &[&PreparedEvent]) {
     }
     txn.put(Space::Event, Key::of(app).number(first), payload);
     for (message, places) in places_by(chunk, |e| e.message.as_ref()) {
+        if let [place] = places[..]
+            && chunk[usize::from(place)].is_first
+        {
+            let seq = first + u64::from(place);
+            let key = message_key(app, *message);
+            if txn.amend(Space::Message, &key, |payload| {
+                mark_first_event(payload, seq);
+            }) {
+                continue;
+            }
+        }
         let mut row = places_row(&places, 160);
         for (counter, count) in counts(chunk, &places) {
             let length = u16::try_from(counter.len()).unwrap_or(u16::MAX);
@@ -199,6 +218,32 @@ fn split_row<'a>(
         .ok_or_else(|| cut_short(space, key))
 }
 
+/// The event that a message names as its first, if it still stands.
+fn named(view: &impl View, app: &AppId, message: MessageId) -> Result<Option<Event>, StoreError> {
+    let payload = view.get(Space::Message, &message_key(app, message))?;
+    let Some(seq) = payload.as_deref().and_then(first_event) else {
+        return Ok(None);
+    };
+    // The chunk that holds it begins so far before it, or later.
+    let from = Key::of(app).number(seq.saturating_sub(CHUNK_LEN as u64 - 1));
+    let (from, to) = (
+        from.done(),
+        Key::of(app).number(seq.saturating_add(1)).done(),
+    );
+    let rows = view.range(Space::Event, Range::reverse(&from, Some(&to), 1))?;
+    let Some((key, chunk)) = rows.first() else {
+        return Ok(None);
+    };
+    let place = usize::try_from(seq - number_at_end(key)).unwrap_or(usize::MAX);
+    let all = jsons(key, chunk)?;
+    let Some(json) = all.get(place) else {
+        return Ok(None);
+    };
+    let mut event: Event = decode(Space::Event, key, json)?;
+    event.seq = seq;
+    Ok(Some(event))
+}
+
 /// The JSON of a chunk's events.
 fn jsons<'a>(key: &[u8], chunk: &'a [u8]) -> Result<Vec<&'a [u8]>, StoreError> {
     let mut parts = Parts(chunk);
@@ -259,6 +304,13 @@ pub(super) fn find(
     // The chunk that holds the next number begins so far before it, or later.
     let mut first = after.saturating_sub(CHUNK_LEN as u64 - 2);
     let mut found = Vec::new();
+    if let EventFilter::Message(id) = filter {
+        // It came with the message, before all others.
+        found.extend(named(view, app, *id)?.filter(|event| event.seq > after));
+        if found.len() >= limit {
+            return Ok(found);
+        }
+    }
     loop {
         let from = prefix.clone().number(first).done();
         let rows = view.range(space, Range::forward(&from, end.as_deref(), PAGE))?;
@@ -344,6 +396,13 @@ pub(super) fn counters_of(
             count,
         });
     }
+    if let Some(event) = named(view, app, message)? {
+        let key = counter_of(&event);
+        match counters.iter_mut().find(|c| c.key == key) {
+            Some(counter) => counter.count += 1,
+            None => counters.push(CounterRow { key, count: 1 }),
+        }
+    }
     counters.sort_unstable_by(|a, b| a.key.cmp(&b.key));
     Ok(counters)
 }
@@ -427,7 +486,7 @@ mod tests {
         let mut next = 0;
         for (number, len) in (1u64..).zip([1u64, 63, 64, 65, 7]) {
             let events: Vec<_> = (next..next + len)
-                .map(|n| PreparedEvent::of(event(n)).unwrap())
+                .map(|n| PreparedEvent::of(event(n), false).unwrap())
                 .collect();
             next += len;
             let mut txn = Txn::new(&backend, number);
@@ -435,7 +494,7 @@ mod tests {
             assert_eq!(newest, Some(next));
             txn.keep();
             backend
-                .write(&txn.into_changes().0, Durability::Buffered)
+                .write(&txn.into_changes().changes, Durability::Buffered)
                 .unwrap();
         }
         let chunks = Read::range(&backend, Space::Event, Range::forward(b"", None, 99)).unwrap();
@@ -495,13 +554,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let backend = FjallBackend::open(dir.path()).unwrap();
         let events: Vec<_> = (0..200)
-            .map(|n| PreparedEvent::of(event(n)).unwrap())
+            .map(|n| PreparedEvent::of(event(n), false).unwrap())
             .collect();
         let mut txn = Txn::new(&backend, 1);
         append(&mut txn, &events).unwrap();
         txn.keep();
         backend
-            .write(&txn.into_changes().0, Durability::Buffered)
+            .write(&txn.into_changes().changes, Durability::Buffered)
             .unwrap();
         let mut txn = Txn::new(&backend, 2);
         assert_eq!(drop_slice(&mut txn, "a", 1, 32).unwrap(), 90);

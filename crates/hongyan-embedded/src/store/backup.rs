@@ -18,7 +18,7 @@ use super::{Backend, Change, Durability, Engine, Lock, OpenError, Options, Range
 
 const MAGIC: &[u8; 8] = b"hongyanB";
 /// Grows with the layout of the records.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const END: u8 = 0;
 /// Rows read from the engine at a time.
 const PAGE: usize = 1_024;

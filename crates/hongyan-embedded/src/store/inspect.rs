@@ -1,5 +1,6 @@
 //! What is in a store's directory, before anybody uses it: engine, layout, loss.
 
+use std::collections::HashSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -11,13 +12,15 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::record::{Damage, seal};
 use super::verify::{self, Loss};
 use super::watermark::Watermark;
+use super::writer::Mend;
 use super::{
     Backend, Change, Durability, Engine, FjallBackend, OpenError, Options, Read, Space,
     SqliteBackend,
 };
 
-/// Layout of keys and records; a program opens its own only. 2: events in chunks, leases in memory.
-const LAYOUT: u64 = 2;
+/// Layout of keys and records; a program opens its own only. 2: events in chunks, leases in memory. 3: jobs in sheets,
+/// newest places told by slots, first events named by their messages.
+const LAYOUT: u64 = 3;
 const EPOCH: &[u8] = b"epoch";
 const LAYOUT_KEY: &[u8] = b"layout";
 /// Names the engine that made the directory.
@@ -123,6 +126,7 @@ pub(super) fn inspect(
     backend: &dyn Backend,
     options: &Options,
     dir: &Path,
+    mend: Mend,
 ) -> Result<Found, OpenError> {
     let fault = |e| engine_error(options.engine, dir, e);
     let mut loss = Loss::default();
@@ -170,6 +174,9 @@ pub(super) fn inspect(
     }
     if backend.disk_bytes() <= options.verify_bytes_max {
         damaged = verify::deep(backend).map_err(fault)?;
+    } else {
+        // These are all read in a moment, and one that is damaged would be many jobs that nobody ends.
+        damaged.extend(verify::walk_space(reader, Space::Sheet).map_err(fault)?);
     }
     verify::name(&damaged, &mut loss);
     let of_watermark = watermark.map(|w| u64::from(w.epoch));
@@ -192,15 +199,19 @@ pub(super) fn inspect(
     // A new life: clients' cursors are of another epoch now, and numbers go on after the lost ones.
     let epoch = old.wrapping_add(1).max(1);
     let base = head.max(loss.acknowledged);
-    let mut changes: Vec<Change> = damaged
-        .into_iter()
-        .map(|(space, key, _)| Change {
+    let mut changes = mend(reader).map_err(fault)?;
+    changes.extend(founding(epoch, base));
+    let made: HashSet<_> = changes.iter().map(|c| (c.space, c.key.clone())).collect();
+    for (space, key, _) in damaged {
+        if made.contains(&(space, key.clone())) {
+            continue;
+        }
+        changes.push(Change {
             space,
             key,
             value: None,
-        })
-        .collect();
-    changes.extend(founding(epoch, base));
+        });
+    }
     backend.write(&changes, Durability::Synced).map_err(fault)?;
     Ok(Found {
         epoch,

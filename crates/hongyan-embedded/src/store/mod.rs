@@ -32,6 +32,7 @@ pub use options::{DiskProbe, Engine, OpenError, Options, Wrap};
 pub use record::IntoKey;
 pub use space::Space;
 pub use sqlite::SqliteBackend;
+pub(crate) use txn::Checked;
 pub use txn::{Txn, View};
 pub(crate) use writer::Pending;
 pub use writer::{Admission, Durability, Fatal, Urgency};

@@ -16,7 +16,7 @@ use super::keeper::Keeper;
 use super::txn::Checked;
 use super::verify::Loss;
 use super::watermark::{NearMark, Watermark};
-use super::writer::{Observer, OnFatal, Pending, Settle, Setup, Shared, Writer};
+use super::writer::{Mend, Observer, OnFatal, Pending, Settle, Setup, Shared, Writer};
 use super::{Admission, Backend, Lock, OpenError, Options, Range, Rows, Space, Txn, Urgency, View};
 
 /// The store: an engine behind one writer, with checked records.
@@ -65,6 +65,7 @@ impl Store {
         options: &Options,
         observer: Observer,
         settle: Settle,
+        mend: Mend,
     ) -> Result<Self, OpenError> {
         let dir = options.store_dir();
         fs::create_dir_all(&dir).map_err(io_error(&dir))?;
@@ -72,7 +73,7 @@ impl Store {
         check_engine(&dir, options.engine)?;
         let mut backend = open_backend(options.engine, &dir)?;
         let found = catch_unwind(AssertUnwindSafe(|| {
-            inspect(backend.as_ref(), options, &dir)
+            inspect(backend.as_ref(), options, &dir, mend)
         }))
         .unwrap_or_else(|_| {
             Err(OpenError::Engine {

@@ -9,6 +9,8 @@ use super::{Change, Space};
 
 /// Changes that there is room for at first: a few dozen messages.
 const CHANGES: usize = 512;
+/// Room for changes that is kept from batch to batch.
+const CHANGES_KEPT: usize = 16_384;
 /// Up to so many writes are put into the order one by one; more are sorted together.
 const FRESH_MAX: usize = 16;
 
@@ -19,6 +21,8 @@ struct Standing {
     /// The change of an earlier operation that this one hides.
     former: Option<usize>,
     is_hidden: bool,
+    /// The engine is not told of it.
+    is_aside: bool,
 }
 
 /// The writes of a keyspace, sorted as far as somebody asked for a range.
@@ -39,6 +43,8 @@ pub(super) struct Overlay {
     mark: usize,
     bytes: usize,
     bytes_at_mark: usize,
+    /// Room for the changes of the next batch.
+    spare: (Vec<Change>, Vec<Change>),
 }
 
 impl Overlay {
@@ -52,6 +58,7 @@ impl Overlay {
             mark: 0,
             bytes: 0,
             bytes_at_mark: 0,
+            spare: (Vec::with_capacity(CHANGES), Vec::with_capacity(CHANGES)),
         }
     }
 
@@ -74,13 +81,30 @@ impl Overlay {
     }
 
     pub(super) fn set(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
+        self.insert(space, key, value, false);
+    }
+
+    /// Sets what only the batch itself and the observer are to see, unless the batch writes the key anyway.
+    pub(super) fn set_aside(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>) {
+        self.insert(space, key, Some(value), true);
+    }
+
+    /// The sealed value that the batch gave a key, to be changed by the operation that made it or at the batch's end.
+    pub(super) fn get_mut(&mut self, space: Space, key: &[u8]) -> Option<&mut Vec<u8>> {
+        let at = self.find(self.hash(space, key), space, key)?;
+        self.changes[at].value.as_mut()
+    }
+
+    fn insert(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>, is_aside: bool) {
         self.bytes += key.len() + value.as_ref().map_or(0, Vec::len) + 16;
         let hash = self.hash(space, &key);
         let former = self.find(hash, space, &key);
         if let Some(at) = former.filter(|at| *at >= self.mark) {
             self.changes[at].value = value;
+            self.standings[at].is_aside &= is_aside;
             return;
         }
+        let is_aside = is_aside && former.is_none_or(|former| self.standings[former].is_aside);
         let at = self.changes.len();
         if let Some(former) = former {
             self.standings[former].is_hidden = true;
@@ -98,6 +122,7 @@ impl Overlay {
             hash,
             former,
             is_hidden: false,
+            is_aside,
         });
     }
 
@@ -165,13 +190,45 @@ impl Overlay {
         self.changes.is_empty()
     }
 
-    /// The last change of each key, by keyspace and key: engines are quicker with neighbours.
-    pub(super) fn into_changes(self) -> Vec<Change> {
-        let mut changes = self.changes;
-        let mut standings = self.standings.into_iter();
-        changes.retain(|_| standings.next().is_some_and(|s| !s.is_hidden));
+    /// The last change of each key, by keyspace and key, as engines are quicker with neighbours; and those that the
+    /// engine is not told of. What is left can be used again.
+    pub(super) fn take_changes(&mut self) -> (Vec<Change>, Vec<Change>) {
+        let (mut changes, mut aside) = std::mem::take(&mut self.spare);
+        for (change, standing) in self.changes.drain(..).zip(self.standings.drain(..)) {
+            if standing.is_hidden {
+                continue;
+            }
+            if standing.is_aside {
+                aside.push(change);
+            } else {
+                changes.push(change);
+            }
+        }
         changes.sort_unstable_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
-        changes
+        self.newest.clear();
+        for order in &mut self.orders {
+            let order = order.get_mut();
+            order.sorted.clear();
+            order.fresh.clear();
+        }
+        (self.mark, self.bytes, self.bytes_at_mark) = (0, 0, 0);
+        (changes, aside)
+    }
+
+    /// Takes the room back that [`Overlay::take_changes`] gave away. Answers nothing when it has become so large that
+    /// it is better given back.
+    pub(super) fn with_room_of(
+        mut self,
+        mut changes: Vec<Change>,
+        mut aside: Vec<Change>,
+    ) -> Option<Self> {
+        if self.changes.capacity() > CHANGES_KEPT {
+            return None;
+        }
+        changes.clear();
+        aside.clear();
+        self.spare = (changes, aside);
+        Some(self)
     }
 }
 
@@ -223,8 +280,37 @@ mod tests {
                 }
             }
             prop_assert_eq!(&all(&overlay), &model);
-            let changes = overlay.into_changes().into_iter().map(|c| (c.key, c.value));
-            prop_assert_eq!(changes.collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
+            let (changes, aside) = overlay.take_changes();
+            prop_assert!(aside.is_empty());
+            let written = changes.iter().map(|c| (c.key.clone(), c.value.clone()));
+            prop_assert_eq!(written.collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
+            let mut again = overlay.with_room_of(changes, aside).unwrap();
+            prop_assert!(again.is_empty() && again.bytes() == 0 && all(&again).is_empty());
+            prop_assert_eq!(again.take_changes(), (Vec::new(), Vec::new()));
         }
+    }
+
+    /// A key that the batch writes once is written with its last value.
+    #[test]
+    fn what_is_aside_stays_so_until_the_key_is_written() {
+        let mut overlay = Overlay::new();
+        overlay.set_aside(Space::Head, vec![1], vec![1]);
+        overlay.set_aside(Space::Head, vec![2], vec![1]);
+        overlay.set(Space::Head, vec![2], Some(vec![2]));
+        overlay.keep();
+        overlay.set_aside(Space::Head, vec![2], vec![3]);
+        overlay.set(Space::Head, vec![1], Some(vec![9]));
+        overlay.discard();
+        overlay.set_aside(Space::Head, vec![2], vec![4]);
+        overlay.set_aside(Space::Head, vec![1], vec![5]);
+        assert_eq!(overlay.get(Space::Head, &[1]), Some(Some(&[5][..])));
+        overlay.keep();
+        let of = |changes: Vec<Change>| {
+            let values = changes.into_iter().map(|c| (c.key, c.value));
+            values.collect::<Vec<_>>()
+        };
+        let (changes, aside) = overlay.take_changes();
+        assert_eq!(of(changes), [(vec![2], Some(vec![4]))]);
+        assert_eq!(of(aside), [(vec![1], Some(vec![5]))]);
     }
 }

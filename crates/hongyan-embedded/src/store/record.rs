@@ -96,6 +96,11 @@ pub(crate) fn reseal(space: Space, key: &[u8], sealed: &mut [u8]) {
     }
 }
 
+/// The payload of a value that is to be sealed again.
+pub(crate) fn payload_mut(sealed: &mut [u8]) -> &mut [u8] {
+    sealed.get_mut(HEADER_BYTES..).unwrap_or_default()
+}
+
 /// Checks and unwraps what [`seal`] made.
 ///
 /// # Errors

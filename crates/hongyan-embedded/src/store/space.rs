@@ -45,7 +45,7 @@ macro_rules! spaces {
     (@ all) => { false };
 }
 
-// 23 and 29 were in layout 1.
+// 23 and 29 were in layout 1, 35 in layout 2.
 spaces! {
     /// name → number: epoch, format, counts.
     Meta = 1, "meta", all;
@@ -75,11 +75,11 @@ spaces! {
     DeviceTopic = 13, "device_topic", app;
     /// app whose deletion is under way.
     Deleting = 14, "deleting", all;
-    /// app, message → recall time, message.
+    /// app, message → recall time, number of its first event, message.
     Message = 15, "message", app;
     /// app, owner, slot → place, order, message, expiry.
     Ring = 16, "ring", app;
-    /// app, owner or audience → newest place.
+    /// app, owner → a recent place; app, audience → newest place.
     Head = 17, "head", app;
     /// app, audience, place → order, message, expiry.
     Broadcast = 18, "broadcast", app;
@@ -111,14 +111,16 @@ spaces! {
     Quota = 33, "quota", all;
     /// kind, time, batch, part → keys of what is to be dropped then.
     Expiry = 34, "expiry", all;
-    /// id of a job that is offered or held → due, job.
-    Ready = 35, "ready", all;
     /// token hash → push endpoint, gone ones too.
     Endpoint = 36, "endpoint", all;
     /// app, device, channel → token hash of the endpoint that is not gone.
     DeviceEndpoint = 37, "device_endpoint", app;
     /// app, device, … → pushes that wait: see `inbox/push.rs`.
     Push = 38, "push", app;
+    /// batch, part → jobs that it made ready: each offered or held, due, job.
+    Sheet = 39, "sheet", all;
+    /// batch, part → which jobs of the sheet are done.
+    SheetDone = 40, "sheet_done", all;
 }
 
 #[cfg(test)]

@@ -100,6 +100,27 @@ impl<R: Read + ?Sized> View for Checked<'_, R> {
 /// Something to run once the batch is durable and visible.
 pub(crate) type After = Box<dyn FnOnce() + Send>;
 
+/// What became of a batch.
+pub(crate) struct Outcome {
+    /// Sealed, for the engine.
+    pub(crate) changes: Vec<Change>,
+    /// Not for the engine.
+    pub(crate) aside: Vec<Change>,
+    /// To be run when the changes are durable.
+    pub(crate) after: Vec<After>,
+    room: Overlay,
+}
+
+impl Outcome {
+    /// The room that the batch took, for the next one.
+    pub(crate) fn room(self) -> Option<Room> {
+        self.room.with_room_of(self.changes, self.aside).map(Room)
+    }
+}
+
+/// Room for a batch's changes: large pieces of memory that come and go cost the allocator dear.
+pub(crate) struct Room(Overlay);
+
 /// One batch in the making. An operation sees the store, what earlier operations of the batch
 /// changed, and its own changes; those are kept only if it succeeds.
 pub struct Txn<'a> {
@@ -123,11 +144,17 @@ impl fmt::Debug for Txn<'_> {
 }
 
 impl<'a> Txn<'a> {
+    #[cfg(test)]
     pub(crate) fn new(backend: &'a dyn Backend, number: u64) -> Self {
+        Self::in_room(backend, number, None)
+    }
+
+    /// A batch in the room that a former one left.
+    pub(crate) fn in_room(backend: &'a dyn Backend, number: u64, room: Option<Room>) -> Self {
         Self {
             backend,
             number,
-            overlay: Overlay::new(),
+            overlay: room.map_or_else(Overlay::new, |Room(overlay)| overlay),
             gathered: Gathered::default(),
             own: Gathered::default(),
             after: Vec::new(),
@@ -165,6 +192,29 @@ impl<'a> Txn<'a> {
         self.put(space, key, number.to_be_bytes());
     }
 
+    /// Sets a number that this batch and the caches see and the engine does not, unless the batch writes the key
+    /// anyway: then it writes this one.
+    pub(crate) fn put_number_aside(&mut self, space: Space, key: impl IntoKey, number: u64) {
+        let key = key.into_key();
+        let value = seal(space, &key, &number.to_be_bytes());
+        self.overlay.set_aside(space, key, value);
+    }
+
+    /// Changes the payload that this batch gives a key, in place; answers whether it gives one.
+    pub(crate) fn amend(
+        &mut self,
+        space: Space,
+        key: &[u8],
+        change: impl FnOnce(&mut [u8]),
+    ) -> bool {
+        let Some(sealed) = self.overlay.get_mut(space, key) else {
+            return false;
+        };
+        change(record::payload_mut(sealed));
+        record::reseal(space, key, sealed);
+        true
+    }
+
     /// Removes a key; an unknown one does nothing.
     pub fn remove(&mut self, space: Space, key: impl IntoKey) {
         self.overlay.set(space, key.into_key(), None);
@@ -178,6 +228,19 @@ impl<'a> Txn<'a> {
     /// What the operation adds to that the batch writes together at its end.
     pub(crate) const fn gather(&mut self) -> &mut Gathered {
         &mut self.own
+    }
+
+    /// Whether this batch made a job ready or took it out: `None` when it left it alone.
+    pub(crate) fn is_ready(&self, id: &str) -> Option<bool> {
+        let own = self.own.is_ready(id);
+        own.or_else(|| self.gathered.is_ready(id))
+    }
+
+    /// Jobs of an app that this batch made ready.
+    pub(crate) fn ready_of(&self, app: &hongyan_core::AppId) -> Vec<std::sync::Arc<str>> {
+        let made = self.own.ready_of(app).chain(self.gathered.ready_of(app));
+        let made = made.filter(|id| self.is_ready(id) == Some(true));
+        made.cloned().collect()
     }
 
     /// Takes what all operations gathered, to write it.
@@ -214,9 +277,15 @@ impl<'a> Txn<'a> {
         self.overlay.is_empty() && self.gathered.is_empty()
     }
 
-    /// The sealed changes, and what to run after them.
-    pub(crate) fn into_changes(self) -> (Vec<Change>, Vec<After>) {
-        (self.overlay.into_changes(), self.after)
+    /// What is to be written, what only the observer is to see, and what to run afterwards.
+    pub(crate) fn into_changes(mut self) -> Outcome {
+        let (changes, aside) = self.overlay.take_changes();
+        Outcome {
+            changes,
+            aside,
+            after: self.after,
+            room: self.overlay,
+        }
     }
 }
 

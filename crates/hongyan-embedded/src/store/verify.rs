@@ -134,21 +134,30 @@ pub(crate) fn number_or_damage(
 pub fn walk(reader: &dyn Read) -> Result<Vec<(Space, Vec<u8>, Damage)>, StoreError> {
     let mut damaged = Vec::new();
     for space in Space::ALL {
-        let mut from = Vec::new();
-        loop {
-            let rows = reader.range(*space, Range::forward(&from, None, PAGE))?;
-            let Some((last, _)) = rows.last() else {
-                break;
-            };
-            from = after(last);
-            for (key, value) in rows {
-                if let Err(damage) = unseal(*space, &key, value) {
-                    damaged.push((*space, key, damage));
-                }
+        damaged.extend(walk_space(reader, *space)?);
+    }
+    Ok(damaged)
+}
+
+/// As [`walk`], one keyspace.
+pub(crate) fn walk_space(
+    reader: &dyn Read,
+    space: Space,
+) -> Result<Vec<(Space, Vec<u8>, Damage)>, StoreError> {
+    let mut damaged = Vec::new();
+    let mut from = Vec::new();
+    loop {
+        let rows = reader.range(space, Range::forward(&from, None, PAGE))?;
+        let Some((last, _)) = rows.last() else {
+            return Ok(damaged);
+        };
+        from = after(last);
+        for (key, value) in rows {
+            if let Err(damage) = unseal(space, &key, value) {
+                damaged.push((space, key, damage));
             }
         }
     }
-    Ok(damaged)
 }
 
 /// The engine's own check and a walk over every record.

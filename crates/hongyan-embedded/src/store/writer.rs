@@ -11,9 +11,10 @@ use hongyan_core::{Certainty, StoreError};
 use tokio::sync::oneshot;
 
 use super::record::payload;
+use super::txn::Room;
 use super::verify::chain_change;
 use super::watermark::NearMark;
-use super::{Backend, Change, Space, Txn, unavailable};
+use super::{Backend, Change, Read, Space, Txn, unavailable};
 
 /// Operations in one batch.
 const BATCH_OPS_MAX: usize = 4_096;
@@ -80,6 +81,9 @@ pub(crate) type OnFatal = Arc<dyn Fn(&Fatal) + Send + Sync>;
 pub(crate) type Observer = Arc<dyn Fn(Space, &[u8], Option<&[u8]>) + Send + Sync>;
 /// Writes what the operations of a batch gathered, after the last of them.
 pub(crate) type Settle = Arc<dyn Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync>;
+
+/// Makes good what lost records leave undetermined, when a store opens with the loss accepted: what is to be written.
+pub(crate) type Mend = fn(&dyn Read) -> Result<Vec<Change>, StoreError>;
 
 /// How much room the disk has, as of the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -342,6 +346,7 @@ struct Loop {
     engine: &'static str,
     /// Since when something is written and not synced.
     unsynced: Option<Instant>,
+    room: Option<Room>,
 }
 
 impl Loop {
@@ -351,6 +356,7 @@ impl Loop {
             setup,
             engine,
             unsynced: None,
+            room: None,
         }
     }
 
@@ -392,7 +398,7 @@ impl Loop {
     ) -> Option<oneshot::Sender<()>> {
         let backend = Arc::clone(&self.setup.backend);
         let number = self.setup.number + 1;
-        let mut txn = Txn::new(backend.as_ref(), number);
+        let mut txn = Txn::in_room(backend.as_ref(), number, self.room.take());
         let mut ran = Vec::new();
         let mut durability = Durability::Buffered;
         let mut close = None;
@@ -452,23 +458,24 @@ impl Loop {
             return;
         }
         let ops = ran.len();
-        let (mut changes, after) = txn.into_changes();
-        changes.push(chain_change(number));
-        if let Err(e) = self.write_through(&changes, durability) {
+        let mut outcome = txn.into_changes();
+        outcome.changes.push(chain_change(number));
+        if let Err(e) = self.write_through(&outcome.changes, durability) {
             self.fail(number, &e);
             return self.refuse(ran, Certainty::Unknown);
         }
         self.written(number, durability);
-        for change in &changes {
+        for change in outcome.changes.iter().chain(&outcome.aside) {
             let value = change.value.as_deref().map(payload);
             (self.setup.observer)(change.space, &change.key, value);
         }
-        for run in after {
+        for run in outcome.after.drain(..) {
             run();
         }
         for op in ran {
             op.finish(Ok(()));
         }
+        self.room = outcome.room();
         metrics::counter!("hongyan_store_batches_total").increment(1);
         metrics::counter!("hongyan_store_operations_total").increment(ops as u64);
     }

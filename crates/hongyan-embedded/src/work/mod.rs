@@ -1,7 +1,8 @@
 //! Durable jobs: what the disk knows of them. What waits for its time stands in [`Space::Job`] with an index by due
-//! time; what is offered or held stands in [`Space::Ready`] and, all of it, in memory (`schedule.rs`).
+//! time; what is offered or held stands in sheets (`sheet.rs`) and, all of it, in memory (`schedule.rs`).
 
 mod schedule;
+mod sheet;
 
 use std::sync::Arc;
 
@@ -10,18 +11,14 @@ use hongyan_core::port::{Job, JobId, Work};
 use hongyan_core::{AppId, MessageId, StoreError, Timestamp};
 
 use crate::embedded::Shelf;
-use crate::store::record::{
-    Damage, Key, Parts, after, decode, prefix_end, reseal, seal_json, signed, unseal,
-};
-use crate::store::{Admission, Range, Space, Store, Txn, Urgency, View};
+use crate::store::record::{Damage, Key, Parts, decode, encode, prefix_end};
+use crate::store::{Admission, Range, Space, Txn, Urgency, View};
 
 pub(crate) use schedule::Schedule;
-use schedule::{Move, Moves};
+pub(crate) use sheet::{Made, load, write_sheets};
 
 /// How many jobs there are.
 const COUNT: &[u8] = b"jobs";
-/// Jobs that are read at a time when the store opens.
-const PAGE: usize = 4_096;
 
 /// [`Work`] on the store.
 #[derive(Debug)]
@@ -34,30 +31,22 @@ pub(crate) struct Prepared {
     job: Job,
     /// Whether it need not wait for its time.
     is_ready: bool,
-    /// Sealed for where it is to stand.
-    value: Vec<u8>,
-}
-
-const fn space_of(is_ready: bool) -> Space {
-    if is_ready { Space::Ready } else { Space::Job }
+    json: Vec<u8>,
 }
 
 impl Prepared {
     /// `written_at` is when the caller wrote it: what is due then is ready.
     pub(crate) fn of(job: Job, written_at: Timestamp) -> Result<Self, StoreError> {
-        let id: Arc<str> = job.id().0.into();
-        let is_ready = job.leased || job.due <= written_at;
-        let head = head(job.leased, job.due.millis());
         Ok(Self {
-            value: seal_json(space_of(is_ready), id.as_bytes(), &head, &job)?,
-            id,
-            is_ready,
+            id: job.id().0.into(),
+            is_ready: job.leased || job.due <= written_at,
+            json: encode("job", &job)?,
             job,
         })
     }
 
     pub(crate) fn cost(&self) -> usize {
-        self.value.len() + 2 * self.id.len()
+        self.json.len() + 2 * self.id.len()
     }
 
     /// Whether somebody may take it up.
@@ -66,9 +55,8 @@ impl Prepared {
     }
 }
 
-/// A job as stored.
+/// A job that waits, as stored.
 struct Record<'a> {
-    is_held: bool,
     due: i64,
     json: &'a [u8],
 }
@@ -77,22 +65,14 @@ fn index_key(due: i64, id: &[u8]) -> Vec<u8> {
     Key::empty().signed(due).raw(id).done()
 }
 
-/// What a stored job begins with: whether it is held, and when it is due. Its JSON follows.
-fn head(is_held: bool, due: i64) -> [u8; 9] {
-    let mut head = [u8::from(is_held); 9];
-    head[1..].copy_from_slice(&signed(due).to_be_bytes());
-    head
-}
-
-fn parse<'a>(space: Space, key: &[u8], payload: &'a [u8]) -> Result<Record<'a>, StoreError> {
+fn parse<'a>(key: &[u8], payload: &'a [u8]) -> Result<Record<'a>, StoreError> {
     let mut parts = Parts(payload);
-    match (parts.raw::<1>(), parts.signed()) {
-        (Some([held]), Some(due)) => Ok(Record {
-            is_held: held == 1,
+    match parts.signed() {
+        Some(due) => Ok(Record {
             due,
             json: parts.rest(),
         }),
-        _ => Err(Damage::of(space, key, "it is cut short").into_store_error()),
+        None => Err(Damage::of(Space::Job, key, "it is cut short").into_store_error()),
     }
 }
 
@@ -119,11 +99,7 @@ fn standing(
 ) -> Result<Option<Standing>, StoreError> {
     let key = id.as_bytes();
     // Memory is as the last batch left it: what this batch changed comes first.
-    let is_ready = match txn.changed(Space::Ready, key) {
-        Some(value) => value.is_some(),
-        None => schedule.has(id),
-    };
-    if is_ready {
+    if txn.is_ready(id).unwrap_or_else(|| schedule.has(id)) {
         return Ok(Some(Standing::Ready));
     }
     if !may_wait && txn.changed(Space::Job, key).is_none() {
@@ -132,146 +108,98 @@ fn standing(
     let Some(waiting) = txn.get(Space::Job, key)? else {
         return Ok(None);
     };
-    let due = parse(Space::Job, key, &waiting)?.due;
+    let due = parse(key, &waiting)?.due;
     Ok(Some(Standing::Waiting { due }))
 }
 
-/// Changes the jobs of one write set. Runs in the writer.
-pub(crate) struct Desk<'a> {
-    schedule: &'a Arc<Schedule>,
-    moves: Moves,
-}
-
-impl<'a> Desk<'a> {
-    pub(crate) const fn new(schedule: &'a Arc<Schedule>) -> Self {
-        Self {
-            schedule,
-            moves: Vec::new(),
-        }
-    }
-
-    /// Enqueues a job, or moves it if it is known. One whose message comes with it cannot be known.
-    pub(crate) fn enqueue(
-        &mut self,
-        txn: &mut Txn<'_>,
-        mut job: Prepared,
-        is_new: bool,
-    ) -> Result<(), StoreError> {
-        let key = job.id.as_bytes();
-        let is_ready = job.is_ready && (job.job.leased || self.schedule.has_room());
-        match standing(txn, self.schedule, &job.id, !is_new)? {
-            Some(Standing::Ready) if !is_ready => {
-                txn.remove(Space::Ready, key);
-                self.moves.push(Move::out(&job.id));
-            }
-            Some(Standing::Waiting { due }) => {
-                txn.remove(Space::Due, index_key(due, key));
-                if is_ready {
-                    txn.remove(Space::Job, key);
-                }
-            }
-            Some(Standing::Ready) => {}
-            None => txn.gather().jobs(1),
-        }
-        if is_ready != job.is_ready {
-            reseal(space_of(is_ready), key, &mut job.value);
-        }
-        txn.put_sealed(space_of(is_ready), key.to_vec(), job.value);
-        if is_ready {
-            let due = job.job.due.millis();
-            self.moves.push(Move::to(job.id, due, Arc::new(job.job)));
-        } else {
-            let due = job.job.due.millis();
-            txn.put(Space::Due, index_key(due, key), []);
-            self.schedule.expect(due);
-        }
-        Ok(())
-    }
-
-    /// Finishes a job; an unknown one does nothing.
-    pub(crate) fn finish(&mut self, txn: &mut Txn<'_>, id: &str) -> Result<(), StoreError> {
-        let key = id.as_bytes();
-        match standing(txn, self.schedule, id, true)? {
-            Some(Standing::Ready) => {
-                txn.remove(Space::Ready, key);
-                self.moves.push(Move::out(&Arc::from(id)));
-            }
-            Some(Standing::Waiting { due }) => {
-                txn.remove(Space::Due, index_key(due, key));
+/// Enqueues a job, or moves it if it is known. One whose message comes with it cannot be known. Runs in the writer.
+pub(crate) fn enqueue(
+    txn: &mut Txn<'_>,
+    schedule: &Schedule,
+    job: Prepared,
+    is_new: bool,
+) -> Result<(), StoreError> {
+    let Prepared {
+        id,
+        job,
+        is_ready,
+        json,
+    } = job;
+    let key = id.as_bytes();
+    let is_ready = is_ready && (job.leased || schedule.has_room());
+    match standing(txn, schedule, &id, !is_new)? {
+        Some(Standing::Ready) if !is_ready => txn.gather().unready(Arc::clone(&id)),
+        Some(Standing::Waiting { due }) => {
+            txn.remove(Space::Due, index_key(due, key));
+            if is_ready {
                 txn.remove(Space::Job, key);
             }
-            None => return Ok(()),
         }
-        txn.gather().jobs(-1);
-        Ok(())
+        Some(Standing::Ready) => {}
+        None => txn.gather().jobs(1),
     }
-
-    /// Makes memory follow as soon as the batch is durable.
-    pub(crate) fn done(self, txn: &mut Txn<'_>) {
-        if !self.moves.is_empty() {
-            let schedule = Arc::clone(self.schedule);
-            txn.after(move || schedule.apply(self.moves));
-        }
+    let due = job.due.millis();
+    if is_ready {
+        let made = Made {
+            is_held: job.leased,
+            job: Arc::new(job),
+            due,
+            due_on_disk: due,
+            json,
+        };
+        txn.gather().ready(id, made);
+    } else {
+        let payload = Key::sized(8 + json.len()).signed(due).raw(&json);
+        txn.put(Space::Job, key, payload);
+        txn.put(Space::Due, index_key(due, key), []);
+        schedule.expect(due);
     }
+    Ok(())
 }
 
-/// Takes what is offered or held into memory, all of it due at once where it was held: the process that held it is
-/// gone. Before the ports are handed out.
-pub(crate) fn load(store: &Store) -> Result<Schedule, StoreError> {
-    let schedule = Schedule::default();
-    let mut from = Vec::new();
-    loop {
-        let range = Range::forward(&from, None, PAGE);
-        let rows = store.backend().range(Space::Ready, range)?;
-        let Some((last, _)) = rows.last() else {
-            return Ok(schedule);
-        };
-        from = after(last);
-        let mut moves = Vec::with_capacity(rows.len());
-        for (key, value) in rows {
-            let read = || -> Result<(i64, Job), StoreError> {
-                let payload =
-                    unseal(Space::Ready, &key, value).map_err(Damage::into_store_error)?;
-                let record = parse(Space::Ready, &key, &payload)?;
-                let due = if record.is_held { 0 } else { record.due };
-                Ok((due, decode(Space::Ready, &key, record.json)?))
-            };
-            let found = read().or_else(|e| made_again(&key, 0, &e).map(|job| (0, job)).ok_or(e));
-            if let Ok((due, job)) = found {
-                moves.push(Move::to(job.id().0.into(), due, Arc::new(job)));
-            }
+/// Finishes a job; an unknown one does nothing. Runs in the writer.
+pub(crate) fn finish(txn: &mut Txn<'_>, schedule: &Schedule, id: &str) -> Result<(), StoreError> {
+    let key = id.as_bytes();
+    match standing(txn, schedule, id, true)? {
+        Some(Standing::Ready) => txn.gather().unready(id.into()),
+        Some(Standing::Waiting { due }) => {
+            txn.remove(Space::Due, index_key(due, key));
+            txn.remove(Space::Job, key);
         }
-        schedule.apply(moves);
+        None => return Ok(()),
     }
+    txn.gather().jobs(-1);
+    Ok(())
 }
 
 /// Removes jobs of a deleted app, at most `limit`; answers how many went.
 pub(crate) fn forget_app(
     txn: &mut Txn<'_>,
-    schedule: &Arc<Schedule>,
+    schedule: &Schedule,
     app: &AppId,
     limit: usize,
 ) -> Result<u64, StoreError> {
-    let mut desk = Desk::new(schedule);
     let mut removed = 0;
+    for id in txn.ready_of(app) {
+        txn.gather().unready(id);
+        removed += 1;
+    }
+    for id in schedule.of_app(app, limit) {
+        if txn.is_ready(&id).is_none() {
+            txn.gather().unready(id);
+            removed += 1;
+        }
+    }
     for kind in ["r", "b", "d"] {
         let prefix = format!("{kind}/{app}/");
-        for space in [Space::Ready, Space::Job] {
-            for (key, payload) in txn.prefix(space, prefix.as_bytes(), limit)? {
-                let due = parse(space, &key, &payload)?.due;
-                txn.remove(space, &key);
-                if space == Space::Job {
-                    txn.remove(Space::Due, index_key(due, &key));
-                } else {
-                    let id = String::from_utf8_lossy(&key);
-                    desk.moves.push(Move::out(&Arc::from(id.as_ref())));
-                }
-                removed += 1;
-            }
+        for (key, payload) in txn.prefix(Space::Job, prefix.as_bytes(), limit)? {
+            let due = parse(&key, &payload)?.due;
+            txn.remove(Space::Job, &key);
+            txn.remove(Space::Due, index_key(due, &key));
+            removed += 1;
         }
     }
     txn.gather().jobs(-removed);
-    desk.done(txn);
     Ok(removed.unsigned_abs())
 }
 
@@ -300,13 +228,13 @@ fn due_rows(
 /// Takes due jobs: from memory with nothing to write, from the disk by making them ready.
 fn lease(
     txn: &mut Txn<'_>,
-    schedule: &Arc<Schedule>,
+    schedule: &Schedule,
     now: Timestamp,
     until: Timestamp,
     limit: usize,
 ) -> Result<Vec<Job>, StoreError> {
     let waiting = due_rows(txn, schedule, now, limit)?;
-    let is_settled = |id: &str| txn.changed(Space::Ready, id.as_bytes()).is_none();
+    let is_settled = |id: &str| txn.is_ready(id).is_none();
     let offered = schedule.offered(now.millis(), limit, is_settled);
     let waiting = waiting
         .into_iter()
@@ -316,34 +244,31 @@ fn lease(
         .map(|(due, id)| (due, Taken::Offered(id)));
     let mut taken: Vec<_> = waiting.chain(offered).collect();
     taken.sort_by_key(|(due, _)| *due);
-    let mut got: Vec<(Arc<str>, Option<Job>)> = Vec::new();
+    let mut got: Vec<Got> = Vec::new();
     for (due, taken) in taken {
         if got.len() == limit {
             break;
         }
         match taken {
-            Taken::Offered(id) => got.push((id, None)),
+            Taken::Offered(id) => got.push(Got::Offered(id)),
             Taken::Waiting(id) => {
-                let job = take_up(txn, due, &id)?;
-                got.extend(job.map(|(id, job)| (id, Some(job))));
+                let job = take_up(txn, due, until.millis(), &id)?;
+                got.extend(job.map(Got::Waited));
             }
         }
     }
     // Nothing can fail any more: what is held in memory stays so.
-    let mut jobs = Vec::with_capacity(got.len());
-    let mut desk = Desk::new(schedule);
-    for (id, waited) in got {
-        let until = until.millis();
-        match waited {
-            Some(job) => {
-                jobs.push(job.clone());
-                desk.moves.push(Move::to(id, until, Arc::new(job)));
-            }
-            None => jobs.extend(schedule.hold(&id, until)),
-        }
-    }
-    desk.done(txn);
-    Ok(jobs)
+    let jobs = got.into_iter().filter_map(|got| match got {
+        Got::Offered(id) => schedule.hold(&id, until.millis()),
+        Got::Waited(job) => Some(job),
+    });
+    Ok(jobs.collect())
+}
+
+/// A job that is about to be handed out.
+enum Got {
+    Offered(Arc<str>),
+    Waited(Job),
 }
 
 /// A due job: by its key on the disk, or by its id in memory.
@@ -353,13 +278,13 @@ enum Taken {
 }
 
 /// Makes a job that waited ready, held by this process.
-fn take_up(txn: &mut Txn<'_>, due: i64, key: &[u8]) -> Result<Option<(Arc<str>, Job)>, StoreError> {
+fn take_up(txn: &mut Txn<'_>, due: i64, until: i64, key: &[u8]) -> Result<Option<Job>, StoreError> {
     txn.remove(Space::Due, index_key(due, key));
     let read = || -> Result<Option<(i64, Job)>, StoreError> {
         let Some(waiting) = txn.get(Space::Job, key)? else {
             return Ok(None);
         };
-        let record = parse(Space::Job, key, &waiting)?;
+        let record = parse(key, &waiting)?;
         Ok(Some((record.due, decode(Space::Job, key, record.json)?)))
     };
     let job = match read() {
@@ -372,9 +297,15 @@ fn take_up(txn: &mut Txn<'_>, due: i64, key: &[u8]) -> Result<Option<(Arc<str>, 
         Err(error) => return Err(error),
     };
     txn.remove(Space::Job, key);
-    let value = seal_json(Space::Ready, key, &head(true, due), &job)?;
-    txn.put_sealed(Space::Ready, key.to_vec(), value);
-    Ok(Some((job.id().0.into(), job)))
+    let made = Made {
+        job: Arc::new(job.clone()),
+        due: until,
+        is_held: true,
+        due_on_disk: due,
+        json: encode("job", &job)?,
+    };
+    txn.gather().ready(job.id().0.into(), made);
+    Ok(Some(job))
 }
 
 /// A job whose record is damaged, from its id: all others would wait behind it.
@@ -418,18 +349,17 @@ impl Work for EmbeddedWork {
         limit: usize,
     ) -> Result<Vec<Job>, StoreError> {
         let prefixes = ["r", "b", "d"].map(|kind| format!("{kind}/{app}/{message}"));
+        let app = app.clone();
         self.0
             .read(move |shelf| {
-                let mut jobs = Vec::new();
+                let mut jobs = shelf.schedule.of_message(&app, message, limit);
                 for prefix in prefixes {
-                    for space in [Space::Ready, Space::Job] {
-                        let left = limit - jobs.len();
-                        let from = prefix.as_bytes();
-                        let end = prefix_end(from);
-                        let range = Range::forward(from, end.as_deref(), left);
-                        for (id, payload) in shelf.store.range(space, range)? {
-                            jobs.push(decode(space, &id, parse(space, &id, &payload)?.json)?);
-                        }
+                    let left = limit - jobs.len();
+                    let from = prefix.as_bytes();
+                    let end = prefix_end(from);
+                    let range = Range::forward(from, end.as_deref(), left);
+                    for (id, payload) in shelf.store.range(Space::Job, range)? {
+                        jobs.push(decode(Space::Job, &id, parse(&id, &payload)?.json)?);
                     }
                 }
                 Ok(jobs)
@@ -470,36 +400,70 @@ mod tests {
     /// One batch with one operation.
     fn batch<T>(
         backend: &FjallBackend,
+        schedule: &Arc<Schedule>,
+        number: u64,
         run: impl FnOnce(&mut Txn<'_>) -> Result<T, StoreError>,
     ) -> (T, usize) {
-        let mut txn = Txn::new(backend, 1);
+        let mut txn = Txn::new(backend, number);
         let result = run(&mut txn).unwrap();
         txn.keep();
-        let (changes, after) = txn.into_changes();
+        let events = Arc::new(tokio::sync::watch::Sender::new(0));
+        crate::gather::settle(&mut txn, &events, schedule).unwrap();
+        txn.keep();
+        let outcome = txn.into_changes();
+        let changes = outcome.changes;
         backend.write(&changes, Durability::Buffered).unwrap();
-        for run in after {
+        for run in outcome.after {
             run();
         }
-        (result, changes.len())
+        // How many jobs there are is counted in each.
+        let counted = changes.iter().filter(|c| c.space != Space::Meta);
+        (result, counted.count())
     }
 
-    fn enqueue(backend: &FjallBackend, schedule: &Arc<Schedule>, jobs: &[u128]) -> usize {
+    fn enqueue(
+        backend: &FjallBackend,
+        schedule: &Arc<Schedule>,
+        number: u64,
+        jobs: &[u128],
+    ) -> usize {
         let enqueue = |txn: &mut Txn<'_>| {
-            let mut desk = Desk::new(schedule);
             for n in jobs {
-                desk.enqueue(txn, Prepared::of(job(*n), Timestamp(10))?, false)?;
+                let job = Prepared::of(job(*n), Timestamp(10))?;
+                super::enqueue(txn, schedule, job, false)?;
             }
-            desk.done(txn);
             Ok(())
         };
-        batch(backend, enqueue).1
+        batch(backend, schedule, number, enqueue).1
     }
 
-    fn take(backend: &FjallBackend, schedule: &Arc<Schedule>, now: i64) -> (Vec<u128>, usize) {
+    fn finish(
+        backend: &FjallBackend,
+        schedule: &Arc<Schedule>,
+        number: u64,
+        jobs: &[u128],
+    ) -> usize {
+        let finish = |txn: &mut Txn<'_>| {
+            for n in jobs {
+                super::finish(txn, schedule, &job(*n).id().0)?;
+            }
+            Ok(())
+        };
+        batch(backend, schedule, number, finish).1
+    }
+
+    fn take(
+        backend: &FjallBackend,
+        schedule: &Arc<Schedule>,
+        number: u64,
+        now: i64,
+    ) -> (Vec<u128>, usize) {
         let (now, until) = (Timestamp(now), Timestamp(now + 100));
-        let (jobs, changes) = batch(backend, |txn| lease(txn, schedule, now, until, 9));
-        let ids = jobs.into_iter().map(|j| j.message.0.as_u128());
-        (ids.collect(), changes)
+        let lease = |txn: &mut Txn<'_>| lease(txn, schedule, now, until, 99);
+        let (jobs, changes) = batch(backend, schedule, number, lease);
+        let mut ids: Vec<_> = jobs.iter().map(|j| j.message.0.as_u128()).collect();
+        ids.sort_unstable();
+        (ids, changes)
     }
 
     #[test]
@@ -507,10 +471,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let backend = FjallBackend::open(dir.path()).unwrap();
         let schedule = Arc::new(Schedule::default());
-        assert_eq!(enqueue(&backend, &schedule, &[1, 2]), 2);
-        assert_eq!(take(&backend, &schedule, 10), (vec![1, 2], 0));
-        assert_eq!(take(&backend, &schedule, 50), (vec![], 0));
-        assert_eq!(take(&backend, &schedule, 110), (vec![1, 2], 0));
+        assert_eq!(enqueue(&backend, &schedule, 1, &[1, 2]), 1);
+        assert_eq!(take(&backend, &schedule, 2, 10), (vec![1, 2], 0));
+        assert_eq!(take(&backend, &schedule, 3, 50), (vec![], 0));
+        assert_eq!(take(&backend, &schedule, 4, 110), (vec![1, 2], 0));
     }
 
     #[test]
@@ -518,22 +482,73 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let backend = FjallBackend::open(dir.path()).unwrap();
         let schedule = Arc::new(Schedule::with_room(1));
-        enqueue(&backend, &schedule, &[1]);
-        assert_eq!(enqueue(&backend, &schedule, &[2, 3]), 4);
-        assert_eq!(enqueue(&backend, &schedule, &[2]), 2, "moved where it is");
-        let (mut taken, changes) = take(&backend, &schedule, 10);
-        taken.sort_unstable();
-        assert_eq!((taken, changes), (vec![1, 2, 3], 6));
-        assert_eq!(take(&backend, &schedule, 11), (vec![], 0));
-        let ((), changes) = batch(&backend, |txn| {
-            let mut desk = Desk::new(&schedule);
-            for n in [1, 2, 2, 9] {
-                desk.finish(txn, &job(n).id().0)?;
-            }
-            desk.done(txn);
-            Ok(())
-        });
-        assert_eq!(changes, 2);
-        assert_eq!(take(&backend, &schedule, 500).0, [3]);
+        enqueue(&backend, &schedule, 1, &[1]);
+        assert_eq!(enqueue(&backend, &schedule, 2, &[2, 3]), 4);
+        let moved = enqueue(&backend, &schedule, 3, &[2]);
+        assert_eq!(moved, 2, "moved where it is");
+        let taken = take(&backend, &schedule, 4, 10);
+        assert_eq!(taken, (vec![1, 2, 3], 5), "four removed, one sheet");
+        assert_eq!(take(&backend, &schedule, 5, 11), (vec![], 0));
+        let changes = finish(&backend, &schedule, 6, &[1, 2, 2, 9]);
+        assert_eq!(changes, 2, "one sheet goes, one has one job done");
+        assert_eq!(take(&backend, &schedule, 7, 500).0, [3]);
+    }
+
+    /// Several sheets, jobs of each done in several batches, and the store read back after each.
+    #[test]
+    fn a_sheet_goes_with_its_last_job() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = FjallBackend::open(dir.path()).unwrap();
+        let schedule = Arc::new(Schedule::default());
+        let all: Vec<u128> = (1..=70).collect();
+        assert_eq!(enqueue(&backend, &schedule, 1, &all), 2);
+        let sheets = |space| {
+            let rows = crate::store::Read::range(&backend, space, Range::forward(b"", None, 99));
+            rows.unwrap().len()
+        };
+        let mut left = all.clone();
+        for (number, n) in (2u64..).zip([3, 70, 1, 64, 65]) {
+            assert!(finish(&backend, &schedule, number, &[n]) >= 1);
+            left.retain(|other| *other != n);
+        }
+        assert_eq!((sheets(Space::Sheet), sheets(Space::SheetDone)), (2, 2));
+        // Another batch makes one of them ready anew: it leaves its sheet.
+        assert_eq!(enqueue(&backend, &schedule, 20, &[2]), 2);
+        let fresh = Schedule::default();
+        load(&backend, &fresh).unwrap();
+        let due = |schedule: &Schedule| {
+            let ids = schedule.offered(10, 99, |_| true);
+            let mut ids: Vec<_> = ids.into_iter().map(|(_, id)| id).collect();
+            ids.sort_unstable();
+            ids
+        };
+        assert_eq!(due(&fresh), due(&schedule));
+        assert_eq!(due(&fresh).len(), left.len());
+        let (last, most) = left.split_last().unwrap();
+        finish(&backend, &schedule, 21, most);
+        assert_eq!(sheets(Space::Sheet), 1);
+        assert_eq!(take(&backend, &schedule, 22, 10).0, [*last]);
+        finish(&backend, &schedule, 23, &[*last]);
+        assert_eq!((sheets(Space::Sheet), sheets(Space::SheetDone)), (0, 0));
+    }
+
+    #[test]
+    fn jobs_of_a_message_and_of_an_app_are_found_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = FjallBackend::open(dir.path()).unwrap();
+        let schedule = Arc::new(Schedule::default());
+        enqueue(&backend, &schedule, 1, &[1, 2]);
+        let (app, other) = (AppId::parse("app").unwrap(), AppId::parse("b").unwrap());
+        let of = |app, n| schedule.of_message(app, MessageId(Uuid::from_u128(n)), 9);
+        assert_eq!(of(&app, 2), [job(2)]);
+        assert!(of(&app, 3).is_empty() && of(&other, 2).is_empty());
+        let forget = |txn: &mut Txn<'_>| {
+            super::enqueue(txn, &schedule, Prepared::of(job(3), Timestamp(10))?, true)?;
+            assert_eq!(forget_app(txn, &schedule, &other, 9)?, 0);
+            forget_app(txn, &schedule, &app, 9)
+        };
+        let (removed, changes) = batch(&backend, &schedule, 2, forget);
+        assert_eq!((removed, changes), (3, 1));
+        assert!(of(&app, 1).is_empty() && of(&app, 3).is_empty());
     }
 }

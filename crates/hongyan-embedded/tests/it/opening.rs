@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use hongyan_core::port::{Job, JobKind, WriteSet};
+use hongyan_core::port::{Ack, Job, JobKind, WriteSet};
 use hongyan_embedded::store::watermark::{self, Watermark};
 use hongyan_embedded::store::{Backend, Change, Durability, FjallBackend, Space, SqliteBackend};
 use hongyan_embedded::{Embedded, Engine, OpenError};
@@ -117,6 +117,7 @@ async fn another_layout_is_refused_and_left_as_it_is() {
     for engine in Engine::ALL {
         for (layout, advice) in [
             (1u64, "the program that made it"),
+            (2, "the program that made it"),
             (99, "use a newer program"),
         ] {
             let dir = tempfile::tempdir().unwrap();
@@ -238,6 +239,76 @@ async fn a_job_that_goes_bad_is_made_again() {
             .is_empty()
     );
     assert!(embedded.verify().await.unwrap().is_empty(), "it is mended");
+}
+
+/// Jobs that share a record are not lost in silence, however large the store is.
+#[tokio::test]
+async fn jobs_that_are_lost_are_named() {
+    for engine in Engine::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        with_records(dir.path(), engine).await;
+        let mut options = options(dir.path(), engine);
+        options.verify_bytes_max = 0;
+        let sheet = |engine| {
+            let store = options.store_dir();
+            let backend: Box<dyn Backend> = match engine {
+                Engine::Fjall => Box::new(FjallBackend::open(&store.join("fjall")).unwrap()),
+                Engine::Sqlite => Box::new(SqliteBackend::open(&store).unwrap()),
+            };
+            let range = hongyan_embedded::store::Range::forward(b"", None, 1);
+            backend.range(Space::Sheet, range).unwrap().remove(0).0
+        };
+        let key = sheet(engine);
+        spoil(dir.path(), engine, Space::Sheet, &key);
+        let said = lost(open(&options));
+        assert!(said.contains("keyspace sheet"), "{said}");
+        options.accept_loss = true;
+        let embedded = open(&options).unwrap();
+        assert!(embedded.loss().is_some());
+        assert!(embedded.verify().await.unwrap().is_empty());
+    }
+}
+
+/// A device has acknowledged a place whose record is lost: what comes next is not taken for acknowledged.
+#[tokio::test]
+async fn what_follows_a_lost_place_reaches_the_inbox() {
+    let ring = |tail: &[u8]| [b"app\0uu1\0", tail].concat();
+    let cases = [
+        (20u64, Space::Ring, ring(&[20])),
+        (40, Space::Head, ring(&[])),
+        (40, Space::Ring, ring(&[33])),
+    ];
+    for engine in Engine::ALL {
+        for (len, space, key) in &cases {
+            let dir = tempfile::tempdir().unwrap();
+            let mut options = options(dir.path(), engine);
+            let embedded = open(&options).unwrap();
+            let reader = reader("d1", Some("u1"));
+            let inbox = embedded.inbox();
+            let send = async |embedded: &Embedded, n| {
+                let owner = user_list("u1");
+                let set = append_message(message_to(n, target_of(&owner)), &owner);
+                let done = embedded.commit().commit(vec![set]).await.remove(0);
+                done.unwrap();
+            };
+            for n in 1..=*len {
+                send(&embedded, n).await;
+            }
+            let head = inbox.head(&reader).await.unwrap();
+            let ack = Ack::Upto(head);
+            inbox.ack(&reader, ack, NOW).await.unwrap();
+            embedded.close().await;
+            drop((inbox, embedded));
+            spoil(dir.path(), engine, *space, key);
+            options.accept_loss = true;
+            let embedded = open(&options).unwrap();
+            assert!(embedded.loss().is_some());
+            send(&embedded, 99).await;
+            let page = embedded.inbox().read(&reader, None, 9, NOW).await.unwrap();
+            let ids: Vec<_> = page.entries.iter().map(|e| e.message.id).collect();
+            assert_eq!(ids, [message_id(99)], "{engine:?} {space:?}");
+        }
+    }
 }
 
 #[tokio::test]
