@@ -9,20 +9,20 @@ mod transport;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hongyan_listener::{Arrival, Door, Listener, Place, Places, Refusal};
+use rustls::ServerConfig;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::broker::{Broker, ConnectionId, Flow};
 use crate::packet::ReasonCode;
-use stream::{Prefixed, Stream};
+use stream::Prefixed;
 use transport::{Read, Reader, Writer};
 
 /// Time without progress after which a client that does not read is closed.
@@ -38,9 +38,6 @@ const LEAVE: Duration = Duration::from_secs(2);
 /// Longest and shortest time between two looks at what is due.
 const TICK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
-/// Pause after a connection could not be accepted, which mostly means that file descriptors are used up.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Bytes read at once.
 const READ_BYTES: usize = 8 * 1024;
 
@@ -54,23 +51,28 @@ pub async fn serve(
     tls: Option<Arc<ServerConfig>>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let tls = tls.map(TlsAcceptor::from);
-    let slots = Arc::new(Semaphore::new(broker.options().connections_max));
+    let options = broker.options();
+    // Brokers see many devices behind one address.
+    let places = Arc::new(Places::new(options.connections_max, u32::MAX));
+    let listener = Listener {
+        name: "mqtt_open",
+        socket: listener,
+        tls,
+        opening: options.connect_timeout,
+    };
     let shared = Arc::new(Shared {
         begin: Instant::now(),
         broker: Mutex::new(broker),
-        doors: Mutex::new(HashMap::new()),
+        signals: Mutex::new(HashMap::new()),
     });
-    let mut clients = JoinSet::new();
-    {
-        let mut accepting = std::pin::pin!(accept(&listener, &slots, &shared, tls, &mut clients));
-        let mut ticking = std::pin::pin!(tick(&shared));
-        tokio::select! {
-            () = shutdown => {}
-            never = &mut accepting => match never {},
-            never = &mut ticking => match never {},
-        }
-    }
+    let space = Space {
+        shared: Arc::clone(&shared),
+        places,
+    };
+    let mut clients = tokio::select! {
+        clients = listener.run(space, shutdown) => clients,
+        never = tick(&shared) => match never {},
+    };
     shared.with(|broker, now| broker.shut_down(now));
     // What does not leave in time is cut with the set.
     let _ = timeout(LEAVE, async {
@@ -79,35 +81,24 @@ pub async fn serve(
     .await;
 }
 
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-    shared: &Arc<Shared>,
-    tls: Option<TlsAcceptor>,
-    clients: &mut JoinSet<()>,
-) -> Infallible {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(ended) = clients.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "the task of an MQTT connection fell; the others go on");
-                }
-                continue;
-            }
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
-                    let (shared, tls) = (Arc::clone(shared), tls.clone());
-                    clients.spawn(client(shared, stream, tls, slot));
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "an MQTT connection could not be accepted");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+/// Where connections come in.
+#[derive(Debug, Clone)]
+struct Space {
+    shared: Arc<Shared>,
+    places: Arc<Places>,
+}
+
+impl Door for Space {
+    type Place = Place;
+
+    fn admit(&self, peer: SocketAddr) -> Result<Place, Refusal> {
+        // Before CONNECT there is no word for it.
+        let full = |_| Refusal { words: b"" };
+        self.places.take(peer.ip()).map_err(full)
+    }
+
+    async fn welcome(self, arrival: Arrival, _place: Place) {
+        client(&self.shared, arrival).await;
     }
 }
 
@@ -126,12 +117,12 @@ async fn tick(shared: &Shared) -> Infallible {
 struct Shared {
     begin: Instant,
     broker: Mutex<Broker>,
-    doors: Mutex<HashMap<ConnectionId, Arc<Door>>>,
+    signals: Mutex<HashMap<ConnectionId, Arc<Signals>>>,
 }
 
 /// What the halves of one connection wait for.
 #[derive(Debug, Default)]
-struct Door {
+struct Signals {
     output: Notify,
     room: Notify,
     ended: Notify,
@@ -145,9 +136,9 @@ impl Shared {
             (result, broker.take_woken())
         };
         if !woken.is_empty() {
-            let doors = lock(&self.doors);
-            for door in woken.iter().filter_map(|id| doors.get(id)) {
-                door.output.notify_one();
+            let signals = lock(&self.signals);
+            for one in woken.iter().filter_map(|id| signals.get(id)) {
+                one.output.notify_one();
             }
         }
         result
@@ -158,33 +149,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn client(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    _slot: OwnedSemaphorePermit,
-) {
-    // Packets are small and somebody waits for each.
-    let _ = stream.set_nodelay(true);
-    let limit = lock(&shared.broker).options().connect_timeout;
+async fn client(shared: &Shared, arrival: Arrival) {
+    let due = arrival.due();
     // Who takes no part in the handshake is no client yet: nothing is said.
-    let opened = Box::pin(timeout(limit, open(&shared, stream, tls))).await;
+    let opened = Box::pin(timeout_at(due, open(shared, arrival))).await;
     let Ok(Some((first, reader, writer))) = opened else {
         return;
     };
     let Some(id) = shared.with(|broker, now| broker.accept(now)) else {
         return;
     };
-    let door = Arc::new(Door::default());
-    lock(&shared.doors).insert(id, Arc::clone(&door));
-    let _leaving = Leaving {
-        shared: &shared,
-        id,
-    };
+    let signals = Arc::new(Signals::default());
+    lock(&shared.signals).insert(id, Arc::clone(&signals));
+    let _leaving = Leaving { shared, id };
     shared.with(|broker, now| broker.received(now, id, &first));
     tokio::select! {
-        () = write(&shared, &door, id, writer) => {}
-        never = read(&shared, &door, id, reader) => match never {},
+        () = write(shared, &signals, id, writer) => {}
+        never = read(shared, &signals, id, reader) => match never {},
     }
 }
 
@@ -196,20 +177,13 @@ struct Leaving<'a> {
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        lock(&self.shared.doors).remove(&self.id);
+        lock(&self.shared.signals).remove(&self.id);
         self.shared.with(|broker, now| broker.closed(now, self.id));
     }
 }
 
-async fn open(
-    shared: &Shared,
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-) -> Option<(Vec<u8>, Reader, Writer)> {
-    let mut stream = match tls {
-        Some(tls) => Stream::Tls(Box::new(tls.accept(stream).await.ok()?)),
-        None => Stream::Plain(stream),
-    };
+async fn open(shared: &Shared, arrival: Arrival) -> Option<(Vec<u8>, Reader, Writer)> {
+    let mut stream = arrival.secure().await.ok()?;
     let mut first = vec![0; READ_BYTES];
     let length = stream
         .read(&mut first)
@@ -233,11 +207,16 @@ async fn open(
 }
 
 /// Hands what comes to the broker. It does not end: a client that sends no more may still be sent something.
-async fn read(shared: &Shared, door: &Door, id: ConnectionId, mut reader: Reader) -> Infallible {
+async fn read(
+    shared: &Shared,
+    signals: &Signals,
+    id: ConnectionId,
+    mut reader: Reader,
+) -> Infallible {
     let mut buffer = vec![0; READ_BYTES];
     loop {
         while !lock(&shared.broker).wants_input(id) {
-            door.room.notified().await;
+            signals.room.notified().await;
         }
         match reader.read(&mut buffer).await {
             Read::Bytes(bytes) => shared.with(|broker, now| broker.received(now, id, bytes)),
@@ -247,17 +226,17 @@ async fn read(shared: &Shared, door: &Door, id: ConnectionId, mut reader: Reader
             Read::End => break,
         }
     }
-    door.ended.notify_one();
+    signals.ended.notify_one();
     shared.with(|broker, now| broker.hang_up(now, id));
     std::future::pending().await
 }
 
 /// Writes what the broker has to say, until it closes the connection or nobody takes it.
-async fn write(shared: &Shared, door: &Door, id: ConnectionId, mut writer: Writer) {
+async fn write(shared: &Shared, signals: &Signals, id: ConnectionId, mut writer: Writer) {
     loop {
         let mut output = Vec::new();
         let flow = shared.with(|broker, now| broker.take_output(now, id, &mut output));
-        door.room.notify_one();
+        signals.room.notify_one();
         if !output.is_empty() {
             if !writer.write(output).await {
                 return;
@@ -267,11 +246,11 @@ async fn write(shared: &Shared, door: &Door, id: ConnectionId, mut writer: Write
         if flow == Flow::Close {
             break;
         }
-        door.output.notified().await;
+        signals.output.notified().await;
     }
     let _ = timeout(LINGER, async {
         writer.close().await;
-        door.ended.notified().await;
+        signals.ended.notified().await;
     })
     .await;
 }

@@ -2,6 +2,7 @@
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
+use hongyan_listener::Transport;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -14,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::SLOW;
-use super::stream::{Prefixed, Stream};
+use super::stream::Prefixed;
 
 /// Where a WebSocket is opened.
 const PATH: &str = "/mqtt";
@@ -37,7 +38,7 @@ pub(super) enum Read<'a> {
 /// The half that is read.
 #[derive(Debug)]
 pub(super) enum Reader {
-    Plain(ReadHalf<Stream>),
+    Plain(ReadHalf<Transport>),
     Web(SplitStream<WebSocketStream<Prefixed>>, Bytes),
 }
 
@@ -67,7 +68,7 @@ impl Reader {
 /// The half that is written.
 #[derive(Debug)]
 pub(super) enum Writer {
-    Plain(WriteHalf<Stream>),
+    Plain(WriteHalf<Transport>),
     Web(SplitSink<WebSocketStream<Prefixed>, Message>),
 }
 
