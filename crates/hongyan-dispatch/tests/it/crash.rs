@@ -16,9 +16,8 @@ async fn dies_in_the_call(w: &mut World, vendor: &FakeVendor, draft: Draft) -> M
     // It never answers those who asked before the restart.
     gate.acquire_many_owned(all).await.unwrap().forget();
     let id = w.send(draft).await;
-    w.until(|| async { (vendor.begun() == 1).then_some(()) })
-        .await
-        .expect("the vendor is called");
+    let called = || async { (vendor.begun() == 1).then_some(()) };
+    w.until(called).await.unwrap();
     w.restart();
     w.pass(LEASE + Duration::from_secs(1));
     id

@@ -335,7 +335,7 @@ impl World {
             let pushing = |d: &Delivery| matches!(d.state, State::Pushing { .. });
             all.unwrap().iter().any(pushing).then_some(())
         };
-        self.until(found).await.expect("a lane has it");
+        self.until(found).await.unwrap();
     }
 
     /// How many events of this stage the message has, by its counters; they equal its events.
