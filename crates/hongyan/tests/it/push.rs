@@ -1,6 +1,6 @@
 //! Web push over SIGKILL (clause UP-13 of the protocol notes).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 use crate::harness::{Demo, try_http, until};
 
 /// Posts until the server is gone; answers what was accepted.
-fn post_all(demo: &Demo, path: &str, life: usize, over: &AtomicBool) -> Vec<String> {
+fn post_all(
+    demo: &Demo,
+    path: &str,
+    life: usize,
+    (over, count): (&AtomicBool, &AtomicUsize),
+) -> Vec<String> {
     let mut accepted = Vec::new();
     for n in 0..100 {
         if over.load(Ordering::Relaxed) {
@@ -20,6 +25,7 @@ fn post_all(demo: &Demo, path: &str, life: usize, over: &AtomicBool) -> Vec<Stri
         // A post whose answer was cut off may have been stored or not.
         if answer.is_ok_and(|(status, _)| status == 201) {
             accepted.push(body);
+            count.fetch_add(1, Ordering::Relaxed);
         }
     }
     accepted
@@ -42,12 +48,14 @@ fn up_13_what_was_answered_201_is_delivered_after_sigkill() {
     let path = format!("/up/{}", endpoint.rsplit('/').next().unwrap());
     let mut cursor = String::new();
     for life in 0..5 {
-        let over = AtomicBool::new(false);
+        let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));
         let mut child = demo.take_server();
         let accepted = std::thread::scope(|scope| {
-            let posting = scope.spawn(|| post_all(&demo, &path, life, &over));
+            let posting = scope.spawn(|| post_all(&demo, &path, life, (&over, &count)));
             // In the middle of the posts, later each time.
-            std::thread::sleep(std::time::Duration::from_millis(60 + 40 * life as u64));
+            until("some posts", || {
+                (count.load(Ordering::Relaxed) > 3 + 7 * life).then_some(())
+            });
             child.kill().unwrap();
             child.wait().unwrap();
             over.store(true, Ordering::Relaxed);
