@@ -118,8 +118,8 @@ mod tests {
 
     #[test]
     fn the_longest_names_fit() {
-        assert!(AppId::BYTES_MAX < usize::from(BOUND));
-        assert!(DeviceId::BYTES_MAX < 128, "one byte of UTF-8");
+        const { assert!(AppId::BYTES_MAX < BOUND as usize) };
+        const { assert!(DeviceId::BYTES_MAX < 128, "one byte of UTF-8") };
         let reader = Reader {
             app: AppId::parse(&"a".repeat(AppId::BYTES_MAX)).unwrap(),
             device: DeviceId::parse(&"d".repeat(DeviceId::BYTES_MAX)).unwrap(),
