@@ -1,5 +1,6 @@
 //! House rules that no compiler knows. Each rule is one function from the project's files to its faults.
 
+use std::collections::HashSet;
 use std::fs;
 use std::process::Command;
 
@@ -28,6 +29,7 @@ const RULES: &[Rule] = &[
     ("no file is left unreferenced", unreferenced),
     ("links between pages lead somewhere", links),
     ("decisions are numbered without gaps", decisions),
+    ("every clause of a protocol has a test", clauses),
 ];
 
 pub(crate) fn run(project: &Project) -> Result<()> {
@@ -322,6 +324,59 @@ fn decisions(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
+/// The page that names the tests of each clause.
+const CLAUSES: &str = "docs/protocols.md";
+
+/// What a clause that no test shows says instead of names.
+const NOT_OFFERED: &str = "not offered";
+
+/// Rows of [`CLAUSES`] that are out of their order, or whose last cell names what is not there: tests in Rust by their
+/// function, scripts by their file, which has to name the clause.
+fn clauses(sources: &[Source]) -> Vec<String> {
+    let functions: HashSet<&str> = sources
+        .iter()
+        .filter(is_rust)
+        .flat_map(|source| source.text.split("fn ").skip(1))
+        .filter_map(|rest| rest.split_once('(').map(|(name, _)| name))
+        .collect();
+    let names = |text: &str, id: &str| {
+        text.match_indices(id)
+            .any(|(at, _)| !text[at + id.len()..].starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let shows = |name: &str, id: &str| match name.rsplit_once('.') {
+        Some(_) => sources.iter().any(|source| {
+            let file = source.path.rsplit_once('/').map_or("", |(_, file)| file);
+            file == name && names(&source.text, id)
+        }),
+        None => functions.contains(name),
+    };
+    let mut faults = Vec::new();
+    let mut last = ("", 0);
+    for source in sources.iter().filter(|source| source.path == CLAUSES) {
+        for (n, line) in source.text.lines().enumerate() {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let [_, id, _, shown, _] = cells[..] else {
+                continue;
+            };
+            let Some((kind, Ok(number))) = id.split_once('-').map(|(k, n)| (k, n.parse())) else {
+                continue;
+            };
+            let due = if kind == last.0 { last.1 + 1 } else { 1 };
+            last = (kind, number);
+            if number != due {
+                faults.push(format!("{}: {kind}-{due} is missing", at(source, n)));
+            }
+            let tests: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+            if tests.is_empty() && shown != NOT_OFFERED {
+                faults.push(format!("{}: {id} names no test", at(source, n)));
+            }
+            let lost = tests.into_iter().filter(|name| !shows(name, id));
+            faults.extend(lost.map(|name| format!("{}: {name} does not show {id}", at(source, n))));
+        }
+    }
+    faults
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,6 +445,28 @@ mod tests {
             &files,
             &["docs/a.md:1: gone.md", "docs/sub/b.md:1: ../../../x"],
         );
+    }
+
+    #[test]
+    fn a_clause_without_its_test_is_found() {
+        let page = "| clause | what | shown by |\n| --- | --- | --- |\n\
+                    | A-1 | a | `a_1_holds`, `play.py` |\n| A-2 | b | `gone`, `play.py` |\n\
+                    | A-4 | c | |\n| B-1 | d | not offered |\n";
+        let files = [
+            (CLAUSES, page),
+            ("crates/x/src/a.rs", "#[test]\nfn a_1_holds() {}\n"),
+            (
+                "tests/play.py",
+                "check(\"A-1: it plays\")\ncheck(\"A-22\")\n",
+            ),
+        ];
+        let want = [
+            "docs/protocols.md:4: gone does not show A-2",
+            "docs/protocols.md:4: play.py does not show A-2",
+            "docs/protocols.md:5: A-3 is missing",
+            "docs/protocols.md:5: A-4 names no test",
+        ];
+        check(clauses, &files, &want);
     }
 
     #[test]

@@ -707,6 +707,14 @@ fn ap_14_broadcasts_are_said_when_they_differ() {
     );
     client.say(subscribe(json!({"known": "v2"})));
     nothing_more(&mut client);
+    let mut client = world.connect();
+    let known = json!({"messageType": "hello", "broadcasts": {"known": "v2"}});
+    let said = ask(&mut client, known);
+    assert_eq!(
+        said["broadcasts"].as_object().map_or(0, |all| all.len()),
+        0,
+        "{said}"
+    );
 }
 
 #[test]

@@ -266,7 +266,13 @@ fn sse_6_a_silent_stream_is_kept_alive_by_comments() {
     stream.expect("welcome");
     stream.expect("idle");
     for _ in 0..3 {
-        rig.advance(Duration::from_millis(15_100));
+        // Not before it is due, and not twice.
+        rig.advance(Duration::from_millis(14_000));
+        let early = rig.runtime.block_on(async {
+            tokio::time::timeout(Duration::from_millis(50), stream.stream.next()).await
+        });
+        assert!(early.is_err(), "{early:?}");
+        rig.advance(Duration::from_millis(1_100));
         let bytes = rig.runtime.block_on(async {
             tokio::time::timeout(Duration::from_secs(10), stream.stream.next()).await
         });

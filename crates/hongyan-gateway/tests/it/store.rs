@@ -28,6 +28,7 @@ pub(crate) struct Store {
 #[derive(Debug, Default)]
 struct State {
     devices: HashMap<DeviceId, Device>,
+    secrets: HashMap<[u8; 32], DeviceId>,
     topics: BTreeSet<(DeviceId, Topic)>,
     lists: HashMap<Owner, Vec<(u64, Arc<Message>)>>,
     order: u64,
@@ -98,7 +99,9 @@ impl Store {
         }))
         .unwrap();
         assert_eq!(record.platform, Platform::Android);
-        self.lock().devices.insert(device(name), record);
+        let mut state = self.lock();
+        state.secrets.insert(record.secret_hash, device(name));
+        state.devices.insert(device(name), record);
     }
 
     /// Lets a device log in by SCRAM.
@@ -466,7 +469,9 @@ impl Registry for Store {
         Ok(false)
     }
     async fn put_device(&self, record: Device, _: Option<u64>) -> Result<(), StoreError> {
-        self.lock().devices.insert(record.id.clone(), record);
+        let mut state = self.lock();
+        state.secrets.insert(record.secret_hash, record.id.clone());
+        state.devices.insert(record.id.clone(), record);
         Ok(())
     }
     async fn import_devices(&self, _: Vec<Device>) -> Result<(), StoreError> {
@@ -494,12 +499,10 @@ impl Registry for Store {
         Ok(ids.iter().map(of).collect())
     }
     async fn device_by_secret(&self, hash: &[u8; 32]) -> Result<Option<Device>, StoreError> {
-        Ok(self
-            .lock()
-            .devices
-            .values()
-            .find(|device| device.secret_hash == *hash)
-            .cloned())
+        let state = self.lock();
+        let name = state.secrets.get(hash);
+        let found = name.and_then(|name| state.devices.get(name));
+        Ok(found.filter(|device| device.secret_hash == *hash).cloned())
     }
     async fn device_by_token(
         &self,

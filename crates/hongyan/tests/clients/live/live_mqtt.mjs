@@ -10,6 +10,7 @@ import { call, check, delivered, facts, left, newPhone, play, send, until } from
 
 // Modules come from the folder that this is run in.
 const mqtt = createRequire(`${process.cwd()}/`)("mqtt");
+// Over WebSocket all is the same (MQ-15).
 const URLS = { tcp: facts.mqtt, ws: `${facts.api.replace("http", "ws")}/mqtt` };
 
 class Client {

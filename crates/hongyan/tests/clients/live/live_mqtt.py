@@ -20,7 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 MQTT = address(FACTS["mqtt"])
-# Where each transport is spoken.
+# Where each transport is spoken; over WebSocket all is the same (MQ-15).
 PLACES = {"tcp": MQTT, "websockets": address(API)}
 INBOX = "hy/me/inbox"
 # Reason codes; paho says those of 3.1.1 in the words of 5.0.

@@ -168,7 +168,7 @@ def order(name):
         trace = call("GET", f"/v1/messages/{ids[-1]}/trace")
         return sum(event["stage"] == "delivered" for event in trace["events"]) == len(readers)
 
-    check(f"{name}: and all acknowledged", until(acknowledged))
+    check(f"{name}: HW-10: and all acknowledged", until(acknowledged))
     for reader in readers:
         if hasattr(reader, "curl"):
             reader.curl.kill()

@@ -238,7 +238,7 @@ def fifth(name, transport):
     got = message.properties
     user = got.UserProperty == [("b", "1"), ("a", "2"), ("b", "1")]
     rest = (got.ContentType, got.ResponseTopic, got.CorrelationData, got.PayloadFormatIndicator)
-    check(f"{name}: properties pass", user and rest == ("text/plain", "answers", b"\0\1", 1), got)
+    check(f"{name}: MQ-12: properties pass", user and rest == ("text/plain", "answers", b"\0\1", 1), got)
     check(f"{name}: expiry", 0 < got.MessageExpiryInterval <= 100, got.MessageExpiryInterval)
     reader.end()
     writer.end()
