@@ -396,6 +396,7 @@ pub(super) fn counters_of(
             count,
         });
     }
+    // It has no row.
     if let Some(event) = named(view, app, message)? {
         let key = counter_of(&event);
         match counters.iter_mut().find(|c| c.key == key) {
@@ -449,6 +450,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::cached::message_head;
     use crate::store::{Backend, Durability, FjallBackend, Read};
 
     const DAY: i64 = 86_400_000;
@@ -547,6 +549,76 @@ mod tests {
             EventFilter::Device(device.clone()),
             EventFilter::MessageDevice(message, device),
         ]
+    }
+
+    /// Messages with one event, with two in a batch, and with another in a later batch.
+    #[test]
+    fn a_message_names_its_first_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = FjallBackend::open(dir.path()).unwrap();
+        let app = AppId::parse("a").unwrap();
+        let about = |message: u128, stage| Event {
+            stage,
+            message: Some(MessageId(Uuid::from_u128(message))),
+            app: app.clone(),
+            ..event(0)
+        };
+        let batches: [&[(u128, Stage, bool)]; 2] = [
+            &[
+                (1, Stage::Accepted, true),
+                (2, Stage::Accepted, true),
+                (2, Stage::Targeted, false),
+                (3, Stage::Accepted, true),
+            ],
+            &[(1, Stage::Delivered, false), (3, Stage::Accepted, false)],
+        ];
+        for (number, batch) in (1u64..).zip(batches) {
+            let mut txn = Txn::new(&backend, number);
+            let events: Vec<_> = batch
+                .iter()
+                .map(|(message, stage, is_first)| {
+                    if *is_first {
+                        let key = message_key(&app, MessageId(Uuid::from_u128(*message)));
+                        txn.put(Space::Message, key, [&message_head()[..], b"{}"].concat());
+                    }
+                    PreparedEvent::of(about(*message, *stage), *is_first).unwrap()
+                })
+                .collect();
+            append(&mut txn, &events).unwrap();
+            txn.keep();
+            backend
+                .write(&txn.into_changes().changes, Durability::Buffered)
+                .unwrap();
+        }
+        let rows = Range::forward(b"", None, 99);
+        let rows = Read::range(&backend, Space::EventByMessage, rows).unwrap();
+        assert_eq!(rows.len(), 3, "one for 2, and one for each that came later");
+        let view = Txn::new(&backend, 9);
+        for (message, want) in [
+            (1, [(1, Stage::Accepted), (5, Stage::Delivered)]),
+            (2, [(2, Stage::Accepted), (3, Stage::Targeted)]),
+            (3, [(4, Stage::Accepted), (6, Stage::Accepted)]),
+        ] {
+            let id = MessageId(Uuid::from_u128(message));
+            let find = |after, limit| {
+                let filter = EventFilter::Message(id);
+                let found = find(&view, &app, &filter, after, limit).unwrap();
+                found.iter().map(|e| (e.seq, e.stage)).collect::<Vec<_>>()
+            };
+            assert_eq!(find(0, 9), want);
+            assert_eq!(find(0, 1), want[..1]);
+            assert_eq!(find(want[0].0, 9), want[1..]);
+            assert!(find(want[1].0, 9).is_empty());
+            let counters = counters_of(&view, &app, id).unwrap();
+            let counts: Vec<_> = counters.iter().map(|c| c.count).collect();
+            assert_eq!(counts, if message == 3 { vec![2] } else { vec![1, 1] });
+        }
+        // Its chunk goes before the message does.
+        let mut txn = Txn::new(&backend, 9);
+        drop_slice(&mut txn, "a", 1, 32).unwrap();
+        let id = MessageId(Uuid::from_u128(1));
+        assert!(named(&txn, &app, id).unwrap().is_none());
+        assert!(counters_of(&txn, &app, id).unwrap().is_empty());
     }
 
     #[test]
