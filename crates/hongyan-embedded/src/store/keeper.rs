@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use super::DiskProbe;
+use super::disk::DiskWatch;
 use super::watermark::Watermark;
-use super::writer::{DiskRoom, Shared};
+use super::writer::Shared;
 
 /// How often watermark and free disk are looked after.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -18,8 +18,7 @@ pub(super) struct Keeper {
     pub(super) shared: Arc<Shared>,
     pub(super) dir: PathBuf,
     pub(super) epoch: u32,
-    pub(super) min_free_bytes: u64,
-    pub(super) probe: DiskProbe,
+    pub(super) disk: DiskWatch,
     pub(super) written: u64,
 }
 
@@ -38,7 +37,7 @@ impl Keeper {
     }
 
     fn keep(&mut self, closing: bool) {
-        self.look_at_disk();
+        self.disk.look();
         let waiting = u32::try_from(self.shared.queued()).unwrap_or(u32::MAX);
         metrics::gauge!("hongyan_store_queue_len_now").set(waiting);
         let number = self.shared.durable.load(Ordering::Acquire);
@@ -55,14 +54,5 @@ impl Keeper {
             Ok(()) => self.written = number,
             Err(error) => tracing::warn!(%error, "the watermark was not written"),
         }
-    }
-
-    pub(super) fn look_at_disk(&self) {
-        let room = match (self.probe)(&self.dir) {
-            Some(free) if free < self.min_free_bytes / 4 => DiskRoom::Critical,
-            Some(free) if free < self.min_free_bytes => DiskRoom::Low,
-            _ => DiskRoom::Enough,
-        };
-        self.shared.set_room(room);
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub(crate) mod cache;
+mod disk;
 mod fjall;
 mod inspect;
 mod keeper;

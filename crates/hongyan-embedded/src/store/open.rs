@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use hongyan_core::StoreError;
 
+use super::disk::DiskWatch;
 use super::inspect::{check_engine, inspect, io_error, open_backend};
 use super::keeper::Keeper;
 use super::txn::Checked;
@@ -96,15 +97,20 @@ impl Store {
         let near = NearMark::open(&dir, found.epoch, found.number).map_err(io_error(&dir))?;
         let shared = Arc::new(Shared::default());
         shared.durable.store(found.number, Ordering::Release);
+        let disk = DiskWatch {
+            shared: Arc::clone(&shared),
+            dir: dir.clone(),
+            min_free_bytes: options.min_free_bytes,
+            probe: Arc::clone(&options.disk_probe),
+        };
+        disk.look();
         let keeper = Keeper {
             shared: Arc::clone(&shared),
             dir: dir.clone(),
             epoch: found.epoch,
-            min_free_bytes: options.min_free_bytes,
-            probe: Arc::clone(&options.disk_probe),
+            disk: disk.clone(),
             written: found.number,
         };
-        keeper.look_at_disk();
         let on_fatal: OnFatal = Arc::clone(&options.on_fatal);
         let (writer, writer_thread) = Writer::start(Setup {
             backend: Arc::clone(&backend),
@@ -114,6 +120,7 @@ impl Store {
             on_fatal,
             observer,
             settle,
+            disk,
         })
         .map_err(io_error(&dir))?;
         let (keeper_stop, stop) = sync_channel(1);

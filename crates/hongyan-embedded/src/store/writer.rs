@@ -10,6 +10,7 @@ use hongyan_core::error::BoxError;
 use hongyan_core::{Certainty, StoreError};
 use tokio::sync::oneshot;
 
+use super::disk::DiskWatch;
 use super::record::payload;
 use super::txn::Room;
 use super::verify::chain_change;
@@ -194,6 +195,7 @@ pub(crate) struct Setup {
     pub(crate) on_fatal: OnFatal,
     pub(crate) observer: Observer,
     pub(crate) settle: Settle,
+    pub(crate) disk: DiskWatch,
 }
 
 impl Writer {
@@ -346,6 +348,8 @@ struct Loop {
     engine: &'static str,
     /// Since when something is written and not synced.
     unsynced: Option<Instant>,
+    /// Bytes written since the last look at the disk.
+    unseen: u64,
     room: Option<Room>,
 }
 
@@ -356,6 +360,7 @@ impl Loop {
             setup,
             engine,
             unsynced: None,
+            unseen: 0,
             room: None,
         }
     }
@@ -457,7 +462,7 @@ impl Loop {
             }
             return;
         }
-        let ops = ran.len();
+        let (ops, bytes) = (ran.len(), txn.bytes());
         let mut outcome = txn.into_changes();
         outcome.changes.push(chain_change(number));
         if let Err(e) = self.write_through(&outcome.changes, durability) {
@@ -465,6 +470,7 @@ impl Loop {
             return self.refuse(ran, Certainty::Unknown);
         }
         self.written(number, durability);
+        self.setup.disk.wrote(bytes, &mut self.unseen);
         for change in outcome.changes.iter().chain(&outcome.aside) {
             let value = change.value.as_deref().map(payload);
             (self.setup.observer)(change.space, &change.key, value);
