@@ -1,4 +1,4 @@
-"""nginx in front of a running demo, with the settings that it has by itself: a stream, a poll and a WebSocket through it.
+"""nginx in front of a running demo, with the settings that it has by itself: a stream, a poll and WebSockets through it.
 
 What it does by default: HTTP/1.0 to the server behind it, and answers collected in buffers before they go on.
 `cargo xtask clients` runs this; by hand:
@@ -19,8 +19,10 @@ import tempfile
 import threading
 import urllib.request
 
+import paho.mqtt.client as paho
 from curl_stream import Curl
 from live import API, LIMIT, Phone, address, call, check, delivered, play, send, text, until
+from paho.mqtt.enums import CallbackAPIVersion
 from websockets.sync.client import connect
 
 # Not in everybody's search path where the distribution puts it.
@@ -44,7 +46,7 @@ http {
         location / {
             proxy_pass %(api)s;
         }
-        location = /v1/connect {
+        location ~ ^/(v1/connect|mqtt)$ {
             proxy_pass %(api)s;
             proxy_http_version 1.1;
             proxy_set_header Upgrade $http_upgrade;
@@ -153,6 +155,27 @@ def socket_through(name, proxy):
         check(f"{name}: its ack arrives", until(lambda: delivered(sent)))
 
 
+def mqtt_through(name, proxy):
+    phone = Phone()
+    got = queue.Queue()
+    client = paho.Client(CallbackAPIVersion.VERSION2, phone.id, transport="websockets")
+    # Not a page: paho would name the address that it connects to as its origin.
+    client.ws_set_options("/mqtt", lambda headers: {k: v for k, v in headers.items() if k != "Origin"})
+    client.username_pw_set(phone.user, phone.token)
+    client.on_connect = lambda *_: client.subscribe("hy/me/inbox", 1)
+    subscribed = threading.Event()
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.on_message = lambda _client, _data, message: got.put(json.loads(message.payload))
+    client.connect(*address(proxy.root))
+    client.loop_start()
+    check(f"{name}: it subscribes", subscribed.wait(LIMIT))
+    sent = send(phone.user, "live")
+    check(f"{name}: a message", got.get(timeout=LIMIT)["id"] == sent)
+    check(f"{name}: its PUBACK arrives", until(lambda: delivered(sent)))
+    client.disconnect()
+    client.loop_stop()
+
+
 def through(name):
     proxy = Proxy()
     try:
@@ -160,6 +183,7 @@ def through(name):
         curl = stream(f"{name}-stream", proxy)
         poll(f"{name}-poll", proxy)
         socket_through(f"{name}-websocket", proxy)
+        mqtt_through(f"{name}-mqtt", proxy)
         silence(f"{name}-stream", curl)
     finally:
         proxy.end()
