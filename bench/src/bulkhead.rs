@@ -300,6 +300,7 @@ async fn populate(
                     credential: None,
                     environment: None,
                     state: TokenState::Active,
+                    paused: false,
                     updated_at: Timestamp(1),
                 });
                 device

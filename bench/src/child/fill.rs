@@ -56,6 +56,7 @@ pub async fn devices(engine: &Embedded, count: u32) -> anyhow::Result<f64> {
                         credential: None,
                         environment: None,
                         state: TokenState::Active,
+                        paused: false,
                         updated_at: Timestamp(1),
                     });
                     Some(device)

@@ -99,15 +99,24 @@ pub struct Token {
     /// Whether it may be used.
     #[serde(default)]
     pub state: TokenState,
+    /// The device wants no pushes over it until it says otherwise (XEP-0357 `disable`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// When the device last gave it.
     pub updated_at: Timestamp,
 }
 
 impl Token {
-    /// Whether it may be used.
+    /// Whether it is alive, though pushes over it may be paused.
     #[must_use]
     pub const fn is_active(&self) -> bool {
         matches!(self.state, TokenState::Active)
+    }
+
+    /// Whether pushes go over it.
+    #[must_use]
+    pub const fn takes_pushes(&self) -> bool {
+        self.is_active() && !self.paused
     }
 }
 

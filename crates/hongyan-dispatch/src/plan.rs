@@ -195,6 +195,10 @@ pub(crate) fn choose(s: &Situation<'_>, device: &Device) -> Result<Decision, Rea
             why = why.or(Some(reason));
             continue;
         }
+        if token.paused {
+            why = why.or(Some(Reason::PermissionOff));
+            continue;
+        }
         match s.credentials.pick(&channel, token.credential.as_ref()) {
             Some(credential) => {
                 return Ok(Decision::Push {

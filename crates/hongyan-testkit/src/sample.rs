@@ -120,6 +120,7 @@ pub fn token(at_channel: &str, text: &str) -> Token {
         credential: None,
         environment: None,
         state: TokenState::Active,
+        paused: false,
         updated_at: NOW,
     }
 }

@@ -159,7 +159,8 @@ fn registered(
     device
 }
 
-/// A token as the device gives it. One that the vendor called dead stays dead: giving it again does not revive it.
+/// A token as the device gives it. One that the vendor called dead stays dead: giving it again does not revive it. One that is
+/// paused stays so: apps give their tokens at every start.
 fn renewed(token: NamedToken, old: &[device::Token], now: Timestamp) -> device::Token {
     let mut token = token.into_core(now);
     let same = old.iter().find(|o| {
@@ -168,12 +169,11 @@ fn renewed(token: NamedToken, old: &[device::Token], now: Timestamp) -> device::
             && o.environment == token.environment
             && o.credential == token.credential
     });
-    if let Some(device::Token {
-        state: dead @ TokenState::Dead { .. },
-        ..
-    }) = same
-    {
-        token.state = *dead;
+    if let Some(same) = same {
+        token.paused = same.paused;
+        if let dead @ TokenState::Dead { .. } = same.state {
+            token.state = dead;
+        }
     }
     token
 }

@@ -156,6 +156,7 @@ impl NamedToken {
             credential: self.credential,
             environment: self.environment,
             state: TokenState::Active,
+            paused: false,
             updated_at: now,
         }
     }
@@ -177,7 +178,7 @@ pub(crate) struct ShownToken {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub(crate) credential: Option<CredentialName>,
-    /// `active` or `dead`.
+    /// `active`, `paused` (the device wants no pushes over it for now) or `dead`.
     pub(crate) state: &'static str,
     /// Why it is dead.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,6 +195,7 @@ impl From<device::Token> for ShownToken {
     fn from(token: device::Token) -> Self {
         let tail: Vec<char> = token.token.chars().rev().take(6).collect();
         let (state, reason, dead_since) = match token.state {
+            TokenState::Active if token.paused => ("paused", None, None),
             TokenState::Active => ("active", None, None),
             TokenState::Dead { reason, at } => ("dead", Some(reason), Some(at.into())),
         };

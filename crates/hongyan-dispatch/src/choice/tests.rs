@@ -36,6 +36,7 @@ fn device(brand: &str, tokens: &[&str]) -> Device {
                 credential: None,
                 environment: None,
                 state: TokenState::Active,
+                paused: false,
                 updated_at: Timestamp(0),
             })
             .collect(),

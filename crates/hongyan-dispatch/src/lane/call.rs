@@ -317,8 +317,8 @@ impl Lane {
                 Some(_) if recalled => Some(Input::End(Reason::Recalled)),
                 Some(_) if now >= d.expires_at => Some(Input::End(Reason::Expired)),
                 Some(device) => match device.token(&self.key.1) {
-                    Some(t) if t.is_active() && t.token == shipment.token => None,
-                    // The token changed on the way: plan again with the new one.
+                    Some(t) if t.takes_pushes() && t.token == shipment.token => None,
+                    // The token changed on the way, or is paused: plan again.
                     _ => Some(Input::NotSent {
                         reason: Reason::TokenInvalid,
                         retry_at: now,

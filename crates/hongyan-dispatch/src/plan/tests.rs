@@ -45,6 +45,7 @@ fn token(name: &str) -> Token {
         credential: None,
         environment: None,
         state: TokenState::Active,
+        paused: false,
         updated_at: NOON,
     }
 }
@@ -206,6 +207,11 @@ fn why_there_is_no_channel_is_said() {
                 reason: Reason::TokenInvalid,
                 at: NOON,
             };
+        }
+    });
+    check("end permission_off", |w| {
+        for t in &mut w.device().tokens {
+            t.paused = true;
         }
     });
     check("end payload_too_large", |w| {

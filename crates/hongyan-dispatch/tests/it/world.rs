@@ -214,6 +214,7 @@ impl World {
             credential: None,
             environment: None,
             state: TokenState::Active,
+            paused: false,
             updated_at: NOON,
         };
         let mut secret_hash = [0u8; 32];

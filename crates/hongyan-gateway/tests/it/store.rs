@@ -104,6 +104,26 @@ impl Store {
         state.devices.insert(device(name), record);
     }
 
+    /// Gives a device a vendor's token.
+    pub(crate) fn add_token(&self, name: &str, channel: &str) {
+        let token = serde_json::from_value(serde_json::json!({
+            "channel": channel, "token": "t", "updated_at": 0,
+        }));
+        let mut state = self.lock();
+        let record = state.devices.get_mut(&device(name)).unwrap();
+        record.tokens.push(token.unwrap());
+    }
+
+    /// The channels over which a device takes pushes.
+    pub(crate) fn pushed_over(&self, name: &str) -> Vec<String> {
+        let state = self.lock();
+        let tokens = state.devices[&device(name)].tokens.iter();
+        tokens
+            .filter(|token| token.takes_pushes())
+            .map(|token| token.channel.to_string())
+            .collect()
+    }
+
     /// Lets a device log in by SCRAM.
     pub(crate) fn add_scram(&self, name: &str, keys: ScramKeys) {
         let mut state = self.lock();

@@ -361,6 +361,35 @@ fn xm_13_nothing_is_sent_before_presence_and_nothing_spins() {
 }
 
 #[test]
+fn xm_14_pushes_end_and_begin_as_the_client_says() {
+    let spoken = Spoken::new();
+    let at = spoken.plain();
+    for channel in ["fcm", "huawei"] {
+        spoken.rig.store.add_token("d", channel);
+    }
+    let mut client = spoken.bound(at, "d");
+    let mut say = |what: &str, node: &str| {
+        let id = format!("{what}-{node}-{}", spoken.rig.store.pushed_over("d").len());
+        let node = match node {
+            "" => String::new(),
+            node => format!(" node='{node}'"),
+        };
+        client.say(&format!(
+            "<iq type='set' id='{id}'><{what} xmlns='urn:xmpp:push:0' jid='push.localhost'{node}/></iq>"
+        ));
+        let said = client.until(&format!("id='{id}'"));
+        let refused = said.contains("type='error'");
+        (!refused, spoken.rig.store.pushed_over("d").join(" "))
+    };
+    assert_eq!(say("enable", "fcm"), (true, "fcm huawei".to_owned()));
+    assert_eq!(say("disable", "fcm"), (true, "huawei".to_owned()));
+    assert_eq!(say("disable", "fcm"), (true, "huawei".to_owned()), "twice");
+    assert_eq!(say("enable", "xiaomi"), (false, "huawei".to_owned()));
+    assert_eq!(say("disable", ""), (true, String::new()), "all");
+    assert_eq!(say("enable", "huawei"), (true, "huawei".to_owned()));
+}
+
+#[test]
 fn xm_17_an_ack_over_one_protocol_counts_for_the_other() {
     let spoken = Spoken::new();
     let at = spoken.plain();

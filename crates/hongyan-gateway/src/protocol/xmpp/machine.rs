@@ -54,12 +54,13 @@ pub(crate) enum Query {
         app: Option<AppId>,
         user: UserId,
     },
-    /// Whether the device can be pushed through a channel; `iq` is who wants to know.
-    Channel {
+    /// Turns pushes through a channel on or off, or through all; `iq` is who wants to know that it is done.
+    Push {
         iq: String,
         app: AppId,
         device: DeviceId,
-        channel: ChannelId,
+        channel: Option<ChannelId>,
+        on: bool,
     },
 }
 
@@ -73,10 +74,10 @@ pub(crate) enum Answer {
         /// `None` when the store did not answer.
         accounts: Option<Vec<Account>>,
     },
-    Channel {
+    Push {
         iq: String,
-        /// `None` when the store did not answer.
-        active: Option<bool>,
+        /// Whether there is such a channel; `None` when the store did not answer.
+        known: Option<bool>,
     },
 }
 
@@ -366,7 +367,7 @@ impl Machine {
                 app,
                 accounts,
             } => self.accounts(try_no, app, accounts, host),
-            Answer::Channel { iq, active } => self.channel(&iq, active, host),
+            Answer::Push { iq, known } => self.pushed(&iq, known, host),
         }
     }
 }

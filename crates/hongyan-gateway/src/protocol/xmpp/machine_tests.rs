@@ -155,7 +155,7 @@ impl Client {
         let (try_no, app) = match query {
             Query::Token { try_no, .. } => (try_no, None),
             Query::User { try_no, app, .. } => (try_no, app.or_else(|| AppId::parse("demo").ok())),
-            Query::Channel { .. } => panic!("{query:?}"),
+            Query::Push { .. } => panic!("{query:?}"),
         };
         let answer = Answer::Accounts {
             try_no,
@@ -818,14 +818,14 @@ fn xm_14_push_nodes_of_our_own_service() {
     let mut client = Client::live();
     let ours = enable("jid='push.localhost'", "");
     assert_eq!(client.say(&ours), "");
-    for (active, word) in [
+    for (known, word) in [
         (Some(true), "result"),
         (Some(false), "item-not-found"),
         (None, "wait"),
     ] {
-        let answer = Answer::Channel {
+        let answer = Answer::Push {
             iq: "p".into(),
-            active,
+            known,
         };
         client.machine.told(answer, &mut client.host);
         let said = client.host.take();
@@ -849,9 +849,23 @@ fn xm_14_push_nodes_of_our_own_service() {
     );
     let options = form("http://jabber.org/protocol/pubsub#publish-options");
     assert_eq!(client.say(&enable("jid='push.localhost'", &options)), "");
-    let disable =
-        "<iq type='set' id='d'><disable xmlns='urn:xmpp:push:0' jid='push.localhost'/></iq>";
-    assert!(client.say(disable).contains("type='result'"));
+    let turned = |client: &mut Client| match client.host.asked.pop() {
+        Some(Query::Push { channel, on, .. }) => (channel.map(|c| c.to_string()), on),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(turned(&mut client), (Some("fcm".to_owned()), true));
+    let disable = |jid: &str, node: &str| {
+        format!("<iq type='set' id='d'><disable xmlns='urn:xmpp:push:0' {jid} {node}/></iq>")
+    };
+    let ours = "jid='push.localhost'";
+    assert_eq!(client.say(&disable(ours, "node='fcm'")), "");
+    assert_eq!(turned(&mut client), (Some("fcm".to_owned()), false));
+    assert_eq!(client.say(&disable(ours, "")), "");
+    assert_eq!(turned(&mut client), (None, false));
+    let refused = client.say(&disable("jid='push.elsewhere'", ""));
+    assert!(refused.contains("item-not-found"), "{refused}");
+    let nothing = enable(ours, "").replace("node='fcm'", "");
+    assert!(client.say(&nothing).contains("item-not-found"));
 }
 
 #[test]

@@ -25,9 +25,12 @@ mod xml;
 use std::any::Any;
 use std::sync::Arc;
 
+use hongyan_core::device::Token;
 use hongyan_core::port::Reader;
 use hongyan_core::session::AppState;
-use hongyan_core::{AppId, Cursor, Device, MessageId, SessionId, Stage, StoreError, Timestamp};
+use hongyan_core::{
+    AppId, ChannelId, Cursor, Device, DeviceId, MessageId, SessionId, Stage, StoreError, Timestamp,
+};
 use ring::rand::SecureRandom as _;
 
 use self::deliver::{Copied, Took};
@@ -105,6 +108,9 @@ impl Default for XmppOptions {
         }
     }
 }
+
+/// How often a device is read again because somebody else changed it meanwhile.
+const TURN_TRIES: u8 = 8;
 
 /// One stream.
 #[derive(Debug)]
@@ -385,24 +391,57 @@ async fn look_up(ports: Ports, query: Query) -> Answer {
                 accounts,
             }
         }
-        Query::Channel {
+        Query::Push {
             iq,
             app,
             device,
             channel,
+            on,
         } => {
-            let found = ports.registry.devices(&app, &[device]).await;
-            let active = noted(found).map(|devices| {
-                let device = devices.into_iter().next().flatten();
-                device.is_some_and(|device| {
-                    device
-                        .token(&channel)
-                        .is_some_and(hongyan_core::device::Token::is_active)
-                })
-            });
-            Answer::Channel { iq, active }
+            let turned = turn_pushes(&ports, &app, &device, channel.as_ref(), on).await;
+            Answer::Push {
+                iq,
+                known: noted(turned),
+            }
         }
     }
+}
+
+/// Turns pushes through one of a device's channels on or off, or through all; answers whether it has such a channel.
+async fn turn_pushes(
+    ports: &Ports,
+    app: &AppId,
+    device: &DeviceId,
+    channel: Option<&ChannelId>,
+    on: bool,
+) -> Result<bool, StoreError> {
+    for _ in 0..TURN_TRIES {
+        let ids = std::slice::from_ref(device);
+        let found = ports.registry.devices(app, ids).await?.pop().flatten();
+        let Some(mut record) = found else {
+            return Ok(false);
+        };
+        let meant = |token: &&mut Token| {
+            token.is_active() && channel.is_none_or(|channel| *channel == token.channel)
+        };
+        let (mut known, mut changed) = (channel.is_none(), false);
+        for token in record.tokens.iter_mut().filter(meant) {
+            known = true;
+            changed |= token.paused == on;
+            token.paused = !on;
+        }
+        if !changed {
+            return Ok(known);
+        }
+        let read = record.version;
+        record.version = read + 1;
+        match ports.registry.put_device(record, Some(read)).await {
+            Ok(()) => return Ok(known),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(StoreError::Conflict { entity: "device" })
 }
 
 /// The app that the bare domain means.

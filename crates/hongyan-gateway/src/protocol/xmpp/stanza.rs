@@ -405,52 +405,47 @@ impl Machine {
                     .change(reader, session, |peer| peer.carbons = on);
                 String::new()
             }
-            (ns::PUSH, "enable", false) if own => {
+            (ns::PUSH, "enable" | "disable", false) if own => {
+                let refuse = |kind, word| Some(error_to(iq, to.as_deref(), kind, word));
+                let on = name == "enable";
                 let Some(service) = payload.attribute("jid") else {
-                    return Some(error_to(iq, to.as_deref(), "modify", "bad-request"));
+                    return refuse("modify", "bad-request");
                 };
                 if service != push && service != push_own {
-                    return Some(error_to(
-                        iq,
-                        to.as_deref(),
-                        "cancel",
-                        "remote-server-not-found",
-                    ));
+                    let unknown = match on {
+                        true => "remote-server-not-found",
+                        false => "item-not-found",
+                    };
+                    return refuse("cancel", unknown);
                 }
-                if !options_are_sound(payload) {
-                    return Some(error_to(iq, to.as_deref(), "modify", "bad-request"));
+                if on && !options_are_sound(payload) {
+                    return refuse("modify", "bad-request");
                 }
-                let channel = payload.attribute("node").map(ChannelId::parse);
-                let Some(Ok(channel)) = channel else {
-                    return Some(error_to(iq, to.as_deref(), "cancel", "item-not-found"));
+                // Without a node all that were turned on end; nothing is turned on without one.
+                let channel = match payload.attribute("node").map(ChannelId::parse) {
+                    Some(Ok(channel)) => Some(channel),
+                    None if !on => None,
+                    _ => return refuse("cancel", "item-not-found"),
                 };
-                let query = Query::Channel {
+                let query = Query::Push {
                     iq: iq.attribute("id").unwrap_or_default().to_owned(),
                     app: live.reader.app.clone(),
                     device: live.reader.device.clone(),
                     channel,
+                    on,
                 };
                 if !host.ask(query) {
-                    return Some(error_to(iq, to.as_deref(), "wait", "resource-constraint"));
+                    return refuse("wait", "resource-constraint");
                 }
                 return None;
-            }
-            (ns::PUSH, "disable", false) if own => {
-                let Some(service) = payload.attribute("jid") else {
-                    return Some(error_to(iq, to.as_deref(), "modify", "bad-request"));
-                };
-                if service != push && service != push_own {
-                    return Some(error_to(iq, to.as_deref(), "cancel", "item-not-found"));
-                }
-                String::new()
             }
             _ => return Some(error_to(iq, to.as_deref(), "cancel", "service-unavailable")),
         };
         Some(result_to(iq, live, to.as_deref(), &result))
     }
 
-    /// The registry said whether a node of the push service can be used.
-    pub(super) fn channel(&mut self, iq: &str, active: Option<bool>, host: &mut dyn Host) {
+    /// Pushes through a node of the push service are on or off now.
+    pub(super) fn pushed(&mut self, iq: &str, known: Option<bool>, host: &mut dyn Host) {
         let Some(live) = &self.live else { return };
         let mut asked = Element {
             ns: ns::CLIENT.to_owned(),
@@ -459,7 +454,7 @@ impl Machine {
         };
         asked.set("id", iq);
         asked.set("from", &live.full());
-        let text = match active {
+        let text = match known {
             Some(true) => result_to(&asked, live, None, ""),
             Some(false) => error_to(&asked, None, "cancel", "item-not-found"),
             None => error_to(&asked, None, "wait", "resource-constraint"),
