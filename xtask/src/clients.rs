@@ -95,7 +95,12 @@ const SUITES: &[Suite] = &[
         scripts: "crates/hongyan-gateway/tests/clients",
         libraries: SANDBOX,
         home: "vendors",
-        names: &["push_senders.py", "tls_stream.py", "firefox.py"],
+        names: &[
+            "push_senders.py",
+            "tls_stream.py",
+            "firefox.py",
+            "distributor.py",
+        ],
         program: Some(("push_sender", "HONGYAN_PUSH_SENDER")),
     },
 ];
@@ -109,6 +114,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     // Where Debian puts it, which is not in everybody's search path.
     ("/usr/sbin/nginx", "nginx"),
     ("firefox-esr", "firefox-esr"),
+    ("dbus-daemon", "dbus"),
 ];
 
 /// Names another `hongyan` to run than the one that is built for the tests.
