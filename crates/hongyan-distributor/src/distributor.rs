@@ -380,6 +380,117 @@ mod tests {
         assert_eq!(reason(&Error::BusClosed).word(), "INTERNAL_ERROR");
     }
 
+    /// Connectors that nobody has to call.
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[async_trait::async_trait]
+    impl crate::connector::Connector for Nobody {
+        async fn message(
+            &self,
+            _: &str,
+            _: &Secret,
+            _: &str,
+            _: &bytes::Bytes,
+        ) -> Result<(), crate::connector::Failure> {
+            Err(crate::connector::Failure::Gone)
+        }
+
+        async fn tell(&self, _: &str, _: &Note) -> Result<(), crate::connector::Failure> {
+            Err(crate::connector::Failure::Gone)
+        }
+    }
+
+    /// A distributor with one registration and no way to a server.
+    async fn distributor(folder: &std::path::Path, token: &Secret) -> Arc<Distributor> {
+        let server = "http://127.0.0.1:9";
+        let book = Book::open(folder.join("state.json"), server).await;
+        let book = Arc::new(book.unwrap());
+        let registration = Registration {
+            service: "org.example.App".to_owned(),
+            token: token.clone(),
+            channel: "c".to_owned(),
+            endpoint: "e".into(),
+            vapid: None,
+            description: None,
+            gone_since: None,
+        };
+        let put = book.change(|state| {
+            state.device_token = Some("secret".into());
+            state.put(registration);
+        });
+        put.await.unwrap();
+        let options = hongyan_client::Options::new(server).unwrap();
+        let device = Device::new(options, "key".into(), Arc::clone(&book));
+        let (settled, _) = tokio::sync::mpsc::channel(1);
+        Distributor::new(book, Arc::new(device), Apps::new(Arc::new(Nobody), settled))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn up_14_an_app_that_is_gone_for_thirty_days_loses_its_registration() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = Secret::new("token");
+        let distributor = distributor(folder.path(), &token).await;
+        let gone = || {
+            let look =
+                |state: &crate::state::State| state.by_token(&token).map(|one| one.gone_since);
+            distributor.book.read(look)
+        };
+        let begun = Timestamp::UNIX_EPOCH;
+        let after = |days: i64| begun + SignedDuration::from_hours(24 * days);
+        for (fate, day, want) in [
+            (Fate::Silent, 0, Some(None)),
+            (Fate::Gone, 0, Some(Some(begun))),
+            (Fate::Gone, 29, Some(Some(begun))),
+            (Fate::Silent, 40, Some(Some(begun))),
+            (Fate::Taken, 40, Some(None)),
+            (Fate::Gone, 41, Some(Some(after(41)))),
+            (Fate::Gone, 71, None),
+            (Fate::Gone, 72, None),
+        ] {
+            distributor.settled(&token, fate, after(day)).await.unwrap();
+            assert_eq!(gone(), want, "{fate:?} on day {day}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn up_14_what_is_known_is_answered_without_the_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = Secret::new("token");
+        let distributor = distributor(folder.path(), &token).await;
+        let asked = |service: &str, token: &Secret| Register {
+            service: service.to_owned(),
+            token: token.clone(),
+            description: None,
+            vapid: None,
+        };
+        let same = distributor.register(asked("org.example.App", &token)).await;
+        assert_eq!(same, Ok("e".into()));
+        let stolen = distributor
+            .register(asked("org.example.Thief", &token))
+            .await;
+        assert_eq!(stolen, Err(Reason::Unauthorized));
+        let new = distributor
+            .register(asked("org.example.App", &"new".into()))
+            .await;
+        assert_eq!(new, Err(Reason::Network));
+        let many = distributor.book.change(|state| {
+            let first = state.registrations[0].clone();
+            for n in 1..REGISTRATIONS_PER_APP_MAX {
+                let token = n.to_string().into();
+                state.put(Registration {
+                    token,
+                    ..first.clone()
+                });
+            }
+        });
+        many.await.unwrap();
+        let more = distributor
+            .register(asked("org.example.App", &"new".into()))
+            .await;
+        assert_eq!(more, Err(Reason::InternalError));
+    }
+
     #[test]
     fn up_14_the_server_knows_no_token() {
         let token = Secret::new("fdd1ba9e-7b9e-4c2a-a3fc-6f6b1f5d37a0");

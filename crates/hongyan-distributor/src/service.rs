@@ -187,10 +187,9 @@ async fn keep_in_step(distributor: &Distributor, device: &Device) {
             wait = (wait * 2).min(RECONCILE_WAIT_MAX);
         }
         tokio::select! {
-            () = distributor.differs.notified() => {}
             () = device.renewed.notified() => {}
+            // What could not be closed a moment ago is not asked for at once.
+            () = distributor.differs.notified() => tokio::time::sleep(RECONCILE_WAIT).await,
         }
-        // What could not be closed a moment ago is not asked for at once.
-        tokio::time::sleep(RECONCILE_WAIT).await;
     }
 }

@@ -181,7 +181,8 @@ def main():
         restarts(app, distributor, token, endpoint, last)
         encrypted(app)
         starts(folder)
-        in_step(app, node, distributor)
+        state = in_step(app, node, distributor)
+        endpoint = another_device(app, node, state, token)
         refusals(app, node, distributor)
         ends(app, token, endpoint)
 
@@ -280,6 +281,20 @@ def in_step(app, node, distributor):
     check("a channel that was closed is opened again", (fresh != endpoint, post(fresh, b"here")), (True, 201))
     app.message("lost", b"here")
     check("a channel that nobody has is closed", post(foreign, b"x"), 410)
+    return state
+
+
+def another_device(app, node, state, token):
+    """The server forgets the device: it becomes another one, with the same registrations."""
+    node.call("DELETE", f"/v1/devices/{state['device_id']}", state["device_token"])
+    tokens = {one["token"] for one in state["registrations"] if one["service"] == app.name}
+    said = [app.take() for _ in tokens]
+    endpoints = {arguments["token"]: arguments.get("endpoint") for _, arguments in said}
+    told = {method for method, _ in said}, set(endpoints)
+    check("a device that the server forgot tells new endpoints", told, ({"NewEndpoint"}, tokens))
+    check("  which are open", post(endpoints[token], b"again"), 201)
+    app.message(token, b"again")
+    return endpoints[token]
 
 
 def refusals(app, node, distributor):
