@@ -90,6 +90,8 @@ codes! {
     NotAvailable = "not_available", UNPROCESSABLE_ENTITY, "This feature is not available";
     /// The credential cannot be used.
     CredentialUnusable = "credential_unusable", UNPROCESSABLE_ENTITY, "The credential cannot be used";
+    /// The vendor was asked and says no.
+    VendorRefused = "vendor_refused", UNPROCESSABLE_ENTITY, "The vendor refuses it";
     /// Not a WebSocket request of a version that is spoken.
     UpgradeRequired = "upgrade_required", UPGRADE_REQUIRED, "This address speaks WebSocket version 13";
     /// Too many requests with this key or from this address.

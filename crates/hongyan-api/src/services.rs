@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use hongyan_core::app::LaneLimits;
 use hongyan_core::device::Platform;
 use hongyan_core::draft::{Draft, Fault};
-use hongyan_core::port::{Ack, CheckReport, ConfigError, Parcel, Reader, WakeKey};
+use hongyan_core::port::{Ack, Broadcasts, CheckReport, ConfigError, Parcel, Reader, WakeKey};
 use hongyan_core::session::{AppState, SessionEvent};
 use hongyan_core::{
     AppId, ChannelId, Class, CredentialName, Cursor, Device, DeviceId, MessageId, Reason, Secret,
@@ -289,6 +290,14 @@ pub trait Services: Send + Sync + fmt::Debug {
         channel: &ChannelId,
         name: &CredentialName,
     ) -> Result<CheckReport, ServiceError>;
+
+    /// The broadcast channels of a credential's vendor; nothing when it has none that can be managed.
+    async fn broadcasts(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<Option<Arc<dyn Broadcasts>>, ServiceError>;
 
     /// Where the vendor of a credential may post receipts to; nothing when the server was given no public address.
     fn callback_url(

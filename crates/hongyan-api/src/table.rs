@@ -7,8 +7,8 @@ use hongyan_core::limits::{BATCH_BODY_BYTES_MAX, CALLBACK_BODY_BYTES_MAX, MESSAG
 
 use crate::auth::Who;
 use crate::handler::{
-    apps, callbacks, client, credentials, devices, events, live, messages, ops, push, reports,
-    topics, transfer, users, xmpp,
+    apps, broadcasts, callbacks, client, credentials, devices, events, live, messages, ops, push,
+    reports, topics, transfer, users, xmpp,
 };
 use crate::route::Route;
 
@@ -252,6 +252,14 @@ fn credentials() -> Vec<Route> {
         Route::new(GET, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Read what is not secret of a credential", credentials::read),
         Route::new(DELETE, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Delete a credential", credentials::delete),
         Route::new(POST, "/v1/channels/{channel}/credentials/{name}/check", MANAGE, "Prove a credential with its vendor", credentials::check),
+        Route::new(POST, "/v1/channels/{channel}/credentials/{name}/broadcasts", MANAGE, "Make a broadcast channel at the vendor", broadcasts::create)
+            .more("One push to it reaches every device that follows it. A device with the token `broadcast:<id>` stands for it. `not_available` where the \
+                   vendor has none; `vendor_refused` when it allows no more."),
+        Route::new(GET, "/v1/channels/{channel}/credentials/{name}/broadcasts", MANAGE, "List the broadcast channels at the vendor", broadcasts::list),
+        Route::new(GET, "/v1/channels/{channel}/credentials/{name}/broadcasts/{broadcast}", MANAGE, "Read a broadcast channel", broadcasts::read)
+            .more("The id is percent-encoded: those of Apple have `+`, `/` and `=` in them."),
+        Route::new(DELETE, "/v1/channels/{channel}/credentials/{name}/broadcasts/{broadcast}", MANAGE, "Delete a broadcast channel", broadcasts::delete)
+            .more("For good: pushes to it are refused from now on. The id is percent-encoded."),
     ]
 }
 

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// Largest answer that is read from a vendor, bytes: their answers are a few hundred.
-pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Largest answer that is read from a vendor, bytes. Theirs are a few hundred, but for a list of 10,000 broadcast channels.
+pub const ANSWER_BYTES_MAX: usize = 512 * 1024;
 /// How often a call is repeated that certainly had no effect (the connection was closing).
 pub(crate) const FRESH_TRIES_MAX: usize = 4;
 

@@ -1,10 +1,12 @@
 //! Bridges between rooms that do not know each other: what the API asks for, done by dispatch and gateway.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use hongyan_api::services as wanted;
 use hongyan_core::draft::Draft;
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
-use hongyan_core::port::{CallbackRequest, CheckReport, SessionSink, WakeKey};
+use hongyan_core::port::{Broadcasts, CallbackRequest, CheckReport, SessionSink, WakeKey};
 use hongyan_core::session::SessionEvent;
 use hongyan_core::{
     AppId, ChannelId, CredentialName, Device, DeviceId, MessageId, StoreError, UserId,
@@ -186,6 +188,20 @@ impl wanted::Services for Services {
             .check(app, channel, name, VENDOR_CALL_DEADLINE)
             .await
             .map_err(credential)
+    }
+
+    async fn broadcasts(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<Option<Arc<dyn Broadcasts>>, ServiceError> {
+        let credentials = self.dispatch.credentials();
+        let opened = credentials
+            .open(app, channel, name)
+            .await
+            .map_err(credential)?;
+        Ok(opened.channel.broadcasts())
     }
 
     fn callback_url(

@@ -1,6 +1,7 @@
 //! One file for each resource: what its addresses do. Start reading at `messages`.
 
 pub(crate) mod apps;
+pub(crate) mod broadcasts;
 pub(crate) mod callbacks;
 pub(crate) mod client;
 pub(crate) mod credentials;

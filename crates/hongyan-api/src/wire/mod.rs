@@ -1,6 +1,7 @@
 //! What goes over the wire, in its own types: the stored ones may change without it.
 
 pub(crate) mod app;
+pub(crate) mod broadcast;
 pub(crate) mod callback;
 pub(crate) mod client;
 pub(crate) mod credential;

@@ -9,6 +9,7 @@
 
 mod apps;
 mod bad_input;
+mod broadcasts;
 mod callbacks;
 mod client_side;
 mod connections;

@@ -15,8 +15,9 @@ use hongyan_core::app::Credential;
 use hongyan_core::draft::Draft;
 use hongyan_core::message::Target;
 use hongyan_core::port::{
-    Ack, CheckReport, Clock, Commit, CommitError, ConfigError, DailyLimit, Idempotency, Inbox,
-    InboxAppend, LimitOf, Owner, Parcel, Reader, Registry, WakeKey, WriteSet,
+    Ack, BroadcastError, BroadcastStorage, Broadcasts, CheckReport, Clock, Commit, CommitError,
+    ConfigError, DailyLimit, Idempotency, Inbox, InboxAppend, LimitOf, Owner, Parcel, Reader,
+    Registry, WakeKey, WriteSet,
 };
 use hongyan_core::session::{AppState, SessionEvent};
 use hongyan_core::{
@@ -37,6 +38,7 @@ pub(crate) struct FakeServices {
     pub(crate) kicked: Mutex<Vec<DeviceId>>,
     /// What the next `accept` says instead.
     pub(crate) refuse: Mutex<Option<StoreError>>,
+    pub(crate) broadcasts: Arc<FakeBroadcasts>,
     pub(crate) panics: std::sync::atomic::AtomicBool,
 }
 
@@ -82,6 +84,68 @@ impl FakeServices {
             device.version += 1;
             self.registry.put_device(device, Some(read)).await?;
         }
+        Ok(())
+    }
+}
+
+/// A vendor that makes two broadcast channels, with ids that a path must escape.
+#[derive(Debug, Default)]
+pub(crate) struct FakeBroadcasts {
+    pub(crate) channels: Mutex<Vec<(String, BroadcastStorage)>>,
+    /// What the next call says instead.
+    pub(crate) refuse: Mutex<Option<BroadcastError>>,
+}
+
+impl FakeBroadcasts {
+    fn refused(&self) -> Result<(), BroadcastError> {
+        self.refuse.lock().unwrap().take().map_or(Ok(()), Err)
+    }
+}
+
+#[async_trait]
+impl Broadcasts for FakeBroadcasts {
+    async fn create(
+        &self,
+        storage: BroadcastStorage,
+        _deadline: Duration,
+    ) -> Result<String, BroadcastError> {
+        self.refused()?;
+        let mut channels = self.channels.lock().unwrap();
+        let free = ["a/b+c==", "%2F/=="]
+            .into_iter()
+            .find(|id| !channels.iter().any(|(known, _)| known == id));
+        let id = free.ok_or(BroadcastError::Full {
+            detail: "two are enough".to_owned(),
+        })?;
+        channels.push((id.to_owned(), storage));
+        Ok(id.to_owned())
+    }
+
+    async fn list(&self, _deadline: Duration) -> Result<Vec<String>, BroadcastError> {
+        self.refused()?;
+        let channels = self.channels.lock().unwrap();
+        Ok(channels.iter().map(|(id, _)| id.clone()).collect())
+    }
+
+    async fn read(
+        &self,
+        id: &str,
+        _deadline: Duration,
+    ) -> Result<BroadcastStorage, BroadcastError> {
+        self.refused()?;
+        let channels = self.channels.lock().unwrap();
+        let found = channels.iter().find(|(known, _)| known == id);
+        found
+            .map(|(_, storage)| *storage)
+            .ok_or(BroadcastError::NotFound)
+    }
+
+    async fn delete(&self, id: &str, deadline: Duration) -> Result<(), BroadcastError> {
+        self.read(id, deadline).await?;
+        self.channels
+            .lock()
+            .unwrap()
+            .retain(|(known, _)| known != id);
         Ok(())
     }
 }
@@ -301,6 +365,25 @@ impl Services for FakeServices {
                 entity: "credential",
             }),
         }
+    }
+
+    async fn broadcasts(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<Option<Arc<dyn Broadcasts>>, ServiceError> {
+        if self
+            .registry
+            .credential(app, channel, name)
+            .await?
+            .is_none()
+        {
+            let entity = "credential";
+            return Err(ServiceError::NotFound { entity });
+        }
+        let has = channel.as_str() == "apns";
+        Ok(has.then(|| Arc::clone(&self.broadcasts) as Arc<dyn Broadcasts>))
     }
 
     fn callback_url(

@@ -61,6 +61,7 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
         heard: Default::default(),
         kicked: Default::default(),
         refuse: Default::default(),
+        broadcasts: Default::default(),
         panics: Default::default(),
     });
     let pushes: Arc<dyn hongyan_core::port::Pushes> =

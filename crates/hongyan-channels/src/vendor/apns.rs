@@ -3,7 +3,8 @@
 //! Sources: Apple Developer Documentation, "Sending notification requests to APNs", "Generating a remote notification",
 //! "Handling notification responses from APNs", "Establishing a token-based connection to APNs", "Pushing background
 //! updates to your App", "Starting and updating Live Activities with ActivityKit push notifications", "Sending broadcast push
-//! notification requests to APNs" (read 2026-11). Unverified: which of its two hosts Apple prefers for broadcasts.
+//! notification requests to APNs", "Sending channel management requests to APNs" (read 2026-11). Unverified: which of its two
+//! hosts Apple prefers for broadcasts.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -33,7 +34,20 @@
 //! | `<hex>` | the app's own: `alert` and `background` |
 //! | `liveactivity:<hex>` | a push-to-start token (`event` `start`), or the update token of one activity (`update`, `end`) |
 //! | `voip:<hex>`, `pushtotalk:<hex>`, `location:<hex>`, `widgets:<hex>`, `controls:<hex>`, `complication:<hex>`, `fileprovider:<hex>`, `mdm:<hex>` | tokens of that kind |
-//! | `broadcast:<id>` | a broadcast channel of iOS 18: one `liveactivity` push updates or ends the activity on every device that follows it. Made in Apple's console or with its API, which has no place here |
+//! | `broadcast:<id>` | a broadcast channel of iOS 18: one `liveactivity` push updates or ends the activity on every device that follows it. Made as below or in Apple's console |
+//!
+//! Broadcast channels of the credential's `bundle_id` and `environment` are managed with `hongyan channel broadcast`, or at
+//! `/v1/channels/apns/credentials/{name}/broadcasts`. At most 10,000 are allowed for an app in each environment. Their ids are Apple's and have
+//! `+`, `/` and `=` in them: in a path they are percent-encoded.
+//!
+//! | call | does |
+//! | --- | --- |
+//! | `POST …/broadcasts` `{"storage": "none"}` | makes a channel that stores nothing, for frequent updates; `"latest"` keeps the latest message for up to 8 hours. It cannot be changed later. An unknown fate (`unavailable`) may have made one: list before trying again |
+//! | `GET …/broadcasts`, `GET …/broadcasts/{id}` | the ids of all; what one stores |
+//! | `DELETE …/broadcasts/{id}` | deletes it for good; its token then ends as `token_invalid` with the next push |
+//!
+//! Broadcasts have to be switched on for the app id in the developer account. Apple serves these calls on ports 2195 (sandbox)
+//! and 2196 of `api-manage-broadcast…push.apple.com`, which a firewall has to let out; an `endpoint` that is not Apple's takes them too.
 //!
 //! A Live Activity's `timestamp` is when the message was accepted, or was to be sent: a late try never outdates a newer update.
 //!
@@ -41,6 +55,7 @@
 //! the tokens: the verdict is then `token_environment` without the death of a token.
 
 mod encoding;
+mod manage;
 mod plain;
 
 use std::sync::Arc;
@@ -50,8 +65,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::device::Environment;
 use hongyan_core::port::{
-    Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
-    Parcel, Recipient, Vendor,
+    Batch, Broadcasts, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential,
+    Outbound, Parcel, Recipient, Vendor,
 };
 use hongyan_core::{ChannelId, Message, Reason, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -95,8 +110,6 @@ const TOKEN_REUSE: Duration = Duration::from_secs(45 * 60);
 const TOKEN_FORCE_PAUSE: Duration = Duration::from_secs(20 * 60);
 /// First wait after `TooManyRequests` for one device, where Apple names none.
 const DEVICE_PAUSE: Duration = Duration::from_secs(60);
-/// Longest id of a broadcast channel that is sent, bytes; Apple fixes no size.
-const CHANNEL_BYTES_MAX: usize = 256;
 
 /// What Apple hands out for an app.
 #[derive(Debug)]
@@ -207,8 +220,7 @@ impl<'a> Address<'a> {
         let (kind, rest) = match token.split_once(':') {
             None => (None, token),
             Some(("broadcast", id)) => {
-                let plain = |b: u8| b.is_ascii_alphanumeric() || b"+/=-_".contains(&b);
-                return if (1..=CHANNEL_BYTES_MAX).contains(&id.len()) && id.bytes().all(plain) {
+                return if manage::is_id(id) {
                     Ok(Self::Broadcast(id))
                 } else {
                     Err("the channel id behind broadcast: is not base64".to_owned())
@@ -380,13 +392,15 @@ impl Vendor for Apns {
                     })?
             }
         };
-        let pool = |usual: &str| -> Result<h2::Pool, ChannelError> {
-            let endpoint = credential.endpoint.as_deref().unwrap_or(usual);
+        let at = |endpoint: &str| -> Result<h2::Pool, ChannelError> {
             let origin = Origin::parse(endpoint).map_err(|e| ChannelError::Config {
                 detail: e.to_string(),
             })?;
             Ok(h2::Pool::new(&self.egress, origin, tls.clone()))
         };
+        let endpoint = credential.endpoint.as_deref();
+        let pool = |usual: &str| at(endpoint.unwrap_or(usual));
+        let manage_pool = at(manage::endpoint(endpoint, config.environment))?;
         let broadcasts = if config.broadcast_hosts {
             Some((
                 pool("https://api-broadcast.push.apple.com")?,
@@ -399,6 +413,7 @@ impl Vendor for Apns {
             production: pool("https://api.push.apple.com")?,
             sandbox: pool("https://api.sandbox.push.apple.com")?,
             broadcasts,
+            manage: manage_pool,
             egress: self.egress.clone(),
             config,
             token: Minted::new(TOKEN_REUSE, TOKEN_FORCE_PAUSE),
@@ -415,6 +430,8 @@ struct Sender {
     sandbox: h2::Pool,
     /// Production and sandbox, when broadcasts have hosts of their own.
     broadcasts: Option<(h2::Pool, h2::Pool)>,
+    /// Where broadcast channels of the credential's environment are made and deleted.
+    manage: h2::Pool,
     token: Minted,
 }
 
@@ -556,7 +573,6 @@ impl Sender {
         }
     }
 
-    /// One call; repeated once when the provider token had expired or the server was going away.
     async fn post(
         &self,
         path: String,
@@ -566,17 +582,27 @@ impl Sender {
         until: Instant,
     ) -> Result<Answer, Verdict> {
         let pool = self.pool(&path, environment);
-        let mut generation = head.generation;
-        let mut call = Ask {
+        let call = Ask {
             method: Method::POST,
             path: path.into(),
             headers: head.headers.clone(),
             body: body.clone(),
         };
+        self.call(pool, call, head.generation, until).await
+    }
+
+    /// One call; repeated once when the provider token had expired or the server was going away.
+    async fn call(
+        &self,
+        pool: &h2::Pool,
+        mut call: Ask,
+        mut generation: u64,
+        until: Instant,
+    ) -> Result<Answer, Verdict> {
         let mut first = true;
         loop {
             let (answer, route) = pool.call(&call, until).await.map_err(|e| e.verdict())?;
-            if answer.status == 200 || !first {
+            if answer.status < 300 || !first {
                 return Ok(answer);
             }
             first = false;
@@ -696,6 +722,10 @@ impl Channel for Sender {
         _deadline: Duration,
     ) -> Option<Vec<Verdict>> {
         None
+    }
+
+    fn broadcasts(self: Arc<Self>) -> Option<Arc<dyn Broadcasts>> {
+        Some(self)
     }
 }
 

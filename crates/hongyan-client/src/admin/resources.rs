@@ -53,6 +53,14 @@ calls! {
     put_credential(channel, name) PUT "/v1/channels/{channel}/credentials/{name}" body fields;
     /// Deletes a credential.
     delete_credential(channel, name) DELETE "/v1/channels/{channel}/credentials/{name}";
+    /// The broadcast channels at a credential's vendor.
+    broadcasts(channel, name) GET "/v1/channels/{channel}/credentials/{name}/broadcasts";
+    /// Makes a broadcast channel, from a body such as `{"storage": "latest"}`.
+    create_broadcast(channel, name) POST "/v1/channels/{channel}/credentials/{name}/broadcasts" body fields;
+    /// One broadcast channel, with what it stores.
+    broadcast(channel, name, id) GET "/v1/channels/{channel}/credentials/{name}/broadcasts/{id}";
+    /// Deletes a broadcast channel for good.
+    delete_broadcast(channel, name, id) DELETE "/v1/channels/{channel}/credentials/{name}/broadcasts/{id}";
     /// One device.
     device(device) GET "/v1/devices/{device}";
     /// Changes a device.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::Broadcasts;
 use crate::device::Environment;
 use crate::error::BoxError;
 use crate::{
@@ -428,6 +429,11 @@ pub trait Channel: Send + Sync + std::fmt::Debug {
     /// The key of a device's wake-ups, of the same installation as [`Recipient::secret_hash`]. `None` when the channel carries
     /// messages and not wake-ups.
     fn wake_key(&self, _device: &DeviceId, _secret_hash: &[u8; 32]) -> Option<WakeKey> {
+        None
+    }
+
+    /// The vendor's broadcast channels, to make and delete them. `None` when the vendor has none, or no interface for that.
+    fn broadcasts(self: Arc<Self>) -> Option<Arc<dyn Broadcasts>> {
         None
     }
 

@@ -3,6 +3,7 @@
 //! The engine ports ([`Registry`], [`Inbox`], [`Work`], [`Ledger`], [`Commit`]) have one
 //! conformance suite each; every promise in their comments is a case of it.
 
+mod broadcast;
 mod channel;
 mod clock;
 mod commit;
@@ -14,6 +15,7 @@ mod quota;
 mod registry;
 mod work;
 
+pub use broadcast::{BroadcastError, BroadcastStorage, Broadcasts};
 pub use channel::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
     CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,

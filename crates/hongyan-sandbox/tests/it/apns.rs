@@ -438,6 +438,12 @@ async fn broadcast_channels_live_and_die() {
         stage.call("GET", &suffixed, &named, "").await.at("/reason"),
         "TopicDisallowed"
     );
+    // The other app of the team has broadcasts switched off.
+    let off = format!("/1/apps/{OTHER_PACKAGE}/channels");
+    assert_eq!(
+        stage.call("GET", &off, &named, "").await.at("/reason"),
+        "FeatureNotEnabled"
+    );
     let foreign = stage
         .call("GET", "/1/apps/com.foreign/channels", &named, "")
         .await;
@@ -453,4 +459,8 @@ async fn broadcast_channels_live_and_die() {
         stage.call("GET", &channels, &named, "").await.at("/reason"),
         "ChannelNotRegistered"
     );
+    assert_eq!(send("0", &id).await.at("/reason"), "ChannelNotRegistered");
+    while stage.handle.make_apns_channel(true).is_some() {}
+    let full = create(r#"{"push-type":"LiveActivity","message-storage-policy":1}"#).await;
+    assert_eq!(full.at("/reason"), "CannotCreateChannelConfig");
 }

@@ -24,6 +24,7 @@ const CHECK_COLUMNS: &[Column] = &[
     ("RESULT", "result"),
     ("DETAIL", "detail"),
 ];
+const BROADCAST_COLUMNS: &[Column] = &[("ID", "id")];
 /// Longest file that a credential's field is read from, in bytes: keys and certificates are far shorter.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
@@ -112,11 +113,59 @@ enum Command {
         #[arg(long, value_name = "URL")]
         subject: String,
     },
+    /// Make, list and delete broadcast channels at the vendor: one push reaches all that follow one
+    Broadcast {
+        #[command(subcommand)]
+        command: Broadcast,
+    },
     /// Delete a credential
     Delete {
         /// The channel
         channel: String,
         /// The credential
+        name: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum Broadcast {
+    /// Make a broadcast channel; its id is the answer, and `broadcast:<id>` the token of a device that stands for it
+    Create {
+        /// The channel: apns
+        channel: String,
+        /// The credential
+        #[arg(default_value = "default")]
+        name: String,
+        /// What the vendor keeps for devices that are away; it cannot be changed later
+        #[arg(long, value_name = "WHAT", value_parser = ["none", "latest"])]
+        storage: String,
+    },
+    /// List the broadcast channels
+    List {
+        /// The channel: apns
+        channel: String,
+        /// The credential
+        #[arg(default_value = "default")]
+        name: String,
+    },
+    /// Show a broadcast channel and what it stores
+    Show {
+        /// The channel: apns
+        channel: String,
+        /// The broadcast channel
+        id: String,
+        /// The credential
+        #[arg(default_value = "default")]
+        name: String,
+    },
+    /// Delete a broadcast channel for good
+    Delete {
+        /// The channel: apns
+        channel: String,
+        /// The broadcast channel
+        id: String,
+        /// The credential
+        #[arg(default_value = "default")]
         name: String,
     },
 }
@@ -205,6 +254,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 );
                 form.done(&answer, format!("the vendor takes it. {detail}").trim_end())?;
             }
+            Command::Broadcast { command } => broadcast(&admin, form, command).await?,
             // Made here, without a server.
             Command::Vapid { .. } => {}
             Command::Delete { channel, name } => {
@@ -253,6 +303,41 @@ async fn check_all(admin: &Admin, form: Form) -> anyhow::Result<()> {
         "{failed} of {} credentials do not hold; the lines above say why",
         count
     );
+    Ok(())
+}
+
+async fn broadcast(admin: &Admin, form: Form, command: Broadcast) -> anyhow::Result<()> {
+    match command {
+        Broadcast::Create {
+            channel,
+            name,
+            storage,
+        } => {
+            let body = json!({ "storage": storage });
+            let answer = admin
+                .create_broadcast(&channel, &name, &body)
+                .await
+                .map_err(told)?;
+            let words = format!("made {}", harmless(&cell(&answer, "id")));
+            form.done(&answer, &words)?;
+        }
+        Broadcast::List { channel, name } => {
+            let list = admin.broadcasts(&channel, &name).await.map_err(told)?;
+            let none = "no broadcast channels; make one with `hongyan channel broadcast create`";
+            form.list(&list, BROADCAST_COLUMNS, none)?;
+        }
+        Broadcast::Show { channel, id, name } => {
+            let answer = admin.broadcast(&channel, &name, &id).await.map_err(told)?;
+            form.thing(&answer)?;
+        }
+        Broadcast::Delete { channel, id, name } => {
+            let answer = admin
+                .delete_broadcast(&channel, &name, &id)
+                .await
+                .map_err(told)?;
+            form.done(&answer, &format!("deleted {}", harmless(&id)))?;
+        }
+    }
     Ok(())
 }
 

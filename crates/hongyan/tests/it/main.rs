@@ -7,6 +7,7 @@
     reason = "a test that meets the unexpected has failed, and says why"
 )]
 
+mod broadcast;
 mod crash;
 mod damage;
 mod disk;

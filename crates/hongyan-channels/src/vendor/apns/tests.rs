@@ -422,3 +422,78 @@ fn configurations_are_checked_and_shown_without_secrets() {
             .is_err()
     );
 }
+
+#[test]
+fn channels_are_managed_where_apple_says_or_the_endpoint_does() {
+    use Environment::{Production, Sandbox};
+    let rows = [
+        (
+            None,
+            Production,
+            "https://api-manage-broadcast.push.apple.com:2196",
+        ),
+        (
+            None,
+            Sandbox,
+            "https://api-manage-broadcast.sandbox.push.apple.com:2195",
+        ),
+        // The port that is made for firewalls is one for sending.
+        (
+            Some("https://api.push.apple.com:2197"),
+            Production,
+            "https://api-manage-broadcast.push.apple.com:2196",
+        ),
+        (
+            Some("https://apns.example:8443"),
+            Sandbox,
+            "https://apns.example:8443",
+        ),
+    ];
+    for (own, environment, want) in rows {
+        assert_eq!(manage::endpoint(own, environment), want, "{own:?}");
+    }
+}
+
+/// The refusals of Apple's page on channels, and what becomes of each.
+#[test]
+fn refusals_of_channel_management() {
+    use hongyan_core::port::BroadcastError;
+    let word = |status: u16, reason: &str| {
+        let answer = Answer {
+            status,
+            headers: http::HeaderMap::new(),
+            body: json!({"reason": reason}).to_string().into(),
+        };
+        match manage::failure(&answer, Timestamp(0)) {
+            BroadcastError::NotFound => "not found",
+            BroadcastError::Full { .. } => "full",
+            BroadcastError::Vendor(Verdict::CredentialBad { .. }) => "credential",
+            BroadcastError::Vendor(Verdict::Refused { .. }) => "refused",
+            BroadcastError::Vendor(Verdict::Retry { .. }) => "later",
+            BroadcastError::Vendor(other) => panic!("{other:?}"),
+        }
+    };
+    let rows = [
+        (400, "ChannelNotRegistered", "not found"),
+        (400, "BadChannelId", "not found"),
+        (400, "MissingChannelId", "refused"),
+        (400, "CannotCreateChannelConfig", "full"),
+        (400, "FeatureNotEnabled", "credential"),
+        (400, "TopicDisallowed", "credential"),
+        (403, "TopicMismatch", "credential"),
+        (403, "InvalidProviderToken", "credential"),
+        (404, "BadPath", "credential"),
+        (410, "Unregistered", "credential"),
+        (400, "BadRequestParams", "refused"),
+        (400, "BadRequestPayload", "refused"),
+        (400, "MissingPushType", "refused"),
+        (400, "MissingChannelQueueSize", "refused"),
+        (429, "TooManyRequests", "later"),
+        (500, "InternalServerError", "later"),
+        (503, "Service Unavailable", "later"),
+        (200, "", "later"),
+    ];
+    for (status, reason, want) in rows {
+        assert_eq!(word(status, reason), want, "{status} {reason}");
+    }
+}

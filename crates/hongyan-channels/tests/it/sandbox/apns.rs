@@ -1,10 +1,11 @@
 //! Live Activities, broadcasts and tokens of other kinds, against the sandbox's APNs.
 
-use hongyan_core::{ChannelId, Class, Message};
-use hongyan_sandbox::{Channel as Vendor, TokenState};
+use hongyan_core::port::{BroadcastError, BroadcastStorage};
+use hongyan_core::{ChannelId, Class, Message, Verdict};
+use hongyan_sandbox::{Channel as Vendor, Fault, FaultKind, OTHER_PACKAGE, TokenState};
 use serde_json::{Value, json};
 
-use super::World;
+use super::{PATIENCE, World};
 use crate::message;
 
 fn with(fields: &Value) -> Message {
@@ -95,4 +96,79 @@ async fn apns_tokens_outlive_pushes_of_another_kind() {
     let valid = world.tokens(1, TokenState::Valid).remove(0);
     let verdicts = world.send(call(), vec![format!("voip:{valid}")]).await;
     assert_eq!(verdicts, ["accepted"], "{:?}", world.last());
+}
+
+#[tokio::test]
+async fn apns_broadcast_channels_are_made_and_deleted() {
+    let world = World::start(Vendor::Apns).await;
+    let channels = world.channel.clone().broadcasts().unwrap();
+    assert_eq!(channels.list(PATIENCE).await.unwrap(), [""; 0]);
+    for storage in [BroadcastStorage::None, BroadcastStorage::Latest] {
+        let id = channels.create(storage, PATIENCE).await.unwrap();
+        let seen = world.last();
+        assert_eq!(seen.body["push-type"], "LiveActivity");
+        assert_eq!(channels.list(PATIENCE).await.unwrap(), [id.as_str()]);
+        assert_eq!(channels.read(&id, PATIENCE).await.unwrap(), storage);
+        assert_eq!(world.last().headers["apns-channel-id"], id);
+        let token = format!("broadcast:{id}");
+        let verdicts = world.send(activity("update"), vec![token.clone()]).await;
+        assert_eq!(verdicts, ["accepted"], "{:?}", world.last());
+        channels.delete(&id, PATIENCE).await.unwrap();
+        let verdicts = world.send(activity("end"), vec![token]).await;
+        assert_eq!(verdicts, ["token_dead token_invalid"], "{:?}", world.last());
+        for gone in [id.as_str(), "AAAA", "not base64", "a\r\nb", ""] {
+            let read = channels.read(gone, PATIENCE).await;
+            assert_eq!(read, Err(BroadcastError::NotFound), "{gone}");
+            let deleted = channels.delete(gone, PATIENCE).await;
+            assert_eq!(deleted, Err(BroadcastError::NotFound), "{gone}");
+        }
+    }
+    assert_eq!(channels.list(PATIENCE).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn apns_refuses_more_broadcast_channels_than_it_lists() {
+    let world = World::start(Vendor::Apns).await;
+    let channels = world.channel.clone().broadcasts().unwrap();
+    while world.handle.make_apns_channel(false).is_some() {}
+    let full = channels.create(BroadcastStorage::None, PATIENCE).await;
+    assert!(
+        matches!(&full, Err(BroadcastError::Full { detail }) if detail.contains("10,000")),
+        "{full:?}"
+    );
+    assert_eq!(channels.list(PATIENCE).await.unwrap().len(), 10_000);
+}
+
+#[tokio::test]
+async fn apns_says_why_broadcast_channels_cannot_be_managed() {
+    let off = World::start_with(Vendor::Apns, |config| {
+        config["bundle_id"] = OTHER_PACKAGE.into();
+    })
+    .await;
+    let channels = off.channel.clone().broadcasts().unwrap();
+    let refused = channels.create(BroadcastStorage::Latest, PATIENCE).await;
+    let Err(BroadcastError::Vendor(Verdict::CredentialBad { detail })) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(detail.contains("developer account"), "{detail}");
+
+    // A token that Apple calls expired is renewed once, as with sends; a service that is away is told as such.
+    let world = World::start(Vendor::Apns).await;
+    let channels = world.channel.clone().broadcasts().unwrap();
+    let inject = |kind| {
+        let fault = Fault::times(kind, 1);
+        world.handle.inject(Vendor::Apns, fault).unwrap();
+    };
+    inject(FaultKind::AuthExpired);
+    channels
+        .create(BroadcastStorage::Latest, PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(channels.list(PATIENCE).await.unwrap().len(), 1);
+    inject(FaultKind::Unavailable);
+    let away = channels.list(PATIENCE).await;
+    assert!(
+        matches!(&away, Err(BroadcastError::Vendor(Verdict::Retry { .. }))),
+        "{away:?}"
+    );
 }

@@ -17,8 +17,8 @@ use crate::world::World;
 const BROADCAST_BYTES_MAX: usize = 5120;
 const CHANNEL_ID_BYTES_MAX: usize = 128;
 
-/// Channels by (bundle id, channel id), with their storage policy.
-pub(super) type Channels = BTreeMap<(String, String), u8>;
+/// Channels by bundle id and channel id, with their storage policy.
+pub(super) type Channels = BTreeMap<String, BTreeMap<String, u8>>;
 
 pub(super) fn handle(world: &World, connection: &Connection, call: &Call) -> Reply {
     let id = call
@@ -47,6 +47,10 @@ fn decide(world: &World, connection: &Connection, call: &Call) -> Result<Reply, 
             refuse(403, "TopicMismatch")
         });
     }
+    // The team switched broadcasts on for the first of its apps only.
+    if bundle != PACKAGE {
+        return Err(refuse(400, "FeatureNotEnabled"));
+    }
     match (verb, &call.method) {
         ("publish", &Method::POST) => publish(world, call, bundle),
         ("channels", &Method::POST) => create(world, call, bundle),
@@ -57,15 +61,16 @@ fn decide(world: &World, connection: &Connection, call: &Call) -> Result<Reply, 
         }
         ("channels", &Method::DELETE) => {
             let (id, _) = named(world, call, bundle)?;
-            lock(world).remove(&(bundle.to_owned(), id));
+            if let Some(channels) = lock(world).get_mut(bundle) {
+                channels.remove(&id);
+            }
             Ok(Reply::empty(204, "accepted channel deleted"))
         }
         ("list", &Method::GET) => {
             let ids: Vec<String> = lock(world)
-                .keys()
-                .filter(|(of, _)| of == bundle)
-                .map(|(_, id)| id.clone())
-                .collect();
+                .get(bundle)
+                .map(|channels| channels.keys().cloned().collect())
+                .unwrap_or_default();
             Ok(Reply::json(
                 200,
                 &json!({"channels": ids}),
@@ -103,12 +108,13 @@ fn create(world: &World, call: &Call, bundle: &str) -> Result<Reply, Refusal> {
 
 /// A new channel's id, unless the app has too many.
 pub(super) fn make(world: &World, bundle: &str, policy: u8) -> Option<String> {
-    let mut channels = lock(world);
-    if channels.keys().filter(|(of, _)| of == bundle).count() >= limits::APNS_CHANNELS_MAX {
+    let mut apps = lock(world);
+    let channels = apps.entry(bundle.to_owned()).or_default();
+    if channels.len() >= limits::APNS_CHANNELS_MAX {
         return None;
     }
     let id = STANDARD.encode(uuid::Uuid::new_v4().as_bytes());
-    channels.insert((bundle.to_owned(), id.clone()), policy);
+    channels.insert(id.clone(), policy);
     Some(id)
 }
 
@@ -153,7 +159,7 @@ fn named(world: &World, call: &Call, bundle: &str) -> Result<(String, u8), Refus
     if id.len() > CHANNEL_ID_BYTES_MAX || STANDARD.decode(id).is_err() {
         return Err(refuse(400, "BadChannelId"));
     }
-    match lock(world).get(&(bundle.to_owned(), id.to_owned())) {
+    match lock(world).get(bundle).and_then(|of| of.get(id)) {
         Some(policy) => Ok((id.to_owned(), *policy)),
         None => Err(refuse(400, "ChannelNotRegistered")),
     }
