@@ -38,6 +38,8 @@ cases! { $ inbox_suite:
     messages_are_found_by_id,
     only_the_newest_of_a_collapse_key_is_given,
     the_newest_is_found_far_behind_the_page,
+    an_ack_by_id_reaches_behind_many_broadcasts,
+    an_ack_of_many_broadcasts_tells_them_all,
 }
 
 async fn store(ports: &Ports, sets: Vec<WriteSet>) {
@@ -645,4 +647,51 @@ async fn the_newest_is_found_far_behind_the_page(subject: &mut dyn Subject) {
         }
     }
     assert_eq!(got, numbers(2..=301));
+}
+
+async fn an_ack_by_id_reaches_behind_many_broadcasts(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    let me = bound(&ports, "d1", "u1").await;
+    let mut sets: Vec<_> = (1..=600).map(|n| append(n, &to_all())).collect();
+    sets.push(append(601, &user_list("u1")));
+    sets.push(append(602, &Owner::Device(device_id("d1"))));
+    sets.push(append(603, &user_list("u1")));
+    store(&ports, sets).await;
+    let ack = |n| ports.inbox.ack(&me, Ack::Ids(numbers(n..=n)), NOW);
+    for n in [603, 602] {
+        assert_eq!(ack(n).await.unwrap(), numbers(n..=n));
+        assert_eq!(ack(n).await.unwrap(), [], "once");
+    }
+    let mut got = Vec::new();
+    let mut after = None;
+    loop {
+        let page = read(&ports, &me, after, 100).await;
+        got.extend(ids(&page));
+        after = Some(page.next);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(got, numbers(1..=601));
+    let upto = Ack::Upto(after.unwrap());
+    let acked = ports.inbox.ack(&me, upto, NOW).await.unwrap();
+    assert_eq!(acked, numbers(1..=601));
+}
+
+async fn an_ack_of_many_broadcasts_tells_them_all(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    let me = bound(&ports, "d1", "u1").await;
+    let mut next = 1;
+    for broadcasts in [1_000, 2_300] {
+        let end = next + broadcasts;
+        let mut sets: Vec<_> = (next..end).map(|n| append(n, &to_all())).collect();
+        sets.push(append(end, &user_list("u1")));
+        sets.push(append(end + 1, &Owner::Device(device_id("d1"))));
+        store(&ports, sets).await;
+        let upto = Ack::Upto(read(&ports, &me, None, 1).await.head);
+        let acked = ports.inbox.ack(&me, upto, NOW).await.unwrap();
+        assert_eq!(acked, numbers(next..=end + 1));
+        assert!(ids(&read(&ports, &me, None, 1).await).is_empty());
+        next = end + 2;
+    }
 }

@@ -23,6 +23,9 @@ cases! { $ push_suite:
     what_was_acked_makes_room,
     recalled_pushes_and_those_of_closed_channels_wait_no_longer,
     acks_by_id_pass_over_nothing_behind_many_pushes,
+    acks_by_id_reach_behind_many_pushes,
+    an_ack_of_many_pushes_tells_them_all,
+    a_push_behind_many_broadcasts_is_acked_with_them,
     pushes_and_broadcasts_share_a_cursor,
     a_device_that_is_forgotten_leaves_no_pushes,
 }
@@ -257,6 +260,63 @@ async fn acks_by_id_pass_over_nothing_behind_many_pushes(subject: &mut dyn Subje
     assert_eq!(waiting(&ports).await, numbers(601..=603));
     let acked = ack(&ports, Ack::Ids(numbers(601..=603))).await;
     assert_eq!(acked, numbers(601..=603));
+}
+
+async fn acks_by_id_reach_behind_many_pushes(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    bound(&ports).await;
+    let all = Owner::Audience(hongyan_core::message::Audience::All);
+    let mut sets: Vec<_> = (1..=600).map(|n| plain(n, "a")).collect();
+    sets.push(append(601, &user_list("u1")));
+    sets.push(append(602, &own_list()));
+    sets.push(append(603, &all));
+    sets.push(append(604, &own_list()));
+    store(&ports, sets).await;
+    for n in [602, 601, 603] {
+        assert_eq!(ack(&ports, Ack::Ids(numbers(n..=n))).await, numbers(n..=n));
+        assert_eq!(ack(&ports, Ack::Ids(numbers(n..=n))).await, [], "once");
+    }
+    let mut want = numbers(1..=600);
+    want.extend(numbers(604..=604));
+    assert_eq!(waiting(&ports).await, want);
+    let head = read(&ports, None, 1).await.head;
+    assert_eq!(ack(&ports, Ack::Upto(head)).await, want);
+    assert_eq!(waiting(&ports).await, []);
+}
+
+async fn an_ack_of_many_pushes_tells_them_all(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    bound(&ports).await;
+    let total = 2 * PUSHES_PER_CHANNEL_MAX + 500;
+    let channel = |n| if n % 3 == 0 { "a" } else { "b" };
+    let channel = |n| if n % 3 == 1 { "c" } else { channel(n) };
+    let mut sets: Vec<_> = (1..=total).map(|n| plain(n, channel(n))).collect();
+    sets.insert(1_700, append(total + 1, &user_list("u1")));
+    store(&ports, sets).await;
+    let want = waiting(&ports).await;
+    assert_eq!(want.len() as u64, total + 1);
+    let head = read(&ports, None, 1).await.head;
+    assert_eq!(ack(&ports, Ack::Upto(head)).await, want);
+    assert_eq!(ack(&ports, Ack::Upto(head)).await, []);
+    assert_eq!(waiting(&ports).await, []);
+    let ids = want.iter().take(3).copied().collect();
+    assert_eq!(ack(&ports, Ack::Ids(ids)).await, []);
+}
+
+async fn a_push_behind_many_broadcasts_is_acked_with_them(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    bound(&ports).await;
+    let all = Owner::Audience(hongyan_core::message::Audience::All);
+    let about = |n: u64| pushed(n, "a", Urgency::Normal, Some("news"));
+    let mut sets: Vec<_> = (1..=1_100).map(|n| append(n, &all)).collect();
+    sets.push(about(1_101));
+    store(&ports, sets).await;
+    let head = read(&ports, None, 1).await.head;
+    let acked = ack(&ports, Ack::Upto(head)).await;
+    assert_eq!(acked, numbers(1..=1_101));
+    let out = store(&ports, vec![about(1_102)]).await;
+    assert_eq!(out, [], "what was acked is not replaced");
+    assert_eq!(waiting(&ports).await, numbers(1_102..=1_102));
 }
 
 async fn pushes_and_broadcasts_share_a_cursor(subject: &mut dyn Subject) {

@@ -99,8 +99,9 @@ pub trait Inbox: Send + Sync + std::fmt::Debug {
         now: Timestamp,
     ) -> Result<InboxPage, StoreError>;
 
-    /// Records what the device has; answers the message ids that this call acked for the first time
-    /// (at most the size of the rings).
+    /// Records what the device has; answers the message ids that this call acked for the first time, all of them. What is
+    /// acked by id is found wherever it stands. One call acks some ten thousand at most: of a place that is further away
+    /// it records as much as it answers, and the rest comes again. So it is when the store fails half-way.
     async fn ack(
         &self,
         reader: &Reader,

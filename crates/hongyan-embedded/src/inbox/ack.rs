@@ -6,15 +6,30 @@ use hongyan_core::{Cursor, MessageId, StoreError, Timestamp};
 
 use super::place::{self, Place, Vector};
 use super::push;
-use super::read::{Ahead, Candidates, Newest, candidates, visible};
+use super::read::{Ahead, Candidates, Horizon, Newest, candidates, visible};
 use super::ring::{self, Raw, Source};
 use crate::cached::Caches;
 use crate::store::{Space, Txn, View};
 
-/// Broadcasts that one ack reports, at most.
-const BROADCASTS_MAX: usize = 1_000;
+/// Broadcasts of an audience, and pushes, that one step of an ack looks at: it delays a push by one batch at most.
+const STEP: usize = 1_000;
 
-/// Records an ack; answers the messages that were not acked before. Runs in the writer.
+/// What one step of an ack did.
+pub(super) struct Acked {
+    /// The messages that were not acked before.
+    pub(super) messages: Vec<MessageId>,
+    /// Whether that was all; else the same ack goes on where this step ended.
+    pub(super) is_all: bool,
+}
+
+impl Acked {
+    const fn all(messages: Vec<MessageId>) -> Self {
+        let is_all = true;
+        Self { messages, is_all }
+    }
+}
+
+/// Records an ack, or a part of one that reaches far. Runs in the writer.
 pub(super) fn ack(
     txn: &mut Txn<'_>,
     caches: &Caches,
@@ -22,7 +37,7 @@ pub(super) fn ack(
     reader: &Reader,
     ack: &Ack,
     now: Timestamp,
-) -> Result<Vec<MessageId>, StoreError> {
+) -> Result<Acked, StoreError> {
     let key = place::key(&reader.app, &reader.device);
     let stored: Option<Place> = txn.json(Space::Place, &key)?;
     let mut place = stored.clone().unwrap_or_default();
@@ -34,7 +49,7 @@ pub(super) fn ack(
     };
     let acked = match ack {
         Ack::Upto(cursor) => desk.upto(txn, &mut place, epoch, *cursor)?,
-        Ack::Ids(ids) => desk.ids(txn, &mut place, ids)?,
+        Ack::Ids(ids) => Acked::all(desk.ids(txn, &mut place, ids)?),
     };
     if Some(&place) != stored.as_ref() && place != Place::default() {
         place::put(txn, &reader.app, &reader.device, &place)?;
@@ -75,32 +90,52 @@ impl Desk<'_> {
         place: &mut Place,
         epoch: u32,
         cursor: Cursor,
-    ) -> Result<Vec<MessageId>, StoreError> {
+    ) -> Result<Acked, StoreError> {
         let upto = Vector::from(cursor);
         let ours = cursor.epoch == epoch && cursor.reader == place.reader_hash(self.reader);
         if !ours || !upto.within(&self.heads) || upto.within(&place.acked) {
-            return Ok(Vec::new());
+            return Ok(Acked::all(Vec::new()));
         }
         let user = place.reader_user(self.reader);
         let mut acked = Vec::new();
-        let waiting = self.waiting(txn, place, BROADCASTS_MAX)?;
+        let mut waiting = self.waiting(txn, place, STEP)?;
+        let is_far = |horizon: &Horizon| horizon.seq < upto.broadcast;
+        waiting.horizon = waiting.horizon.filter(is_far);
+        let is_all = waiting.horizon.is_none();
+        let mut here = if is_all { upto } else { place.acked };
         let mut newest = None;
-        for entry in &waiting.entries {
-            if entry.seq > upto.of(entry.source) || place.has_above(entry.source, entry.seq) {
+        for entry in waiting.complete() {
+            if entry.seq > upto.of(entry.source) {
                 continue;
             }
+            here.set(entry.source, here.of(entry.source).max(entry.seq));
             // What was not visible was not given to the device, so it did not ack it.
-            if self.visible(txn, user, entry, &waiting.entries, &mut newest)? {
+            if !place.has_above(entry.source, entry.seq)
+                && self.visible(txn, user, entry, &waiting.entries, &mut newest)?
+            {
                 acked.push(entry.message);
             }
         }
-        place.acked = place.acked.max(upto);
+        place.acked = place.acked.max(here);
         place.tidy();
-        if waiting.entries.iter().any(|e| e.source == Source::Push) {
-            let (app, device) = (&self.reader.app, &self.reader.device);
-            push::remove_upto(txn, app, device, upto.broadcast)?;
+        self.forget_pushes(txn, place, &waiting)?;
+        let messages = acked;
+        Ok(Acked { messages, is_all })
+    }
+
+    /// Pushes that the acked place has passed wait no longer, nor do they count among those that do.
+    fn forget_pushes(
+        &self,
+        txn: &mut Txn<'_>,
+        place: &Place,
+        found: &Candidates,
+    ) -> Result<(), StoreError> {
+        let (app, device) = (&self.reader.app, &self.reader.device);
+        let passed = |e: &&Raw| e.source == Source::Push && e.seq <= place.acked_broadcast();
+        for entry in found.entries.iter().filter(passed) {
+            push::remove(txn, app, device, entry.seq)?;
         }
-        Ok(acked)
+        Ok(())
     }
 
     fn ids(
@@ -135,7 +170,7 @@ impl Desk<'_> {
         Ok(acked)
     }
 
-    /// Entries above the acked place, by order of acceptance.
+    /// Entries above the acked place, by order of acceptance: the rings whole, and so many broadcasts of each audience.
     fn waiting(
         &self,
         txn: &Txn<'_>,
@@ -221,7 +256,7 @@ impl Desk<'_> {
     /// Moves the acked places over everything that is acked or was never for this device.
     fn advance(
         &self,
-        txn: &Txn<'_>,
+        txn: &mut Txn<'_>,
         place: &mut Place,
         found: &Candidates,
     ) -> Result<(), StoreError> {
@@ -229,16 +264,17 @@ impl Desk<'_> {
         let waiting = found.entries.as_slice();
         let mut newest = None;
         for source in [Source::User, Source::Device, Source::Broadcast] {
-            let of_list = || waiting.iter().filter(|e| e.source.list() == source);
             if source == Source::User && user.is_none() {
                 continue;
             }
             let mut upto = match found.horizon {
-                None => self.heads.of(source),
                 // Not all were looked at: no further than the last of them.
-                Some(_) => of_list().map(|e| e.seq).max().unwrap_or(0),
+                Some(horizon) if source == Source::Broadcast => horizon.seq,
+                _ => self.heads.of(source),
             };
-            for entry in of_list() {
+            let known = upto;
+            let of_list = |e: &&Raw| e.source.list() == source && e.seq <= known;
+            for entry in waiting.iter().filter(of_list) {
                 if place.has_above(source, entry.seq)
                     || !self.visible(txn, user, entry, waiting, &mut newest)?
                 {
@@ -252,6 +288,7 @@ impl Desk<'_> {
             place.acked.set(source, before.max(upto));
         }
         place.tidy();
+        self.forget_pushes(txn, place, found)?;
         let over = place.above.len().saturating_sub(ACKED_ABOVE_MAX);
         // These come again: at-least-once, and the client drops them by id.
         place.above.drain(..over);

@@ -23,6 +23,9 @@ pub(crate) use place::{Place, bind, forget_device, forget_user};
 pub(crate) use push::forget_channel;
 pub(crate) use ring::{append, broadcast_head, expect, forget_broadcasts, mend, newest};
 
+/// Steps of one ack: some sixty thousand messages.
+const ACK_STEPS_MAX: usize = 64;
+
 /// [`Inbox`] on the store.
 #[derive(Debug)]
 pub(crate) struct EmbeddedInbox(pub(crate) Arc<Shelf>);
@@ -51,15 +54,34 @@ impl Inbox for EmbeddedInbox {
         ack: Ack,
         now: Timestamp,
     ) -> Result<Vec<MessageId>, StoreError> {
-        let reader = reader.clone();
+        let asked = Arc::new((reader.clone(), ack));
         let epoch = self.0.store.epoch();
-        let caches = Arc::clone(&self.0.caches);
-        self.0
-            .store
-            .write(Admission::Normal, Urgency::Relaxed, 512, move |txn| {
-                ack::ack(txn, &caches, epoch, &reader, &ack, now)
-            })
-            .await
+        let mut acked = Vec::new();
+        for _ in 0..ACK_STEPS_MAX {
+            let (caches, asked) = (Arc::clone(&self.0.caches), Arc::clone(&asked));
+            let step = self
+                .0
+                .store
+                .write(Admission::Normal, Urgency::Relaxed, 512, move |txn| {
+                    ack::ack(txn, &caches, epoch, &asked.0, &asked.1, now)
+                })
+                .await;
+            match step {
+                Ok(step) => {
+                    acked.extend(step.messages);
+                    if step.is_all {
+                        break;
+                    }
+                }
+                // Nobody would hear of them any more; the others come again.
+                Err(error) if !acked.is_empty() => {
+                    tracing::warn!(%error, "a long ack was recorded in part");
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(acked)
     }
 
     async fn head(&self, reader: &Reader) -> Result<Cursor, StoreError> {

@@ -393,27 +393,6 @@ pub(super) fn remove(
     Shelf::of(app, device).take(txn, seq).map(drop)
 }
 
-/// Everything up to a place waits no longer.
-pub(super) fn remove_upto(
-    txn: &mut Txn<'_>,
-    app: &AppId,
-    device: &DeviceId,
-    upto: u64,
-) -> Result<(), StoreError> {
-    // At most as many as may wait, and one slice of what older versions left.
-    let slices = PUSHES_PER_DEVICE_MAX / SLICE as u64 + 1;
-    for _ in 0..=slices {
-        let gone = waiting(txn, (app, device), 0, upto, SLICE)?;
-        for one in &gone {
-            remove(txn, app, device, one.seq)?;
-        }
-        if gone.len() < SLICE {
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// Nothing of a channel waits any more.
 pub(crate) fn forget_channel(
     txn: &mut Txn<'_>,
@@ -437,7 +416,18 @@ pub(super) fn forget_device(
     app: &AppId,
     device: &DeviceId,
 ) -> Result<(), StoreError> {
-    remove_upto(txn, app, device, u64::MAX - 1)?;
+    let mut floor = 0;
+    // At most as many as may wait.
+    for _ in 0..=PUSHES_PER_DEVICE_MAX / SLICE as u64 {
+        let gone = waiting(txn, (app, device), floor, u64::MAX - 1, SLICE)?;
+        for one in &gone {
+            remove(txn, app, device, one.seq)?;
+        }
+        match gone.last() {
+            Some(last) if gone.len() == SLICE => floor = last.seq,
+            _ => break,
+        }
+    }
     txn.remove(Space::Head, ring::push_key(app, device));
     txn.remove(Space::Push, Shelf::of(app, device).key(DEVICE));
     Ok(())

@@ -97,11 +97,38 @@ pub(super) fn nothing_new(
     }))
 }
 
-/// What stands in a reader's lists after `from`, in order of acceptance, and the order up to which
-/// that is complete (`None`: all of it).
+/// Up to where the broadcasts and pushes are known that stand in a reader's lists.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Horizon {
+    /// Place among all entries of the store.
+    order: u64,
+    /// Place among the broadcasts.
+    pub(super) seq: u64,
+}
+
+impl Horizon {
+    /// The nearer one, when a list was read only up to its last entry here.
+    fn or_nearer(known: Option<Self>, last: &Raw) -> Self {
+        let (order, seq) = (last.order, last.seq);
+        known
+            .filter(|known| known.order < order)
+            .unwrap_or(Self { order, seq })
+    }
+}
+
+/// What stands in a reader's lists after `from`, in order of acceptance. The rings are there whole, broadcasts and pushes
+/// all up to the horizon (`None`: all of them) and some after it.
 pub(super) struct Candidates {
     pub(super) entries: Vec<Raw>,
-    pub(super) horizon: Option<u64>,
+    pub(super) horizon: Option<Horizon>,
+}
+
+impl Candidates {
+    /// The entries before which none is missing.
+    pub(super) fn complete(&self) -> impl Iterator<Item = &Raw> {
+        let far = self.horizon.map_or(u64::MAX, |horizon| horizon.order);
+        self.entries.iter().take_while(move |e| e.order <= far)
+    }
 }
 
 pub(super) fn candidates(
@@ -127,7 +154,7 @@ pub(super) fn candidates(
         from.device,
         heads.device,
     )?);
-    let mut horizon: Option<u64> = None;
+    let mut horizon = None;
     if heads.broadcast > from.broadcast {
         let subscriptions = caches.topics(view, &place::key(app, &reader.device))?;
         let topics = subscriptions
@@ -141,7 +168,7 @@ pub(super) fn candidates(
             if found.len() >= chunk
                 && let Some(last) = found.last()
             {
-                horizon = Some(last.order);
+                horizon = Some(Horizon::or_nearer(horizon, last));
             }
             entries.extend(found);
         }
@@ -155,13 +182,10 @@ pub(super) fn candidates(
             if found.len() >= chunk
                 && let Some(last) = found.last()
             {
-                horizon = Some(horizon.map_or(last.order, |h| h.min(last.order)));
+                horizon = Some(Horizon::or_nearer(horizon, last));
             }
             entries.extend(found);
         }
-    }
-    if let Some(horizon) = horizon {
-        entries.retain(|e| e.order <= horizon);
     }
     entries.sort_unstable_by_key(|e| e.order);
     Ok(Candidates { entries, horizon })
@@ -273,7 +297,7 @@ pub(super) fn page(
     let mut entries = Vec::new();
     let mut more = found.horizon.is_some();
     let mut next = at;
-    for raw in &found.entries {
+    for raw in found.complete() {
         at.set(raw.source, raw.seq);
         if !place.has_above(raw.source, raw.seq)
             && let Some(stored) = visible(caches, view, &reader.app, user, raw, now)?

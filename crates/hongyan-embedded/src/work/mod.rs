@@ -494,6 +494,25 @@ mod tests {
         assert_eq!(take(&backend, &schedule, 7, 500).0, [3]);
     }
 
+    /// Jobs end in about the order in which they are handed out: a batch that ends some touches as few sheets as can be.
+    #[test]
+    fn what_is_taken_up_together_stands_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = FjallBackend::open(dir.path()).unwrap();
+        let schedule = Arc::new(Schedule::default());
+        let all: Vec<u128> = (1..=200).collect();
+        assert_eq!(enqueue(&backend, &schedule, 1, &all), 4);
+        let ids = schedule.offered(10, 999, |_| true);
+        let order: Vec<u128> = ids
+            .iter()
+            .map(|(_, id)| schedule.hold(id, 20).unwrap().message.0.as_u128())
+            .collect();
+        assert_eq!(order.len(), 200);
+        assert_eq!(finish(&backend, &schedule, 2, &order[..64]), 1, "one goes");
+        assert_eq!(finish(&backend, &schedule, 3, &order[64..100]), 1);
+        assert_eq!(finish(&backend, &schedule, 4, &order[100..130]), 3);
+    }
+
     /// Several sheets, jobs of each done in several batches, and the store read back after each.
     #[test]
     fn a_sheet_goes_with_its_last_job() {

@@ -1,5 +1,6 @@
 //! Sheets: the jobs that one batch made ready, several to a record, and beside it which of them are done. A batch
-//! accepts many messages and another ends many jobs, so that a job costs a fraction of a record each time.
+//! accepts many messages and another ends many jobs, so that a job costs a fraction of a record each time. Jobs stand in
+//! the order in which they are taken up.
 //!
 //! Sheet: for each job whether it is held, when it is due, its length and JSON. Done: a bit for each job of the sheet,
 //! the lowest for the first. A sheet whose jobs are all done goes, with its bits.
@@ -81,6 +82,10 @@ pub(crate) fn write_sheets(
             Some(to) => made.push((id, to)),
             None => moves.push(Move::out(id)),
         }
+    }
+    if made.len() > SHEET_LEN {
+        // What is taken up together mostly ends together, and so touches few sheets.
+        made.sort_unstable_by(|(a, x), (b, y)| (x.due, a).cmp(&(y.due, b)));
     }
     let mut part = 0;
     while !made.is_empty() {
