@@ -346,18 +346,22 @@ async fn settle(
             }
             situation::write(&mut set, &delivery, expected, steps, now);
             sets.push(set);
-            written.push((group, expected.unwrap_or(u32::MAX)));
+            // A lane that had it before has it still: nobody but the router gives it to one.
+            let with_a_lane = matches!(delivery.state, State::Pushing { .. });
+            let noted = with_a_lane.then_some(delivery.version);
+            written.push((group, expected.unwrap_or(u32::MAX), noted));
         }
         let results = ports.commit.commit(sets).await;
         let mut again = Vec::new();
         let mut failed = None;
-        for ((group, version), result) in written.into_iter().zip(results) {
-            match result {
-                Ok(_) | Err(CommitError::Known { .. }) => {
+        for ((group, version, noted), result) in written.into_iter().zip(results) {
+            match (result, noted) {
+                (Ok(_), Some(noted)) => in_flight.noted(&group.job(app), version, noted),
+                (Ok(_), None) | (Err(CommitError::Known { .. }), _) => {
                     in_flight.settled(&group.job(app), version);
                 }
-                Err(CommitError::Stale) => again.extend(group.signals),
-                Err(CommitError::Store(error)) => {
+                (Err(CommitError::Stale), _) => again.extend(group.signals),
+                (Err(CommitError::Store(error)), _) => {
                     again.extend(group.signals);
                     failed = Some(error);
                 }

@@ -39,15 +39,16 @@ pub(crate) struct Memory {
     pub(crate) carried: Carried,
 }
 
-/// Which push of which credential.
-type PushKey = (ChannelId, CredentialName, String, MessageId);
+/// Which push.
+type PushKey = (ChannelId, String, MessageId);
 
 /// A push as far as the ledger told of it.
 #[derive(Debug)]
 struct Told {
     /// Recipients, known or not.
     recipients: usize,
-    tokens: Vec<Secret>,
+    /// The tokens that are known, by the credential that each goes by now: the one of the push, as far as anybody knows.
+    tokens: HashMap<CredentialName, Vec<Secret>>,
     first: u64,
     at: Timestamp,
 }
@@ -156,23 +157,28 @@ impl Memory {
             let capability = vendor.capability();
             capability.recalls || capability.poll_every.is_some()
         });
+        if !wanted {
+            return;
+        }
         let held = device.and_then(|d| d.token(&channel));
         let name = credentials.pick(&channel, held.and_then(|t| t.credential.as_ref()));
-        let Some(name) = name.filter(|_| wanted) else {
-            return;
-        };
+        let name = name.cloned();
         let push = pushes
-            .entry((channel, name.clone(), vendor_id, message))
+            .entry((channel, vendor_id, message))
             .or_insert_with(|| Told {
                 recipients: 0,
-                tokens: Vec::new(),
+                tokens: HashMap::new(),
                 first: event.seq,
                 at: event.at,
             });
         push.recipients += 1;
+        let Some(name) = name else {
+            return;
+        };
+        let tokens = push.tokens.entry(name).or_default();
         // A token that was given since is another than the one that was pushed to, or may be.
         if let Some(token) = held.filter(|t| t.updated_at <= event.at) {
-            push.tokens.push(Secret::new(token.token.as_bytes()));
+            tokens.push(Secret::new(token.token.as_bytes()));
         }
     }
 
@@ -180,17 +186,20 @@ impl Memory {
     async fn remind(&self, app: &AppId, pushes: HashMap<PushKey, Told>, from: u64) {
         let mut by_credential: HashMap<(ChannelId, CredentialName), Vec<(u64, Earlier)>> =
             HashMap::new();
-        for ((channel, name, vendor_id, message), told) in pushes {
+        for ((channel, vendor_id, message), told) in pushes {
             let cut = from > 0 && told.first <= from.saturating_add(BATCH_SPREAD);
-            let earlier = Earlier {
-                vendor_id,
-                message,
-                whole: !cut && told.tokens.len() == told.recipients,
-                tokens: told.tokens,
-                at: told.at,
-            };
-            let all = by_credential.entry((channel, name)).or_default();
-            all.push((told.first, earlier));
+            for (name, tokens) in told.tokens {
+                let earlier = Earlier {
+                    vendor_id: vendor_id.clone(),
+                    message,
+                    // Of all that it went to, whichever credential each of them has now.
+                    whole: !cut && tokens.len() == told.recipients,
+                    tokens,
+                    at: told.at,
+                };
+                let all = by_credential.entry((channel.clone(), name)).or_default();
+                all.push((told.first, earlier));
+            }
         }
         for ((channel, name), mut all) in by_credential {
             all.sort_by_key(|(first, _)| *first);

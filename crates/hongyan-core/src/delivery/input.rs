@@ -1,5 +1,7 @@
 //! What the machine takes and what it answers.
 
+use std::time::Duration;
+
 use crate::{ChannelId, CredentialName, Reason, Stage, Timestamp, Verdict};
 
 /// What the planner decided.
@@ -37,6 +39,8 @@ pub struct Called {
     pub attempt: u16,
     /// When it began.
     pub at: Timestamp,
+    /// How long its answer took.
+    pub took: Duration,
 }
 
 /// What can happen to a delivery.

@@ -27,7 +27,7 @@ impl Delivery {
             _ => self.under_way(input, now, out),
         };
         if let (Some(call), Some(answer)) = (&called, out.get_mut(told)) {
-            answer.took_ms = u32::try_from(now.since(call.at).as_millis()).ok();
+            answer.took_ms = u32::try_from(call.took.as_millis()).ok();
         }
         if !matches!(self.state, State::Pushing { .. }) {
             self.handed = None;

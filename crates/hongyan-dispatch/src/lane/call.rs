@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hongyan_core::delivery::{Called, Happened, Input};
-use hongyan_core::limits::VENDOR_CALL_DEADLINE;
+use hongyan_core::limits::{CONFLICT_RETRIES_MAX, VENDOR_CALL_DEADLINE};
 use hongyan_core::port::{Batch, CommitError, Parcel, Recipient, Truncation, WriteSet};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{DeviceId, Reason, Secret, Stage, StoreError, Timestamp, Verdict};
@@ -106,6 +106,7 @@ impl Lane {
         let verdicts = self.ask(&opened, batch).await;
         drop(pass);
         let now = inner.ports.clock.now();
+        let took = now.since(called_at);
         probe.answered = true;
         let verdicts = self.learn(health, verdicts, now);
         self.tell_changed(&fit, &changed, now).await;
@@ -120,6 +121,7 @@ impl Lane {
                 channel: self.key.1.clone(),
                 attempt: shipment.delivery.attempt,
                 at: called_at,
+                took,
             });
             self.count(&verdict);
             let input = match verdict {
@@ -200,44 +202,82 @@ impl Lane {
             return (fit, Vec::new());
         }
         let now = self.inner.ports.clock.now();
-        let mut handed = Vec::with_capacity(fit.len());
-        let mut sets = Vec::with_capacity(fit.len());
-        for (mut shipment, device) in fit {
-            let expected = Some(shipment.delivery.version);
-            let step = shipment.delivery.apply(
-                Input::Handed {
-                    channel: self.key.1.clone(),
-                },
-                now,
-            );
-            let mut set = WriteSet::default();
-            situation::write(&mut set, &shipment.delivery, expected, vec![step], now);
-            // Before it is written: who comes upon the job meanwhile finds either the old version, and makes this stale, or
-            // the new one, which is under way.
-            shipment.moved_on();
-            sets.push(set);
-            handed.push((shipment, device));
-        }
-        let results = self.inner.ports.commit.commit(sets).await;
-        let mut results = results.into_iter();
-        let (mut fit, mut stayed) = (Vec::with_capacity(handed.len()), Vec::new());
-        for ready in handed {
-            match results.next() {
-                Some(Ok(_)) => fit.push(ready),
-                Some(Err(CommitError::Store(error))) => {
-                    tracing::warn!(channel = %self.key.1, %error, "a lane could not write down what it was about to send; it comes again");
-                    let again = Input::NotSent {
-                        reason: Reason::VendorUnavailable,
-                        retry_at: now.plus(FULL_RETRY),
-                        called: None,
-                    };
-                    stayed.push((ready.0, Some(again)));
+        let again = |error: &StoreError| {
+            tracing::warn!(channel = %self.key.1, %error, "a lane could not write down what it was about to send; it comes again");
+            Input::NotSent {
+                reason: Reason::VendorUnavailable,
+                retry_at: now.plus(FULL_RETRY),
+                called: None,
+            }
+        };
+        let (mut ready, mut stayed) = (Vec::with_capacity(fit.len()), Vec::new());
+        let mut waiting = fit;
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            let mut handed = Vec::with_capacity(waiting.len());
+            let mut sets = Vec::with_capacity(waiting.len());
+            for (mut shipment, device) in waiting {
+                let before = shipment.delivery.clone();
+                let expected = Some(before.version);
+                let step = shipment.delivery.apply(
+                    Input::Handed {
+                        channel: self.key.1.clone(),
+                    },
+                    now,
+                );
+                let mut set = WriteSet::default();
+                situation::write(&mut set, &shipment.delivery, expected, vec![step], now);
+                // Before it is written: who comes upon the job meanwhile finds either the old version, and makes this stale,
+                // or the new one, which is under way.
+                shipment.moved_on();
+                sets.push(set);
+                handed.push((shipment, device, before));
+            }
+            let results = self.inner.ports.commit.commit(sets).await;
+            let mut results = results.into_iter();
+            let mut stale = Vec::new();
+            for (shipment, device, before) in handed {
+                match results.next() {
+                    Some(Ok(_)) => ready.push((shipment, device)),
+                    Some(Err(CommitError::Store(error))) => {
+                        stayed.push((shipment, Some(again(&error))));
+                    }
+                    Some(Err(CommitError::Stale)) => stale.push((shipment, device, before)),
+                    _ => stayed.push((shipment, None)),
                 }
-                // Acked, collapsed or cancelled a moment ago.
-                _ => stayed.push((ready.0, None)),
+            }
+            waiting = Vec::with_capacity(stale.len());
+            if stale.is_empty() {
+                break;
+            }
+            let keys: Vec<_> = stale
+                .iter()
+                .map(|(s, ..)| (s.delivery.message, s.delivery.device.clone()))
+                .collect();
+            let ledger = &self.inner.ports.ledger;
+            let found = match ledger.deliveries(&self.key.0, &keys).await {
+                Ok(found) => found,
+                Err(error) => {
+                    let input = again(&error);
+                    stayed.extend(stale.into_iter().map(|(s, ..)| (s, Some(input.clone()))));
+                    break;
+                }
+            };
+            for ((mut shipment, device, before), found) in stale.into_iter().zip(found) {
+                match found.filter(|now| now.state == before.state && now.attempt == before.attempt)
+                {
+                    // Something was noted of it that changes nothing here.
+                    Some(found) if found.handed.is_none() => {
+                        shipment.delivery = found;
+                        waiting.push((shipment, device));
+                    }
+                    // Acked, collapsed or cancelled a moment ago.
+                    _ => stayed.push((shipment, None)),
+                }
             }
         }
-        (fit, stayed)
+        // They change faster than they can be handed over: the end of their lease brings them back.
+        stayed.extend(waiting.into_iter().map(|(s, _)| (s, None)));
+        (ready, stayed)
     }
 
     /// Asks the vendor, in a task of its own so that a panic stays there.
@@ -403,6 +443,8 @@ impl Lane {
         let mut health = lock(health);
         for verdict in &mut verdicts {
             match verdict {
+                // What cannot be a token at all says nothing of the credential.
+                verdict if !verdict.is_of_vendor() => {}
                 Verdict::TokenDead { detail, .. } => {
                     health.deaths += 1;
                     if health.deaths > DEATHS_MAX {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use hongyan_core::limits::LEASE;
 use hongyan_core::message::Target;
 use hongyan_core::port::{Receipt, ReceiptKind};
 use hongyan_core::verdict::Unsure;
-use hongyan_core::{Reason, Secret, Stage, Verdict};
+use hongyan_core::{MessageId, Reason, Secret, Stage, Verdict};
 
 use crate::world::{channel, device, to, to_users, world};
 
@@ -234,6 +235,89 @@ async fn what_may_have_been_sent_is_sent_once_where_a_repeat_would_show() {
     w.pass(Duration::from_secs(60));
     assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     assert_eq!(w.alpha.sent().len(), 2);
+}
+
+/// What a vendor says of a push while our call is still under way.
+fn gave_up(id: MessageId, token: &str) -> Receipt {
+    Receipt {
+        kind: ReceiptKind::Failed(Reason::QuotaExhausted),
+        message: Some(id),
+        vendor_id: None,
+        token: Some(Secret::new(token)),
+        at: None,
+        detail: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn news_of_a_push_that_is_under_way_do_not_bring_it_a_second_call() {
+    let w = world().await;
+    w.device("d", Some("u"), &["beta"]).await;
+    w.device("e", Some("v"), &["alpha"]).await;
+    let gate = w.beta.gate();
+    let all = u32::try_from(gate.available_permits()).unwrap();
+    let closed = gate.clone().acquire_many_owned(all).await.unwrap();
+    let id = w.send(to_users(&["u"])).await;
+    w.until(|| async { (w.beta.begun() == 1).then_some(()) })
+        .await
+        .unwrap();
+    let news = vec![gave_up(id, "beta-d")];
+    let noted = w.dispatch.receipts();
+    let noted = noted.take(&w.app, &channel("beta"), news).await;
+    assert_eq!(noted.unwrap().known, 1);
+    w.sees(id, "undelivered").await;
+    w.pass(LEASE + Duration::from_secs(1));
+    // Another is due later, so the one whose lease has ended has been looked at.
+    let other = w.send(to_users(&["v"])).await;
+    assert_eq!(w.outcome(other).await, Reason::AcceptedByVendor);
+    drop(closed);
+    w.outcome(id).await;
+    assert_eq!(w.beta.begun(), 1, "{:?}", w.trace(id).await);
+    w.until(|| async { (w.dispatch.in_flight() == 0).then_some(()) })
+        .await
+        .expect("nothing stays in flight");
+}
+
+#[tokio::test]
+async fn news_that_change_nothing_do_not_hold_a_text_up() {
+    let w = world().await;
+    w.device("d", Some("u"), &["texts"]).await;
+    let mut held = w.trouble.hold_one("commit");
+    let (intake, app) = (w.dispatch.intake(), w.app.clone());
+    let sent = tokio::spawn(async move { intake.accept(&app, vec![to_users(&["u"])], None).await });
+    // What is taken in, what is planned, and that it is about to be sent.
+    for _ in 0..2 {
+        held.reached().await;
+        let next = w.trouble.hold_one("commit");
+        held.go_on();
+        held = next;
+    }
+    held.reached().await;
+    let id = sent.await.unwrap().unwrap().ids[0];
+    let news = vec![gave_up(id, "texts-d")];
+    let noted = w.dispatch.receipts();
+    let noted = noted.take(&w.app, &channel("texts"), news).await;
+    assert_eq!(noted.unwrap().known, 1);
+    w.sees(id, "undelivered").await;
+    held.go_on();
+    w.outcome(id).await;
+    assert_eq!(w.texts.begun(), 1, "{:?}", w.trace(id).await);
+    assert_eq!(w.count(id, Stage::SentVendor).await, 1);
+}
+
+/// More than a lane believes of its vendor in a row.
+#[tokio::test]
+async fn tokens_that_cannot_be_the_vendors_say_nothing_of_it() {
+    let w = world().await;
+    let names: Vec<_> = (0..120).map(|i| format!("d{i:03}")).collect();
+    w.import(&names, &["alpha"]).await;
+    w.alpha.always(Some(Verdict::no_token("64 hex digits")));
+    let mut draft = to(Target::All);
+    draft.options.channels.fallback = false;
+    let id = w.send(draft).await;
+    let ends = w.outcomes(id, names.len()).await;
+    assert!(ends.iter().all(|(_, why)| *why == Reason::TokenInvalid));
+    assert_eq!(w.count(id, Stage::SentVendor).await, 0);
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hongyan_core::port::{Clock as _, Receipt, ReceiptKind, WriteSet};
-use hongyan_core::{Event, MessageId, Reason, Stage, Timestamp, Verdict};
+use hongyan_core::{CredentialName, Event, MessageId, Reason, Stage, Timestamp, Verdict};
+use hongyan_dispatch::credentials::NewCredential;
 
 use crate::world::{World, channel, device, to_users, world};
 
@@ -81,6 +82,45 @@ async fn a_channel_hears_of_what_it_sent_before_a_restart() {
             ("x2", second, vec![], false)
         ]
     );
+}
+
+/// The vendor counts the whole push: a part of it must not pass for all.
+#[tokio::test]
+async fn a_push_whose_devices_have_other_credentials_since_is_not_known_whole() {
+    let mut w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.device("d2", Some("u2"), &["alpha"]).await;
+    let id = w.send(to_users(&["u1", "u2"])).await;
+    w.outcomes(id, 2).await;
+    w.pass(Duration::from_secs(60));
+    let other = CredentialName::parse("other").unwrap();
+    let new = NewCredential {
+        config: serde_json::json!({ "secret": "s" }),
+        endpoint: None,
+        limits: Default::default(),
+    };
+    let credentials = w.dispatch.credentials();
+    let alpha = channel("alpha");
+    let put = credentials.put(&w.app, &alpha, &other, new);
+    put.await.unwrap();
+    let found = w.ports.registry.devices(&w.app, &[device("d2")]).await;
+    let mut changed = found.unwrap().pop().flatten().unwrap();
+    let version = changed.version;
+    changed.tokens[0].credential = Some(other);
+    changed.version += 1;
+    let put = w.ports.registry.put_device(changed, Some(version)).await;
+    put.unwrap();
+    w.restart();
+    let earlier = w.until(|| async { Some(w.alpha.earlier()).filter(|all| all.len() == 2) });
+    let mut all: Vec<_> = earlier
+        .await
+        .expect("both credentials are told")
+        .iter()
+        .map(|e| (e.tokens[0].expose_str().unwrap().to_owned(), e.whole))
+        .collect();
+    all.sort();
+    let part = |token: &str| (token.to_owned(), false);
+    assert_eq!(all, [part("alpha-d1"), part("alpha-d2")]);
 }
 
 #[tokio::test]

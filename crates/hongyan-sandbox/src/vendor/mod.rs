@@ -239,11 +239,22 @@ fn act(
 }
 
 fn names_token(call: &Call, token: &str) -> bool {
+    if let Some(endpoint) = endpoint_of(token) {
+        let query = if call.query.is_empty() { "" } else { "?" };
+        let asked = [&call.path, query, &call.query].concat();
+        let tail = endpoint.strip_suffix(&asked);
+        // What is left is the origin: a scheme and an authority, nothing of a path.
+        return tail.is_some_and(|origin| origin.matches('/').count() == 2);
+    }
     call.path.ends_with(token)
-        // A subscription names its path.
-        || (token.starts_with('{') && call.path.len() > 1 && token.contains(&call.path))
         || String::from_utf8_lossy(&call.body).contains(token)
         || call.form().iter().any(|(_, value)| value.contains(token))
+}
+
+/// Where a browser's subscription is to be sent to. Some services tell subscriptions apart by the query alone.
+fn endpoint_of(token: &str) -> Option<String> {
+    let subscription: Value = serde_json::from_str(token).ok()?;
+    Some(subscription.get("endpoint")?.as_str()?.to_owned())
 }
 
 /// The parts of a path.
@@ -254,6 +265,30 @@ fn segments(call: &Call) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_names_the_one_subscription_that_it_is_for() {
+        let paths = [
+            "/wpush/v2/0a",
+            "/wp/1a",
+            "/apple/2a",
+            "/w/?token=3a",
+            "/w/?token=7a",
+        ];
+        for (n, to) in paths.iter().enumerate() {
+            let (path, query) = to.split_once('?').unwrap_or((to, ""));
+            let call = Call {
+                path: path.to_owned(),
+                query: query.to_owned(),
+                ..Call::default()
+            };
+            for (of, path) in paths.iter().enumerate() {
+                let endpoint = format!("https://127.0.0.1:7501{path}");
+                let token = json!({"endpoint": endpoint}).to_string();
+                assert_eq!(names_token(&call, &token), n == of, "{to} {path}");
+            }
+        }
+    }
 
     #[test]
     fn paths_belong_to_one_vendor() {
