@@ -162,9 +162,13 @@ impl Output {
             Text::Shared(_) => None,
         };
         let (start, mut to) = own(self.pieces.front()?)?;
-        for piece in &self.pieces {
-            // They follow each other, as the area is emptied only when none is left.
-            (_, to) = own(piece)?;
+        for piece in self.pieces.iter().skip(1) {
+            // What was dropped still stands in the area, which is emptied only when no piece is left.
+            let (next, end) = own(piece)?;
+            if next != to {
+                return None;
+            }
+            to = end;
         }
         self.own.get(start + self.front..to)
     }
@@ -380,6 +384,22 @@ mod tests {
         assert_eq!(output.whole(), None);
         assert_eq!(output.bytes(), 2 + 1 + COPIED_BYTES_MAX + 1);
         assert_eq!(text(&output).len(), output.bytes());
+    }
+
+    #[test]
+    fn frames_that_were_dropped_are_not_sent_with_what_follows() {
+        let mut output = Output::default();
+        output.frame(|out| out.extend_from_slice(b"one"));
+        output.frame(|out| out.extend_from_slice(b"dropped"));
+        output.written(1);
+        output.drop_waiting();
+        assert_eq!(output.whole(), Some(&b"ne"[..]));
+        output.frame(|out| out.extend_from_slice(b"close"));
+        assert_eq!(text(&output), b"neclose");
+        assert_eq!(output.bytes(), 7);
+        assert_eq!(output.whole(), None, "it does not stand in one piece");
+        output.written(2);
+        assert_eq!(output.whole(), Some(&b"close"[..]));
     }
 
     #[test]
