@@ -20,6 +20,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Gives memory of handshakes back, and costs less (`docs/decisions/0024`); its settings are in `.cargo/config.toml`.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// One message, one person, whatever they hold in their hand.
 #[derive(Parser, Debug)]
 #[command(name = "hongyan", version, max_term_width = 100)]
