@@ -334,7 +334,7 @@ async fn an_answer_over_the_limit_is_not_read() {
             .await;
         let detail = verdicts[0].detail();
         assert!(
-            detail.contains("more than 262144 bytes"),
+            detail.contains("more than 524288 bytes"),
             "{name}: {verdicts:?}"
         );
     }
