@@ -471,12 +471,12 @@ impl Presence for Hub {
                 self.spread(&state.index, hint, &mut turns);
             }
         }
-        for (mailbox, mut turn) in self.0.mailboxes.iter().zip(turns) {
-            if !turn.woken.is_empty() {
-                turn.commands.push(Command::Wake(turn.woken));
-            }
-            if !turn.commands.is_empty() {
-                mailbox.push_hints(turn.commands);
+        for (mailbox, turn) in self.0.mailboxes.iter().zip(turns) {
+            // Those that have to look do so first: what they are to find may stand before what others of these hints bring.
+            let wake = (!turn.woken.is_empty()).then_some(Command::Wake(turn.woken));
+            let mut commands = wake.into_iter().chain(turn.commands).peekable();
+            if commands.peek().is_some() {
+                mailbox.push_hints(commands);
             }
         }
     }

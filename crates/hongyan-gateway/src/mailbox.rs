@@ -262,6 +262,11 @@ impl Mailbox {
         }
     }
 
+    /// Whether something was pushed since the last time that all was taken: nobody wakes the reactor for more of it.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire)
+    }
+
     /// Moves everything that waits to `into`; true when hints were lost since the last time.
     pub(crate) fn take(&self, into: &mut Vec<Command>) -> bool {
         self.woken.store(false, Ordering::Release);
