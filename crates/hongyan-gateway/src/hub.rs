@@ -307,7 +307,7 @@ impl Hub {
         self.state().index.mark(app, device)
     }
 
-    /// Says that a device's topics are about to change. Until they are read anew its session looks for itself.
+    /// Says that a device's topics are about to change, or just did. Until they are read anew its session looks for itself.
     pub(crate) fn topics_change(&self, reader: &Reader) {
         let (app, device) = (reader.app.as_str(), reader.device.as_str());
         if let Some(member) = self.state().index.find_mut(app, device) {
@@ -566,8 +566,8 @@ impl Presence for Hub {
             })
         };
         if let Some(session) = session {
-            self.mailbox(session)
-                .push_hint(Command::Resubscribe(session));
+            // Not as a hint: what it asks for, no look at everything would do instead.
+            self.mailbox(session).push(Command::Resubscribe(session));
         }
     }
 

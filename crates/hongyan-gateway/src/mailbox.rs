@@ -153,6 +153,8 @@ pub(crate) enum Command {
         done: oneshot::Sender<()>,
     },
     Resubscribe(SessionId),
+    /// What it follows could not be read: to be tried again.
+    TopicsUnread(SessionId),
     Drain(Duration),
     /// Look at the clock.
     Poke,

@@ -13,6 +13,7 @@ mod early;
 mod line;
 mod sweep;
 mod talk;
+mod topics;
 
 use std::collections::VecDeque;
 use std::io;
@@ -34,6 +35,7 @@ use self::connection::{Connection, Framing, Phase, place_of, session_id};
 use self::desk::End;
 use self::early::Early;
 use self::sweep::{Sweep, SweepFor};
+use self::topics::Unread;
 use crate::backend::{Job, Report, What};
 use crate::gateway::Socket;
 use crate::hub::{Hub, Left};
@@ -117,6 +119,8 @@ pub(crate) struct Reactor {
     recent: VecDeque<(MessageId, Encoding, Bytes)>,
     /// Messages that are not stored, for sessions that have not read yet.
     early: Early,
+    /// Sessions whose topics are to be read.
+    unread: Unread,
     drain: Option<drain::Drain>,
     stopping: bool,
 }
@@ -139,6 +143,7 @@ impl Reactor {
             pulls: VecDeque::new(),
             sweeps: VecDeque::new(),
             early: Early::default(),
+            unread: Unread::default(),
             dirty: Vec::new(),
             pool: Vec::new(),
             reports: Vec::new(),
@@ -198,6 +203,7 @@ impl Reactor {
         self.pull();
         self.fire_timers();
         self.drop_early();
+        self.ask_topics();
         self.drain_some();
         self.flush();
         self.hand_over();
@@ -219,7 +225,7 @@ impl Reactor {
         if self.drain.is_some() {
             return Some(Duration::from_millis(TICK_MS));
         }
-        let dues = [self.wheel.next(), self.early.due()];
+        let dues = [self.wheel.next(), self.early.due(), self.unread.due()];
         let next = dues.into_iter().flatten().min()?;
         let elapsed = self.parts.clock.now().millis().saturating_sub(self.started);
         let at = i64::from(next) * TICK_MS as i64;
@@ -411,14 +417,8 @@ impl Reactor {
                 }
                 let _ = done.send(());
             }
-            Command::Resubscribe(session) => {
-                let seat = self
-                    .find(session)
-                    .and_then(|key| self.connections[key].seat().cloned());
-                if let Some(seat) = seat {
-                    let _ = self.parts.jobs.try_send(Job::Resubscribe { session, seat });
-                }
-            }
+            Command::Resubscribe(session) => self.resubscribe(session),
+            Command::TopicsUnread(session) => self.resubscribe_later(session),
             Command::Drain(window) => self.begin_drain(window),
             Command::Poke => {}
             Command::Stop => self.stopping = true,

@@ -2,6 +2,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hongyan_core::port::Presence;
+use hongyan_core::{SessionId, Timestamp};
 
 use super::stage::{Stage, all, app, message, user};
 use super::*;
@@ -136,4 +137,63 @@ fn what_is_not_stored_does_not_wait_for_a_session_that_takes_nothing() {
         .push(Command::Wake(vec![phone.session]));
     stage.settle();
     assert_eq!(phone.heard.lines(), ["8"]);
+}
+
+/// Sessions whose topics the backend was asked to read.
+fn topic_reads(stage: &mut Stage) -> Vec<SessionId> {
+    let mut found = Vec::new();
+    while let Ok(job) = stage.jobs.try_recv() {
+        if let Job::Resubscribe { session, .. } = job {
+            found.push(session);
+        }
+    }
+    found
+}
+
+#[test]
+fn topics_are_read_also_when_the_backend_was_full() {
+    let mut stage = Stage::with_jobs(1);
+    let phone = stage.live("d");
+    let seat = stage.seat(&phone).unwrap();
+    let session = SessionId(u64::MAX);
+    let job = Job::Resubscribe { session, seat };
+    stage.reactor.parts.jobs.try_send(job).unwrap();
+    stage.hub.resubscribe(&app(), &phone.reader.device);
+    stage.hub.resubscribe(&app(), &phone.reader.device);
+    stage.turn();
+    assert_eq!(topic_reads(&mut stage), [session], "there was no room");
+    let wait = stage.reactor.wait().unwrap();
+    stage.advance(wait);
+    stage.turn();
+    assert_eq!(topic_reads(&mut stage), [phone.session]);
+    assert_eq!(stage.reactor.unread.due(), None, "nothing is left to do");
+}
+
+#[test]
+fn topics_that_could_not_be_read_are_read_later() {
+    let mut stage = Stage::new();
+    let phone = stage.live("d");
+    stage
+        .hub
+        .mailbox(phone.session)
+        .push(Command::TopicsUnread(phone.session));
+    stage.turn();
+    assert!(topic_reads(&mut stage).is_empty());
+    let wait = stage.reactor.wait().unwrap();
+    stage.advance(wait);
+    stage.turn();
+    assert_eq!(topic_reads(&mut stage), [phone.session]);
+}
+
+#[test]
+fn topics_that_change_during_a_greeting_are_read_after_it() {
+    let mut stage = Stage::new();
+    let phone = stage.dial("d");
+    stage.hub.resubscribe(&app(), &phone.reader.device);
+    stage.turn();
+    assert!(topic_reads(&mut stage).is_empty());
+    stage.arrive();
+    stage.turn();
+    assert_eq!(topic_reads(&mut stage), [phone.session]);
+    assert_eq!(stage.clock.now(), Timestamp(1_000), "at once");
 }
