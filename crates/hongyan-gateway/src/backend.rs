@@ -141,6 +141,11 @@ impl Reply<'_> {
         self.otherwise = None;
         self.hub.mailbox(self.session).push(command);
     }
+
+    /// Somebody else answers.
+    fn unneeded(mut self) {
+        self.otherwise = None;
+    }
 }
 
 impl Drop for Reply<'_> {
@@ -276,14 +281,7 @@ impl Backend {
                 }
             }
             Job::Resubscribe { session, seat } => {
-                let reader = seat.reader();
-                // First this, so that nothing from before a subscription is given without a read; then again for what came
-                // before its topics were known.
-                self.hub.mailbox(session).push(Command::Wake(vec![session]));
-                if let Err(error) = self.load_topics(session, &reader).await {
-                    tracing::warn!(app = %reader.app, %error, "topics could not be read");
-                }
-                self.hub.mailbox(session).push(Command::Wake(vec![session]));
+                self.reload_topics(session, &seat.reader()).await;
             }
         }
     }
@@ -518,6 +516,20 @@ impl Backend {
         Ok(())
     }
 
+    /// Reads a live session's topics anew. It is done again later when it fails, as nothing is certain until then.
+    async fn reload_topics(&self, session: SessionId, reader: &Reader) {
+        let unread = self.reply(session, Command::TopicsUnread(session));
+        // First this, so that nothing from before a subscription is given without a read; then again for what came
+        // before its topics were known.
+        self.hub.mailbox(session).push(Command::Wake(vec![session]));
+        match self.load_topics(session, reader).await {
+            Ok(()) => unread.send(Command::Wake(vec![session])),
+            Err(error) => {
+                tracing::warn!(app = %reader.app, %error, "topics could not be read; it is tried again");
+            }
+        }
+    }
+
     async fn follow(
         &self,
         session: SessionId,
@@ -526,7 +538,6 @@ impl Backend {
         follow: bool,
     ) -> Result<Result<(), (&'static str, &'static str)>, StoreError> {
         let devices = std::slice::from_ref(&reader.device);
-        self.hub.topics_change(reader);
         if follow {
             let topics = self
                 .ports
@@ -542,18 +553,20 @@ impl Backend {
                     "a device follows at most 200 topics",
                 )));
             }
-            self.ports
-                .registry
-                .subscribe(&reader.app, topic, devices)
-                .await?;
-        } else {
-            self.ports
-                .registry
-                .unsubscribe(&reader.app, topic, devices)
-                .await?;
         }
-        self.hub.mailbox(session).push(Command::Wake(vec![session]));
-        self.load_topics(session, reader).await?;
+        // Before, so that nobody relies on what is known while it is written; after, so that what was read meanwhile is not
+        // taken for what is written. If this ends in between, the topics are read all the same.
+        let unread = self.reply(session, Command::TopicsUnread(session));
+        self.hub.topics_change(reader);
+        let registry = &self.ports.registry;
+        if follow {
+            registry.subscribe(&reader.app, topic, devices).await?;
+        } else {
+            registry.unsubscribe(&reader.app, topic, devices).await?;
+        }
+        self.hub.topics_change(reader);
+        unread.unneeded();
+        self.reload_topics(session, reader).await;
         Ok(Ok(()))
     }
 

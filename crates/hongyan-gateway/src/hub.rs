@@ -307,7 +307,7 @@ impl Hub {
         self.state().index.mark(app, device)
     }
 
-    /// Says that a device's topics are about to change. Until they are read anew its session looks for itself.
+    /// Says that a device's topics are about to change, or just did. Until they are read anew its session looks for itself.
     pub(crate) fn topics_change(&self, reader: &Reader) {
         let (app, device) = (reader.app.as_str(), reader.device.as_str());
         if let Some(member) = self.state().index.find_mut(app, device) {
@@ -471,12 +471,12 @@ impl Presence for Hub {
                 self.spread(&state.index, hint, &mut turns);
             }
         }
-        for (mailbox, mut turn) in self.0.mailboxes.iter().zip(turns) {
-            if !turn.woken.is_empty() {
-                turn.commands.push(Command::Wake(turn.woken));
-            }
-            if !turn.commands.is_empty() {
-                mailbox.push_hints(turn.commands);
+        for (mailbox, turn) in self.0.mailboxes.iter().zip(turns) {
+            // Those that have to look do so first: what they are to find may stand before what others of these hints bring.
+            let wake = (!turn.woken.is_empty()).then_some(Command::Wake(turn.woken));
+            let mut commands = wake.into_iter().chain(turn.commands).peekable();
+            if commands.peek().is_some() {
+                mailbox.push_hints(commands);
             }
         }
     }
@@ -566,8 +566,8 @@ impl Presence for Hub {
             })
         };
         if let Some(session) = session {
-            self.mailbox(session)
-                .push_hint(Command::Resubscribe(session));
+            // Not as a hint: what it asks for, no look at everything would do instead.
+            self.mailbox(session).push(Command::Resubscribe(session));
         }
     }
 

@@ -153,6 +153,8 @@ pub(crate) enum Command {
         done: oneshot::Sender<()>,
     },
     Resubscribe(SessionId),
+    /// What it follows could not be read: to be tried again.
+    TopicsUnread(SessionId),
     Drain(Duration),
     /// Look at the clock.
     Poke,
@@ -260,6 +262,11 @@ impl Mailbox {
         {
             tracing::warn!(%error, "a reactor could not be woken; its timers will");
         }
+    }
+
+    /// Whether something was pushed since the last time that all was taken: nobody wakes the reactor for more of it.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire)
     }
 
     /// Moves everything that waits to `into`; true when hints were lost since the last time.

@@ -173,6 +173,12 @@ impl Session {
         self.wanted && !self.reading
     }
 
+    /// Whether a read is under way.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        self.reading
+    }
+
     /// The read could not be made: it is wanted again.
     pub fn read_failed(&mut self) {
         self.reading = false;
@@ -255,6 +261,19 @@ impl Session {
             self.forget_past();
         }
         sent
+    }
+
+    /// Whether a read has brought what a hint tells of, and nothing else is wanted: then the hint is late, and says nothing.
+    #[must_use]
+    pub fn has_read(&self, hint: &Hint, fresh: &Fresh) -> bool {
+        let part = match &hint.owner {
+            Owner::User(owner) if self.seat.user() == Some(owner.as_str()) => self.sent.user,
+            Owner::Device(owner) if self.seat.device() == owner.as_str() => self.sent.device,
+            Owner::Audience(_) => self.sent.broadcast,
+            Owner::User(_) | Owner::Device(_) => return false,
+        };
+        let is_settled = !self.fresh && !self.reading && !self.wanted;
+        is_settled && self.seat.app() == hint.app.as_str() && fresh.place <= part
     }
 
     /// The place at which a fresh entry can be sent without a read: when everything before it was sent, nothing else is

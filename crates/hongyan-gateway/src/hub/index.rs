@@ -40,7 +40,7 @@ pub(super) struct Member {
     pub(super) state: AppState,
     /// Counts the changes of its topics that were announced; wraps.
     changes: u8,
-    /// `changes` when what it follows here was read.
+    /// `changes` when what it follows here was read, or 255 before if it was longer ago.
     known: u8,
 }
 
@@ -58,7 +58,15 @@ impl Member {
     /// Answers a mark for [`Index::follow`].
     pub(super) fn changes(&mut self) -> u8 {
         self.changes = self.changes.wrapping_add(1);
+        if self.changes == self.known {
+            self.known = self.known.wrapping_add(1);
+        }
         self.changes
+    }
+
+    /// How many changes were announced after this mark was taken.
+    fn since_mark(&self, mark: u8) -> u8 {
+        self.changes.wrapping_sub(mark)
     }
 
     fn is_of(&self, app: &str, device: &str) -> bool {
@@ -334,7 +342,8 @@ impl Index {
         self.find(app, device).map_or(0, |member| member.changes)
     }
 
-    /// Sets what a session follows, read after `mark` was taken; ignored when it is no longer the device's one.
+    /// Sets what a session follows, read after `mark` was taken; ignored when it is no longer the device's one, and when
+    /// what is known was read later.
     pub(super) fn follow(
         &mut self,
         session: SessionId,
@@ -345,8 +354,11 @@ impl Index {
         let Some(place) = self.place(app.as_str(), device) else {
             return;
         };
-        let is_its = |member: &Member| member.session == session;
-        if !self.members.get(place).is_some_and(is_its) {
+        let is_news = |member: &Member| {
+            let (age, known_age) = (member.since_mark(mark), member.since_mark(member.known));
+            member.session == session && age <= known_age
+        };
+        if !self.members.get(place).is_some_and(is_news) {
             return;
         }
         let place = place as u32;

@@ -188,3 +188,69 @@ fn a_change_that_is_announced_makes_what_is_known_uncertain_until_it_was_read() 
     read(&mut index, mark);
     assert_eq!(certain(&index), Some(true));
 }
+
+/// What the hub is told of one device, whose topics are changed and read by several at once.
+struct OneDevice(Index);
+
+impl OneDevice {
+    fn new() -> Self {
+        let mut index = Index::default();
+        let (kind, state) = (Kind::Mqtt, AppState::Foreground);
+        index.add(seat((0, 0), None), SessionId(7), Timestamp(0), kind, state);
+        Self(index)
+    }
+
+    fn changes(&mut self) -> u8 {
+        self.0.find_mut("a0", "d0").unwrap().changes()
+    }
+
+    /// What was read after `mark` comes.
+    fn read(&mut self, mark: u8, topics: &[u8]) {
+        let topics = topics.iter().map(|n| topic(*n)).collect();
+        self.0.follow(SessionId(7), (&app(0), "d0"), topics, mark);
+    }
+
+    /// Topics that it is known to follow, and whether that is certain.
+    fn known(&self) -> Vec<(u8, bool)> {
+        let of = |n: u8| {
+            let name = format!("t{n}");
+            let mut found = self
+                .0
+                .of_topic("a0", &name)
+                .map(|(_, certain)| (n, certain));
+            found.next()
+        };
+        (0..4).filter_map(of).collect()
+    }
+}
+
+#[test]
+fn topics_that_were_read_before_what_is_known_are_not_taken() {
+    let mut device = OneDevice::new();
+    let early = device.changes();
+    let late = device.changes();
+    device.read(late, &[2]);
+    device.read(early, &[1, 2]);
+    assert_eq!(device.known(), [(2, true)], "the later read counts");
+    // Between two that are not the last the newer is the better guess.
+    let third = device.changes();
+    device.changes();
+    device.read(third, &[3]);
+    device.read(late, &[2]);
+    assert_eq!(device.known(), [(3, false)]);
+}
+
+#[test]
+fn no_number_of_changes_makes_topics_certain_that_were_not_read() {
+    let mut device = OneDevice::new();
+    device.read(0, &[1]);
+    assert_eq!(device.known(), [(1, true)]);
+    for n in 0..1000 {
+        let mark = device.changes();
+        assert_eq!(device.known(), [(1, false)], "after {n} changes");
+        if n % 300 == 299 {
+            device.read(mark, &[1]);
+            assert_eq!(device.known(), [(1, true)], "read after {n} changes");
+        }
+    }
+}

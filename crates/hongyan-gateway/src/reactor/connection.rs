@@ -140,6 +140,15 @@ impl Connection {
         self.phase == Phase::Live && takes && !full && self.deadline == 0
     }
 
+    /// Whether its session's first page is on its way, or about to be asked for.
+    pub(super) fn begins(&self, options: &Options) -> bool {
+        let session = self.session.as_ref();
+        session.is_some_and(|session| {
+            session.sent().is_none()
+                && (session.reads() || session.wants_read() && self.takes(options))
+        })
+    }
+
     pub(super) fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing | Phase::Broken | Phase::Ending)
     }

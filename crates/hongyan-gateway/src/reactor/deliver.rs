@@ -1,6 +1,5 @@
 //! What is due to a session: pages of its inbox, messages that are due again, recalls.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,8 +9,7 @@ use hongyan_core::{Cursor, Message, MessageId, SessionId};
 
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::connection::Phase;
-use super::{NEWS_PER_TURN, PULLS_PER_TURN, READ_RETRY_MS, Reactor, SWEEP_PER_TURN, SweepFor};
+use super::{PULLS_PER_TURN, READ_RETRY_MS, Reactor};
 use crate::backend::{Job, Report, Wanted, What};
 use crate::mailbox::Again;
 use crate::options::ticks;
@@ -28,13 +26,6 @@ const RECENT_BYTES_MAX: usize = 64 * 1024;
 const AGAIN_AT_ONCE: usize = 16;
 /// Reads that one task of the backend makes.
 const READS_PER_JOB: usize = 64;
-/// Messages that are not stored and wait for first pages, in one reactor.
-pub(super) const EARLY_LEN_MAX: usize = 256;
-
-fn unstored_lost() {
-    metrics::counter!("hongyan_gateway_unstored_lost_total").increment(1);
-}
-
 impl Reactor {
     /// Notes that there may be more for a session.
     pub(super) fn want(&mut self, key: usize) {
@@ -49,11 +40,13 @@ impl Reactor {
         }
     }
 
-    /// Sends an entry that was just committed to the sessions that have everything before it; the others read.
+    /// Sends an entry that was just committed to the sessions that have everything before it; the others read. So do those
+    /// that a look at everything is still to reach with what came earlier, maybe to another of their lists.
     pub(super) fn take_news(&mut self, sessions: &[SessionId], hint: &Hint) {
-        let known = self.is_news(hint);
+        let news = self.is_news(hint);
         for session in sessions {
             if let Some(key) = self.find(*session) {
+                let known = news.filter(|_| !self.is_before_sweep(&hint.app, key));
                 self.guard(key, |reactor| reactor.take_fresh(key, known));
             }
         }
@@ -68,6 +61,12 @@ impl Reactor {
     }
 
     pub(super) fn take_fresh(&mut self, key: usize, news: Option<(&Hint, &Fresh)>) {
+        let session = self.connections.get(key).and_then(|c| c.session.as_ref());
+        if let (Some((hint, fresh)), Some(session)) = (news, session)
+            && session.has_read(hint, fresh)
+        {
+            return;
+        }
         if news
             .and_then(|(hint, fresh)| self.send_fresh(key, hint, fresh))
             .is_none()
@@ -188,42 +187,6 @@ impl Reactor {
         }
     }
 
-    /// Visits sessions for hints and recalls that concern a whole app.
-    pub(super) fn sweep(&mut self) {
-        let Some(mut sweep) = self.sweeps.pop_front() else {
-            return;
-        };
-        let len = match sweep.what {
-            SweepFor::News(_) => NEWS_PER_TURN,
-            SweepFor::Wake | SweepFor::Recall(_) => SWEEP_PER_TURN,
-        };
-        let end = (sweep.at + len).min(self.connections.capacity());
-        for key in sweep.at..end {
-            let concerned = self
-                .connections
-                .get(key)
-                .and_then(|connection| connection.seat())
-                .is_some_and(|seat| {
-                    let app = sweep.app.as_ref();
-                    app.is_none_or(|app| app.as_str() == seat.app())
-                });
-            if concerned {
-                match &sweep.what {
-                    SweepFor::Wake => self.want(key),
-                    SweepFor::News(hint) => {
-                        let news = self.is_news(hint);
-                        self.guard(key, |reactor| reactor.take_fresh(key, news));
-                    }
-                    SweepFor::Recall(id) => self.recall(key, *id),
-                }
-            }
-        }
-        sweep.at = end;
-        if end < self.connections.capacity() {
-            self.sweeps.push_back(sweep);
-        }
-    }
-
     /// A page came, or could not be read.
     pub(super) fn take_page(&mut self, id: SessionId, seat: &Seat, page: Option<Box<InboxPage>>) {
         let Some(key) = self.find(id) else { return };
@@ -287,6 +250,10 @@ impl Reactor {
         let now = self.now;
         let sent = self.speak(key, None, |protocol, desk| {
             session.take_page(page, now, first_wait, |entry, dup| {
+                // Recalled while the page was read.
+                if desk.reactor.recalled.contains(&entry.message.id) {
+                    return Taken::Skipped { rejected: false };
+                }
                 let one = Outgoing {
                     message: &entry.message,
                     place: entry.cursor,
@@ -299,64 +266,6 @@ impl Reactor {
             connection.session = Some(session);
         }
         sent.unwrap_or_default()
-    }
-
-    /// Gives a message that is not stored to a connection, once, if it takes it now. It stands where everything was sent up
-    /// to, so that acknowledging it changes nothing.
-    pub(super) fn hand(&mut self, id: SessionId, message: Arc<Message>) {
-        let Some(key) = self.find(id) else { return };
-        let connection = &self.connections[key];
-        let place = match (connection.phase, &connection.session) {
-            (Phase::Live, Some(session)) => session.sent(),
-            _ => None,
-        };
-        let Some(place) = place else {
-            self.hand_later(id, message);
-            return;
-        };
-        let taken = self.speak(key, None, |protocol, desk| {
-            let one = Outgoing {
-                message: &message,
-                place,
-                dup: false,
-            };
-            let taken = protocol.send(&one, desk);
-            if taken == Taken::Sent {
-                protocol.sent(1, false, desk);
-            }
-            taken
-        });
-        if taken != Some(Taken::Sent) {
-            unstored_lost();
-        }
-        self.arm(key);
-    }
-
-    /// The session is there for others already, but not for its protocol: its first page brings it.
-    fn hand_later(&mut self, id: SessionId, message: Arc<Message>) {
-        if self.early.len() >= EARLY_LEN_MAX {
-            let mut early = std::mem::take(&mut self.early);
-            early.retain(|(session, _)| self.find(*session).is_some());
-            self.early = early;
-        }
-        if self.early.len() >= EARLY_LEN_MAX {
-            self.early.pop_front();
-            unstored_lost();
-        }
-        self.early.push_back((id, message));
-    }
-
-    /// Hands over what came before the session's first page.
-    fn hand_early(&mut self, id: SessionId) {
-        if self.early.is_empty() {
-            return;
-        }
-        let early = std::mem::take(&mut self.early).into_iter();
-        let (own, others): (VecDeque<_>, VecDeque<_>) = early.partition(|one| one.0 == id);
-        self.early = others;
-        for (session, message) in own {
-            self.hand(session, message);
-        }
     }
 
     /// The part of a message that all sessions share, encoded once for a broadcast.

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Reactor, SWEEP_PER_TURN};
+use super::Reactor;
+use super::sweep::SWEEP_PER_TURN;
 use crate::options::{ticks, ticks_of};
 use crate::protocol::websocket::close;
 use crate::wheel::Tick;

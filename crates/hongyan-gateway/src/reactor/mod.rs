@@ -9,17 +9,21 @@ mod connection;
 mod deliver;
 mod desk;
 mod drain;
+mod early;
+mod line;
+mod sweep;
 mod talk;
+mod topics;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hongyan_core::port::{Ack, Clock, Hint};
-use hongyan_core::{AppId, Message, MessageId, SessionId};
+use hongyan_core::port::{Ack, Clock};
+use hongyan_core::{MessageId, SessionId};
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use tokio::sync::mpsc;
@@ -29,6 +33,9 @@ pub(crate) use self::desk::Desk;
 
 use self::connection::{Connection, Framing, Phase, place_of, session_id};
 use self::desk::End;
+use self::early::Early;
+use self::sweep::{Sweep, SweepFor};
+use self::topics::Unread;
 use crate::backend::{Job, Report, What};
 use crate::gateway::Socket;
 use crate::hub::{Hub, Left};
@@ -52,16 +59,6 @@ const READS_PER_TURN: usize = 4;
 const COMMANDS_PER_TURN: usize = 2048;
 /// Sessions in one turn that ask for a page.
 const PULLS_PER_TURN: usize = 1024;
-/// Slab places in one turn that a look at everything visits.
-const SWEEP_PER_TURN: usize = 4096;
-/// The same when each may be sent an entry.
-const NEWS_PER_TURN: usize = 1024;
-/// Hints of one list that are worked off together.
-const NEWS_JOINED_MAX: usize = 8;
-/// Recalls of the last moments that are remembered, for entries that are still on their way.
-const RECALLED_LEN_MAX: usize = 64;
-/// Looks at everything that carry an entry, at most.
-const NEWS_SWEEPS_MAX: usize = 16;
 /// Reports of messages sent that wait for more of them, and how long.
 const HELD_LEN_MAX: usize = 64;
 const HELD_MS: i64 = 5;
@@ -84,22 +81,6 @@ pub(crate) struct Parts {
     pub(crate) options: Arc<Options>,
     pub(crate) jobs: mpsc::Sender<Job>,
     pub(crate) reports: mpsc::Sender<Vec<Report>>,
-}
-
-/// A look at every session, in slices.
-#[derive(Debug)]
-struct Sweep {
-    /// Only of this app.
-    app: Option<AppId>,
-    what: SweepFor,
-    at: usize,
-}
-
-#[derive(Debug, Clone)]
-enum SweepFor {
-    Wake,
-    News(Arc<Hint>),
-    Recall(MessageId),
 }
 
 pub(crate) struct Reactor {
@@ -136,8 +117,10 @@ pub(crate) struct Reactor {
     scratch: Vec<u8>,
     /// Shared parts of recent broadcasts.
     recent: VecDeque<(MessageId, Encoding, Bytes)>,
-    /// Messages that are not stored, for sessions that have not read yet: at most [`deliver::EARLY_LEN_MAX`].
-    early: VecDeque<(SessionId, Arc<Message>)>,
+    /// Messages that are not stored, for sessions that have not read yet.
+    early: Early,
+    /// Sessions whose topics are to be read.
+    unread: Unread,
     drain: Option<drain::Drain>,
     stopping: bool,
 }
@@ -159,7 +142,8 @@ impl Reactor {
             recalled: VecDeque::new(),
             pulls: VecDeque::new(),
             sweeps: VecDeque::new(),
-            early: VecDeque::new(),
+            early: Early::default(),
+            unread: Unread::default(),
             dirty: Vec::new(),
             pool: Vec::new(),
             reports: Vec::new(),
@@ -218,6 +202,8 @@ impl Reactor {
         self.sweep();
         self.pull();
         self.fire_timers();
+        self.drop_early();
+        self.ask_topics();
         self.drain_some();
         self.flush();
         self.hand_over();
@@ -225,7 +211,9 @@ impl Reactor {
 
     /// How long nothing will be due.
     fn wait(&self) -> Option<Duration> {
-        if !self.commands.is_empty() || !self.sweeps.is_empty() || !self.dirty.is_empty() {
+        // What waits in the mailbox was announced already, once, also where this turn did not come to take it.
+        let waits = !self.commands.is_empty() || self.parts.mailbox.is_woken();
+        if waits || !self.sweeps.is_empty() || !self.dirty.is_empty() {
             return Some(Duration::ZERO);
         }
         if self.backlog || !self.reports.is_empty() {
@@ -237,7 +225,8 @@ impl Reactor {
         if self.drain.is_some() {
             return Some(Duration::from_millis(TICK_MS));
         }
-        let next = self.wheel.next()?;
+        let dues = [self.wheel.next(), self.early.due(), self.unread.due()];
+        let next = dues.into_iter().flatten().min()?;
         let elapsed = self.parts.clock.now().millis().saturating_sub(self.started);
         let at = i64::from(next) * TICK_MS as i64;
         Some(Duration::from_millis(
@@ -287,55 +276,6 @@ impl Reactor {
             let key = self.key_of(&command);
             self.guard(key, |reactor| reactor.obey(command));
         }
-    }
-
-    /// Puts commands into the queue. Hints of a list for the same sessions are joined, so that what they bring leaves in one
-    /// write for each session, as it would when it was read.
-    fn line_up(&mut self, fresh: Vec<Command>) {
-        let mut crowds: HashMap<SessionId, usize> = HashMap::new();
-        for command in fresh {
-            let Command::News {
-                sessions,
-                hint,
-                more,
-            } = command
-            else {
-                self.commands.push_back(command);
-                continue;
-            };
-            let crowd = sessions.first().filter(|_| sessions.len() > 1).copied();
-            let before = crowd.and_then(|first| crowds.get(&first));
-            if let Some(Command::News {
-                sessions: others,
-                hint: first,
-                more: joined,
-            }) = before.and_then(|at| self.commands.get_mut(*at))
-                && first.owner == hint.owner
-                && first.app == hint.app
-                && joined.len() + 1 < NEWS_JOINED_MAX
-                && *others == sessions
-            {
-                joined.push(hint);
-                joined.extend(more);
-                continue;
-            }
-            if let Some(first) = crowd {
-                crowds.insert(first, self.commands.len());
-            }
-            self.commands.push_back(Command::News {
-                sessions,
-                hint,
-                more,
-            });
-        }
-    }
-
-    /// Remembers a recall for a while.
-    fn note_recall(&mut self, id: MessageId) {
-        if self.recalled.len() >= RECALLED_LEN_MAX {
-            self.recalled.pop_front();
-        }
-        self.recalled.push_back(id);
     }
 
     /// Which connection a panic would cost; a place that does not exist when none.
@@ -477,14 +417,8 @@ impl Reactor {
                 }
                 let _ = done.send(());
             }
-            Command::Resubscribe(session) => {
-                let seat = self
-                    .find(session)
-                    .and_then(|key| self.connections[key].seat().cloned());
-                if let Some(seat) = seat {
-                    let _ = self.parts.jobs.try_send(Job::Resubscribe { session, seat });
-                }
-            }
+            Command::Resubscribe(session) => self.resubscribe(session),
+            Command::TopicsUnread(session) => self.resubscribe_later(session),
             Command::Drain(window) => self.begin_drain(window),
             Command::Poke => {}
             Command::Stop => self.stopping = true,
@@ -1045,21 +979,6 @@ impl Reactor {
         self.elapsed - since < HELD_MS
     }
 
-    /// Queues a look at sessions. So many are not queued as would be one look for each message of a busy app: those that
-    /// follow are joined in one after which sessions read for themselves.
-    fn look(&mut self, app: Option<AppId>, what: SweepFor) {
-        let what = match what {
-            SweepFor::News(_) if self.sweeps.len() >= NEWS_SWEEPS_MAX => SweepFor::Wake,
-            what => what,
-        };
-        let is_wake = |what: &SweepFor| matches!(what, SweepFor::Wake);
-        let is_queued = |sweep: &Sweep| sweep.at == 0 && is_wake(&sweep.what) && sweep.app == app;
-        if is_wake(&what) && self.sweeps.iter().any(is_queued) {
-            return;
-        }
-        self.sweeps.push_back(Sweep { app, what, at: 0 });
-    }
-
     fn find(&self, session: SessionId) -> Option<usize> {
         let (key, generation) = place_of(session);
         let connection = self.connections.get(key)?;
@@ -1093,3 +1012,10 @@ fn close_label(code: u16) -> &'static str {
         _ => "other",
     }
 }
+
+#[cfg(test)]
+mod order_tests;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tests;

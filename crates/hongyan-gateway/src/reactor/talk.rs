@@ -153,6 +153,7 @@ impl Reactor {
             protocol.welcome(&welcome, desk);
         });
         self.take_page(id, &seat, Some(Box::new(page)));
+        self.resubscribe_greeted(id);
         self.arm(key);
     }
 

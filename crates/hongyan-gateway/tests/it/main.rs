@@ -22,6 +22,7 @@ mod sse;
 mod store;
 mod storm;
 mod tls;
+mod topics;
 mod transport;
 mod xmpp;
 mod xmpp_wire;

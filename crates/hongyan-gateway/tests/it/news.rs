@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::rig::{FAR, Rig};
 use crate::store::{app, device, user};
 
-fn of(name: &str) -> Owner {
+pub(crate) fn of(name: &str) -> Owner {
     Owner::User(user(name))
 }
 
@@ -21,7 +21,7 @@ fn body(value: &Value) -> &str {
 }
 
 /// Bodies that come, up to this one.
-fn until(client: &mut Client, last: &str) -> Vec<String> {
+pub(crate) fn until(client: &mut Client, last: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     while found.last().is_none_or(|one| one != last) {
         let value = client.hear();
@@ -35,14 +35,14 @@ fn until(client: &mut Client, last: &str) -> Vec<String> {
 
 impl Rig {
     /// A session of device `d` that has read everything.
-    fn caught_up(&self) -> Client {
+    pub(crate) fn caught_up(&self) -> Client {
         let mut client = self.live("d");
         client.until_idle();
         client
     }
 
     /// Stores a message and says so with its entry.
-    fn publish_news(&self, owner: &Owner, body: &str) {
+    pub(crate) fn publish_news(&self, owner: &Owner, body: &str) {
         self.store.append(owner.clone(), body, FAR);
         self.hub.notify(vec![self.news(owner.clone())]);
     }
@@ -93,7 +93,7 @@ fn hints_that_overtake_each_other_change_no_order() {
 }
 
 #[test]
-fn lists_that_grow_at_once_come_whole() {
+fn lists_that_grow_at_once_come_whole_and_in_order() {
     let rig = Rig::new();
     let mut client = rig.caught_up();
     let lists = [
@@ -112,7 +112,6 @@ fn lists_that_grow_at_once_come_whole() {
             client.say(json!({"t": "ack", "upto": value["cursor"]}));
             found.push(body(&value).to_owned());
         }
-        found.sort_unstable();
         let want: Vec<String> = (0..lists.len()).map(|n| format!("{round}.{n}")).collect();
         assert_eq!(found, want);
     }

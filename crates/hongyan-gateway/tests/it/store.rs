@@ -17,12 +17,17 @@ use hongyan_core::{
     AppId, ChannelId, CredentialName, Cursor, DeviceId, KeyId, Message, MessageId, PushChannel,
     PushEndpoint, Reason, StoreError, Timestamp, Topic, User, UserId,
 };
+use tokio::sync::oneshot;
 
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     state: Mutex<State>,
     pub(crate) reads: AtomicUsize,
     pub(crate) broken: AtomicBool,
+    /// The registry answers nothing about topics.
+    pub(crate) topics_broken: AtomicBool,
+    pub(crate) topics_refused: AtomicUsize,
+    held: Mutex<HashMap<String, oneshot::Receiver<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +93,33 @@ pub(crate) fn push(n: u128, device: &str, channel: &str, body: &[u8]) -> Message
 impl Store {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Makes the next call of this name wait until what is answered here is dropped.
+    pub(crate) fn hold(&self, call: &str) -> oneshot::Sender<()> {
+        let (release, held) = oneshot::channel();
+        self.held.lock().unwrap().insert(call.to_owned(), held);
+        release
+    }
+
+    /// Whether a call that is to be held waits already.
+    pub(crate) fn is_held(&self, call: &str) -> bool {
+        !self.held.lock().unwrap().contains_key(call)
+    }
+
+    async fn wait_if_held(&self, call: &str) {
+        let held = self.held.lock().unwrap().remove(call);
+        if let Some(held) = held {
+            let _ = held.await;
+        }
+    }
+
+    fn topics_are_there(&self) -> Result<(), StoreError> {
+        if !self.topics_broken.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.topics_refused.fetch_add(1, Ordering::SeqCst);
+        Err(StoreError::Busy { retry_after_ms: 1 })
     }
 
     /// Registers a device whose token is `token-<name>`.
@@ -572,6 +604,7 @@ impl Registry for Store {
         topic: &Topic,
         ids: &[DeviceId],
     ) -> Result<(), StoreError> {
+        self.topics_are_there()?;
         self.lock()
             .topics
             .extend(ids.iter().map(|id| (id.clone(), topic.clone())));
@@ -583,6 +616,7 @@ impl Registry for Store {
         topic: &Topic,
         ids: &[DeviceId],
     ) -> Result<(), StoreError> {
+        self.wait_if_held(&format!("unsubscribe {topic}")).await;
         let mut state = self.lock();
         for id in ids {
             state.topics.remove(&(id.clone(), topic.clone()));
@@ -590,14 +624,18 @@ impl Registry for Store {
         Ok(())
     }
     async fn topics_of(&self, _: &AppId, id: &DeviceId) -> Result<Vec<Subscription>, StoreError> {
-        let state = self.lock();
-        let mine = state.topics.iter().filter(|(device, _)| device == id);
-        Ok(mine
-            .map(|(_, topic)| Subscription {
+        self.topics_are_there()?;
+        let mine = {
+            let state = self.lock();
+            let mine = state.topics.iter().filter(|(device, _)| device == id);
+            mine.map(|(_, topic)| Subscription {
                 topic: topic.clone(),
                 since: 0,
             })
-            .collect())
+            .collect()
+        };
+        self.wait_if_held("topics_of").await;
+        Ok(mine)
     }
     async fn subscribers(
         &self,
