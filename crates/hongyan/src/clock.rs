@@ -1,29 +1,48 @@
 //! The real clock and the real dice, the only ones in the server.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hongyan_core::Timestamp;
 use hongyan_core::port::{Clock, Dice};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-/// The machine's clock, held back so that it never goes backwards within this process: after a correction to an
-/// earlier time it stands still until that time is reached again.
-#[derive(Debug, Default)]
+/// The machine's clock, which never goes backwards within this process: after a correction to an earlier time it goes at half
+/// speed until the machine has caught up. It does not stand still, as deadlines and heartbeats would with it.
+#[derive(Debug)]
 pub(crate) struct SystemClock {
-    latest: AtomicI64,
+    start: Instant,
+    /// The least time that was told at the start, milliseconds, from all that was told since: a line that rises at half speed.
+    line: AtomicI64,
+}
+
+impl Default for SystemClock {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is where the port reads the clock"
+    )]
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            line: AtomicI64::new(i64::MIN),
+        }
+    }
 }
 
 impl SystemClock {
-    fn never_back(&self, millis: i64) -> Timestamp {
-        let before = self.latest.fetch_max(millis, Ordering::AcqRel);
-        Timestamp(before.max(millis))
+    /// `elapsed`: milliseconds of the clock that nobody sets.
+    fn never_back(&self, machine: Timestamp, elapsed: i64) -> Timestamp {
+        let risen = elapsed / 2;
+        let line = machine.0.saturating_sub(risen);
+        let highest = self.line.fetch_max(line, Ordering::AcqRel).max(line);
+        Timestamp(highest.saturating_add(risen))
     }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        self.never_back(machine_time().0)
+        let elapsed = self.start.elapsed().as_millis();
+        self.never_back(machine_time(), i64::try_from(elapsed).unwrap_or(i64::MAX))
     }
 }
 
@@ -71,10 +90,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_stands_still_while_the_machine_goes_back() {
+    fn time_goes_slowly_while_the_machine_is_behind() {
         let clock = SystemClock::default();
-        for (machine, told) in [(10, 10), (12, 12), (3, 12), (11, 12), (13, 13)] {
-            assert_eq!(clock.never_back(machine), Timestamp(told));
+        let rows = [
+            (0, 1_000, 1_000),
+            (10, 1_010, 1_010),
+            // Set back by ten seconds: half speed, for twice as long.
+            (20, -8_980, 1_015),
+            (10_020, 1_020, 6_015),
+            (20_012, 11_012, 11_012),
+            (20_030, 11_030, 11_030),
+            // And on by a minute.
+            (20_040, 71_040, 71_040),
+        ];
+        for (elapsed, machine, told) in rows {
+            let now = clock.never_back(Timestamp(machine), elapsed);
+            assert_eq!(now, Timestamp(told), "after {elapsed} ms");
         }
     }
 
