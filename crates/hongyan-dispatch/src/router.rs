@@ -16,7 +16,7 @@ use hongyan_core::delivery::Delivery;
 use hongyan_core::limits::{IN_FLIGHT_MAX, LEASE, LEASE_LEN_MAX};
 use hongyan_core::message::DeviceChoice;
 use hongyan_core::port::{CommitError, Job, JobKind, WriteSet};
-use hongyan_core::{AppId, StoreError};
+use hongyan_core::{AppId, Reason, StoreError};
 
 pub(crate) use self::candidates::latest;
 use self::collapse::Newest;
@@ -299,8 +299,12 @@ impl Router {
                     );
                     plan.await?;
                 }
-                // The body has left the store: its time is over.
-                None => forgotten(job, &mut known, now, &mut leg),
+                // The body has left the store: its time is over, or others took its place.
+                None => {
+                    let why = ports.inbox.pushed_out(app, job.message).await?;
+                    let why = why.unwrap_or(Reason::Expired);
+                    forgotten(job, &mut known, why, now, &mut leg);
+                }
             }
             legs.push((job.clone(), leg));
         }

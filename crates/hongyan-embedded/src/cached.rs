@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use hongyan_core::app::{App, Credential, Key as ApiKey};
 use hongyan_core::port::Subscription;
-use hongyan_core::{AppId, Device, DeviceId, Message, MessageId, StoreError, Timestamp, User};
+use hongyan_core::{
+    AppId, Device, DeviceId, Message, MessageId, Reason, StoreError, Timestamp, User,
+};
 
 use crate::inbox::{Place, newest};
 use crate::store::cache::Cache;
@@ -203,7 +205,8 @@ impl Caches {
             return Ok(Some(stored));
         }
         load(&self.messages, view, &key, || {
-            let Some(payload) = view.get(Space::Message, &key)? else {
+            let payload = view.get(Space::Message, &key)?;
+            let Some(payload) = payload.filter(|p| pushed_out(p).is_none()) else {
                 return Ok(None);
             };
             let stored = read_message(&key, &payload)?;
@@ -263,9 +266,14 @@ pub(crate) fn message_key(app: &AppId, id: MessageId) -> Vec<u8> {
     Key::of(app).raw(id.0.as_bytes()).done()
 }
 
-/// What a stored message begins with: when it was recalled, `i64::MIN` for never; the number of its first event, 0
-/// until that is known. Its JSON follows.
+/// What a stored message begins with: when it was recalled, `i64::MIN` for never, or why it was pushed out; the number
+/// of its first event, 0 until that is known. Its JSON follows, and nothing when it was pushed out.
 pub(crate) const MESSAGE_HEAD: usize = 16;
+
+/// Stands for the time of a recall in a push that too many others came after.
+const OVERFLOWED: i64 = i64::MIN + 1;
+/// The same of one whose place another of its topic took.
+const COLLAPSED: i64 = i64::MIN + 2;
 
 /// The head of a message that is new.
 pub(crate) fn message_head() -> [u8; MESSAGE_HEAD] {
@@ -279,6 +287,29 @@ pub(crate) fn mark_recalled(payload: &mut [u8], recalled: Option<Timestamp>) {
     let recalled = recalled.map_or(i64::MIN, Timestamp::millis);
     if let Some(at) = payload.first_chunk_mut() {
         *at = signed(recalled).to_be_bytes();
+    }
+}
+
+/// What is left of a stored message that was pushed out.
+pub(crate) fn pushed_out_head(payload: &[u8], reason: Reason) -> [u8; MESSAGE_HEAD] {
+    let mut head = message_head();
+    if let Some(seq) = first_event(payload) {
+        mark_first_event(&mut head, seq);
+    }
+    let mark = match reason {
+        Reason::Collapsed => COLLAPSED,
+        _ => OVERFLOWED,
+    };
+    mark_recalled(&mut head, Some(Timestamp(mark)));
+    head
+}
+
+/// Why a stored message was pushed out, if it was.
+pub(crate) fn pushed_out(payload: &[u8]) -> Option<Reason> {
+    match Parts(payload).signed() {
+        Some(OVERFLOWED) => Some(Reason::Overflowed),
+        Some(COLLAPSED) => Some(Reason::Collapsed),
+        _ => None,
     }
 }
 

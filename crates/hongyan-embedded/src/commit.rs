@@ -10,7 +10,7 @@ use hongyan_core::port::{
 };
 use hongyan_core::{AppId, MessageId, StoreError, Timestamp};
 
-use crate::cached::{Caches, mark_recalled, message_head, message_key, read_message};
+use crate::cached::{Caches, mark_recalled, message_head, message_key, pushed_out, read_message};
 use crate::embedded::Shelf;
 use crate::ledger::PreparedEvent;
 use crate::store::record::{Damage, Key, Parts, seal_json};
@@ -215,7 +215,8 @@ fn promise_once(
 /// Marks a message as recalled; the first time counts, an unknown message is left alone.
 fn recall(txn: &mut Txn<'_>, app: &AppId, id: MessageId, at: Timestamp) -> Result<(), StoreError> {
     let key = message_key(app, id);
-    let Some(mut payload) = txn.get(Space::Message, &key)? else {
+    let payload = txn.get(Space::Message, &key)?;
+    let Some(mut payload) = payload.filter(|p| pushed_out(p).is_none()) else {
         return Ok(());
     };
     let stored = read_message(&key, &payload)?;

@@ -20,6 +20,7 @@ cases! { $ push_suite:
     a_flooded_channel_does_not_push_out_the_others,
     expired_pushes_go_first,
     a_push_takes_the_place_of_its_topic,
+    it_is_known_why_a_push_is_gone_and_what_became_of_it,
     what_was_acked_makes_room,
     recalled_pushes_and_those_of_closed_channels_wait_no_longer,
     acks_by_id_pass_over_nothing_behind_many_pushes,
@@ -195,6 +196,50 @@ async fn a_push_takes_the_place_of_its_topic(subject: &mut dyn Subject) {
     let out = store(&ports, vec![about(5, "a")]).await;
     assert_eq!(out, [], "what was acked is not replaced");
     assert_eq!(waiting(&ports).await, [2, 3, 5].map(message_id));
+}
+
+async fn it_is_known_why_a_push_is_gone_and_what_became_of_it(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    bound(&ports).await;
+    let most = PUSHES_PER_CHANNEL_MAX;
+    let accepted = |n: u64, channel: &str, topic: Option<&str>| WriteSet {
+        events: vec![event(n, "d1", hongyan_core::Stage::Accepted)],
+        ..pushed(n, channel, Urgency::Low, topic)
+    };
+    // Replaced in the batch in which it came, perhaps, and in a later one.
+    let news = Some("news");
+    let sets = vec![accepted(1, "a", news), accepted(2, "a", news)];
+    store(&ports, sets).await;
+    store(&ports, vec![accepted(3, "a", news)]).await;
+    store(&ports, vec![accepted(4, "b", None)]).await;
+    store(&ports, (5..=most + 4).map(|n| plain(n, "b")).collect()).await;
+    drop(ports);
+    subject.restart().await;
+    let ports = subject.ports();
+    let whys = [Reason::Collapsed, Reason::Collapsed, Reason::Overflowed];
+    for (n, why) in [1, 2, 4].into_iter().zip(whys) {
+        let id = message_id(n);
+        let gone = ports.inbox.pushed_out(&app(), id).await.unwrap();
+        assert_eq!(gone, Some(why), "{n}");
+        assert_eq!(ports.inbox.message(&app(), id).await.unwrap(), None);
+        assert_eq!(ports.inbox.recalled(&app(), id).await.unwrap(), None);
+        // A recall finds nothing to take back.
+        let recall = WriteSet {
+            recalled: vec![(app(), id, NOW)],
+            ..WriteSet::default()
+        };
+        store(&ports, vec![recall]).await;
+        assert_eq!(ports.inbox.recalled(&app(), id).await.unwrap(), None);
+        let filter = hongyan_core::port::EventFilter::Message(id);
+        let trace = ports.ledger.events(&app(), filter, 0, 9).await.unwrap();
+        assert_eq!(trace.len(), 1, "{n}");
+        let counters = ports.ledger.message_counters(&app(), id).await.unwrap();
+        assert_eq!(counters.iter().map(|c| c.count).sum::<u64>(), 1, "{n}");
+    }
+    for n in [3, 5, 999_999] {
+        let gone = ports.inbox.pushed_out(&app(), message_id(n)).await;
+        assert_eq!(gone.unwrap(), None, "{n}");
+    }
 }
 
 async fn what_was_acked_makes_room(subject: &mut dyn Subject) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::message::Audience;
-use crate::{AppId, Cursor, DeviceId, Message, MessageId, StoreError, Timestamp, UserId};
+use crate::{AppId, Cursor, DeviceId, Message, MessageId, Reason, StoreError, Timestamp, UserId};
 
 /// Whose list an entry stands in.
 #[derive(
@@ -76,7 +76,7 @@ pub enum Ack {
 /// - a push waits apart from the ring, among those of its channel: at most [`crate::push::PUSHES_PER_CHANNEL_MAX`] of a
 ///   channel and [`crate::push::PUSHES_PER_DEVICE_MAX`] of a device. Beyond it the oldest of the lowest urgency is gone,
 ///   body and all (of the channel, or of the channel with the most); expired ones go first. A reader that begins at its
-///   acked place is told how many it `lost`;
+///   acked place is told how many it `lost`, and why each went is known by `pushed_out`;
 /// - a push takes the place of one of the same channel and topic that is not acked;
 /// - a push that was acked or recalled, or whose channel was closed, waits no longer;
 /// - a broadcast is seen by a topic's subscribers from their subscription on, `all` by devices from their registration on;
@@ -124,4 +124,8 @@ pub trait Inbox: Send + Sync + std::fmt::Debug {
 
     /// Whether the message was recalled, and when.
     async fn recalled(&self, app: &AppId, id: MessageId) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Why a push is gone before its time, body and all: [`Reason::Collapsed`] or [`Reason::Overflowed`], as it was told in
+    /// [`crate::port::PushedOut`]. `None` of every other message. Known as long as its events are.
+    async fn pushed_out(&self, app: &AppId, id: MessageId) -> Result<Option<Reason>, StoreError>;
 }

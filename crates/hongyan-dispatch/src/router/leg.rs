@@ -234,6 +234,7 @@ fn append(message: &Message, owner: &Owner, found: &Found, leg: &mut Leg) {
 pub(super) fn forgotten(
     job: &Job,
     known: &mut HashMap<(hongyan_core::MessageId, DeviceId), Delivery>,
+    why: Reason,
     now: Timestamp,
     leg: &mut Leg,
 ) {
@@ -242,7 +243,7 @@ pub(super) fn forgotten(
         JobKind::Deliver { device } => {
             if let Some(delivery) = known.get_mut(&(job.message, device.clone())) {
                 let expected = Some(delivery.version);
-                let step = delivery.apply(Input::End(Reason::Expired), now);
+                let step = delivery.apply(Input::End(why), now);
                 situation::write(&mut leg.set, delivery, expected, vec![step], now);
             }
             return;
@@ -264,7 +265,7 @@ pub(super) fn forgotten(
         at: now,
         app: job.app.clone(),
         stage: Stage::Dropped,
-        reason: Some(Reason::Expired),
+        reason: Some(why),
         message: Some(job.message),
         class: None,
         user,

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use hongyan_core::draft::Draft;
 use hongyan_core::message::DeviceChoice;
-use hongyan_core::port::{Job, JobKind, Owner, WriteSet};
+use hongyan_core::port::{
+    InboxAppend, Job, JobKind, NewChannel, Owner, Post, PushEntry, Pushes, WriteSet,
+};
+use hongyan_core::push::{PUSHES_PER_CHANNEL_MAX, PushEncoding, Urgency};
 use hongyan_core::{MessageId, Reason};
 
-use crate::world::{NOON, World, to_users, user, world};
+use crate::world::{NOON, Plain, World, to_users, user, world};
 
 fn keyed(mut draft: Draft) -> Draft {
     draft.options.collapse_key = Some("score".into());
@@ -90,4 +93,56 @@ async fn another_device_of_the_user_keeps_what_only_it_gets() {
         w.outcomes(ids[1], 1).await,
         [("d2".to_owned(), Reason::AcceptedByVendor)]
     );
+}
+
+/// A push ends as what happened to it also when that was before anybody routed it.
+#[tokio::test]
+async fn a_push_that_gave_way_before_it_was_routed_ends_as_that() {
+    let w = world().await;
+    let d = w.device("d1", None, &[]).await;
+    let root = "https://push.example".to_owned();
+    let endpoints = w.dispatch.endpoints(Arc::new(Plain), root, false);
+    let new = NewChannel {
+        app: w.app.clone(),
+        device: d.clone(),
+        channel: None,
+        label: None,
+        vapid: None,
+        description: None,
+    };
+    let to = endpoints.open(new).await.unwrap().endpoint;
+    let held = w.trouble.hold("lease");
+    held.reached().await;
+    let post = |topic: Option<&str>| Post {
+        ttl_s: 3_600,
+        urgency: Urgency::VeryLow,
+        topic: topic.map(str::to_owned),
+        encoding: PushEncoding::Aes128gcm,
+        body: bytes::Bytes::from_static(b"x"),
+    };
+    let replaced = endpoints.post(&to, post(Some("score"))).await.unwrap();
+    let newest = endpoints.post(&to, post(Some("score"))).await.unwrap();
+    // Others came, and the process that took them in did not live to tell.
+    let more = (0..PUSHES_PER_CHANNEL_MAX).map(|n| WriteSet {
+        inbox: vec![InboxAppend {
+            app: w.app.clone(),
+            owner: Owner::Device(d.clone()),
+            message: MessageId(uuid::Uuid::from_u128(n.into())),
+            expires_at: NOON.plus(Duration::from_secs(3_600)),
+            push: Some(PushEntry {
+                channel: to.channel.clone(),
+                urgency: Urgency::Normal,
+                topic: None,
+            }),
+        }],
+        ..WriteSet::default()
+    });
+    for result in w.ports.commit.commit(more.collect()).await {
+        result.unwrap();
+    }
+    held.go_on();
+    assert_eq!(w.outcome(replaced).await, Reason::Collapsed);
+    assert_eq!(w.outcome(newest).await, Reason::Overflowed);
+    let trace = w.trace(newest).await;
+    assert_eq!(trace, ["accepted", "dropped(overflowed)"]);
 }

@@ -466,6 +466,10 @@ impl Inbox for Troubled<dyn Inbox> {
         self.1.at("messages").await?;
         self.0.messages(ids).await
     }
+    async fn pushed_out(&self, app: &AppId, id: MessageId) -> Result<Option<Reason>, StoreError> {
+        self.1.at("pushed_out").await?;
+        self.0.pushed_out(app, id).await
+    }
     async fn recalled(&self, app: &AppId, id: MessageId) -> Result<Option<Timestamp>, StoreError> {
         self.1.at("recalled").await?;
         self.0.recalled(app, id).await

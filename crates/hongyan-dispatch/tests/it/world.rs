@@ -29,7 +29,7 @@ pub(crate) const NOON: Timestamp = Timestamp(1_772_366_400_000);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
-struct Plain;
+pub(crate) struct Plain;
 
 impl Sealer for Plain {
     fn proof(&self, bound_to: &str) -> String {

@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hongyan_core::port::{Ack, Inbox, InboxPage, Reader};
-use hongyan_core::{AppId, Cursor, Message, MessageId, StoreError, Timestamp};
+use hongyan_core::{AppId, Cursor, Message, MessageId, Reason, StoreError, Timestamp};
 
+use crate::cached::{message_key, pushed_out};
 use crate::embedded::Shelf;
-use crate::store::{Admission, Urgency};
+use crate::store::{Admission, Space, Urgency, View};
 
 pub(crate) use place::{Place, bind, forget_device, forget_user};
 pub(crate) use push::forget_channel;
@@ -116,5 +117,10 @@ impl Inbox for EmbeddedInbox {
     async fn recalled(&self, app: &AppId, id: MessageId) -> Result<Option<Timestamp>, StoreError> {
         let stored = self.0.caches.message(&self.0.store, app, id)?;
         Ok(stored.and_then(|s| s.recalled))
+    }
+
+    async fn pushed_out(&self, app: &AppId, id: MessageId) -> Result<Option<Reason>, StoreError> {
+        let payload = self.0.store.get(Space::Message, &message_key(app, id))?;
+        Ok(payload.as_deref().and_then(pushed_out))
     }
 }

@@ -9,7 +9,7 @@ use hongyan_core::{AppId, DeviceId, MessageId, PushChannel, Reason, StoreError, 
 
 use super::place::{self, Place};
 use super::ring::{self, Raw, Source};
-use crate::cached::{Caches, message_key};
+use crate::cached::{Caches, message_key, pushed_out_head};
 use crate::store::record::{Damage, Key, Parts, prefix_end};
 use crate::store::{Range, Space, Txn, View};
 
@@ -185,7 +185,7 @@ impl<'a> Shelf<'a> {
         Ok(Some(waiting))
     }
 
-    /// Takes one out, message and all.
+    /// Takes one out, with the body of its message: what is left of that says why, to who comes to it later.
     fn push_out(
         &self,
         txn: &mut Txn<'_>,
@@ -195,7 +195,19 @@ impl<'a> Shelf<'a> {
     ) -> Result<(), StoreError> {
         if let Some(waiting) = self.take(txn, seq)? {
             let message = waiting.raw.message;
-            txn.remove(Space::Message, message_key(self.app, message));
+            let key = message_key(self.app, message);
+            match txn.get(Space::Message, &key) {
+                Ok(Some(payload)) => {
+                    txn.put(Space::Message, key, pushed_out_head(&payload, reason));
+                }
+                Ok(None) => {}
+                // What comes in its place must not suffer.
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%error, "a push that waits no longer is damaged and is removed");
+                    txn.remove(Space::Message, key);
+                }
+                Err(error) => return Err(error),
+            }
             out.push(PushedOut {
                 app: self.app.clone(),
                 device: self.device.clone(),

@@ -75,7 +75,7 @@ spaces! {
     DeviceTopic = 13, "device_topic", app;
     /// app whose deletion is under way.
     Deleting = 14, "deleting", all;
-    /// app, message → recall time, number of its first event, message.
+    /// app, message → recall time or why it was pushed out, number of its first event, message.
     Message = 15, "message", app;
     /// app, owner, slot → place, order, message, expiry.
     Ring = 16, "ring", app;

@@ -434,6 +434,11 @@ impl Inbox for Store {
     async fn recalled(&self, _app: &AppId, id: MessageId) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.lock().recalled.contains(&id).then_some(Timestamp(0)))
     }
+
+    async fn pushed_out(&self, _: &AppId, _: MessageId) -> Result<Option<Reason>, StoreError> {
+        // Its lists are as long as they get.
+        Ok(None)
+    }
 }
 
 const UNUSED: Result<(), StoreError> = Err(StoreError::NotFound { entity: "unused" });
