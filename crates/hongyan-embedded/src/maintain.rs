@@ -10,6 +10,7 @@ use hongyan_core::limits::LEDGER_TTL;
 use hongyan_core::{AppId, MessageId, StoreError, Timestamp};
 
 use crate::embedded::Shelf;
+use crate::ledger::OldestEvents;
 use crate::store::record::{Damage, Key, Parts, after, prefix_end};
 use crate::store::{Admission, Range, Rows, Space, Txn, Urgency, View};
 use crate::{inbox, ledger, registry};
@@ -125,10 +126,11 @@ async fn sweep(
         }
         total += write(shelf, move |txn| {
             let mut removed = 0;
+            let mut oldest = OldestEvents::default();
             for (note, payload) in rows {
                 let mut is_done = true;
                 for key in noted(&note, &payload)? {
-                    let gone = drop_record(txn, kind, key, before)?;
+                    let gone = drop_record(txn, kind, key, before, &mut oldest)?;
                     removed += gone.removed;
                     is_done &= gone.is_done;
                 }
@@ -158,9 +160,10 @@ fn drop_record(
     kind: Kind,
     key: &[u8],
     before: Timestamp,
+    oldest: &mut OldestEvents,
 ) -> Result<Gone, StoreError> {
     let removed = match kind {
-        Kind::Message => drop_message(txn, key)?,
+        Kind::Message => drop_message(txn, key, oldest)?,
         Kind::Deliveries => return drop_deliveries(txn, key),
         Kind::Idempotency => {
             let expires = txn.get(Space::Idempotency, key)?;
@@ -204,12 +207,18 @@ fn message_of(key: &[u8]) -> Option<(AppId, MessageId)> {
     Some((app, MessageId(uuid::Uuid::from_bytes(parts.raw()?))))
 }
 
-fn drop_message(txn: &mut Txn<'_>, key: &[u8]) -> Result<u64, StoreError> {
-    if txn.get(Space::Message, key)?.is_none() {
+fn drop_message(
+    txn: &mut Txn<'_>,
+    key: &[u8],
+    oldest: &mut OldestEvents,
+) -> Result<u64, StoreError> {
+    let Some(stored) = txn.get(Space::Message, key)? else {
         return Ok(0);
-    }
+    };
     if let Some((app, message)) = message_of(key) {
         inbox::forget_broadcasts(txn, &app, message)?;
+        // Events go by days: those of a message that lived for hours only are there for some hours more.
+        ledger::keep_first(txn, (&app, message), &stored, oldest)?;
     }
     txn.remove(Space::Message, key);
     Ok(1)

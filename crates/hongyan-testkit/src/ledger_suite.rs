@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hongyan_core::limits::LEDGER_TTL;
 use hongyan_core::port::{CounterKey, CounterRow, DeliveryWrite, EventFilter, WriteSet};
 use hongyan_core::{Event, Reason, Stage};
 
@@ -28,6 +29,7 @@ cases! { $ ledger_suite:
     open_deliveries_of_a_device_come_in_pages,
     a_collapse_key_finds_open_deliveries_only,
     what_is_old_enough_goes_and_the_rest_stays,
+    a_trace_stays_whole_when_its_message_goes,
 }
 
 async fn append(ports: &Ports, events: Vec<Event>) {
@@ -390,4 +392,44 @@ async fn what_is_old_enough_goes_and_the_rest_stays(subject: &mut dyn Subject) {
     let total: u64 = rows.iter().map(|r| r.count).sum();
     assert_eq!(total, 600, "counters equal the events");
     assert!(rows.iter().all(|r| r.key.day >= NOW.day() + 2));
+}
+
+/// Events go by whole days: a message that lived for an hour goes some hours before what happened to it.
+async fn a_trace_stays_whole_when_its_message_goes(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    let mut sets = Vec::new();
+    for n in 1..=200 {
+        let mut message = message_to(n, target_of(&user_list("u1")));
+        message.expires_at = at(HOUR);
+        sets.push(WriteSet {
+            events: vec![event(n, "d1", Stage::Accepted)],
+            ..append_message(message, &user_list("u1"))
+        });
+    }
+    for result in ports.commit.commit(sets).await {
+        result.unwrap();
+    }
+    append(&ports, vec![event(7, "d1", Stage::Delivered)]).await;
+    subject.maintain(at(HOUR + 1).plus(LEDGER_TTL)).await;
+    drop(ports);
+    subject.restart().await;
+    let ports = subject.ports();
+    for n in [1, 7, 64, 65, 200] {
+        let id = message_id(n);
+        assert_eq!(ports.inbox.message(&app(), id).await.unwrap(), None);
+        let trace = find(&ports, EventFilter::Message(id), 0, 10).await;
+        let stages: Vec<_> = trace.iter().map(|e| e.stage).collect();
+        let mut want = vec![Stage::Accepted];
+        want.extend((n == 7).then_some(Stage::Delivered));
+        assert_eq!(stages, want, "{n}");
+        let counters = ports.ledger.message_counters(&app(), id).await.unwrap();
+        let counted: u64 = counters.iter().map(|c| c.count).sum();
+        assert_eq!(counted, want.len() as u64, "{n}");
+    }
+    while ports.ledger.expire(at(24 * HOUR)).await.unwrap() > 0 {}
+    for n in [1, 7, 200] {
+        let id = message_id(n);
+        let counters = ports.ledger.message_counters(&app(), id).await.unwrap();
+        assert!(counters.is_empty(), "{n}");
+    }
 }

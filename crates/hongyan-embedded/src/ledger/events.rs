@@ -145,10 +145,7 @@ fn write_chunk(txn: &mut Txn<'_>, first: u64, chunk: &[&PreparedEvent]) {
         }
         let mut row = places_row(&places, 160);
         for (counter, count) in counts(chunk, &places) {
-            let length = u16::try_from(counter.len()).unwrap_or(u16::MAX);
-            row.push(count);
-            row.extend_from_slice(&length.to_be_bytes());
-            row.extend_from_slice(counter);
+            put_count(&mut row, counter, count);
         }
         let key = Key::of(app).raw(message.0.as_bytes()).number(first);
         txn.put(Space::EventByMessage, key, row);
@@ -190,6 +187,14 @@ fn places_row(places: &[u8], more: usize) -> Vec<u8> {
     row
 }
 
+/// Adds how often a counter occurs to a row.
+fn put_count(row: &mut Vec<u8>, counter: &[u8], count: u8) {
+    let length = u16::try_from(counter.len()).unwrap_or(u16::MAX);
+    row.push(count);
+    row.extend_from_slice(&length.to_be_bytes());
+    row.extend_from_slice(counter);
+}
+
 /// How often each counter occurs at some places of a chunk.
 fn counts<'a>(chunk: &[&'a PreparedEvent], places: &[u8]) -> Vec<(&'a [u8], u8)> {
     let mut counts: Vec<(&[u8], u8)> = Vec::new();
@@ -218,8 +223,12 @@ fn split_row<'a>(
         .ok_or_else(|| cut_short(space, key))
 }
 
-/// The event that a message names as its first, if it still stands.
-fn named(view: &impl View, app: &AppId, message: MessageId) -> Result<Option<Event>, StoreError> {
+/// The event that a message names as its first, if it still stands, with the number of its chunk's first.
+fn named(
+    view: &impl View,
+    app: &AppId,
+    message: MessageId,
+) -> Result<Option<(u64, Event)>, StoreError> {
     let payload = view.get(Space::Message, &message_key(app, message))?;
     let Some(seq) = payload.as_deref().and_then(first_event) else {
         return Ok(None);
@@ -234,14 +243,62 @@ fn named(view: &impl View, app: &AppId, message: MessageId) -> Result<Option<Eve
     let Some((key, chunk)) = rows.first() else {
         return Ok(None);
     };
-    let place = usize::try_from(seq - number_at_end(key)).unwrap_or(usize::MAX);
+    let place = usize::try_from(seq.saturating_sub(number_at_end(key))).unwrap_or(usize::MAX);
     let all = jsons(key, chunk)?;
     let Some(json) = all.get(place) else {
         return Ok(None);
     };
     let mut event: Event = decode(Space::Event, key, json)?;
     event.seq = seq;
-    Ok(Some(event))
+    Ok(Some((number_at_end(key), event)))
+}
+
+/// The number of the first event of each app that still stands, as far as somebody asked.
+pub(crate) type OldestEvents = HashMap<AppId, u64>;
+
+/// The record of a message is about to go: the event that it names gets a row of its own, if it still stands. Runs in
+/// the writer.
+pub(crate) fn keep_first(
+    txn: &mut Txn<'_>,
+    (app, message): (&AppId, MessageId),
+    stored: &[u8],
+    oldest: &mut OldestEvents,
+) -> Result<(), StoreError> {
+    let Some(seq) = first_event(stored) else {
+        return Ok(());
+    };
+    let oldest = match oldest.get(app) {
+        Some(oldest) => *oldest,
+        None => {
+            let first = match txn.prefix(Space::Event, Key::of(app).as_ref(), 1) {
+                Ok(rows) => rows.first().map_or(u64::MAX, |(key, _)| number_at_end(key)),
+                Err(StoreError::Corrupt { .. }) => 0,
+                Err(error) => return Err(error),
+            };
+            *oldest.entry(app.clone()).or_insert(first)
+        }
+    };
+    if seq < oldest {
+        return Ok(());
+    }
+    let event = match named(txn, app, message) {
+        Ok(event) => event,
+        // Its time is over, damaged or not.
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(%error, "the first event of a message that goes cannot be read");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let Some((first, event)) = event else {
+        return Ok(());
+    };
+    let place = u8::try_from(event.seq.saturating_sub(first)).unwrap_or(u8::MAX);
+    let mut row = places_row(&[place], 160);
+    put_count(&mut row, &encode("counter", &counter_of(&event))?, 1);
+    let key = Key::of(app).raw(message.0.as_bytes()).number(first);
+    txn.put(Space::EventByMessage, key, row);
+    Ok(())
 }
 
 /// The JSON of a chunk's events.
@@ -306,7 +363,8 @@ pub(super) fn find(
     let mut found = Vec::new();
     if let EventFilter::Message(id) = filter {
         // It came with the message, before all others.
-        found.extend(named(view, app, *id)?.filter(|event| event.seq > after));
+        let first = named(view, app, *id)?.map(|(_, event)| event);
+        found.extend(first.filter(|event| event.seq > after));
         if found.len() >= limit {
             return Ok(found);
         }
@@ -397,7 +455,7 @@ pub(super) fn counters_of(
         });
     }
     // It has no row.
-    if let Some(event) = named(view, app, message)? {
+    if let Some((_, event)) = named(view, app, message)? {
         let key = counter_of(&event);
         match counters.iter_mut().find(|c| c.key == key) {
             Some(counter) => counter.count += 1,

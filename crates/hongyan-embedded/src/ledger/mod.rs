@@ -17,7 +17,7 @@ use crate::store::{Range, Rows, Space, Txn, View};
 /// Counters of one app that are answered: days times the product of the words.
 const COUNTERS_MAX: usize = 200_000;
 
-pub(crate) use events::{HEAD, PreparedEvent, append, drop_slice};
+pub(crate) use events::{HEAD, OldestEvents, PreparedEvent, append, drop_slice, keep_first};
 
 /// [`Ledger`] on the store.
 #[derive(Debug)]
