@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::cached::Caches;
 use crate::store::verify::Loss;
-use crate::store::{OpenError, Options, Space, Store, View};
+use crate::store::{Mended, OpenError, Options, Read, Space, Store, View};
 use crate::work::Schedule;
 use crate::{commit, gather, inbox, ledger, maintain, quota, registry, work};
 
@@ -47,6 +47,14 @@ pub struct Embedded {
     shelf: Arc<Shelf>,
 }
 
+/// What every part does for itself after a loss was accepted.
+fn mend(reader: &dyn Read) -> Result<Mended, StoreError> {
+    let (mut inbox, work) = (inbox::mend(reader)?, work::mend(reader)?);
+    inbox.changes.extend(work.changes);
+    inbox.newest_batch = inbox.newest_batch.max(work.newest_batch);
+    Ok(inbox)
+}
+
 impl Embedded {
     /// Opens or creates the store. Blocks: reading back the journal can take seconds after a crash.
     ///
@@ -63,7 +71,7 @@ impl Embedded {
             options,
             Arc::new(move |space, key, payload| observer.changed(space, key, payload)),
             Arc::new(move |txn| gather::settle(txn, &newest, &jobs)),
-            inbox::mend,
+            mend,
         )?;
         let fault = |e| OpenError::Engine {
             engine: options.engine.as_str(),

@@ -1,10 +1,12 @@
 //! What a device can still fetch: rings of personal messages merged with broadcasts.
 //!
-//! `ring.rs` holds the lists, `push.rs` what came over push channels, `place.rs` a device's place in them, `read.rs` and `ack.rs` what a
+//! `ring.rs` holds the lists, `push.rs` what came over push channels, `place.rs` a device's place in them, `mend.rs` what
+//! is done for both after a loss, `read.rs` and `ack.rs` what a
 //! device does with both. Every read takes the newest places first and everything else after, so
 //! that what is skipped was really not there.
 
 mod ack;
+mod mend;
 mod place;
 mod push;
 mod read;
@@ -20,9 +22,10 @@ use crate::cached::{message_key, pushed_out};
 use crate::embedded::Shelf;
 use crate::store::{Admission, Space, Urgency, View};
 
+pub(crate) use mend::mend;
 pub(crate) use place::{Place, bind, forget_device, forget_user};
 pub(crate) use push::forget_channel;
-pub(crate) use ring::{append, broadcast_head, expect, forget_broadcasts, mend, newest};
+pub(crate) use ring::{append, broadcast_head, expect, forget_broadcasts, newest};
 
 /// Steps of one ack: some sixty thousand messages.
 const ACK_STEPS_MAX: usize = 64;

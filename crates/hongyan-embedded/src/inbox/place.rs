@@ -119,6 +119,20 @@ impl Place {
         }
     }
 
+    /// The furthest place in each list that it tells of.
+    pub(super) fn furthest(&self) -> Vector {
+        let mut furthest = self.start.max(self.acked);
+        for (list, seq) in &self.above {
+            let source = match list {
+                0 => Source::User,
+                1 => Source::Device,
+                _ => Source::Broadcast,
+            };
+            furthest.set(source, furthest.of(source).max(*seq));
+        }
+        furthest
+    }
+
     /// Drops what the cumulative place covers.
     pub(super) fn tidy(&mut self) {
         let acked = self.acked;

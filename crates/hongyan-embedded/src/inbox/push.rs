@@ -154,6 +154,12 @@ impl<'a> Shelf<'a> {
         }
     }
 
+    /// Removes what is kept of a device for which nothing waits.
+    fn forget(&self, txn: &mut Txn<'_>) {
+        txn.remove(Space::Head, ring::push_key(self.app, self.device));
+        txn.remove(Space::Push, self.key(DEVICE));
+    }
+
     /// Takes one out; its message stays.
     fn take(&self, txn: &mut Txn<'_>, seq: u64) -> Result<Option<Waiting>, StoreError> {
         let Some(waiting) = self.entry(txn, seq)? else {
@@ -405,6 +411,16 @@ pub(super) fn remove(
     Shelf::of(app, device).take(txn, seq).map(drop)
 }
 
+/// What was posted to a device while it was deleted goes with its messages, and then leaves nothing behind.
+pub(super) fn tidy(txn: &mut Txn<'_>, app: &AppId, device: &DeviceId) -> Result<(), StoreError> {
+    let shelf = Shelf::of(app, device);
+    let is_gone = txn.get(Space::Place, &place::key(app, device))?.is_none();
+    if is_gone && shelf.of_device(txn)?.count == 0 {
+        shelf.forget(txn);
+    }
+    Ok(())
+}
+
 /// Nothing of a channel waits any more.
 pub(crate) fn forget_channel(
     txn: &mut Txn<'_>,
@@ -440,7 +456,6 @@ pub(super) fn forget_device(
             _ => break,
         }
     }
-    txn.remove(Space::Head, ring::push_key(app, device));
-    txn.remove(Space::Push, Shelf::of(app, device).key(DEVICE));
+    Shelf::of(app, device).forget(txn);
     Ok(())
 }

@@ -7,17 +7,16 @@ use hongyan_core::{AppId, DeviceId, MessageId, StoreError, Timestamp, Topic, Use
 
 use super::push;
 use crate::cached::Caches;
-use crate::store::record::{Damage, Key, Parts, after, prefix_end, seal, unseal};
-use crate::store::{Change, Checked, Range, Read, Space, Txn, View};
+use crate::store::record::{Damage, Key, Parts, prefix_end};
+use crate::store::{Range, Space, Txn, View, batch_of_order};
 
 /// Up to so many slots of a ring are read one by one; for more, all are.
 const FEW_SLOTS: u64 = 8;
 
-/// The newest place of a ring is written when it is a multiple of this; in between the slots tell it. A read of an owner
-/// who was not heard of lately looks at five slots at most, and an append saves a record.
-const HEAD_STEP: u64 = 16;
-/// Slots that are read at a time to be mended: more than a ring has.
-const MEND_PAGE: usize = 4_096;
+/// The newest place of a ring is written when it is a multiple of this; in between the slots tell it, and an append saves
+/// a record. Of an owner who was not heard of lately a read looks at one slot when there is nothing after the record, and
+/// at eight at most.
+pub(super) const HEAD_STEP: u64 = 16;
 /// Where a slot's payload has its place: after order, message and expiry.
 const SEQ_AT: usize = 8 + 16 + 8;
 
@@ -189,6 +188,11 @@ fn occupant(view: &impl View, ring: &[u8], seq: u64) -> Result<Option<u64>, Stor
     }
 }
 
+/// The batch that wrote a slot's payload.
+pub(super) fn batch_of(payload: &[u8]) -> Option<u64> {
+    Parts(payload).number().map(batch_of_order)
+}
+
 /// The place in a slot's payload.
 pub(crate) fn seq_of(payload: &[u8]) -> Option<u64> {
     Parts(payload.get(SEQ_AT..)?).number()
@@ -241,66 +245,6 @@ fn parse(space: Space, key: &[u8], payload: &[u8], source: Source) -> Result<Raw
 fn slot_key(ring: &[u8], seq: u64) -> Vec<u8> {
     let slot = (seq % INBOX_SLOTS).to_be_bytes()[7];
     Key::sized(ring.len() + 1).raw(ring).raw(&[slot]).done()
-}
-
-/// Records of newest places that are to be written because data is lost: of every ring with a damaged slot or a hole
-/// after the place that its record names. A place that was given to a device must not be given out again.
-pub(crate) fn mend(reader: &dyn Read) -> Result<Vec<Change>, StoreError> {
-    let mut changes = Vec::new();
-    let mut from = Vec::new();
-    loop {
-        let rows = reader.range(Space::Ring, Range::forward(&from, None, MEND_PAGE))?;
-        let is_last = rows.len() < MEND_PAGE;
-        let owner = |row: &(Vec<u8>, Vec<u8>)| row.0[..row.0.len().saturating_sub(1)].to_vec();
-        let rings: Vec<_> = rows.chunk_by(|a, b| owner(a) == owner(b)).collect();
-        // The last ring of a page goes on in the next: it is read whole then.
-        let whole = rings.len() - usize::from(!is_last && rings.len() > 1);
-        for slots in &rings[..whole] {
-            changes.extend(mend_ring(reader, &owner(&slots[0]), slots)?);
-        }
-        let next = match rings.get(whole) {
-            Some(slots) => slots.first().map(|(key, _)| key.clone()),
-            None => rows.last().map(|(key, _)| after(key)),
-        };
-        match next {
-            Some(next) if !is_last => from = next,
-            _ => return Ok(changes),
-        }
-    }
-}
-
-fn mend_ring(
-    reader: &dyn Read,
-    ring: &[u8],
-    slots: &[(Vec<u8>, Vec<u8>)],
-) -> Result<Option<Change>, StoreError> {
-    let mut places = Vec::with_capacity(slots.len());
-    let mut damaged = 0;
-    for (key, value) in slots {
-        let payload = unseal(Space::Ring, key, value.clone()).ok();
-        match payload.and_then(|payload| seq_of(&payload)) {
-            Some(seq) => places.push(seq),
-            None => damaged += 1,
-        }
-    }
-    // Any of the damaged ones may have been the newest.
-    let head = places.iter().max().copied().unwrap_or(0) + damaged;
-    let known = match Checked(reader).number(Space::Head, ring) {
-        Ok(known) => known.unwrap_or(0),
-        Err(StoreError::Corrupt { .. }) => 0,
-        Err(error) => return Err(error),
-    };
-    let is_told = head.saturating_sub(known) < HEAD_STEP
-        && (known + 1..=head).all(|seq| places.contains(&seq));
-    if is_told && damaged == 0 {
-        return Ok(None);
-    }
-    let head = head.max(known);
-    Ok(Some(Change {
-        space: Space::Head,
-        key: ring.to_vec(),
-        value: Some(seal(Space::Head, ring, &head.to_be_bytes())),
-    }))
 }
 
 /// What a ring holds after `floor` and up to `head`, in order.
@@ -387,6 +331,7 @@ pub(crate) fn forget_broadcasts(
     for (log, seq) in audiences_of(txn, app, message)? {
         if let Some(device) = device_of(app, &log) {
             push::remove(txn, app, &device, seq)?;
+            push::tidy(txn, app, &device)?;
         }
         txn.remove(Space::Broadcast, Key::empty().raw(&log).number(seq));
         txn.remove(Space::BroadcastOf, back_key(app, message, &log));

@@ -198,8 +198,9 @@ pub(super) fn inspect(
     tracing::warn!(%loss, "the store opens with the loss accepted");
     // A new life: clients' cursors are of another epoch now, and numbers go on after the lost ones.
     let epoch = old.wrapping_add(1).max(1);
-    let base = head.max(loss.acknowledged);
-    let mut changes = mend(reader).map_err(fault)?;
+    let mended = mend(reader).map_err(fault)?;
+    let base = head.max(loss.acknowledged).max(mended.newest_batch);
+    let mut changes = mended.changes;
     changes.extend(founding(epoch, base));
     let made: HashSet<_> = changes.iter().map(|c| (c.space, c.key.clone())).collect();
     for (space, key, _) in damaged {

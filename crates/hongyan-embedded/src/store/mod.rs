@@ -33,10 +33,10 @@ pub use options::{DiskProbe, Engine, OpenError, Options, Wrap};
 pub use record::IntoKey;
 pub use space::Space;
 pub use sqlite::SqliteBackend;
-pub(crate) use txn::Checked;
+pub(crate) use txn::{Checked, batch_of_order};
 pub use txn::{Txn, View};
-pub(crate) use writer::Pending;
 pub use writer::{Admission, Durability, Fatal, Urgency};
+pub(crate) use writer::{Mended, Pending};
 
 /// Keys and values, in key order.
 pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;

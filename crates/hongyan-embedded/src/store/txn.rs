@@ -10,6 +10,14 @@ use super::record::{self, IntoKey, payload, prefix_end, seal, unseal};
 use super::{Backend, Change, Direction, Range, Read, Rows, Space};
 use crate::gather::Gathered;
 
+/// Numbers of one batch's entries.
+const ORDER_BITS: u32 = 24;
+
+/// The batch in which [`Txn::next_order`] gave a number.
+pub(crate) const fn batch_of_order(order: u64) -> u64 {
+    order >> ORDER_BITS
+}
+
 /// Reads of checked payloads: from the store, from a snapshot, or from inside a batch.
 pub trait View {
     /// The payload of a key.
@@ -172,7 +180,7 @@ impl<'a> Txn<'a> {
     /// A number greater than all given out before, over all batches: the order of acceptance.
     pub fn next_order(&mut self) -> u64 {
         self.orders += 1;
-        (self.number << 24) | self.orders
+        (self.number << ORDER_BITS) | self.orders
     }
 
     /// Writes a payload.

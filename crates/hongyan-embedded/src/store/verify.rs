@@ -160,6 +160,27 @@ pub(crate) fn walk_space(
     }
 }
 
+/// Shows every record of a keyspace that is not damaged: key and payload.
+pub(crate) fn each_sound(
+    reader: &dyn Read,
+    space: Space,
+    mut show: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut from = Vec::new();
+    loop {
+        let rows = reader.range(space, Range::forward(&from, None, PAGE))?;
+        let Some((last, _)) = rows.last() else {
+            return Ok(());
+        };
+        from = after(last);
+        for (key, value) in rows {
+            if let Ok(payload) = unseal(space, &key, value) {
+                show(&key, &payload)?;
+            }
+        }
+    }
+}
+
 /// The engine's own check and a walk over every record.
 ///
 /// # Errors

@@ -83,8 +83,16 @@ pub(crate) type Observer = Arc<dyn Fn(Space, &[u8], Option<&[u8]>) + Send + Sync
 /// Writes what the operations of a batch gathered, after the last of them.
 pub(crate) type Settle = Arc<dyn Fn(&mut Txn<'_>) -> Result<(), StoreError> + Send + Sync>;
 
-/// Makes good what lost records leave undetermined, when a store opens with the loss accepted: what is to be written.
-pub(crate) type Mend = fn(&dyn Read) -> Result<Vec<Change>, StoreError>;
+/// Makes good what lost records leave undetermined, when a store opens with the loss accepted.
+pub(crate) type Mend = fn(&dyn Read) -> Result<Mended, StoreError>;
+
+/// What lost records leave to be done.
+pub(crate) struct Mended {
+    /// What is to be written.
+    pub(crate) changes: Vec<Change>,
+    /// The newest batch that what is left tells of: its number and those before it are used up.
+    pub(crate) newest_batch: u64,
+}
 
 /// How much room the disk has, as of the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -447,9 +455,11 @@ impl Loop {
         }
         let number = txn.batch_number();
         if let Err(e) = self.settle(&mut txn) {
+            self.room = txn.into_changes().room();
             return refuse_unwritten(ran, self.engine, &e);
         }
         if txn.is_empty() {
+            self.room = txn.into_changes().room();
             // Nothing to write; but what these operations saw must be durable before they answer.
             if durability == Durability::Synced && self.unsynced.is_some() {
                 self.sync();
@@ -582,5 +592,61 @@ fn refuse_unwritten(ran: Vec<Box<dyn Op>>, engine: &'static str, error: &StoreEr
             },
             _ => unavailable(engine, Certainty::NothingHappened, what.clone()),
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::FjallBackend;
+
+    fn op(
+        run: impl FnOnce(&mut Txn<'_>) -> Result<(), StoreError> + Send + 'static,
+    ) -> Box<dyn Op> {
+        Box::new(Typed {
+            run: Some(run),
+            result: None,
+            reply: oneshot::channel().0,
+        })
+    }
+
+    /// Batches that write nothing, or fail, hand the room on as those do that write.
+    #[test]
+    fn the_room_is_kept_from_batch_to_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Arc::new(Shared::default());
+        let mut writer = Loop::new(Setup {
+            backend: Arc::new(FjallBackend::open(dir.path()).unwrap()),
+            shared: Arc::clone(&shared),
+            number: 0,
+            near: None,
+            on_fatal: Arc::new(|fatal| panic!("{fatal}")),
+            observer: Arc::new(|_, _, _| {}),
+            settle: Arc::new(|txn| match txn.changed(Space::Meta, b"unsettled") {
+                None => Ok(()),
+                Some(_) => Err(unavailable("test", Certainty::NothingHappened, "no")),
+            }),
+            disk: DiskWatch {
+                shared,
+                dir: dir.path().to_owned(),
+                min_free_bytes: 0,
+                probe: Arc::new(|_| Some(u64::MAX)),
+            },
+        });
+        let (_queue, items) = sync_channel(1);
+        let mut turn = |key: Option<&'static [u8]>| {
+            let run = op(move |txn| {
+                if let Some(key) = key {
+                    txn.put_number(Space::Meta, key, 1);
+                }
+                Ok(())
+            });
+            assert!(writer.turn(&items, run, Urgency::Relaxed, 1).is_none());
+            writer.room.is_some()
+        };
+        assert!(turn(Some(b"written")));
+        assert!(turn(None), "nothing to write");
+        assert!(turn(Some(b"unsettled")), "not to be written");
+        assert!(turn(Some(b"written")));
     }
 }

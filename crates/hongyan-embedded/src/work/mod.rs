@@ -15,7 +15,7 @@ use crate::store::record::{Damage, Key, Parts, decode, encode, prefix_end};
 use crate::store::{Admission, Range, Space, Txn, Urgency, View};
 
 pub(crate) use schedule::Schedule;
-pub(crate) use sheet::{Made, load, write_sheets};
+pub(crate) use sheet::{Made, load, mend, write_sheets};
 
 /// How many jobs there are.
 const COUNT: &[u8] = b"jobs";

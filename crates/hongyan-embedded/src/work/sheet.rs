@@ -13,7 +13,7 @@ use hongyan_core::port::Job;
 
 use super::schedule::{Move, Moves, Schedule, Sheet};
 use crate::store::record::{Damage, Key, Parts, after, decode, signed, unseal};
-use crate::store::{Backend, Checked, Range, Space, Txn, View};
+use crate::store::{Backend, Change, Checked, Mended, Range, Read, Space, Txn, View, verify};
 
 /// Jobs of one sheet: as many as a number has bits.
 const SHEET_LEN: usize = 64;
@@ -144,6 +144,33 @@ pub(crate) fn load(backend: &dyn Backend, schedule: &Schedule) -> Result<(), Sto
         }
         schedule.apply(moves, sheets);
     }
+}
+
+/// After a loss was accepted: bits of a sheet that is lost go with it, and no number of a sheet is used again.
+pub(crate) fn mend(reader: &dyn Read) -> Result<Mended, StoreError> {
+    let mut changes = Vec::new();
+    let mut newest_batch = 0;
+    verify::each_sound(reader, Space::Sheet, |key, _| {
+        newest_batch = newest_batch.max(Parts(key).number().unwrap_or(0));
+        Ok(())
+    })?;
+    verify::each_sound(reader, Space::SheetDone, |key, _| {
+        newest_batch = newest_batch.max(Parts(key).number().unwrap_or(0));
+        match Checked(reader).get(Space::Sheet, key) {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(StoreError::Corrupt { .. }) => changes.push(Change {
+                space: Space::SheetDone,
+                key: key.to_vec(),
+                value: None,
+            }),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    })?;
+    Ok(Mended {
+        changes,
+        newest_batch,
+    })
 }
 
 /// The jobs of a sheet, each with the time from which on it is offered.

@@ -14,6 +14,7 @@ mod crash;
 mod damage;
 mod fault;
 mod inbox_model;
+mod loss;
 mod opening;
 mod oracle;
 mod sets;
