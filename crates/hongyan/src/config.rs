@@ -129,7 +129,7 @@ group! {
         opaque: bool = true,
         /// Takes notifications of Matrix homeservers at `/_matrix/push/v1/notify` for `/up/` addresses of this server. Needs `push.opaque`.
         matrix: bool = true,
-        /// VAPID keys (base64url) from which nothing is taken: their posts are answered 403.
+        /// VAPID public keys (base64url, 87 characters) from which nothing is taken: posts that prove one are answered 403. Posts to channels that are bound to no key may name none; `push.require_vapid` ends those.
         barred_keys: Vec<String> = Vec::new(),
         /// Messages in a second to one endpoint, in the long run; ten times as many at once. 0 means no limit.
         endpoint_rate: u32 = 10; 0..=100_000,

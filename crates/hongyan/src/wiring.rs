@@ -191,6 +191,7 @@ impl Node {
                     burst: config.http.key_rate.saturating_mul(2),
                 },
                 xmpp_domain: (!xmpp_listeners.is_empty()).then(|| config.xmpp.domain.clone()),
+                autopush: config.autopush.app.is_some(),
                 push: hongyan_api::PushOptions {
                     opaque: config.push.opaque,
                     matrix: config.push.matrix,
