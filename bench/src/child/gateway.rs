@@ -316,6 +316,7 @@ fn upgrade<S: Adoptable>(
         request.version(),
         request.headers(),
         &hyper::http::uri::Scheme::HTTP,
+        None,
         &[],
     );
     let (accepted, permit) = match (checked, handle.admit(ip)) {

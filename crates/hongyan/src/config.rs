@@ -81,7 +81,7 @@ group! {
         connections_max: usize = 20_000; 1..=1_000_000,
         /// Open HTTP connections from one address (an IPv6 /64 is one); 0 means no limit of its own. Leave it at 0 behind a proxy, from which all connections come.
         connections_per_ip_max: u32 = 0; 0..=1_000_000,
-        /// Where vendors and apps reach this server from outside, `https://host[:port]`. Vendors post their receipts there.
+        /// Where vendors and apps reach this server from outside, `https://host[:port]`. Vendors post their receipts there; pages from there may connect without being named by an app.
         public_url: Option<String> = None,
         /// Time for the head of a request, milliseconds.
         header_timeout_ms: u64 = 10_000; 100..=600_000,

@@ -219,7 +219,14 @@ impl Node {
                     registry: Arc::clone(&registry),
                     clock: Arc::clone(&clock),
                 }),
-                connect: Arc::new(bridge::Connect(gateway.handle())),
+                connect: Arc::new(bridge::Connect(
+                    gateway.handle(),
+                    config
+                        .http
+                        .public_url
+                        .as_deref()
+                        .and_then(|url| url.parse().ok()),
+                )),
                 pushes,
                 metrics: Arc::new(move || metrics.render()),
                 channels: dispatch.credentials().built_in_order().to_vec(),

@@ -859,6 +859,7 @@ fn ap_15_any_origin_passes_and_no_extension_is_taken() {
             http::Version::HTTP_11,
             headers,
             &http::uri::Scheme::HTTP,
+            None,
             &[],
         )
         .unwrap()
