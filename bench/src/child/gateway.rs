@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::Map;
 use hongyan_core::port::{
-    Ack, Hint, Inbox as _, NewChannel, OpenChannel, OpenError, Post, Presence as _, PushState,
-    Pushes, Reader,
+    Ack, Enrolled, Enrolment, Hint, Inbox as _, NewChannel, OpenChannel, OpenError, Post,
+    Presence as _, PushState, Pushes, Reader,
 };
 use hongyan_core::{
     AppId, Cursor, DeviceId, MessageId, PushChannel, PushEndpoint, Secret, StoreError, Timestamp,
@@ -112,13 +112,16 @@ impl Pushes for Mute {
     fn root(&self) -> &str {
         ""
     }
-    fn enrolment(&self, _: &AppId, _: &UserId) -> Secret {
-        Secret::new("")
+    async fn enrolment(&self, _: &AppId, _: &UserId) -> Result<Enrolment, StoreError> {
+        Err(UNUSED)
     }
-    fn enrolled(&self, _: &Secret) -> Option<(AppId, UserId)> {
-        None
+    async fn enrolled(&self, _: &Secret) -> Result<Option<Enrolled>, StoreError> {
+        Ok(None)
     }
-    async fn bind(&self, _: &AppId, _: &DeviceId, _: &UserId) -> Result<(), StoreError> {
+    async fn enrol(&self, _: &DeviceId, _: &Enrolled) -> Result<bool, StoreError> {
+        Err(UNUSED)
+    }
+    async fn forget(&self, _: &AppId, _: &DeviceId) -> Result<bool, StoreError> {
         Err(UNUSED)
     }
     async fn open(&self, _: NewChannel) -> Result<OpenChannel, OpenError> {
@@ -313,6 +316,7 @@ fn upgrade<S: Adoptable>(
         request.version(),
         request.headers(),
         &hyper::http::uri::Scheme::HTTP,
+        None,
         &[],
     );
     let (accepted, permit) = match (checked, handle.admit(ip)) {

@@ -28,6 +28,8 @@ pub struct Options {
     pub stranger_rate: Rate,
     /// The domain of XMPP, when it is spoken here: apps are `<app>.<domain>`.
     pub xmpp_domain: Option<String>,
+    /// Whether browsers are served (autopush).
+    pub autopush: bool,
     /// How long a key or an app's policy is remembered after it was read.
     pub cache_ttl: Duration,
     /// Push endpoints.
@@ -59,6 +61,7 @@ impl Default for Options {
                 burst: 200,
             },
             xmpp_domain: None,
+            autopush: false,
             cache_ttl: Duration::from_secs(5),
             push: PushOptions::default(),
         }

@@ -28,6 +28,8 @@ pub const PUSHES_PER_DEVICE_MAX: u64 = 5_000;
 pub const UNSEEN_MAX: Duration = Duration::from_secs(60 * 86_400);
 /// What ids of browsers begin with.
 pub const BROWSER_PREFIX: &str = "autopush-";
+/// How long an enrolment makes browsers devices of its user. Those that it made stay.
+pub const ENROLMENT_LIFE: Duration = Duration::from_secs(86_400);
 /// Text that an app gives a channel, bytes.
 pub const DESCRIPTION_BYTES_MAX: usize = 100;
 /// A topic, characters (RFC 8030 section 5.4).

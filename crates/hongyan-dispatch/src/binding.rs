@@ -2,7 +2,7 @@
 
 use hongyan_core::error::Certainty;
 use hongyan_core::limits::{CONFLICT_RETRIES_MAX, DEVICES_PER_USER_MAX};
-use hongyan_core::{AppId, Device, DeviceId, Reason, StoreError, User, UserId};
+use hongyan_core::{AppId, Device, DeviceId, Reason, StoreError, Timestamp, User, UserId};
 
 use crate::feedback::{self, Feedback};
 use crate::gate::Gate;
@@ -13,6 +13,8 @@ use crate::service::Ports;
 enum Change<'a> {
     /// The device is bound to this user, or to nobody.
     To(Option<&'a UserId>),
+    /// The device is bound to this user, if it never was bound to anybody.
+    First(&'a UserId),
     /// The device is bound to nobody, if this user still holds it.
     Leave(&'a UserId),
 }
@@ -47,6 +49,64 @@ impl Bindings {
         let changed = self.bind(app, device, Some(user)).await?;
         self.unbind_beyond_limit(app, device, user).await?;
         Ok(changed)
+    }
+
+    /// Makes a user known who is not yet.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn know(&self, app: &AppId, user: &UserId) -> Result<(), StoreError> {
+        let _turn = self.gate.user_turn(app, user).await;
+        self.remember_user(app, user).await
+    }
+
+    /// Whether a user may get one more device by an enrolment of this time: one who is known since before it, and holds fewer
+    /// than they may.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn may_enrol(
+        &self,
+        app: &AppId,
+        user: &UserId,
+        made_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (registry, user) = (&self.ports.registry, std::slice::from_ref(user));
+        let known = registry.users(app, user).await?.pop().flatten();
+        // Who was forgotten and came back is another person, as far as anybody knows.
+        if known.is_none_or(|known| known.created_at > made_at) {
+            return Ok(false);
+        }
+        let devices = registry.devices_of(app, user).await?.pop();
+        Ok(devices.is_none_or(|all| all.len() < DEVICES_PER_USER_MAX))
+    }
+
+    /// Binds a device that never was bound to a user who may get one more by an enrolment of this time. Answers whether the
+    /// user holds it then: nobody is logged out for it, and no logout undone.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown device.
+    pub async fn enrol(
+        &self,
+        app: &AppId,
+        device: &DeviceId,
+        user: &UserId,
+        made_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let this = self.clone();
+        let (app, device, user) = (app.clone(), device.clone(), user.clone());
+        to_the_end(async move {
+            let turn = this.gate.user_turn(&app, &user).await;
+            if !this.may_enrol(&app, &user, made_at).await? {
+                return Ok(false);
+            }
+            let bound = this.rebind(&app, &device, Change::First(&user)).await?;
+            drop(turn);
+            let holds = bound.device.user.as_ref() == Some(&user);
+            this.end_former(&app, bound).await?;
+            Ok(holds)
+        })
+        .await
     }
 
     /// Unbinds the device. When this returns, nothing for its former user can reach the device through us.
@@ -225,6 +285,8 @@ impl Bindings {
                 .ok_or(StoreError::NotFound { entity: "device" })?;
             let user = match change {
                 Change::To(user) => user,
+                Change::First(user) if device.user.is_none() && device.binding == 0 => Some(user),
+                Change::First(_) => device.user.as_ref(),
                 Change::Leave(user) if device.user.as_ref() == Some(user) => None,
                 Change::Leave(_) => device.user.as_ref(),
             };

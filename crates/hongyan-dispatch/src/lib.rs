@@ -13,6 +13,7 @@ mod carried;
 pub mod choice;
 pub mod credentials;
 mod deaths;
+mod enrolment;
 pub mod explain;
 pub mod feedback;
 pub mod gate;

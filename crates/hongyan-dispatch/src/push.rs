@@ -12,8 +12,12 @@ use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use hongyan_core::delivery::Input;
 use hongyan_core::message::{DeliveryMode, Options, Priority, PushOptions, Target};
-use hongyan_core::port::{NewChannel, OpenChannel, OpenError, Post, PushState, PushedOut, Pushes};
-use hongyan_core::push::{CHANNELS_PER_DEVICE_MAX, PUSH_TTL_S_MAX, UNSEEN_MAX, Urgency};
+use hongyan_core::port::{
+    Enrolled, Enrolment, NewChannel, OpenChannel, OpenError, Post, PushState, PushedOut, Pushes,
+};
+use hongyan_core::push::{
+    CHANNELS_PER_DEVICE_MAX, ENROLMENT_LIFE, PUSH_TTL_S_MAX, UNSEEN_MAX, Urgency,
+};
 use hongyan_core::{
     AppId, Class, DeviceId, Message, MessageId, Push, PushChannel, PushEndpoint, Reason, Secret,
     StoreError, UserId,
@@ -24,6 +28,7 @@ use tokio::sync::Mutex;
 
 use crate::binding::Bindings;
 use crate::credentials::Sealer;
+use crate::enrolment::Claim;
 use crate::feedback::Signal;
 use crate::ids::Ids;
 use crate::intake::Intake;
@@ -89,14 +94,6 @@ fn vapid_hash(text: &str) -> Option<[u8; 32]> {
     let ours = EphemeralPrivateKey::generate(&ECDH_P256, &random).ok()?;
     agree_ephemeral(ours, &UnparsedPublicKey::new(&ECDH_P256, &key), |_| ()).ok()?;
     Some(hash_of(&key))
-}
-
-/// What the texts of enrolments begin with.
-const ENROLMENT: &str = "hy_en_";
-
-/// What the proof of an enrolment is bound to.
-fn enrolment_of(app: &AppId, user: &UserId) -> String {
-    format!("autopush enrolment\n{app}\n{user}")
 }
 
 /// What the token of an endpoint is sealed for.
@@ -268,26 +265,46 @@ impl Pushes for Endpoints {
         &self.root
     }
 
-    fn enrolment(&self, app: &AppId, user: &UserId) -> Secret {
-        let who = URL_SAFE_NO_PAD.encode(format!("{app}\n{user}"));
-        let proof = self.sealer.proof(&enrolment_of(app, user));
-        Secret::new(format!("{ENROLMENT}{who}.{proof}").into_bytes())
+    async fn enrolment(&self, app: &AppId, user: &UserId) -> Result<Enrolment, StoreError> {
+        self.bindings.know(app, user).await?;
+        let claim = Claim {
+            app: app.clone(),
+            user: user.clone(),
+            made_at: self.ports.clock.now(),
+        };
+        Ok(Enrolment {
+            text: claim.text(self.sealer.as_ref()),
+            expires_at: claim.made_at.plus(ENROLMENT_LIFE),
+        })
     }
 
-    fn enrolled(&self, text: &Secret) -> Option<(AppId, UserId)> {
-        let (who, proof) = text
-            .expose_str()?
-            .strip_prefix(ENROLMENT)?
-            .split_once('.')?;
-        let who = String::from_utf8(URL_SAFE_NO_PAD.decode(who).ok()?).ok()?;
-        let (app, user) = who.split_once('\n')?;
-        let (app, user) = (AppId::parse(app).ok()?, UserId::parse(user).ok()?);
-        let proved = self.sealer.proves(&enrolment_of(&app, &user), proof);
-        proved.then_some((app, user))
+    async fn enrolled(&self, text: &Secret) -> Result<Option<Enrolled>, StoreError> {
+        let Some(claim) = Claim::of(text, self.sealer.as_ref()) else {
+            return Ok(None);
+        };
+        let (app, user, made_at) = (claim.app, claim.user, claim.made_at);
+        let fresh = self.ports.clock.now() < made_at.plus(ENROLMENT_LIFE);
+        let open = fresh && self.bindings.may_enrol(&app, &user, made_at).await?;
+        Ok(Some(Enrolled {
+            app,
+            user,
+            made_at,
+            open,
+        }))
     }
 
-    async fn bind(&self, app: &AppId, device: &DeviceId, user: &UserId) -> Result<(), StoreError> {
-        self.bindings.login(app, device, user).await.map(drop)
+    async fn enrol(&self, device: &DeviceId, by: &Enrolled) -> Result<bool, StoreError> {
+        // The browser may have been here for long.
+        let fresh = self.ports.clock.now() < by.made_at.plus(ENROLMENT_LIFE);
+        if !by.open || !fresh {
+            return Ok(false);
+        }
+        let (app, user) = (&by.app, &by.user);
+        self.bindings.enrol(app, device, user, by.made_at).await
+    }
+
+    async fn forget(&self, app: &AppId, device: &DeviceId) -> Result<bool, StoreError> {
+        self.bindings.forget(app, device).await
     }
 
     async fn open(&self, new: NewChannel) -> Result<OpenChannel, OpenError> {

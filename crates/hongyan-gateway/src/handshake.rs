@@ -1,6 +1,8 @@
 //! The HTTP half of a WebSocket's opening handshake (RFC 6455 section 4.2), as pure functions:
 //! the HTTP server asks [`check`], answers what it says, and hands the socket over.
 
+use std::net::IpAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
@@ -123,8 +125,10 @@ impl Refused {
 ///
 /// `allowed_origins` holds exact origins (`https://example.com`), or `*` for all; a request
 /// without `Origin` does not come from a browser page and needs none, and neither does one from this server's own origin, as
-/// some libraries send it: the host and port of `Host`. `scheme` is how the connection came; a proxy in front says more with
-/// `Forwarded` or `X-Forwarded-Proto`. Subprotocols are taken in the client's order of preference.
+/// some libraries send it: that of `public`, where the server is known to be reached, or else the host and port of `Host`.
+/// Whoever owns a name can let it lead here, and `Host` then agrees with the page (DNS rebinding): where `public` is known it
+/// counts only without a name. `scheme` is how the connection came; a proxy in front says more with `Forwarded` or
+/// `X-Forwarded-Proto`. Subprotocols are taken in the client's order of preference.
 ///
 /// # Errors
 /// [`Refused`] says what to answer instead of 101.
@@ -134,6 +138,7 @@ pub fn check(
     version: Version,
     headers: &HeaderMap,
     scheme: &Scheme,
+    public: Option<&Uri>,
     allowed_origins: &[String],
 ) -> Result<Accepted, Refused> {
     if method != Method::GET {
@@ -162,7 +167,7 @@ pub fn check(
         .filter(|key| STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16))
         .ok_or(Refused::bad("Sec-WebSocket-Key is not 16 bytes of base64"))?;
     let origin = match door.checks_origin() {
-        true => foreign_origin(headers, scheme, allowed_origins)?,
+        true => foreign_origin(headers, scheme, public, allowed_origins)?,
         false => None,
     };
     let offers = tokens(headers, &SEC_WEBSOCKET_PROTOCOL).take(OFFERS_MAX);
@@ -187,13 +192,19 @@ pub fn accept_value(key: &str) -> String {
 fn foreign_origin<'a>(
     headers: &'a HeaderMap,
     scheme: &Scheme,
+    public: Option<&Uri>,
     allowed: &[String],
 ) -> Result<Option<&'a str>, Refused> {
     if !headers.contains_key(ORIGIN) {
         return Ok(None);
     }
     let origin = single(headers, &ORIGIN);
-    if origin.is_some_and(|origin| is_own_origin(origin, headers, scheme)) {
+    let is_own = |origin: &str| {
+        origin
+            .parse()
+            .is_ok_and(|origin| is_own_origin(&origin, headers, scheme, public))
+    };
+    if origin.is_some_and(is_own) {
         return Ok(None);
     }
     match origin {
@@ -206,12 +217,40 @@ fn foreign_origin<'a>(
     }
 }
 
+/// Whether an origin is this server's, as it is known or as the request names it.
+fn is_own_origin(origin: &Uri, headers: &HeaderMap, scheme: &Scheme, public: Option<&Uri>) -> bool {
+    let Some(public) = public else {
+        return is_where_asked(origin, headers, scheme);
+    };
+    let host = |of: &Uri| of.host().map(str::to_ascii_lowercase);
+    let same = origin.scheme() == public.scheme()
+        && host(origin) == host(public)
+        && port_of(origin) == port_of(public)
+        && origin
+            .authority()
+            .is_some_and(|by| !by.as_str().contains('@'));
+    same || (is_nameless(origin) && is_where_asked(origin, headers, scheme))
+}
+
+/// Whether it is an address, or this machine: nobody can let these lead elsewhere.
+fn is_nameless(origin: &Uri) -> bool {
+    let host = origin.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
+fn port_of(of: &Uri) -> u16 {
+    let usual = if of.scheme() == Some(&Scheme::HTTPS) {
+        443
+    } else {
+        80
+    };
+    of.port_u16().unwrap_or(usual)
+}
+
 /// Whether an origin names this server as the request does. Where TLS is spoken, a page without it is another origin (RFC
 /// 6454 section 5); where it is not seen here, a proxy may speak it.
-fn is_own_origin(origin: &str, headers: &HeaderMap, scheme: &Scheme) -> bool {
-    let Ok(origin) = origin.parse::<Uri>() else {
-        return false;
-    };
+fn is_where_asked(origin: &Uri, headers: &HeaderMap, scheme: &Scheme) -> bool {
     let host = single(headers, &HOST).and_then(|host| host.parse::<Authority>().ok());
     let (Some(page), Some(by), Some(host)) = (origin.scheme(), origin.authority(), host) else {
         return false;
@@ -299,6 +338,7 @@ mod tests {
             Version::HTTP_11,
             &headers,
             &Scheme::HTTP,
+            None,
             &["https://a.example".to_owned()],
         )
     }
@@ -352,7 +392,7 @@ mod tests {
                 headers.insert(*name, HeaderValue::from_str(value).unwrap());
             }
             let version = Version::HTTP_11;
-            let accepted = check(door, &Method::GET, version, &headers, &scheme, &[]);
+            let accepted = check(door, &Method::GET, version, &headers, &scheme, None, &[]);
             accepted.is_ok_and(|accepted| accepted.origin.is_none())
         };
         for door in [Door::Hongyan, Door::Mqtt, Door::Xmpp] {
@@ -392,6 +432,53 @@ mod tests {
         }
     }
 
+    /// A page of a name that was let to lead here has it in `Host` too.
+    #[test]
+    fn where_the_own_address_is_known_a_host_of_another_name_does_not_count() {
+        let own = |public: &'static str, host: &str, origin: &str| {
+            let public = Uri::from_static(public);
+            let mut headers = HeaderMap::new();
+            let change = [("host", host), ("origin", origin)];
+            for (name, value) in GOOD.iter().copied().chain(change) {
+                headers.insert(name, HeaderValue::from_str(value).unwrap());
+            }
+            let (get, version) = (Method::GET, Version::HTTP_11);
+            let public = Some(&public);
+            let accepted = check(
+                Door::Hongyan,
+                &get,
+                version,
+                &headers,
+                &Scheme::HTTP,
+                public,
+                &[],
+            );
+            accepted.is_ok_and(|accepted| accepted.origin.is_none())
+        };
+        let root = "https://push.example";
+        assert!(!own(root, "evil.example:7400", "http://evil.example:7400"));
+        assert!(own(root, "push.example", "https://Push.example"));
+        assert!(own(root, "push.example", "https://push.example:443"));
+        // A proxy in front may ask by another name than the page did.
+        assert!(own(root, "inside:7400", "https://push.example"));
+        assert!(!own(root, "push.example", "http://push.example"));
+        assert!(!own(root, "push.example", "https://push.example:8443"));
+        assert!(!own(root, "push.example", "https://x@push.example"));
+        assert!(!own(root, "push.example", "null"));
+        let base = "http://push.example:7400/base";
+        assert!(own(base, "push.example:7400", "http://push.example:7400"));
+        // Addresses and this machine lead nowhere else.
+        for host in ["10.0.0.5:7400", "[::1]:7400", "localhost:7400"] {
+            assert!(own(root, host, &format!("http://{host}")), "{host}");
+            assert!(!own(root, "push.example", &format!("http://{host}")));
+        }
+        assert!(!own(
+            root,
+            "10.0.0.5.evil.example",
+            "http://10.0.0.5.evil.example"
+        ));
+    }
+
     #[test]
     fn only_get_over_http_1_1() {
         let headers = HeaderMap::new();
@@ -405,6 +492,7 @@ mod tests {
                 version,
                 &headers,
                 &Scheme::HTTP,
+                None,
                 &[],
             )
             .unwrap_err();

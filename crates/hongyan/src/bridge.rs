@@ -399,9 +399,12 @@ struct Way {
     speech: hongyan_gateway::Speech,
 }
 
-/// The gateway, as the API wants it.
+/// The gateway, as the API wants it, with the server's address where it is known.
 #[derive(Debug)]
-pub(crate) struct Connect(pub(crate) hongyan_gateway::GatewayHandle);
+pub(crate) struct Connect(
+    pub(crate) hongyan_gateway::GatewayHandle,
+    pub(crate) Option<http::Uri>,
+);
 
 impl Connect {
     /// A place for one more connection from this address, or the answer that there is none.
@@ -444,8 +447,10 @@ impl wanted::Connect for Connect {
                 detail: format!("nothing is spoken at {path}"),
             });
         };
-        let judged =
-            hongyan_gateway::handshake::check(door, method, version, headers, from.scheme, origins);
+        let (scheme, public) = (from.scheme, self.1.as_ref());
+        let judged = hongyan_gateway::handshake::check(
+            door, method, version, headers, scheme, public, origins,
+        );
         match judged {
             Ok(accepted) => {
                 let accept =

@@ -81,7 +81,7 @@ group! {
         connections_max: usize = 20_000; 1..=1_000_000,
         /// Open HTTP connections from one address (an IPv6 /64 is one); 0 means no limit of its own. Leave it at 0 behind a proxy, from which all connections come.
         connections_per_ip_max: u32 = 0; 0..=1_000_000,
-        /// Where vendors and apps reach this server from outside, `https://host[:port]`. Vendors post their receipts there.
+        /// Where vendors and apps reach this server from outside, `https://host[:port]`. Vendors post their receipts there; pages from there may connect without being named by an app.
         public_url: Option<String> = None,
         /// Time for the head of a request, milliseconds.
         header_timeout_ms: u64 = 10_000; 100..=600_000,
@@ -129,7 +129,7 @@ group! {
         opaque: bool = true,
         /// Takes notifications of Matrix homeservers at `/_matrix/push/v1/notify` for `/up/` addresses of this server. Needs `push.opaque`.
         matrix: bool = true,
-        /// VAPID keys (base64url) from which nothing is taken: their posts are answered 403.
+        /// VAPID public keys (base64url, 87 characters) from which nothing is taken: posts that prove one are answered 403. Posts to channels that are bound to no key may name none; `push.require_vapid` ends those.
         barred_keys: Vec<String> = Vec::new(),
         /// Messages in a second to one endpoint, in the long run; ten times as many at once. 0 means no limit.
         endpoint_rate: u32 = 10; 0..=100_000,

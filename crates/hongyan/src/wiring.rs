@@ -191,6 +191,7 @@ impl Node {
                     burst: config.http.key_rate.saturating_mul(2),
                 },
                 xmpp_domain: (!xmpp_listeners.is_empty()).then(|| config.xmpp.domain.clone()),
+                autopush: config.autopush.app.is_some(),
                 push: hongyan_api::PushOptions {
                     opaque: config.push.opaque,
                     matrix: config.push.matrix,
@@ -218,7 +219,14 @@ impl Node {
                     registry: Arc::clone(&registry),
                     clock: Arc::clone(&clock),
                 }),
-                connect: Arc::new(bridge::Connect(gateway.handle())),
+                connect: Arc::new(bridge::Connect(
+                    gateway.handle(),
+                    config
+                        .http
+                        .public_url
+                        .as_deref()
+                        .and_then(|url| url.parse().ok()),
+                )),
                 pushes,
                 metrics: Arc::new(move || metrics.render()),
                 channels: dispatch.credentials().built_in_order().to_vec(),

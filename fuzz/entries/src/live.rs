@@ -161,6 +161,7 @@ pub(crate) const HANDSHAKE: Entry = Entry {
             Version::HTTP_11,
             &headers,
             &http::uri::Scheme::HTTP,
+            None,
             &origins,
         ) {
             Ok(accepted) => {

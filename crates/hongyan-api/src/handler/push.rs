@@ -72,15 +72,25 @@ pub(crate) async fn close(call: Call) -> Result<Done, Problem> {
 /// Makes what a person puts into a browser, so that it becomes one of their devices.
 pub(crate) async fn enrol(call: Call) -> Result<Reply<Enrolment, 201>, Problem> {
     let (app, user): (_, UserId) = (call.app()?, call.id("user")?);
+    if !call.api.options().autopush {
+        return Err(Problem::new(
+            Code::NotFound,
+            "browsers are not served here; set autopush.app",
+        ));
+    }
     let pushes = &call.api.ports().pushes;
-    let text = pushes.enrolment(&app, &user);
-    let text = text.expose_str().unwrap_or_default().to_owned();
+    let made = pushes.enrolment(&app, &user).await?;
+    let text = made.text.expose_str().unwrap_or_default();
     let root = pushes.root();
     let url = match root.strip_prefix("http") {
         Some(rest) => format!("ws{rest}/autopush/{text}"),
         None => format!("{root}/autopush/{text}"),
     };
-    Ok(Reply::new(Enrolment { user, url }))
+    Ok(Reply::new(Enrolment {
+        user,
+        url,
+        expires_at: made.expires_at.into(),
+    }))
 }
 
 /// A channel with its address: senders of the old UnifiedPush kind may post to one that is bound to no key.

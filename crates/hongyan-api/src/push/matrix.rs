@@ -2,19 +2,25 @@
 //! endpoints of this server. Each gets the request as its message, as apps of UnifiedPush expect it. Addresses of other servers
 //! are rejected: nothing that a sender names is ever called.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use bytes::Bytes;
 use hongyan_core::port::Post;
 use hongyan_core::push::{PUSH_BODY_BYTES_MAX, PushEncoding, Urgency};
+use hongyan_core::{PushEndpoint, Timestamp};
+use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
 use super::answer::Refusal;
-use super::{Call, REFUSED_UNREAD, json as answer_json};
+use super::{Call, Desk, REFUSED_UNREAD, json as answer_json};
 use crate::body::collect;
 use crate::problem::Code;
 
 /// How long a notification is worth delivering, seconds: a chat message is read the day after too.
 const TTL_S: u32 = 86_400;
+/// How long it is remembered that a device was told of an event: homeservers try again for so long.
+const REMEMBERED: Duration = Duration::from_secs(3_600);
 /// Devices of one request; homeservers name one.
 const DEVICES_MAX: usize = 16;
 
@@ -28,6 +34,30 @@ struct Notification {
     whole: Map<String, Value>,
     urgency: Urgency,
     devices: Vec<Value>,
+}
+
+impl Notification {
+    fn event(&self) -> Option<&str> {
+        self.whole.get("notification")?.get("event_id")?.as_str()
+    }
+
+    /// Whether it is about an event, which a device is told of once; another may say the same twice and mean it.
+    fn is_of_event(&self) -> bool {
+        self.event().is_some()
+    }
+
+    fn key(&self, endpoint: &PushEndpoint, device: &Value, body: &[u8]) -> [u8; 32] {
+        let app = device.get("app_id").and_then(Value::as_str);
+        let said = match self.event() {
+            Some(event) => digest(&SHA256, event.as_bytes()),
+            None => digest(&SHA256, body),
+        };
+        let app = digest(&SHA256, app.unwrap_or_default().as_bytes());
+        let whole = [endpoint.hash.as_slice(), app.as_ref(), said.as_ref()].concat();
+        let mut key = [0u8; 32];
+        key.copy_from_slice(digest(&SHA256, &whole).as_ref());
+        key
+    }
 }
 
 fn parse(body: &[u8]) -> Result<Notification, &'static str> {
@@ -75,8 +105,66 @@ pub(super) async fn notify(call: Call) -> Result<Response, Refusal> {
         Code::RequestTimeout => Refusal::too_slow(),
         _ => Refusal::broken_body(problem.detail()),
     })?;
-    let mut notification = parse(&body).map_err(Refusal::broken_body)?;
-    let mut rejected = Vec::new();
+    let notification = parse(&body).map_err(Refusal::broken_body)?;
+    let (posts, rejected) = planned(desk, &notification, &body).await?;
+    // What is refused is refused as a whole: a homeserver tries all of it again.
+    let now = call.api.now();
+    for one in posts.iter().filter(|one| !one.is_done(desk, now)) {
+        desk.by_endpoint
+            .take(one.endpoint.hash, now)
+            .map_err(Refusal::too_many)?;
+    }
+    let mut trouble = None;
+    let mut done = Vec::with_capacity(posts.len());
+    for one in posts {
+        if trouble.is_some() || one.is_done(desk, now) {
+            continue;
+        }
+        let post = Post {
+            ttl_s: TTL_S,
+            urgency: notification.urgency,
+            topic: None,
+            encoding: PushEncoding::Opaque,
+            body: one.body,
+        };
+        match desk.pushes.post(&one.endpoint, post).await {
+            Ok(_) if notification.is_of_event() => {
+                desk.handed_on.put(one.key, (), now.plus(REMEMBERED), now);
+            }
+            Ok(_) => done.push(one.key),
+            Err(error) => trouble = Some(error),
+        }
+    }
+    let Some(trouble) = trouble else {
+        return Ok(answer_json(json!({ "rejected": rejected }).to_string()));
+    };
+    for key in done {
+        desk.handed_on.put(key, (), now.plus(REMEMBERED), now);
+    }
+    Err(trouble.into())
+}
+
+/// What one device is to get.
+struct Planned {
+    endpoint: PushEndpoint,
+    body: Bytes,
+    /// The same when the same is asked for again.
+    key: [u8; 32],
+}
+
+impl Planned {
+    fn is_done(&self, desk: &Desk, now: Timestamp) -> bool {
+        desk.handed_on.get(&self.key, now).is_some()
+    }
+}
+
+/// What the devices of a notification are to get, and the addresses that nothing can ever be posted to.
+async fn planned(
+    desk: &Desk,
+    notification: &Notification,
+    body: &Bytes,
+) -> Result<(Vec<Planned>, Vec<String>), Refusal> {
+    let (mut posts, mut rejected) = (Vec::new(), Vec::new());
     for device in &notification.devices {
         let pushkey = device.get("pushkey").and_then(Value::as_str);
         let pushkey = pushkey.unwrap_or_default();
@@ -94,25 +182,21 @@ pub(super) async fn notify(call: Call) -> Result<Response, Refusal> {
             body.clone()
         } else {
             // Nobody is told the addresses of others.
-            notification.whole["notification"]["devices"] = json!([device]);
-            Bytes::from(Value::Object(notification.whole.clone()).to_string())
+            let mut own = notification.whole.clone();
+            own["notification"]["devices"] = json!([device]);
+            Bytes::from(Value::Object(own).to_string())
         };
         if body.len() > PUSH_BODY_BYTES_MAX {
             return Err(Refusal::too_large(PUSH_BODY_BYTES_MAX));
         }
-        desk.by_endpoint
-            .take(endpoint.hash, call.api.now())
-            .map_err(Refusal::too_many)?;
-        let post = Post {
-            ttl_s: TTL_S,
-            urgency: notification.urgency,
-            topic: None,
-            encoding: PushEncoding::Opaque,
+        let key = notification.key(&endpoint, device, &body);
+        posts.push(Planned {
+            endpoint,
             body,
-        };
-        desk.pushes.post(&endpoint, post).await?;
+            key,
+        });
     }
-    Ok(answer_json(json!({ "rejected": rejected }).to_string()))
+    Ok((posts, rejected))
 }
 
 /// Reads a notification, as a homeserver's. For those who feed it bytes.

@@ -53,6 +53,8 @@ pub use vapid::{judge as judge_vapid, key_hash as vapid_key_hash};
 const REFUSED_UNREAD: usize = 8 * 1024;
 /// Headers that were checked and are remembered until their token ends.
 const PROVED_MAX: usize = 16_384;
+/// Notifications of Matrix that are remembered for each of their devices: some 1 MB.
+const HANDED_ON_MAX: usize = 16_384;
 /// Longest answer to a question after a receipt, before the sender has to ask again: below what proxies cut at.
 const RECEIPT_WAIT: Duration = Duration::from_secs(25);
 
@@ -108,6 +110,8 @@ pub(crate) struct Desk {
     by_key: Limiter<[u8; 32]>,
     by_peer: Limiter<IpAddr>,
     proved: Cache<[u8; 32], [u8; 32]>,
+    /// What of Matrix's notifications was handed on, so that a repeat of one is not.
+    handed_on: Cache<[u8; 32], ()>,
 }
 
 impl Desk {
@@ -119,6 +123,7 @@ impl Desk {
             by_key: Limiter::new(options.key_rate, BUCKETS_MAX),
             by_peer: Limiter::new(options.peer_rate, BUCKETS_MAX),
             proved: Cache::new(PROVED_MAX),
+            handed_on: Cache::new(HANDED_ON_MAX),
             options,
         }
     }

@@ -71,6 +71,8 @@ pub(crate) struct Enrolment {
     /// The user.
     #[schemars(with = "String")]
     pub(crate) user: UserId,
-    /// For `dom.push.serverURL`. Whoever has it can add browsers to the user: give it to nobody else.
+    /// For `dom.push.serverURL`. Until it expires whoever has it can add browsers to the user: give it to nobody else.
     pub(crate) url: String,
+    /// From when on it adds no more browsers, a day after it was made; those that it added stay. It also ends with the user.
+    pub(crate) expires_at: Moment,
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use hongyan_api::{Options, PushOptions};
+use hongyan_api::{Options, PushOptions, Rate};
 use hongyan_core::port::{Ack, InboxPage, Reader};
-use hongyan_core::push::{PushEncoding, Urgency};
+use hongyan_core::push::{PUSH_BODY_BYTES_MAX, PushEncoding, Urgency};
 use hongyan_core::{DeviceId, Push};
 use http::Method;
 use ring::rand::SystemRandom;
@@ -69,6 +69,7 @@ impl Phone {
     async fn with(push: PushOptions) -> Self {
         let options = Options {
             push,
+            autopush: true,
             ..Options::default()
         };
         let w = world_with(options, None).await;
@@ -766,7 +767,8 @@ async fn up_07_the_gateway_for_matrix_says_so_and_hands_on_notifications() {
             .iter()
             .map(|k| json!({"app_id": "a", "pushkey": k}))
             .collect();
-        let body = json!({"notification": {"event_id": "$1", "prio": prio, "devices": devices}});
+        let event = format!("$of-{prio}");
+        let body = json!({"notification": {"event_id": event, "prio": prio, "devices": devices}});
         let answer = phone.send(NOTIFY, &[], body.to_string()).await;
         (answer, body)
     };
@@ -805,6 +807,55 @@ async fn up_07_the_gateway_for_matrix_says_so_and_hands_on_notifications() {
     .await;
     let said = call(off.w.address, Method::GET, NOTIFY, "", &[], "").await;
     assert_eq!(said.status, 404);
+}
+
+/// A homeserver repeats what was not answered with 200, as a whole.
+#[tokio::test]
+async fn up_07_a_notification_that_comes_again_reaches_no_device_twice() {
+    const NOTIFY: &str = "/_matrix/push/v1/notify";
+    let phone = Phone::with(PushOptions {
+        endpoint_rate: Rate { per_s: 1, burst: 2 },
+        ..PushOptions::default()
+    })
+    .await;
+    let (_, one) = phone.open(json!({})).await;
+    let (_, busy) = phone.open(json!({})).await;
+    let device = |path: &str| json!({"app_id": "a", "pushkey": format!("{ROOT}{path}")});
+    let notify = async |event: Option<&str>, devices: Value| {
+        let mut said = json!({"devices": devices, "counts": {"unread": 1}});
+        if let Some(event) = event {
+            said["event_id"] = event.into();
+        }
+        let body = json!({ "notification": said }).to_string();
+        phone.send(NOTIFY, &[], body).await
+    };
+    let waiting = async || phone.waiting().await.len();
+    for _ in 0..2 {
+        accepted(phone.send(&busy, &[TTL], "x").await);
+    }
+    let both = || json!([device(&one), device(&busy)]);
+    refused(notify(Some("$1"), both()).await, 429, 201);
+    assert_eq!(waiting().await, 2, "nobody was told before all can be");
+    phone.w.clock.advance(Duration::from_secs(2));
+    for _ in 0..3 {
+        let answer = notify(Some("$1"), both()).await;
+        assert_eq!(answer.expect(200), json!({"rejected": []}));
+        assert_eq!(waiting().await, 4);
+    }
+    notify(Some("$2"), both()).await.expect(200);
+    assert_eq!(waiting().await, 6);
+    // What is about no event may be said twice.
+    phone.w.clock.advance(Duration::from_secs(4));
+    for more in 1..=2 {
+        notify(None, json!([device(&one)])).await.expect(200);
+        assert_eq!(waiting().await, 6 + more);
+    }
+    // One that is too long for one device is for none.
+    phone.w.clock.advance(Duration::from_secs(4));
+    let mut long = both();
+    long[1]["data"] = "x".repeat(PUSH_BODY_BYTES_MAX).into();
+    refused(notify(Some("$3"), long).await, 413, 104);
+    assert_eq!(waiting().await, 8);
 }
 
 #[tokio::test]
@@ -874,21 +925,29 @@ async fn an_enrolment_is_an_address_of_its_user() {
         .post("/v1/users/u-1/enrolments", &w.server, Value::Null)
         .await;
     let made = made.expect(201);
+    let until = NOON.plus(Duration::from_secs(86_400)).rfc3339();
+    assert_eq!(made["expires_at"], until, "a day");
+    // A text is bound to the user's record: there is one from then on.
+    let known = w.get("/v1/users/u-1", &w.server).await;
+    known.expect(200);
     assert_eq!(made["user"], "u-1");
     let url = made["url"].as_str().unwrap();
     let root = ROOT.replacen("http", "ws", 1);
     assert!(url.starts_with(&format!("{root}/autopush/hy_en_")), "{url}");
-    let again = w
-        .post("/v1/users/u-1/enrolments", &w.server, Value::Null)
-        .await;
-    assert_eq!(
-        again.expect(201)["url"],
-        url,
-        "it is good for as long as the key is"
-    );
     w.post("/v1/users/u-1/enrolments", &phone.token, Value::Null)
         .await
         .expect(403);
+}
+
+#[tokio::test]
+async fn nobody_is_enrolled_where_browsers_are_not_served() {
+    let w = world_with(Options::default(), None).await;
+    let path = "/v1/users/u-1/enrolments";
+    let refused = w.post(path, &w.server, Value::Null).await.expect(404);
+    assert_eq!(refused["code"], "not_found");
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.contains("autopush.app"), "{detail}");
+    w.get("/v1/users/u-1", &w.server).await.expect(404);
 }
 
 #[tokio::test]

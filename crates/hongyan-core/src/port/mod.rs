@@ -29,7 +29,9 @@ pub use commit::{
 pub use inbox::{Ack, Entry, Inbox, InboxPage, Owner, Reader};
 pub use ledger::{CounterKey, CounterRow, EventFilter, Ledger};
 pub use presence::{Fresh, Hint, Presence, SessionInfo, SessionSink};
-pub use push::{NewChannel, OpenChannel, OpenError, Post, PushState, Pushes, endpoint_url};
+pub use push::{
+    Enrolled, Enrolment, NewChannel, OpenChannel, OpenError, Post, PushState, Pushes, endpoint_url,
+};
 pub use quota::{Quota, QuotaGrant};
 pub use registry::{ENDPOINT_GONE_TTL, Registry, Subscription};
 pub use work::{Job, JobId, JobKind, Work};

@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::push::{PushEncoding, Urgency};
-use crate::{AppId, DeviceId, MessageId, PushChannel, PushEndpoint, Secret, StoreError, UserId};
+use crate::{
+    AppId, DeviceId, MessageId, PushChannel, PushEndpoint, Secret, StoreError, Timestamp, UserId,
+};
 
 /// What a device wants an endpoint for.
 #[derive(Debug, Clone)]
@@ -82,6 +84,28 @@ pub enum PushState {
     Lost,
 }
 
+/// A text that makes browsers devices of a user.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// The text.
+    pub text: Secret,
+    /// Until when it does.
+    pub expires_at: Timestamp,
+}
+
+/// What a text is an enrolment for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// The app.
+    pub app: AppId,
+    /// The user.
+    pub user: UserId,
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// Whether it makes devices still: its time is not over, and its user is known since before it and may have one more.
+    pub open: bool,
+}
+
 /// Web push endpoints.
 ///
 /// Promises:
@@ -94,15 +118,18 @@ pub trait Pushes: Send + Sync + std::fmt::Debug {
     /// Origin and path before `/wpush/…`, as senders reach this server.
     fn root(&self) -> &str;
 
-    /// A text for an address that makes whoever connects with it a device of this user. It is good for as long as the master
-    /// key is.
-    fn enrolment(&self, app: &AppId, user: &UserId) -> Secret;
+    /// A text for an address that makes whoever connects with it a device of this user, who is known from then on.
+    async fn enrolment(&self, app: &AppId, user: &UserId) -> Result<Enrolment, StoreError>;
 
-    /// Whose enrolment a text is.
-    fn enrolled(&self, text: &Secret) -> Option<(AppId, UserId)>;
+    /// What a text is an enrolment for, if it is one.
+    async fn enrolled(&self, text: &Secret) -> Result<Option<Enrolled>, StoreError>;
 
-    /// Makes a device one of a user.
-    async fn bind(&self, app: &AppId, device: &DeviceId, user: &UserId) -> Result<(), StoreError>;
+    /// Makes a device that never was anybody's one of the enrolment's user; answers whether it is. A logout is not undone by
+    /// it, and no other device logged out.
+    async fn enrol(&self, device: &DeviceId, by: &Enrolled) -> Result<bool, StoreError>;
+
+    /// Forgets a device, and ends what is open for it; answers whether it was known.
+    async fn forget(&self, app: &AppId, device: &DeviceId) -> Result<bool, StoreError>;
 
     /// Opens a channel, or finds it open.
     async fn open(&self, new: NewChannel) -> Result<OpenChannel, OpenError>;

@@ -103,7 +103,8 @@ impl Desk<'_> {
         self.reactor.id(self.key)
     }
 
-    fn seat(&self) -> Option<Seat> {
+    /// Whose session it is.
+    pub(crate) fn seat(&self) -> Option<Seat> {
         let connection = self.reactor.connections.get(self.key)?;
         connection.seat().cloned()
     }

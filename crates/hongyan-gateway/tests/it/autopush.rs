@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hongyan_core::app::{App, Key, KeyKind};
 use hongyan_core::error::BoxError;
-use hongyan_core::port::{Post, Pushes};
-use hongyan_core::push::{PushEncoding, Urgency};
-use hongyan_core::{AppId, Device, KeyId, MessageId, PushEndpoint, Secret, Timestamp};
+use hongyan_core::limits::DEVICES_PER_USER_MAX;
+use hongyan_core::port::{Clock as _, Post, Pushes};
+use hongyan_core::push::{ENROLMENT_LIFE, PushEncoding, Urgency};
+use hongyan_core::{AppId, Device, KeyId, MessageId, PushEndpoint, Secret, Timestamp, UserId};
+use hongyan_dispatch::binding::Bindings;
 use hongyan_dispatch::credentials::Sealer;
 use hongyan_dispatch::feedback::Feedback;
 use hongyan_embedded::Embedded;
@@ -53,6 +55,7 @@ struct World {
     hub: Hub,
     handle: GatewayHandle,
     pushes: Arc<dyn Pushes>,
+    bindings: Bindings,
     listener: TcpListener,
     stop: Option<oneshot::Sender<()>>,
     running: Option<tokio::task::JoinHandle<()>>,
@@ -109,6 +112,7 @@ impl World {
             public_url: None,
         };
         let dispatch = hongyan_dispatch::Dispatch::new(options, ports);
+        let bindings = dispatch.bindings();
         let pushes = dispatch.endpoints(Arc::new(Plain), ROOT.to_owned(), false);
         let pushes: Arc<dyn Pushes> = Arc::new(pushes);
         handle.serve_autopush(Autopush {
@@ -140,6 +144,7 @@ impl World {
             hub,
             handle,
             pushes,
+            bindings,
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             stop: Some(stop),
             running: Some(running),
@@ -371,37 +376,145 @@ fn ap_01_an_identity_of_another_app_is_replaced() {
     );
 }
 
+fn person(id: &str) -> UserId {
+    UserId::parse(id).unwrap()
+}
+
+impl World {
+    /// The path of a new enrolment.
+    fn enrolment(&self, user: &str) -> String {
+        let user = person(user);
+        let app = demo();
+        let made = self.pushes.enrolment(&app, &user);
+        let made = self.runtime.block_on(made).unwrap();
+        assert_eq!(made.expires_at, self.clock.now().plus(ENROLMENT_LIFE));
+        format!("/autopush/{}", made.text.expose_str().unwrap())
+    }
+
+    /// Says hello by this path; gives the identity too.
+    fn hello_at(&self, path: &str, uaid: Option<&str>) -> (Client, String) {
+        let mut client = self.connect_at(path);
+        let mut hello = json!({"messageType": "hello", "use_webpush": true});
+        if let Some(uaid) = uaid {
+            hello["uaid"] = uaid.into();
+        }
+        let said = ask(&mut client, hello);
+        (client, said["uaid"].as_str().unwrap().to_owned())
+    }
+
+    /// A browser that became a device by this path; it is gone again.
+    fn enrolled_by(&self, path: &str) -> String {
+        let (mut client, uaid) = self.hello_at(path, None);
+        let said = ask(&mut client, register(&channel(1), None));
+        self.until_connected(&self.find(&said).unwrap());
+        drop(client);
+        self.until_gone();
+        uaid
+    }
+
+    /// Comes back and leaves; gives whose its only device is then.
+    fn back_by(&self, path: &str, uaid: &str) -> Option<UserId> {
+        let (client, same) = self.hello_at(path, Some(uaid));
+        assert_eq!(same, uaid);
+        drop(client);
+        self.until_gone();
+        let devices = self.devices();
+        assert_eq!(devices.len(), 1);
+        devices[0].user.clone()
+    }
+
+    fn is_turned_away(&self, path: &str) {
+        let mut client = self.connect_at(path);
+        client.say(json!({"messageType": "hello", "use_webpush": true}));
+        assert_eq!(client.closed(), 1000);
+    }
+}
+
 #[test]
 fn ap_01_a_browser_with_an_enrolment_becomes_a_device_of_its_user() {
     let world = World::new();
-    let user = hongyan_core::UserId::parse("u-1").unwrap();
-    let text = world.pushes.enrolment(&demo(), &user);
-    let path = format!("/autopush/{}/", text.expose_str().unwrap());
-    let hello = json!({"messageType": "hello", "use_webpush": true});
-    let mut client = world.connect_at(&path);
-    let said = ask(&mut client, hello.clone());
-    let uaid = said["uaid"].as_str().unwrap().to_owned();
-    ask(&mut client, register(&channel(1), None));
-    let devices = world.devices();
-    assert_eq!(devices.len(), 1);
-    assert_eq!(devices[0].user, Some(user));
+    let path = world.enrolment("u-1");
+    let uaid = world.enrolled_by(&format!("{path}/"));
+    assert_eq!(world.back_by(&path, &uaid), Some(person("u-1")));
+    // Another's does not take it away.
+    let other = world.enrolment("u-2");
+    assert_eq!(world.back_by(&other, &uaid), Some(person("u-1")));
+    // What is no enrolment of this server names no app.
+    world.is_turned_away(path.split_at(path.len() - 1).0);
+}
+
+#[test]
+fn ap_01_a_browser_of_nobody_becomes_a_users_by_an_enrolment() {
+    let world = World::new();
+    let (client, uaid, _) = world.browser();
     drop(client);
     world.until_gone();
-    // With another user's it is theirs from then on, and keeps its channels.
-    let other = hongyan_core::UserId::parse("u-2").unwrap();
-    let text = world.pushes.enrolment(&demo(), &other);
-    let mut client = world.connect_at(&format!("/autopush/{}", text.expose_str().unwrap()));
-    let mut known = hello.clone();
-    known["uaid"] = uaid.clone().into();
-    assert_eq!(ask(&mut client, known)["uaid"], uaid);
-    assert_eq!(world.devices()[0].user, Some(other));
-    drop(client);
-    // What is no enrolment of this server names no app.
-    let mut forged = text.expose_str().unwrap().to_owned();
-    forged.pop();
-    let mut client = world.connect_at(&format!("/autopush/{forged}"));
-    client.say(hello);
-    assert_eq!(client.closed(), 1000);
+    assert_eq!(world.back_by("/autopush", &uaid), None);
+    let path = world.enrolment("u-1");
+    assert_eq!(world.back_by(&path, &uaid), Some(person("u-1")));
+}
+
+#[test]
+fn ap_01_an_enrolment_undoes_no_logout() {
+    let world = World::new();
+    let path = world.enrolment("u-1");
+    let uaid = world.enrolled_by(&path);
+    let device = world.devices()[0].id.clone();
+    let (app, runtime) = (demo(), &world.runtime);
+    let logout = world.bindings.logout(&app, &device);
+    assert_eq!(runtime.block_on(logout).unwrap().user, None);
+    assert_eq!(world.back_by(&path, &uaid), None);
+    let newer = world.enrolment("u-1");
+    assert_eq!(world.back_by(&newer, &uaid), None);
+}
+
+#[test]
+fn ap_01_an_enrolment_ends_with_its_user() {
+    let world = World::new();
+    let path = world.enrolment("u-1");
+    let uaid = world.enrolled_by(&path);
+    let (app, user, runtime) = (demo(), person("u-1"), &world.runtime);
+    let forgotten = world.bindings.forget_user(&app, &user);
+    assert!(runtime.block_on(forgotten).unwrap());
+    assert_eq!(world.back_by(&path, &uaid), None);
+    world.is_turned_away(&path);
+    // Who comes by this name later is another.
+    world.clock.advance(Duration::from_secs(1));
+    runtime.block_on(world.bindings.know(&app, &user)).unwrap();
+    world.is_turned_away(&path);
+}
+
+#[test]
+fn ap_01_an_enrolment_is_good_for_a_day() {
+    let world = World::new();
+    let path = world.enrolment("u-1");
+    let uaid = world.enrolled_by(&path);
+    world.advance(ENROLMENT_LIFE - Duration::from_secs(30));
+    let (mut late, _) = world.hello_at(&path, None);
+    world.advance(Duration::from_secs(31));
+    // One that waited from before it until after it.
+    assert_eq!(ask(&mut late, register(&channel(2), None))["status"], 401);
+    drop(late);
+    assert_eq!(world.devices().len(), 1);
+    world.is_turned_away(&path);
+    // What it made stays.
+    assert_eq!(world.back_by(&path, &uaid), Some(person("u-1")));
+}
+
+#[test]
+fn ap_01_an_enrolment_logs_no_other_device_out() {
+    let world = World::new();
+    let path = world.enrolment("u-1");
+    let (mut late, _) = world.hello_at(&path, None);
+    for _ in 0..DEVICES_PER_USER_MAX {
+        world.enrolled_by(&path);
+    }
+    assert_eq!(ask(&mut late, register(&channel(1), None))["status"], 401);
+    drop(late);
+    world.is_turned_away(&path);
+    let devices = world.devices();
+    assert_eq!(devices.len(), DEVICES_PER_USER_MAX);
+    assert!(devices.iter().all(|d| d.user == Some(person("u-1"))));
 }
 
 #[test]
@@ -645,11 +758,14 @@ fn ap_09_signs_of_life_are_answered_within_reason() {
 }
 
 #[test]
-fn ap_10_a_backlog_that_is_too_long_begins_anew() {
+fn ap_10_a_flooded_channel_costs_the_browser_nothing_else() {
     let world = World::new();
-    let (client, uaid, endpoint) = world.browser();
+    let (mut client, uaid, flooded) = world.browser();
+    let said = ask(&mut client, register(&channel(2), None));
+    let other = world.find(&said).unwrap();
     drop(client);
     world.until_gone();
+    world.post(&other, "of another");
     let most = hongyan_core::push::PUSHES_PER_CHANNEL_MAX;
     let posts = (0..=most).map(|n| {
         let post = Post {
@@ -659,7 +775,7 @@ fn ap_10_a_backlog_that_is_too_long_begins_anew() {
             encoding: PushEncoding::Aes128gcm,
             body: Bytes::from(n.to_string()),
         };
-        world.pushes.post(&endpoint, post)
+        world.pushes.post(&flooded, post)
     });
     let posted = world
         .runtime
@@ -667,9 +783,13 @@ fn ap_10_a_backlog_that_is_too_long_begins_anew() {
     assert!(posted.iter().all(Result::is_ok));
     let (mut client, same) = world.hello(&uaid);
     assert_eq!(same, uaid);
-    assert_eq!(client.closed(), 1000);
-    let (_, fresh) = world.hello(&uaid);
-    assert_ne!(fresh, uaid);
+    assert_eq!(text(&client.hear()), "of another");
+    // Of the flooded one what was kept.
+    assert_eq!(client.hear()["channelID"], channel(1));
+    drop(client);
+    world.until_gone();
+    assert_eq!(world.hello(&uaid).1, uaid);
+    assert_eq!(world.devices().len(), 1);
 }
 
 #[test]
@@ -739,6 +859,7 @@ fn ap_15_any_origin_passes_and_no_extension_is_taken() {
             http::Version::HTTP_11,
             headers,
             &http::uri::Scheme::HTTP,
+            None,
             &[],
         )
         .unwrap()

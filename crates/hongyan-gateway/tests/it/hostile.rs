@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hongyan_core::port::{NewChannel, OpenChannel, OpenError, Post, PushState, Pushes};
+use hongyan_core::port::{
+    Enrolled, Enrolment, NewChannel, OpenChannel, OpenError, Post, PushState, Pushes,
+};
 use hongyan_core::{
     AppId, DeviceId, MessageId, PushChannel, PushEndpoint, Secret, StoreError, Topic, UserId,
 };
@@ -173,14 +175,17 @@ impl Pushes for NoPushes {
     fn root(&self) -> &str {
         "https://push.example"
     }
-    fn enrolment(&self, _: &AppId, _: &UserId) -> Secret {
-        Secret::new("nobody's")
+    async fn enrolment(&self, _: &AppId, _: &UserId) -> Result<Enrolment, StoreError> {
+        unreachable!("nobody enrols")
     }
-    fn enrolled(&self, _: &Secret) -> Option<(AppId, UserId)> {
-        None
+    async fn enrolled(&self, _: &Secret) -> Result<Option<Enrolled>, StoreError> {
+        Ok(None)
     }
-    async fn bind(&self, _: &AppId, _: &DeviceId, _: &UserId) -> Result<(), StoreError> {
-        Ok(())
+    async fn enrol(&self, _: &DeviceId, _: &Enrolled) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+    async fn forget(&self, _: &AppId, _: &DeviceId) -> Result<bool, StoreError> {
+        Ok(false)
     }
     async fn open(&self, _: NewChannel) -> Result<OpenChannel, OpenError> {
         unreachable!("nobody registers")

@@ -769,6 +769,35 @@ fn a_further_subscription_repeats_nothing_and_brings_what_was_passed_over() {
 }
 
 #[test]
+fn a_further_subscription_of_a_clean_session_repeats_nothing_either() {
+    let post = post();
+    post.rig.publish("u", "before");
+    let (mut phone, _) = post.device(Version::V311, true, 0);
+    phone.subscribe(&["hy/t/news"], QoS::AtLeastOnce);
+    assert_eq!(phone.hear(), Heard::SubAck(vec![1]));
+    for body in ["first", "second"] {
+        post.rig.store.append(Rig::topic("news"), body, FAR);
+        post.rig.hint(Rig::topic("news"));
+        let (id, _, came) = phone.entry();
+        assert_eq!(came, body);
+        phone.ack(id);
+    }
+    post.rig.publish("u", "mine");
+    post.rig
+        .until("only these", || post.rig.store.unread("d", Some("u")) == 2);
+    phone.subscribe(&["hy/me/inbox"], QoS::AtLeastOnce);
+    assert_eq!(phone.hear(), Heard::SubAck(vec![1]));
+    let (id, dup, body) = phone.entry();
+    assert_eq!((dup, body.as_str()), (false, "mine"));
+    phone.silent();
+    phone.ack(id);
+    // What waited before the session is for the device's other ways.
+    post.rig
+        .until("the one", || post.rig.store.unread("d", Some("u")) == 1);
+    phone.silent();
+}
+
+#[test]
 fn client_messages_go_by_topics() {
     let post = post();
     let mut phone = post.subscribed(Version::V5);

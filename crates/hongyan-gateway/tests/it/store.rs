@@ -267,37 +267,16 @@ impl Store {
             .get(&(reader.device.clone(), reader.user.clone()))
             .cloned()
             .unwrap_or_default();
-        let begin = Cursor {
-            epoch: 1,
-            reader: reader_hash(reader),
-            user: acked.user,
-            device: acked.device,
-            broadcast: acked.broadcast,
-        };
+        let begin = acked.place(reader);
         let fits = |c: &Cursor| c.epoch == begin.epoch && c.reader == begin.reader;
         let reset = after.is_some_and(|c| !fits(&c));
         let start = after.filter(fits).unwrap_or(begin);
         let mut all: Vec<(u64, u8, Arc<Message>)> = Vec::new();
         let mut head = begin;
-        for (owner, list) in &state.lists {
-            let (kind, mine) = match owner {
-                Owner::User(user) => (0, reader.user.as_ref() == Some(user)),
-                Owner::Device(device) => (1, *device == reader.device),
-                Owner::Audience(Audience::All) => (2, true),
-                Owner::Audience(Audience::Topic(topic)) => (
-                    2,
-                    state
-                        .topics
-                        .contains(&(reader.device.clone(), topic.clone())),
-                ),
-            };
-            if mine {
-                for (order, message) in list {
-                    *part(&mut head, kind) = (*part(&mut head, kind)).max(*order);
-                    if *order > *part(&mut start.clone(), kind) {
-                        all.push((*order, kind, Arc::clone(message)));
-                    }
-                }
+        for (kind, (order, message)) in state.mine(reader) {
+            *part(&mut head, kind) = (*part(&mut head, kind)).max(order);
+            if order > *part(&mut start.clone(), kind) {
+                all.push((order, kind, message));
             }
         }
         all.sort_by_key(|(order, ..)| *order);
@@ -310,8 +289,10 @@ impl Store {
                 break;
             }
             *part(&mut next, kind) = order;
+            // Below the acked place nothing is noted of single entries.
+            let is_noted = order > *part(&mut begin.clone(), kind);
             let gone = message.expires_at <= now
-                || acked.ids.contains(&message.id)
+                || (is_noted && acked.ids.contains(&message.id))
                 || state.recalled.contains(&message.id);
             if !gone {
                 entries.push(Entry {
@@ -327,6 +308,38 @@ impl Store {
             lost: 0,
             reset,
             more,
+        }
+    }
+}
+
+impl State {
+    /// What is meant for a reader, with the kind of list that it stands in.
+    fn mine(&self, reader: &Reader) -> Vec<(u8, (u64, Arc<Message>))> {
+        let lists = self.lists.iter().filter_map(|(owner, list)| {
+            let (kind, mine) = match owner {
+                Owner::User(user) => (0, reader.user.as_ref() == Some(user)),
+                Owner::Device(device) => (1, *device == reader.device),
+                Owner::Audience(Audience::All) => (2, true),
+                Owner::Audience(Audience::Topic(topic)) => {
+                    let followed = (reader.device.clone(), topic.clone());
+                    (2, self.topics.contains(&followed))
+                }
+            };
+            mine.then_some((kind, list))
+        });
+        let all = lists.flat_map(|(kind, list)| list.iter().map(move |one| (kind, one.clone())));
+        all.collect()
+    }
+}
+
+impl Acked {
+    fn place(&self, reader: &Reader) -> Cursor {
+        Cursor {
+            epoch: 1,
+            reader: reader_hash(reader),
+            user: self.user,
+            device: self.device,
+            broadcast: self.broadcast,
         }
     }
 }
@@ -370,10 +383,8 @@ impl Inbox for Store {
     ) -> Result<Vec<MessageId>, StoreError> {
         let before = self.page(reader, None, usize::MAX, Timestamp(i64::MIN));
         let mut state = self.lock();
-        let acked = state
-            .acked
-            .entry((reader.device.clone(), reader.user.clone()))
-            .or_default();
+        let key = (reader.device.clone(), reader.user.clone());
+        let acked = state.acked.entry(key.clone()).or_default();
         match ack {
             Ack::Upto(place) => {
                 if place.reader != before.head.reader || place.epoch != 1 {
@@ -397,6 +408,21 @@ impl Inbox for Store {
                     .filter(|id| ids.contains(id))
                     .collect();
                 acked.ids.extend(&known);
+                // The acked place goes as far as everything is acked.
+                let mut place = before.head;
+                for (kind, (order, message)) in state.mine(reader) {
+                    let acked = &state.acked[&key];
+                    if order > *part(&mut acked.place(reader), kind)
+                        && !acked.ids.contains(&message.id)
+                    {
+                        let stop = part(&mut place, kind);
+                        *stop = (*stop).min(order - 1);
+                    }
+                }
+                let acked = state.acked.entry(key).or_default();
+                acked.user = acked.user.max(place.user);
+                acked.device = acked.device.max(place.device);
+                acked.broadcast = acked.broadcast.max(place.broadcast);
                 Ok(known)
             }
         }

@@ -94,7 +94,6 @@ enum Answer {
         channel: PushChannel,
         result: Result<bool, StoreError>,
     },
-    Reset,
 }
 
 /// So many in a minute.
@@ -193,6 +192,11 @@ impl Autopush {
                 close::UNAUTHORIZED,
                 "unauthorized",
                 "the path names no app: put a client key or an enrolment into it",
+            ),
+            Ok(Identity::TooLate) => desk.close(
+                close::UNAUTHORIZED,
+                "unauthorized",
+                "the enrolment makes no more devices: make a new one",
             ),
             Err(error) => {
                 tracing::warn!(%error, "a browser's identity could not be read");
@@ -304,10 +308,11 @@ impl Autopush {
                 };
                 desk.ask(move |ports| async move {
                     let (settled, result) = match setup.settle(&ports, home, &uaid).await {
-                        Ok(known) => {
+                        Ok(Some(known)) => {
                             let result = setup.register(&known, channel.clone(), key).await;
                             (Some(known), result)
                         }
+                        Ok(None) => (None, Registered::Refused(401)),
                         Err(error) => {
                             tracing::warn!(%error, "a browser's identity could not be stored");
                             (None, Registered::Refused(500))
@@ -316,8 +321,7 @@ impl Autopush {
                     let settled = match (settled, &result) {
                         (Some(known), Registered::Refused(_)) => {
                             // Nothing was registered, so there is nothing to keep.
-                            let registry = &ports.registry;
-                            let gone = registry.delete_device(&known.app, &known.device).await;
+                            let gone = setup.pushes.forget(&known.app, &known.device).await;
                             gone.is_err().then_some(known)
                         }
                         (settled, _) => settled,
@@ -376,10 +380,6 @@ impl Autopush {
                     self.open.remove(&channel);
                 }
                 Self::say_unregistered(channel.as_str(), status, desk);
-            }
-            Answer::Reset => {
-                desk.close(close::NORMAL, "reset", "begin anew with another identity");
-                return;
             }
         }
         self.asking = false;
@@ -527,22 +527,10 @@ impl Protocol for Autopush {
         Taken::Sent
     }
 
-    /// More came than is kept: what the browser has is no longer whole, so it begins anew.
-    fn gap(&mut self, _lost: u64, desk: &mut Desk<'_>) {
-        let Some(known) = self.known.clone() else {
-            return;
-        };
-        metrics::counter!("hongyan_autopush_resets_total").increment(1);
-        let asked = desk.ask(move |ports| async move {
-            let registry = &ports.registry;
-            if let Err(error) = registry.delete_device(&known.app, &known.device).await {
-                tracing::warn!(%error, "a browser's identity could not be reset");
-            }
-            Answer::Reset
-        });
-        if !asked {
-            busy(desk);
-        }
+    /// More came than is kept. There is no word for it, and the browser goes on with what is there: its other channels have
+    /// lost nothing, and whoever has the address of one must not be able to end them.
+    fn gap(&mut self, lost: u64, _desk: &mut Desk<'_>) {
+        metrics::counter!("hongyan_autopush_lost_total").increment(lost);
     }
 
     fn told(&mut self, what: Box<dyn Any + Send>, desk: &mut Desk<'_>) {

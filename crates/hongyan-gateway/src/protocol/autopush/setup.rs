@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use hongyan_core::app::KeyKind;
 use hongyan_core::device::{Permission, Platform};
-use hongyan_core::port::{NewChannel, OpenError, Pushes, endpoint_url};
+use hongyan_core::port::{Enrolled, NewChannel, OpenError, Pushes, endpoint_url};
 use hongyan_core::push::BROWSER_PREFIX;
-use hongyan_core::{AppId, Device, DeviceId, PushChannel, Secret, StoreError, UserId};
+use hongyan_core::{AppId, Device, DeviceId, PushChannel, Secret, StoreError};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
@@ -36,8 +36,8 @@ pub(super) struct Known {
 #[derive(Debug, Clone)]
 pub(super) struct Home {
     pub(super) app: AppId,
-    /// Of an enrolment; nobody's without.
-    pub(super) user: Option<UserId>,
+    /// Makes it a user's; nobody's without.
+    pub(super) enrolled: Option<Enrolled>,
 }
 
 /// Who a browser is.
@@ -49,6 +49,8 @@ pub(super) enum Identity {
     New(Home, Secret),
     /// The path names no app.
     Stranger,
+    /// The enrolment makes no more devices, and this is none yet.
+    TooLate,
 }
 
 /// What became of a registration.
@@ -88,14 +90,18 @@ impl Setup {
         ports: &Ports,
         enrolment: Option<&Secret>,
     ) -> Result<Option<Home>, StoreError> {
-        let nobodys = |app| Home { app, user: None };
+        let nobodys = |app| Home {
+            app,
+            enrolled: None,
+        };
         let Some(token) = enrolment else {
             return Ok(self.app.clone().map(nobodys));
         };
-        if let Some((app, user)) = self.pushes.enrolled(token) {
+        if let Some(enrolled) = self.pushes.enrolled(token).await? {
+            let app = enrolled.app.clone();
             let known = ports.registry.app(&app).await?.is_some();
-            let user = Some(user);
-            return Ok(known.then_some(Home { app, user }));
+            let enrolled = Some(enrolled);
+            return Ok(known.then_some(Home { app, enrolled }));
         }
         let key = ports.registry.key_by_hash(&sha256(token.expose())).await?;
         Ok(key
@@ -118,8 +124,11 @@ impl Setup {
             let secret_hash = sha256(uaid.expose());
             let device = ports.registry.device_by_secret(&secret_hash).await?;
             if let Some(device) = device.filter(|d| d.app == app && d.platform == Platform::Web) {
-                if home.user.is_some() && device.user != home.user {
-                    self.bind(&app, &device.id, &home).await?;
+                // One that was anybody's before stays as it is: a logout is not undone by connecting again.
+                if let Some(enrolled) = &home.enrolled
+                    && device.binding == 0
+                {
+                    self.pushes.enrol(&device.id, enrolled).await?;
                 }
                 let open = self.open(&app, &device.id, ports).await?;
                 let known = Known {
@@ -130,15 +139,15 @@ impl Setup {
                 return Ok(Identity::Known(known, open));
             }
         }
+        if home
+            .enrolled
+            .as_ref()
+            .is_some_and(|enrolled| !enrolled.open)
+        {
+            return Ok(Identity::TooLate);
+        }
         let uaid = Secret::new(hex(&random::<16>()?));
         Ok(Identity::New(home, uaid))
-    }
-
-    async fn bind(&self, app: &AppId, device: &DeviceId, home: &Home) -> Result<(), StoreError> {
-        match &home.user {
-            Some(user) => self.pushes.bind(app, device, user).await,
-            None => Ok(()),
-        }
     }
 
     async fn open(
@@ -152,13 +161,13 @@ impl Setup {
         Ok(open.into_iter().map(|e| e.channel).collect())
     }
 
-    /// Stores a new identity.
+    /// Stores a new identity, unless it is to be a user's and cannot be any more.
     pub(super) async fn settle(
         &self,
         ports: &Ports,
         home: Home,
         uaid: &Secret,
-    ) -> Result<Known, StoreError> {
+    ) -> Result<Option<Known>, StoreError> {
         let app = home.app.clone();
         let id = format!("{BROWSER_PREFIX}{}", hex(&random::<16>()?));
         let device = DeviceId::parse(&id).map_err(|_| StoreError::NotFound { entity: "device" })?;
@@ -185,12 +194,18 @@ impl Setup {
             version: 1,
         };
         ports.registry.put_device(record, None).await?;
-        self.bind(&app, &device, &home).await?;
-        Ok(Known {
+        if let Some(enrolled) = &home.enrolled {
+            let bound = self.pushes.enrol(&device, enrolled).await;
+            if !matches!(bound, Ok(true)) {
+                self.pushes.forget(&app, &device).await?;
+                return bound.map(|_| None);
+            }
+        }
+        Ok(Some(Known {
             app,
             device,
             secret_hash,
-        })
+        }))
     }
 
     pub(super) async fn register(

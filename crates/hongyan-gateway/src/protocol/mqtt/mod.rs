@@ -329,6 +329,10 @@ impl Protocol for Client {
             Ok(found) => return self.found(*found, desk),
             Err(other) => other,
         };
+        let what = match what.downcast::<subscribe::ReadFrom>() {
+            Ok(from) => return self.reads_from(&from, desk),
+            Err(other) => other,
+        };
         match what.downcast::<Published>() {
             Ok(done) => self.publish_done(*done, desk),
             Err(other) if other.is::<Unanswered>() => {

@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE: their answers wait for the registry where a topic of the app is meant.
 
-use hongyan_core::Topic;
+use hongyan_core::{Cursor, Topic};
 use hongyan_mqtt::packet::{Packet, QoS, ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe};
 
 use super::subscriptions::{self, Wish};
@@ -16,6 +16,10 @@ pub(super) struct Waiting {
     /// Topics that are not answered yet, with their places in `codes`.
     open: Vec<(Topic, usize, Wish)>,
 }
+
+/// A place to read from, as the store knows it.
+#[derive(Debug)]
+pub(super) struct ReadFrom(Cursor);
 
 impl Client {
     pub(super) fn subscribe(&mut self, subscribe: &Subscribe<'_>, desk: &mut Desk<'_>) {
@@ -116,12 +120,45 @@ impl Client {
         self.say(&packet, desk);
     }
 
-    /// What was passed over may be wanted now.
+    /// What was passed over may be wanted now. It is read from what the device acknowledged, and from where the session began
+    /// if that is later: what waited before a clean one is none of its own.
     pub(super) fn read_again(&mut self, desk: &mut Desk<'_>) {
-        if std::mem::take(&mut self.passed_over) {
-            desk.restart(self.begins);
-        } else {
+        if !std::mem::take(&mut self.passed_over) {
             desk.want();
+            return;
+        }
+        let (Some(begins), Some(seat)) = (self.begins, desk.seat()) else {
+            desk.restart(None);
+            return;
+        };
+        let asked = desk.ask(move |ports| async move {
+            let (reader, now) = (seat.reader(), ports.clock.now());
+            // Of nothing: where it would begin.
+            let page = ports.inbox.read(&reader, None, 0, now).await;
+            ReadFrom(match page {
+                Ok(page)
+                    if page.next.reader == begins.reader && page.next.epoch == begins.epoch =>
+                {
+                    Cursor {
+                        user: begins.user.max(page.next.user),
+                        device: begins.device.max(page.next.device),
+                        broadcast: begins.broadcast.max(page.next.broadcast),
+                        ..begins
+                    }
+                }
+                _ => begins,
+            })
+        });
+        if !asked {
+            desk.restart(Some(begins));
+        }
+    }
+
+    /// Where to read again from.
+    pub(super) fn reads_from(&self, from: &ReadFrom, desk: &mut Desk<'_>) {
+        // Of a user that has left meanwhile: their place is none here, and everything is read anew.
+        if self.begins.is_some() {
+            desk.restart(Some(from.0));
         }
     }
 
