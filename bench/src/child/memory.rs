@@ -321,6 +321,9 @@ impl Inbox for Memory {
     async fn recalled(&self, _: &AppId, _: MessageId) -> Result<Option<Timestamp>, StoreError> {
         Ok(None)
     }
+    async fn pushed_out(&self, _: &AppId, _: MessageId) -> Result<Option<Reason>, StoreError> {
+        Ok(None)
+    }
 }
 
 /// What no session asks for.

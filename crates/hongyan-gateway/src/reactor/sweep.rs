@@ -19,6 +19,8 @@ const NEWS_PER_TURN: usize = 1024;
 const RECALLED_LEN_MAX: usize = 64;
 /// Looks at everything that carry an entry, at most.
 const NEWS_SWEEPS_MAX: usize = 16;
+/// All looks at everything that wait.
+const SWEEPS_LEN_MAX: usize = 1024;
 
 /// A look at every session, in slices.
 #[derive(Debug)]
@@ -56,8 +58,17 @@ impl Sweep {
 
 impl Reactor {
     /// Queues a look at sessions. So many are not queued as would be one look for each message of a busy app: those that
-    /// follow are joined in one after which sessions read for themselves.
+    /// follow are joined in one after which sessions read for themselves. With very many in the queue those of all apps are
+    /// joined, and recalls no longer reach who shows their message; who did not get it yet does not.
     pub(super) fn look(&mut self, app: Option<AppId>, what: SweepFor) {
+        let (app, what) = match what {
+            _ if self.sweeps.len() < SWEEPS_LEN_MAX => (app, what),
+            SweepFor::Recall(_) => {
+                metrics::counter!("hongyan_gateway_recalls_lost_total").increment(1);
+                return;
+            }
+            SweepFor::Wake | SweepFor::News(_) => (None, SweepFor::Wake),
+        };
         let what = match what {
             SweepFor::News(_) if self.sweeps.len() >= NEWS_SWEEPS_MAX => SweepFor::Wake,
             what => what,

@@ -49,6 +49,23 @@ fn a_recalled_message_is_not_shown_by_a_look_that_comes_later() {
 }
 
 #[test]
+fn so_many_recalls_are_not_queued_as_may_come() {
+    let mut stage = Stage::new();
+    let phone = stage.live("d");
+    stage.publish(all());
+    for n in 0..3_000 {
+        stage.recall(&all(), n);
+    }
+    // They take a turn each: what is told is what had room.
+    stage.settle();
+    let lines = phone.heard.lines();
+    assert!(lines.len() <= 1_025, "{}", lines.len());
+    stage.publish(all());
+    stage.settle();
+    assert_eq!(phone.heard.lines().last().unwrap(), "1");
+}
+
+#[test]
 fn a_recall_stays_behind_the_look_that_brings_its_message() {
     let mut stage = Stage::new();
     let phone = stage.live("d");
