@@ -27,6 +27,8 @@ pub fn start(listener: TcpListener) -> anyhow::Result<String> {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
+                // Answers leave at once, whatever the other side acknowledges.
+                let _ = stream.set_nodelay(true);
                 let Ok(stream) = acceptor.accept(stream).await else {
                     return;
                 };
