@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hongyan_client::Secret;
 use jiff::Timestamp;
@@ -117,9 +117,9 @@ impl State {
 #[derive(Debug)]
 pub struct Book {
     path: PathBuf,
-    state: Mutex<State>,
-    /// One change after the other; held while the file is written, which is why it is not a lock of the standard library.
-    changing: tokio::sync::Mutex<()>,
+    state: Arc<Mutex<State>>,
+    /// One change after the other; held until the file is written, also when nobody waits for that any more.
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Book {
@@ -142,8 +142,8 @@ impl Book {
             })?;
         let book = |state| Self {
             path,
-            state: Mutex::new(state),
-            changing: tokio::sync::Mutex::new(()),
+            state: Arc::new(Mutex::new(state)),
+            changing: Arc::default(),
         };
         match known {
             Some(state) if state.server == server => Ok(book(state)),
@@ -168,16 +168,22 @@ impl Book {
     /// # Errors
     /// [`Error::State`].
     pub async fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
-        let _alone = self.changing.lock().await;
+        let alone = Arc::clone(&self.changing).lock_owned().await;
         let mut next = self.read(State::clone);
         let done = change(&mut next);
         let record = serde_json::to_vec_pretty(&next).map_err(|error| Error::State {
             path: self.path.clone(),
             source: error.into(),
         })?;
-        let path = self.path.clone();
-        blocking(&self.path, move || replace(&path, &record)).await?;
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        let (path, state) = (self.path.clone(), Arc::clone(&self.state));
+        // Goes on when the caller has lost its patience: no other change may begin before it ends.
+        blocking(&self.path, move || {
+            let _alone = alone;
+            replace(&path, &record)?;
+            *state.lock().unwrap_or_else(PoisonError::into_inner) = next;
+            Ok(())
+        })
+        .await?;
         Ok(done)
     }
 }
