@@ -276,6 +276,11 @@ impl<K: std::hash::Hash + Eq, V: Clone> Cache<K, V> {
         entries.insert(key, (value, until));
     }
 
+    pub(crate) fn remove(&self, key: &K) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.remove(key);
+    }
+
     fn clear(&self) {
         self.entries
             .lock()

@@ -114,6 +114,7 @@ pub(super) async fn notify(call: Call) -> Result<Response, Refusal> {
             .take(one.endpoint.hash, now)
             .map_err(Refusal::too_many)?;
     }
+    let keys: Vec<[u8; 32]> = posts.iter().map(|one| one.key).collect();
     let mut trouble = None;
     let mut done = Vec::with_capacity(posts.len());
     for one in posts {
@@ -136,6 +137,12 @@ pub(super) async fn notify(call: Call) -> Result<Response, Refusal> {
         }
     }
     let Some(trouble) = trouble else {
+        if !notification.is_of_event() {
+            // Said to all now: the same said again is meant.
+            for key in keys {
+                desk.handed_on.remove(&key);
+            }
+        }
         return Ok(answer_json(json!({ "rejected": rejected }).to_string()));
     };
     for key in done {

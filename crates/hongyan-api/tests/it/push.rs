@@ -858,6 +858,34 @@ async fn up_07_a_notification_that_comes_again_reaches_no_device_twice() {
     assert_eq!(waiting().await, 8);
 }
 
+/// Devices of a notification that could not be handed on whole are not told again when it comes again, and are when it comes
+/// once more, if it may be said twice.
+#[tokio::test]
+async fn up_07_a_notification_that_failed_half_way_is_finished() {
+    const NOTIFY: &str = "/_matrix/push/v1/notify";
+    let phone = Phone::new().await;
+    let (_, one) = phone.open(json!({})).await;
+    let (_, other) = phone.open(json!({})).await;
+    let device = |path: &str| json!({"app_id": "a", "pushkey": format!("{ROOT}{path}")});
+    let mut before = 0;
+    for (event, again) in [(json!("$1"), 0), (Value::Null, 2)] {
+        let mut said = json!({"devices": [device(&one), device(&other)], "counts": {"unread": 1}});
+        if event.is_string() {
+            said["event_id"] = event;
+        }
+        let body = json!({ "notification": said }).to_string();
+        let notify = async || phone.send(NOTIFY, &[], body.clone()).await;
+        phone.w.posted.full_after(1);
+        assert_eq!(notify().await.status, 503);
+        assert_eq!(phone.waiting().await.len(), before + 1);
+        notify().await.expect(200);
+        assert_eq!(phone.waiting().await.len(), before + 2);
+        notify().await.expect(200);
+        assert_eq!(phone.waiting().await.len(), before + 2 + again);
+        before = phone.waiting().await.len();
+    }
+}
+
 #[tokio::test]
 async fn ap_04_a_bound_endpoint_of_a_browser_takes_its_key_only() {
     let phone = Phone::new().await;

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hongyan_api::key::{self, TokenKind};
 use hongyan_api::{Api, Options, Ports};
 use hongyan_core::app::{Key, KeyKind};
-use hongyan_core::port::{Clock, Dice, WriteSet};
-use hongyan_core::{AppId, Event, KeyId, Timestamp};
+use hongyan_core::port::{Clock, Commit, CommitError, Committed, Dice, WriteSet};
+use hongyan_core::{AppId, Event, KeyId, StoreError, Timestamp};
 use hongyan_embedded::Embedded;
 use hongyan_testkit::fake::{FakePresence, ManualClock, SeededDice};
 use http::Method;
@@ -37,6 +38,8 @@ pub(crate) struct World {
     pub(crate) presence: Arc<FakePresence>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) engine: Embedded,
+    /// What senders of pushes write into.
+    pub(crate) posted: Arc<Posted>,
     pub(crate) stop: Option<oneshot::Sender<()>>,
     pub(crate) served: Option<JoinHandle<()>>,
     _dir: tempfile::TempDir,
@@ -64,8 +67,12 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
         broadcasts: Default::default(),
         panics: Default::default(),
     });
+    let posted = Arc::new(Posted {
+        commit: engine.commit(),
+        full_after: AtomicUsize::new(usize::MAX),
+    });
     let pushes: Arc<dyn hongyan_core::port::Pushes> =
-        Arc::new(pushes(&engine, &presence, &clock, &dice));
+        Arc::new(pushes(&engine, &posted, &presence, &clock, &dice));
     let api = Api::new(
         options,
         Ports {
@@ -114,6 +121,7 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
         presence,
         clock,
         engine,
+        posted,
         stop: Some(stop),
         served: Some(served),
         _dir: dir,
@@ -232,8 +240,47 @@ impl hongyan_dispatch::credentials::Sealer for Plain {
 }
 
 /// The real endpoints; nothing routes or delivers.
+/// Takes so many posts, and says of the next that the disk is full.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    commit: Arc<dyn Commit>,
+    full_after: AtomicUsize,
+}
+
+impl Posted {
+    pub(crate) fn full_after(&self, posts: usize) {
+        self.full_after.store(posts, Ordering::SeqCst);
+    }
+}
+
+#[async_trait::async_trait]
+impl Commit for Posted {
+    async fn commit(&self, sets: Vec<WriteSet>) -> Vec<Result<Committed, CommitError>> {
+        let left = self
+            .full_after
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                Some(left.wrapping_sub(1))
+            });
+        if left == Ok(0) {
+            let full = |_| Err(CommitError::Store(StoreError::DiskFull));
+            return sets.into_iter().map(full).collect();
+        }
+        self.commit.commit(sets).await
+    }
+
+    async fn idempotent(
+        &self,
+        app: &AppId,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<Option<([u8; 32], Vec<u8>)>, StoreError> {
+        self.commit.idempotent(app, key, now).await
+    }
+}
+
 fn pushes(
     engine: &Embedded,
+    posted: &Arc<Posted>,
     presence: &Arc<FakePresence>,
     clock: &Arc<ManualClock>,
     dice: &Arc<dyn Dice>,
@@ -243,7 +290,7 @@ fn pushes(
         inbox: engine.inbox(),
         work: engine.work(),
         ledger: engine.ledger(),
-        commit: engine.commit(),
+        commit: posted.clone(),
         quota: engine.quota(),
         presence: presence.clone(),
         clock: clock.clone(),
