@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use hongyan_core::{AppId, DeviceId, StoreError};
 
 use super::place::Place;
-use super::ring::{self, HEAD_STEP, newest, seq_of};
+use super::push;
+use super::ring::{self, HEAD_STEP, InLog, newest, seq_of};
 use crate::store::record::{Parts, after, decode, seal, unseal};
 use crate::store::{Change, Checked, Mended, Range, Read, Space, View, verify};
 
@@ -14,20 +15,22 @@ use crate::store::{Change, Checked, Mended, Range, Read, Space, View, verify};
 pub(super) const PAGE: usize = 4_096;
 
 /// Records of newest places that are to be written: of every ring with a damaged slot or a hole after the place that its
-/// record names, and of every list in which something points further than it reaches.
+/// record names, and of every list in which something stands, or points, further than it reaches.
 pub(crate) fn mend(reader: &dyn Read) -> Result<Mended, StoreError> {
     let mut heads = Heads {
         reader,
-        rings: BTreeMap::new(),
+        lists: BTreeMap::new(),
         broadcasts: BTreeMap::new(),
         newest_batch: 0,
     };
     heads.of_slots()?;
-    heads.of_logs()?;
+    heads.of_logs(Space::Broadcast, ring::in_log)?;
+    heads.of_logs(Space::Push, push::in_log)?;
+    heads.of_heads()?;
     heads.of_places()?;
     let told = heads.broadcasts.into_iter();
     let told = told.filter_map(|(key, log)| (log.told > log.known).then_some((key, log.told)));
-    let changes = heads.rings.into_iter().chain(told).map(head_change);
+    let changes = heads.lists.into_iter().chain(told).map(head_change);
     Ok(Mended {
         changes: changes.collect(),
         newest_batch: heads.newest_batch,
@@ -51,11 +54,11 @@ struct Told {
 /// Newest places as far as they are known by now.
 struct Heads<'a> {
     reader: &'a dyn Read,
-    /// Those of rings that are to be written.
-    rings: BTreeMap<Vec<u8>, u64>,
+    /// Those of rings, topics and what waits for devices that are to be written.
+    lists: BTreeMap<Vec<u8>, u64>,
     /// By the key of the record.
     broadcasts: BTreeMap<Vec<u8>, Told>,
-    /// The newest batch of which something is left in a ring.
+    /// The newest batch of which something is left in a list.
     newest_batch: u64,
 }
 
@@ -78,12 +81,12 @@ impl Heads<'_> {
         if told == 0 {
             return Ok(());
         }
-        let known = match self.rings.get(&ring) {
+        let known = match self.lists.get(&ring) {
             Some(head) => *head,
             None => or_nothing(newest(&Checked(self.reader), &ring))?,
         };
         if told > known {
-            self.rings.insert(ring, told);
+            self.lists.insert(ring, told);
         }
         Ok(())
     }
@@ -144,13 +147,49 @@ impl Heads<'_> {
         let is_told = head.saturating_sub(known) < HEAD_STEP
             && (known + 1..=head).all(|seq| places.contains(&seq));
         if !is_told || damaged > 0 {
-            self.rings.insert(ring, head.max(known));
+            self.lists.insert(ring, head.max(known));
+        }
+        Ok(())
+    }
+
+    /// What stands in a topic, in the list for all, or waits for a device is found by that list's record only.
+    fn of_logs(
+        &mut self,
+        space: Space,
+        place: fn(&[u8]) -> Option<InLog>,
+    ) -> Result<(), StoreError> {
+        let reader = self.reader;
+        // Rows of a list stand together.
+        let mut newest: Option<InLog> = None;
+        verify::each_sound(reader, space, |key, payload| {
+            let Some(row) = place(key) else {
+                return Ok(());
+            };
+            let batch = ring::batch_of(payload).unwrap_or(0);
+            self.newest_batch = self.newest_batch.max(batch);
+            match &mut newest {
+                Some(newest) if newest.head == row.head => newest.seq = newest.seq.max(row.seq),
+                newest => {
+                    if let Some(whole) = newest.replace(row) {
+                        self.raise_log(whole)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        newest.map_or(Ok(()), |whole| self.raise_log(whole))
+    }
+
+    fn raise_log(&mut self, newest: InLog) -> Result<(), StoreError> {
+        self.raise_broadcasts(&newest.app, newest.seq)?;
+        if newest.seq > self.number(&newest.head)? {
+            self.lists.insert(newest.head, newest.seq);
         }
         Ok(())
     }
 
     /// Topics, and what waits for devices, are numbered with the broadcasts.
-    fn of_logs(&mut self) -> Result<(), StoreError> {
+    fn of_heads(&mut self) -> Result<(), StoreError> {
         let reader = self.reader;
         verify::each_sound(reader, Space::Head, |key, payload| {
             let mut parts = Parts(key);

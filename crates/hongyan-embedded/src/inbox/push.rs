@@ -8,7 +8,7 @@ use hongyan_core::push::{PUSHES_PER_CHANNEL_MAX, PUSHES_PER_DEVICE_MAX, Urgency}
 use hongyan_core::{AppId, DeviceId, MessageId, PushChannel, Reason, StoreError, Timestamp};
 
 use super::place::{self, Place};
-use super::ring::{self, Raw, Source};
+use super::ring::{self, InLog, Raw, Source};
 use crate::cached::{Caches, message_key, pushed_out_head};
 use crate::store::record::{Damage, Key, Parts, prefix_end};
 use crate::store::{Range, Space, Txn, View};
@@ -78,6 +78,19 @@ fn parse(key: &[u8], payload: &[u8]) -> Result<Waiting, StoreError> {
         })
     };
     read().ok_or_else(|| damaged(key))
+}
+
+/// Where a waiting push stands; `None` for rows of other kinds.
+pub(super) fn in_log(key: &[u8]) -> Option<InLog> {
+    let mut parts = Parts(key);
+    let app = AppId::parse(parts.text()?).ok()?;
+    let device = DeviceId::parse(parts.text()?).ok()?;
+    let is_entry = parts.raw::<1>()?.as_slice() == ENTRY;
+    Some(InLog {
+        seq: parts.number().filter(|_| is_entry)?,
+        head: ring::push_key(&app, &device),
+        app,
+    })
 }
 
 const fn rank(urgency: Urgency) -> u8 {

@@ -193,6 +193,24 @@ pub(super) fn batch_of(payload: &[u8]) -> Option<u64> {
     Parts(payload).number().map(batch_of_order)
 }
 
+/// What a row's key says of the log that it stands in.
+pub(super) struct InLog {
+    pub(super) app: AppId,
+    /// The key of the record that names the log's newest place.
+    pub(super) head: Vec<u8>,
+    pub(super) seq: u64,
+}
+
+/// Where a broadcast stands.
+pub(super) fn in_log(key: &[u8]) -> Option<InLog> {
+    let (log, seq) = key.split_last_chunk::<8>()?;
+    Some(InLog {
+        app: AppId::parse(Parts(log).text()?).ok()?,
+        head: log.to_vec(),
+        seq: u64::from_be_bytes(*seq),
+    })
+}
+
 /// The place in a slot's payload.
 pub(crate) fn seq_of(payload: &[u8]) -> Option<u64> {
     Parts(payload.get(SEQ_AT..)?).number()

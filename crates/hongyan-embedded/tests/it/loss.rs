@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use hongyan_core::message::Audience;
 use hongyan_core::port::{Ack, Job, JobKind, Owner, WriteSet};
 use hongyan_core::push::Urgency;
 use hongyan_embedded::store::{
@@ -73,8 +74,8 @@ async fn no_acknowledged_place_is_given_out_again() {
     let lists = [
         user_list("u1"),
         Owner::Device(device_id("d1")),
-        Owner::Audience(hongyan_core::message::Audience::All),
-        Owner::Audience(hongyan_core::message::Audience::Topic(topic("t"))),
+        Owner::Audience(Audience::All),
+        Owner::Audience(Audience::Topic(topic("t"))),
     ];
     let me = reader("d1", Some("u1"));
     for engine in Engine::ALL {
@@ -107,6 +108,56 @@ async fn no_acknowledged_place_is_given_out_again() {
         let page = embedded.inbox().read(&me, None, 9, NOW).await.unwrap();
         let ids: Vec<_> = page.entries.iter().map(|e| e.message.id).collect();
         assert_eq!(ids, [1_000, 1_001, 1_002, 1_003].map(message_id));
+    }
+}
+
+/// Only the records are gone that say how far topics, the list for all and what waits for devices reach.
+#[tokio::test]
+async fn what_is_left_of_a_list_is_read_without_its_record() {
+    let me = reader("d1", Some("u1"));
+    for engine in Engine::ALL {
+        for (tags, value) in [("tap", None), ("tap", Some(b"?")), ("tapb", Some(b"?"))] {
+            let dir = tempfile::tempdir().unwrap();
+            let embedded = open(&options(dir.path(), engine)).unwrap();
+            let registry = embedded.registry();
+            let device = device_of("d1", "u1");
+            registry.put_device(device, None).await.unwrap();
+            let one = [device_id("d1")];
+            registry.subscribe(&app(), &topic("t"), &one).await.unwrap();
+            let lists = [
+                Owner::Audience(Audience::All),
+                Owner::Audience(Audience::Topic(topic("t"))),
+            ];
+            for n in 1..=4 {
+                commit(&embedded, append(n, &lists[n as usize % 2])).await;
+                let push = push_to("d1", 10 + n, "a", Urgency::Normal, Some(&n.to_string()));
+                commit(
+                    &embedded,
+                    append_message(push, &Owner::Device(device_id("d1"))),
+                )
+                .await;
+            }
+            drop(registry);
+            end(embedded).await;
+            let tag = |key: &[u8]| key[app().as_str().len() + 1];
+            let is_meant = |key: &[u8]| tags.as_bytes().contains(&tag(key));
+            let value = value.map(<[u8; 1]>::as_slice);
+            let changed = change(dir.path(), engine, Space::Head, value, is_meant);
+            assert_eq!(changed, tags.len());
+            without_watermark(dir.path(), engine);
+            let embedded = accepting(dir.path(), engine);
+            let inbox = embedded.inbox();
+            let ids = async || -> Vec<_> {
+                let page = inbox.read(&me, None, 20, NOW).await.unwrap();
+                page.entries.iter().map(|e| e.message.id).collect()
+            };
+            let all = [1, 11, 2, 12, 3, 13, 4, 14].map(message_id);
+            assert_eq!(ids().await, all, "{engine:?} {tags}");
+            commit(&embedded, append(20, &lists[0])).await;
+            assert_eq!(ids().await.last(), Some(&message_id(20)));
+            drop(inbox);
+            end(embedded).await;
+        }
     }
 }
 
