@@ -1,7 +1,7 @@
 //! Who is where: finds the session of a device, of a user's devices, of a topic's followers, and
 //! passes on what other rooms want of them. It holds no truth: it is rebuilt by connections.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,24 +10,21 @@ use async_trait::async_trait;
 use hongyan_core::message::Audience;
 use hongyan_core::port::{Ack, Hint, Owner, Presence, Reader, SessionInfo};
 use hongyan_core::session::AppState;
-use hongyan_core::{
-    AppId, Cursor, DeviceId, Message, MessageId, SessionId, Timestamp, Topic, UserId,
-};
+use hongyan_core::{AppId, DeviceId, Message, MessageId, SessionId, Timestamp, Topic, UserId};
 use tokio::sync::oneshot;
 
 use self::index::Index;
+use self::left::Leavings;
+pub(crate) use self::left::Left;
 use crate::gate::Gate;
 use crate::mailbox::{Command, Mailbox};
+use crate::protocol::Kind;
 use crate::protocol::websocket::close;
-use crate::protocol::{Kind, Parked};
 use crate::seat::Seat;
 use crate::tickets::Tickets;
 
 mod index;
-
-/// Devices of which something is remembered for their next connection; the oldest is forgotten beyond it, which costs it
-/// the `dup` mark, or the session of its protocol.
-const LEFT_LEN_MAX: usize = 65_536;
+mod left;
 
 /// Sessions that were taken over and are remembered, for as long.
 const TAKEN_LEN_MAX: usize = 1024;
@@ -37,8 +34,6 @@ const TAKEN_FOR: Duration = Duration::from_secs(5);
 const NEWS_SESSIONS_MAX: usize = 256;
 
 /// An app and one of its devices, in one text.
-type DeviceKey = Arc<str>;
-
 fn device_key(app: &str, device: &str) -> String {
     format!("{app}\n{device}")
 }
@@ -46,29 +41,9 @@ fn device_key(app: &str, device: &str) -> String {
 #[derive(Debug, Default)]
 struct State {
     index: Index,
-    left: HashMap<DeviceKey, Left>,
-    left_order: VecDeque<DeviceKey>,
+    left: Leavings,
     /// Sessions that were taken over, the latest last.
     taken: VecDeque<(SessionId, Instant)>,
-}
-
-/// What a connection leaves to the next one of its device.
-#[derive(Default)]
-pub(crate) struct Left {
-    /// The place up to which entries were sent but not all acknowledged.
-    pub(crate) unfinished: Option<Cursor>,
-    /// What its protocol keeps.
-    pub(crate) parked: Option<(Kind, Parked)>,
-}
-
-impl std::fmt::Debug for Left {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parked = self.parked.as_ref().map(|(kind, _)| kind);
-        f.debug_struct("Left")
-            .field("unfinished", &self.unfinished)
-            .field("parked", &parked)
-            .finish()
-    }
 }
 
 /// Numbers about the gateway now.
@@ -211,13 +186,13 @@ impl Hub {
     pub(crate) fn take_left(&self, reader: &Reader, kind: Kind) -> Option<Left> {
         let mut state = self.state();
         let key = device_key(reader.app.as_str(), reader.device.as_str());
-        let mut left = state.left.remove(key.as_str())?;
+        let mut left = state.left.take(&key)?;
         if let Some(parked) = left.parked.take_if(|(of, _)| *of != kind) {
             let waits = Left {
                 unfinished: None,
                 parked: Some(parked),
             };
-            state.left.insert(key.into(), waits);
+            state.left.put(key.into(), waits);
         }
         Some(left)
     }
@@ -227,19 +202,12 @@ impl Hub {
         let mut guard = self.state();
         let state = &mut *guard;
         if left.unfinished.is_some() || left.parked.is_some() {
-            let key: DeviceKey = device_key(seat.app(), seat.device()).into();
-            if let Some(before) = state.left.get_mut(&key) {
+            let key = device_key(seat.app(), seat.device());
+            if let Some(before) = state.left.take(&key) {
                 // Of another kind of connection: this one took what was its own.
-                left.parked = left.parked.or(before.parked.take());
+                left.parked = left.parked.or(before.parked);
             }
-            if state.left_order.len() >= LEFT_LEN_MAX
-                && let Some(oldest) = state.left_order.pop_front()
-            {
-                state.left.remove(&oldest);
-            }
-            if state.left.insert(Arc::clone(&key), left).is_none() {
-                state.left_order.push_back(key);
-            }
+            state.left.put(key.into(), left);
         }
         if state.index.find_session(session, seat).is_some() {
             state.index.remove(seat.app(), seat.device());
@@ -499,7 +467,7 @@ impl Presence for Hub {
             let seat = Seat::new(&reader);
             state.index.reseat(seat.clone());
             let key = device_key(app.as_str(), device.as_str());
-            state.left.remove(key.as_str());
+            state.left.take(&key);
             let (done, rebound) = oneshot::channel();
             // Under the lock, so that two rebinds of a device arrive in their order.
             self.mailbox(session).push(Command::Rebind {
@@ -541,7 +509,7 @@ impl Presence for Hub {
         let session = {
             let mut state = self.state();
             let key = device_key(app.as_str(), device.as_str());
-            state.left.remove(key.as_str());
+            state.left.take(&key);
             let member = state.index.find(app.as_str(), device.as_str());
             member.map(|member| member.session)
         };

@@ -51,6 +51,8 @@ use crate::writer::{Io, Output, Way};
 /// The waker's token; slab places are far below it.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 
+/// Events of sockets that are taken at a time.
+const EVENTS_LEN_MAX: usize = 1024;
 /// Work in one turn that commands may make, in pages to be sent.
 const COMMANDS_PER_TURN: usize = 2048;
 /// Sessions in one turn that ask for a page.
@@ -153,7 +155,7 @@ impl Reactor {
 
     /// Runs until it is told to stop.
     pub(crate) fn run(mut self) {
-        let mut events = Events::with_capacity(1024);
+        let mut events = Events::with_capacity(EVENTS_LEN_MAX);
         while !self.stopping {
             let wait = self.wait();
             if let Err(error) = self.parts.poll.poll(&mut events, wait)
@@ -177,12 +179,25 @@ impl Reactor {
                     self.mark_dirty(key);
                 }
             }
+            self.join_readable();
             if catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
                 metrics::counter!("hongyan_gateway_panics_total").increment(1);
                 tracing::error!("a turn of the gateway failed and was abandoned; please report it");
             }
         }
         self.end_all();
+    }
+
+    /// While sockets are not read because the backend is behind, each may become readable again and again.
+    fn join_readable(&mut self) {
+        if self.readable.len() > self.connections.len() + EVENTS_LEN_MAX {
+            self.readable.sort_unstable();
+            self.readable.dedup_by(|next, first| {
+                let is_same = next.0 == first.0;
+                first.1 |= is_same && next.1;
+                is_same
+            });
+        }
     }
 
     fn turn(&mut self) {
