@@ -798,6 +798,36 @@ fn a_further_subscription_of_a_clean_session_repeats_nothing_either() {
 }
 
 #[test]
+fn what_came_with_qos_0_comes_once_whatever_is_read_again() {
+    for clean in [true, false] {
+        let post = post();
+        let (mut phone, _) = post.device(Version::V311, clean, 0);
+        phone.subscribe(&["hy/t/news"], QoS::AtMostOnce);
+        assert_eq!(phone.hear(), Heard::SubAck(vec![0]));
+        post.rig.publish("u", "mine");
+        let news: Vec<String> = (0..5).map(|n| format!("news {n}")).collect();
+        for body in &news {
+            post.rig.store.append(Rig::topic("news"), body, FAR);
+            post.rig.hint(Rig::topic("news"));
+            let came = phone.hear();
+            assert!(
+                matches!(&came, Heard::Publish { qos: 0, body: came, .. } if came == body),
+                "{body}: {came:?}"
+            );
+        }
+        // Says that the five have left, and asks for what was passed over, in one packet.
+        phone.subscribe(&["hy/me/inbox"], QoS::AtLeastOnce);
+        assert_eq!(phone.hear(), Heard::SubAck(vec![1]));
+        let (id, dup, body) = phone.entry();
+        assert_eq!((dup, body.as_str()), (false, "mine"));
+        phone.ack(id);
+        post.rig
+            .until("all", || post.rig.store.unread("d", Some("u")) == 0);
+        phone.silent();
+    }
+}
+
+#[test]
 fn client_messages_go_by_topics() {
     let post = post();
     let mut phone = post.subscribed(Version::V5);

@@ -1,8 +1,9 @@
 //! Entries of the inbox on their way to a client, and its acknowledgements.
 
+use hongyan_core::MessageId;
 use hongyan_mqtt::packet::{Ack, Packet, Property, PropertyList, Publish as Publication};
 
-use super::Client;
+use super::{Client, LANDED_MAX};
 use crate::protocol::hongyan::{Encoding, outgoing};
 use crate::protocol::{Desk, Outgoing, Taken};
 
@@ -11,8 +12,24 @@ impl Client {
     pub(super) fn heard(&mut self, desk: &mut Desk<'_>) {
         let ids = self.flights.take_unacknowledgeable();
         if !ids.is_empty() {
+            self.landed(&ids);
             desk.ack_ids(ids);
         }
+    }
+
+    /// These are not to be sent again on this connection, though a read may bring them before their acknowledgement is stored.
+    fn landed(&mut self, ids: &[MessageId]) {
+        if self.rereads {
+            let landed = &mut self.rare.get_or_insert_default().landed;
+            landed.extend_from_slice(ids);
+            let over = landed.len().saturating_sub(LANDED_MAX);
+            landed.drain(..over);
+        }
+    }
+
+    fn has_landed(&self, id: MessageId) -> bool {
+        let rare = self.rare.as_ref();
+        rare.is_some_and(|rare| rare.landed.contains(&id))
     }
 
     pub(super) fn puback(&mut self, ack: &Ack<'_>, desk: &mut Desk<'_>) {
@@ -20,6 +37,7 @@ impl Client {
         let Some(id) = self.flights.acked(ack.packet_id) else {
             return;
         };
+        self.landed(&[id]);
         if ack.reason.is_error() {
             desk.reject(id);
         } else {
@@ -34,11 +52,15 @@ impl Client {
         }
         let Some(found) = self.subscriptions.find(one.message) else {
             self.passed_over = true;
+            self.rereads = true;
             return Taken::Skipped { rejected: false };
         };
         if self.flights.flies(one.message.id) {
             // Read again because of another subscription; it is repeated after a reconnect only [4.4.0-1].
             return Taken::Sent;
+        }
+        if self.has_landed(one.message.id) {
+            return Taken::Skipped { rejected: false };
         }
         let raw = found.raw(one.message);
         // A push that goes out under its channel's name is the bytes that were posted.

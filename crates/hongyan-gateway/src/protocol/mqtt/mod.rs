@@ -43,6 +43,8 @@ pub use publish::{Publish, PublishError};
 const RECEIVE_MAX: u16 = 20;
 /// Topic aliases that a client may make.
 const ALIASES_MAX: u16 = 10;
+/// Acknowledged entries that are remembered of a client that has entries read again.
+const LANDED_MAX: usize = 256;
 /// Silence of a 3.1.1 client that asked for none, seconds.
 const SILENCE_S_MAX: u32 = 1800;
 
@@ -114,6 +116,14 @@ struct Rare {
     waiting: Vec<Waiting>,
     /// Topic aliases of the client, at most [`ALIASES_MAX`].
     aliases: Vec<(u16, Box<str>)>,
+    /// What was acknowledged last, at most [`LANDED_MAX`], of a client that has entries read again: the store may not know it yet.
+    landed: Vec<MessageId>,
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.aliases.is_empty() && self.landed.is_empty()
+    }
 }
 
 /// One connection.
@@ -142,6 +152,8 @@ struct Client {
     begins: Option<Cursor>,
     /// Entries were not sent because nothing subscribed to them.
     passed_over: bool,
+    /// That was so once: entries may be read again.
+    rereads: bool,
 }
 
 impl Client {
@@ -164,6 +176,7 @@ impl Client {
             app: None,
             begins: None,
             passed_over: false,
+            rereads: false,
         }
     }
 
@@ -345,6 +358,9 @@ impl Protocol for Client {
     fn rebound(&mut self, _reader: &Arc<Reader>, _desk: &mut Desk<'_>) {
         self.flights.forget();
         self.begins = None;
+        if let Some(rare) = &mut self.rare {
+            rare.landed.clear();
+        }
     }
 
     fn close(&mut self, farewell: &Farewell<'_>, desk: &mut Desk<'_>) -> u16 {

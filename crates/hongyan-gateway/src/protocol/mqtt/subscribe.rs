@@ -193,7 +193,7 @@ impl Client {
         }
         if waiting.open.is_empty() {
             let done = all.remove(at);
-            if all.is_empty() && rare.aliases.is_empty() {
+            if rare.is_empty() {
                 self.rare = None;
             }
             self.answer_wish(&done, desk);
