@@ -8,6 +8,7 @@
     reason = "this is how a test fails, and how a child process talks to its test"
 )]
 
+mod backend;
 mod backup;
 mod conformance;
 mod crash;
