@@ -468,6 +468,10 @@ impl Backend {
         if let Some(former) = former {
             let _ = tokio::time::timeout(TAKEOVER_WAIT, former).await;
         }
+        // What is acknowledged is not to come again.
+        if let Some(written) = self.hub.unwritten(reader) {
+            let _ = tokio::time::timeout(TAKEOVER_WAIT, written).await;
+        }
         let again = self
             .ports
             .registry
@@ -593,6 +597,11 @@ impl Backend {
         while reports.recv_many(&mut batches, BATCHES_AT_ONCE).await > 0 {
             let batch: Vec<Report> = batches.drain(..).flatten().collect();
             let acked = self.write_acks(&batch).await;
+            for report in &batch {
+                if let What::Down(session) = report.what {
+                    self.hub.written(session, &report.seat);
+                }
+            }
             let now = self.ports.clock.now();
             let events: Vec<SessionEvent> = batch
                 .into_iter()

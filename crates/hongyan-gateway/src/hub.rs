@@ -1,7 +1,7 @@
 //! Who is where: finds the session of a device, of a user's devices, of a topic's followers, and
 //! passes on what other rooms want of them. It holds no truth: it is rebuilt by connections.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +33,9 @@ const TAKEN_FOR: Duration = Duration::from_secs(5);
 /// Sessions that are given an entry by one command: a reactor's turn ends between two.
 const NEWS_SESSIONS_MAX: usize = 256;
 
+/// Why a session ends whose device is gone.
+const DELETED: &str = "the device was deleted or its token revoked";
+
 /// An app and one of its devices, in one text.
 fn device_key(app: &str, device: &str) -> String {
     format!("{app}\n{device}")
@@ -42,8 +45,18 @@ fn device_key(app: &str, device: &str) -> String {
 struct State {
     index: Index,
     left: Leavings,
+    /// Devices of which a session has ended whose acknowledgements may not be written yet, and who waits for that.
+    unwritten: HashMap<String, Unwritten>,
     /// Sessions that were taken over, the latest last.
     taken: VecDeque<(SessionId, Instant)>,
+}
+
+/// A session that has ended, and whose last reports are on their way to the store.
+#[derive(Debug)]
+struct Unwritten {
+    session: SessionId,
+    /// Dropped when they are there.
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
 /// Numbers about the gateway now.
@@ -197,11 +210,46 @@ impl Hub {
         Some(left)
     }
 
+    /// Says that a session ends, and that [`Hub::written`] will follow.
+    pub(crate) fn leaves(&self, session: SessionId, seat: &Seat) {
+        let key = device_key(seat.app(), seat.device());
+        let waiting = Vec::new();
+        self.state()
+            .unwritten
+            .insert(key, Unwritten { session, waiting });
+    }
+
+    /// Says that all that an ended session acknowledged is in the store, or never will be.
+    pub(crate) fn written(&self, session: SessionId, seat: &Seat) {
+        let key = device_key(seat.app(), seat.device());
+        let mut state = self.state();
+        if state
+            .unwritten
+            .get(&key)
+            .is_some_and(|one| one.session == session)
+        {
+            state.unwritten.remove(&key);
+        }
+    }
+
+    /// Resolves when what former sessions of this device acknowledged is in the store; `None` when it is.
+    pub(crate) fn unwritten(&self, reader: &Reader) -> Option<oneshot::Receiver<()>> {
+        let key = device_key(reader.app.as_str(), reader.device.as_str());
+        let mut state = self.state();
+        let one = state.unwritten.get_mut(&key)?;
+        let (written, resolves) = oneshot::channel();
+        one.waiting.push(written);
+        Some(resolves)
+    }
+
     /// Ends a session. Does nothing to a newer one of the same device.
     pub(crate) fn unregister(&self, session: SessionId, seat: &Seat, mut left: Left) {
         let mut guard = self.state();
         let state = &mut *guard;
-        if left.unfinished.is_some() || left.parked.is_some() {
+        let now = state.index.find(seat.app(), seat.device());
+        // The device has changed hands since: nothing of the former user's is for the next one.
+        let is_same = now.is_none_or(|member| member.seat.user() == seat.user());
+        if is_same && (left.unfinished.is_some() || left.parked.is_some()) {
             let key = device_key(seat.app(), seat.device());
             if let Some(before) = state.left.take(&key) {
                 // Of another kind of connection: this one took what was its own.
@@ -375,6 +423,18 @@ impl Hub {
         }
     }
 
+    /// Asks a session to end for good; resolves when it has.
+    fn close(&self, session: SessionId, reason: &'static str) -> oneshot::Receiver<()> {
+        let (done, closed) = oneshot::channel();
+        self.mailbox(session).push(Command::Close {
+            session,
+            code: close::DEVICE_GONE,
+            reason,
+            done,
+        });
+        closed
+    }
+
     /// Spreads sessions over the reactors that own them.
     fn by_reactor(&self, sessions: impl Iterator<Item = SessionId>) -> Vec<Vec<SessionId>> {
         let mut spread = vec![Vec::new(); self.0.mailboxes.len()];
@@ -452,7 +512,10 @@ impl Presence for Hub {
     async fn rebind(&self, app: &AppId, device: &DeviceId, user: Option<UserId>) {
         let done = {
             let mut state = self.state();
+            let key = device_key(app.as_str(), device.as_str());
             let Some(member) = state.index.find(app.as_str(), device.as_str()) else {
+                // What was left is the former user's.
+                state.left.take(&key);
                 return;
             };
             let session = member.session;
@@ -466,7 +529,6 @@ impl Presence for Hub {
             };
             let seat = Seat::new(&reader);
             state.index.reseat(seat.clone());
-            let key = device_key(app.as_str(), device.as_str());
             state.left.take(&key);
             let (done, rebound) = oneshot::channel();
             // Under the lock, so that two rebinds of a device arrive in their order.
@@ -514,14 +576,20 @@ impl Presence for Hub {
             member.map(|member| member.session)
         };
         let Some(session) = session else { return };
-        let (done, closed) = oneshot::channel();
-        self.mailbox(session).push(Command::Close {
-            session,
-            code: close::DEVICE_GONE,
-            reason: "the device was deleted or its token revoked",
-            done,
-        });
-        let _ = closed.await;
+        let _ = self.close(session, DELETED).await;
+    }
+
+    async fn disconnect_app(&self, app: &AppId) {
+        let sessions = {
+            let mut state = self.state();
+            state.left.forget(&device_key(app.as_str(), ""));
+            state.index.of_app(app.as_str())
+        };
+        let closing = sessions.into_iter().map(|one| self.close(one, DELETED));
+        for closed in closing.collect::<Vec<_>>() {
+            // An error means that it ended by itself.
+            let _ = closed.await;
+        }
     }
 
     fn resubscribe(&self, app: &AppId, device: &DeviceId) {

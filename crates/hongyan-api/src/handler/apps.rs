@@ -99,8 +99,11 @@ pub(crate) async fn change(call: Call<(), Json<AppChange>>) -> Result<Reply<App>
 
 pub(crate) async fn delete(call: Call) -> Result<Done, Problem> {
     let app = find(&call.api, &call.id("app")?).await?;
-    call.api.registry().delete_app(&app.id).await?;
+    let deleted = call.api.registry().delete_app(&app.id).await;
     call.api.forget_cached();
+    // Also when it was only begun: there is no such app any more, and the next of its name is another one.
+    call.api.ports().presence.disconnect_app(&app.id).await;
+    deleted?;
     Ok(Done)
 }
 

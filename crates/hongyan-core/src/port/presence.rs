@@ -82,6 +82,10 @@ pub trait Presence: Send + Sync + std::fmt::Debug {
     /// Closes the device's session because the device was deleted or its token revoked.
     async fn disconnect(&self, app: &AppId, device: &DeviceId);
 
+    /// Closes all sessions of an app because it was deleted: another app may have its name later. When this resolves,
+    /// nothing leaves to them any more.
+    async fn disconnect_app(&self, app: &AppId);
+
     /// Tells the device's session that its topics changed.
     fn resubscribe(&self, app: &AppId, device: &DeviceId);
 

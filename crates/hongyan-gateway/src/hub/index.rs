@@ -214,6 +214,13 @@ impl Index {
         Some(member.seat.clone())
     }
 
+    /// The sessions of an app. A look at all: for apps that are deleted.
+    pub(super) fn of_app(&self, app: &str) -> Vec<SessionId> {
+        let members = self.members.iter().map(|(_, member)| member);
+        let members = members.filter(|member| member.seat.app() == app);
+        members.map(|member| member.session).collect()
+    }
+
     // Users.
 
     /// Gives a member another seat of the same device.

@@ -63,6 +63,11 @@ impl Leavings {
         }
     }
 
+    /// Forgets what was left by all whose key begins so.
+    pub(super) fn forget(&mut self, prefix: &str) {
+        self.left.retain(|device, _| !device.starts_with(prefix));
+    }
+
     fn is_current(&self, (number, device): &(u64, Arc<str>)) -> bool {
         matches!(self.left.get(device), Some((current, _)) if current == number)
     }

@@ -272,6 +272,13 @@ impl Protocol for Poll {
         }
     }
 
+    /// A poll says that something is missing, as it does when it does not know the cursor.
+    fn gap(&mut self, _lost: u64, _desk: &mut Desk<'_>) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.reset = true;
+        }
+    }
+
     fn rebound(
         &mut self,
         _reader: &std::sync::Arc<hongyan_core::port::Reader>,

@@ -105,6 +105,7 @@ impl Reactor {
                     unfinished: session.unfinished(),
                     parked,
                 };
+                self.parts.hub.leaves(id, &seat);
                 self.parts.hub.unregister(id, &seat, left);
                 Some(seat)
             }

@@ -108,6 +108,26 @@ fn a_deleted_device_is_closed() {
     assert_eq!(client.closed(), 4410);
 }
 
+/// Another app may get the name.
+#[test]
+fn all_sessions_of_a_deleted_app_are_closed() {
+    let rig = Rig::new();
+    rig.store.add_device("e", Some("v"));
+    let mut clients = [rig.live("d"), rig.live("e")];
+    rig.runtime.block_on(async {
+        rig.hub
+            .disconnect_app(&hongyan_core::AppId::parse("other").unwrap())
+            .await;
+        assert_eq!(rig.hub.len(), 2);
+        rig.hub.disconnect_app(&app()).await;
+    });
+    assert!(rig.hub.is_empty());
+    for client in &mut clients {
+        client.expect("idle");
+        assert_eq!(client.closed(), 4410);
+    }
+}
+
 #[test]
 fn a_recall_is_told_and_not_sent_again() {
     let rig = Rig::new();

@@ -827,6 +827,35 @@ fn what_came_with_qos_0_comes_once_whatever_is_read_again() {
     }
 }
 
+/// The device's next user finds no session of the one before.
+#[test]
+fn a_session_that_was_left_ends_with_its_user() {
+    let post = post();
+    drop(post.subscribed(Version::V5));
+    post.rig.until("it is away", || post.rig.hub.is_empty());
+    let (d, v) = (crate::store::device("d"), crate::store::user("v"));
+    post.rig.store.bind("d", Some("v"));
+    post.rig
+        .runtime
+        .block_on(post.rig.hub.rebind(&crate::store::app(), &d, Some(v)));
+    let mut next = post.phone(Version::V5);
+    next.say(&Packet::Connect(Connect {
+        clean_start: false,
+        user_name: Some("v"),
+        ..connect(Version::V5)
+    }));
+    let heard = next.hear();
+    let is_new = matches!(
+        heard,
+        Heard::ConnAck {
+            present: false,
+            reason: 0,
+            ..
+        }
+    );
+    assert!(is_new, "{heard:?}");
+}
+
 #[test]
 fn client_messages_go_by_topics() {
     let post = post();

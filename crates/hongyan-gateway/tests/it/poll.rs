@@ -1,5 +1,6 @@
 //! Short and long polls (clauses LP-n of the protocol notes).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hongyan_core::Cursor;
@@ -178,6 +179,20 @@ fn lp_6_limits_chain_every_entry_once_in_order() {
         }
     }
     assert_eq!(got, want);
+}
+
+#[test]
+fn lp_7_what_left_the_ring_unread_is_told() {
+    let rig = Rig::new();
+    rig.publish("u", "one");
+    let before = now(&rig, None, 100);
+    assert!(!before.reset);
+    rig.store.lost.store(30, Ordering::SeqCst);
+    rig.publish("u", "two");
+    let told = now(&rig, Some(before.cursor), 100);
+    assert_eq!((told.reset, bodies(&told)), (true, vec!["two".to_owned()]));
+    rig.store.lost.store(0, Ordering::SeqCst);
+    assert!(!now(&rig, Some(told.cursor), 100).reset);
 }
 
 #[test]

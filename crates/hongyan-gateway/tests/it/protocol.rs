@@ -1,18 +1,19 @@
 //! Clauses HW-1 to HW-10: the inbox over hongyan.v1.
 
 use std::io::Write;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hongyan_core::Stage;
-use hongyan_core::port::Owner;
+use hongyan_core::port::{Owner, Presence as _};
 use hongyan_core::session::SessionSaid;
 use hongyan_gateway::{Encoding, Options};
 use serde_json::json;
 
 use crate::client::bodies;
 use crate::rig::{FAR, Rig};
-use crate::store::user;
+use crate::store::{app, device, user};
 use hongyan_core::port::Registry as _;
 
 #[test]
@@ -175,6 +176,32 @@ fn hw_4_acked_entries_do_not_come_again() {
     rig.until("all six are acked", || rig.sink.acked().len() == 6);
     rig.publish("u", "later");
     assert_eq!(client.expect("msg")["notification"]["body"], "later");
+}
+
+/// The store takes its time with what was acknowledged last; the next connection waits for that.
+#[test]
+fn hw_4_not_even_when_the_connection_ends_with_the_ack() {
+    let rig = Rig::new();
+    let mut client = rig.live("d");
+    client.expect("idle");
+    for n in 0..3 {
+        rig.publish("u", &n.to_string());
+    }
+    let ids: Vec<_> = (0..3).map(|_| client.expect("msg")["id"].clone()).collect();
+    let write = rig.store.hold("ack");
+    client.say(json!({"t": "ack", "ids": ids}));
+    rig.until("the ack is on its way", || rig.store.is_held("ack"));
+    let reads = rig.store.reads.load(Ordering::SeqCst);
+    drop(client);
+    let mut next = rig.connect();
+    next.say(json!({"t": "hello", "v": 1, "auth": {"token": "token-d"}}));
+    rig.until("it is the device's session", || {
+        rig.hub.sessions(&app(), &[device("d")])[0].is_some()
+    });
+    assert_eq!(rig.store.reads.load(Ordering::SeqCst), reads);
+    drop(write);
+    next.expect("welcome");
+    assert!(next.until_idle().is_empty());
 }
 
 #[test]

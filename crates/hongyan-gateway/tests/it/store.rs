@@ -1,7 +1,7 @@
 //! A registry and an inbox in memory, as small as the gateway's needs.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -22,6 +22,8 @@ use tokio::sync::oneshot;
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     state: Mutex<State>,
+    /// What pages say of entries that left the ring unread.
+    pub(crate) lost: AtomicU64,
     pub(crate) reads: AtomicUsize,
     pub(crate) broken: AtomicBool,
     /// The registry answers nothing about topics.
@@ -305,7 +307,7 @@ impl Store {
             entries,
             next,
             head,
-            lost: 0,
+            lost: self.lost.load(Ordering::SeqCst),
             reset,
             more,
         }
@@ -381,6 +383,7 @@ impl Inbox for Store {
         ack: Ack,
         _now: Timestamp,
     ) -> Result<Vec<MessageId>, StoreError> {
+        self.wait_if_held("ack").await;
         let before = self.page(reader, None, usize::MAX, Timestamp(i64::MIN));
         let mut state = self.lock();
         let key = (reader.device.clone(), reader.user.clone());

@@ -114,6 +114,21 @@ impl Presence for FakePresence {
         self.lock().closed.push(device.clone());
     }
 
+    async fn disconnect_app(&self, app: &AppId) {
+        let mut state = self.lock();
+        let of_app = |(of, _): &(AppId, DeviceId)| of == app;
+        let devices: Vec<_> = state
+            .sessions
+            .keys()
+            .filter(|key| of_app(key))
+            .cloned()
+            .collect();
+        for key in devices {
+            state.sessions.remove(&key);
+            state.closed.push(key.1);
+        }
+    }
+
     fn resubscribe(&self, _app: &AppId, _device: &DeviceId) {}
 
     fn len(&self) -> usize {
