@@ -335,6 +335,7 @@ pub(crate) mod fixture {
     pub(crate) fn words(verdict: &hongyan_core::Verdict) -> String {
         use hongyan_core::Verdict as V;
         match verdict {
+            V::Unasked(word) => format!("unasked {}", words(word)),
             V::Accepted { .. } => "accepted".to_owned(),
             V::TokenDead { reason, .. } => format!("token_dead {reason}"),
             V::Refused { reason, .. } => format!("refused {reason}"),

@@ -3,7 +3,7 @@
 use crate::limits::{
     ACK_TIMEOUT_MS_RANGE, BODY_CHARS_MAX, COLLAPSE_KEY_BYTES_MAX, DATA_BYTES_MAX,
     FALLBACK_AFTER_MS_RANGE, SEND_AHEAD_MAX, TARGETS_LEN_MAX, TITLE_CHARS_MAX, TTL_DEFAULT,
-    TTL_MAX, URL_BYTES_MAX,
+    TTL_MAX, TTL_MIN, URL_BYTES_MAX,
 };
 use crate::message::{DeliveryMode, DeviceChoice, Notification, Options, Target};
 use crate::{AppId, Class, ClassDetail, Message, MessageId, Timestamp};
@@ -182,7 +182,8 @@ impl Draft {
         let ttl = self
             .options
             .ttl_s
-            .map_or(TTL_DEFAULT, |s| std::time::Duration::from_secs(s.into()));
+            .map_or(TTL_DEFAULT, |s| std::time::Duration::from_secs(s.into()))
+            .max(TTL_MIN);
         let begins = self.options.send_at.map_or(now, |at| at.max(now));
         Message {
             id,

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// How long a message with a time to live of 0 ("now or never") is tried here; vendors are told 0.
+pub const TTL_MIN: Duration = Duration::from_secs(10);
+
 /// `data` of a message, bytes of JSON: the largest that still fits a client frame with ease.
 pub const DATA_BYTES_MAX: usize = 32 * 1024;
 /// Request body of a single message, bytes: data, texts and vendor extras with room to spare.

@@ -58,6 +58,9 @@ pub enum Verdict {
         /// What failed on the way.
         detail: String,
     },
+    /// A channel's own word, in the form that the vendor's would have: it was not asked, because of what it said before or
+    /// because there was no way to it for this one recipient. Says nothing of the vendor's health.
+    Unasked(Box<Verdict>),
 }
 
 /// How a channel's own word on a token begins that cannot be one of its vendor's.
@@ -97,11 +100,30 @@ impl Verdict {
         }
     }
 
+    /// This verdict as a channel's own word.
+    #[must_use]
+    pub fn unasked(self) -> Self {
+        match self {
+            own @ Self::Unasked(_) => own,
+            other => Self::Unasked(Box::new(other)),
+        }
+    }
+
+    /// What follows from it, whoever said it.
+    #[must_use]
+    pub fn word(self) -> Self {
+        match self {
+            Self::Unasked(word) => word.word(),
+            other => other,
+        }
+    }
+
     /// Whether it is the vendor's word, or that it gave none; not what a channel says by itself, of a token that cannot be the
     /// vendor's or of a device that gets no more for a while.
     #[must_use]
     pub fn is_of_vendor(&self) -> bool {
         match self {
+            Self::Unasked(_) => false,
             Self::TokenDead { detail, .. } => !detail.starts_with(NOT_A_TOKEN),
             Self::Retry { reason, .. } => *reason != Reason::FrequencyCap,
             _ => true,
@@ -112,6 +134,7 @@ impl Verdict {
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
+            Self::Unasked(word) => word.reason(),
             Self::Accepted { .. } => Reason::AcceptedByVendor,
             Self::TokenDead { reason, .. }
             | Self::Refused { reason, .. }
@@ -126,6 +149,7 @@ impl Verdict {
     #[must_use]
     pub fn detail(&self) -> &str {
         match self {
+            Self::Unasked(word) => word.detail(),
             Self::Accepted { vendor_id } => vendor_id.as_deref().unwrap_or(""),
             Self::TokenDead { detail, .. }
             | Self::Refused { detail, .. }

@@ -244,7 +244,8 @@ impl Explainer {
                 .await?;
             let Some(opens_at) = opens_at else {
                 let strict = read.facts.policy.strict_payload;
-                let shown = opened.channel.preview(&outbound).map(|mut parcel| {
+                let fit = render::fit(opened.channel.as_ref(), &outbound);
+                let shown = fit.map(|(_, mut parcel)| {
                     let secret =
                         self.credentials
                             .callback_secret(&message.app, &channel, &credential);

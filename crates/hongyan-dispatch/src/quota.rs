@@ -239,7 +239,8 @@ impl Quotas {
         })
     }
 
-    /// A limit that the vendor named in the course of its day counts what went out before it, here or elsewhere.
+    /// A limit that is set or named in the course of the day counts what went out before it, here or, as the vendor counts,
+    /// elsewhere.
     async fn catch_up(
         &self,
         account: &Account,
@@ -247,15 +248,15 @@ impl Quotas {
         day: Day,
     ) -> Result<(), StoreError> {
         let [all, marketing] = limits.counted;
-        let named = [
-            ("all", limits.per_day_named, all),
-            ("bulk", limits.marketing_named, marketing),
+        let counters = [
+            ("all", limits.quota.per_day.is_some(), all),
+            ("bulk", bulk_limit(&limits.quota).is_some(), marketing),
         ];
-        for (what, is_named, counted) in named {
-            if !is_named {
+        for (what, has_limit, counted) in counters {
+            if !has_limit {
                 continue;
             }
-            let begun = account.key(&format!("named/{what}"));
+            let begun = account.key(&format!("begun/{what}"));
             if self.port.used(&begun, day.start).await? > 0
                 || self.one(&begun, day, 1, 1).await? == 0
             {

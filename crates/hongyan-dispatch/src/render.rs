@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use hongyan_core::port::{Outbound, Truncation};
+use hongyan_core::port::{Channel, Outbound, Parcel, Truncation};
 use hongyan_core::{Message, Reason, Timestamp};
+
+/// A body is not made shorter than this before `data` is left to the inbox.
+const BODY_CHARS_KEPT: usize = 40;
+/// Ends a text that was shortened.
+const ELLIPSIS: char = '…';
 
 /// The outbound form of a message for devices of one package. The same over all tries, but for `now`.
 #[must_use]
@@ -36,6 +41,108 @@ pub fn outbound(message: &Arc<Message>, package: Option<String>, now: Timestamp)
         now,
         dedup_key,
     }
+}
+
+/// What is taken from an outbound so that the vendor takes the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shortened {
+    /// Characters of the body that stay, the mark of the cut among them.
+    body: Option<usize>,
+    /// The device fetches it by the message's id.
+    without_data: bool,
+}
+
+impl Shortened {
+    /// What is left.
+    #[must_use]
+    pub fn of(&self, outbound: &Outbound) -> Outbound {
+        let mut left = outbound.clone();
+        if self.without_data && left.message.data.is_some() {
+            left.message = Arc::new(Message {
+                data: None,
+                ..Message::clone(&left.message)
+            });
+        }
+        if let (Some(chars), Some(body)) = (self.body, &outbound.body) {
+            let begin = body.chars().take(chars.saturating_sub(1));
+            left.body = Some(begin.chain([ELLIPSIS]).collect());
+        }
+        left
+    }
+}
+
+/// What the vendor is shown of an outbound, and what had to go for that: its payload has a size in bytes, which no limit of a
+/// single text keeps. The body goes first, as long as enough of it stays; then `data`.
+///
+/// # Errors
+/// As [`Channel::preview`], when it does not fit in the end either.
+pub fn fit(
+    channel: &dyn Channel,
+    outbound: &Outbound,
+) -> Result<(Shortened, Parcel), (Reason, String)> {
+    let too_large = match channel.preview(outbound) {
+        Ok(parcel) => return Ok((Shortened::default(), parcel)),
+        Err(error) if error.0 == Reason::PayloadTooLarge => error,
+        Err(error) => return Err(error),
+    };
+    let chars = outbound.body.as_ref().map_or(0, |b| b.chars().count());
+    let data = outbound.message.data.as_ref();
+    let data_bytes = data.map(|data| serde_json::to_vec(data).map_or(0, |bytes| bytes.len()));
+    for without_data in [false, true] {
+        if without_data && data.is_none() {
+            break;
+        }
+        let kept = if without_data || data.is_none() {
+            1
+        } else {
+            BODY_CHARS_KEPT
+        };
+        let Some((shortened, mut parcel)) = longest(channel, outbound, without_data, chars, kept)
+        else {
+            continue;
+        };
+        if let Some(to) = shortened.body {
+            // The vendor's own cut, if it made one, began with what is left here.
+            parcel.truncated.retain(|cut| cut.field != "body");
+            let (field, from) = ("body", chars);
+            parcel.truncated.push(Truncation { field, from, to });
+        }
+        if let Some(from) = data_bytes.filter(|_| without_data) {
+            let (field, to) = ("data", 0);
+            parcel.truncated.push(Truncation { field, from, to });
+        }
+        return Ok((shortened, parcel));
+    }
+    Err(too_large)
+}
+
+/// The longest body that fits, of at least `kept` of its `chars` characters.
+fn longest(
+    channel: &dyn Channel,
+    outbound: &Outbound,
+    without_data: bool,
+    chars: usize,
+    kept: usize,
+) -> Option<(Shortened, Parcel)> {
+    let attempt = |body: Option<usize>| {
+        let shortened = Shortened { body, without_data };
+        let parcel = channel.preview(&shortened.of(outbound)).ok()?;
+        Some((shortened, parcel))
+    };
+    if without_data && let Some(whole) = attempt(None) {
+        return Some(whole);
+    }
+    // The first is known to be too long, and what is too short is not asked for.
+    let (mut too_long, mut found) = (chars, None);
+    let mut fits = kept.saturating_sub(1);
+    while fits + 1 < too_long {
+        let middle = fits.midpoint(too_long);
+        match attempt(Some(middle)) {
+            Some(one) => (fits, found) = (middle, Some(one)),
+            None => too_long = middle,
+        }
+    }
+    found
 }
 
 /// Which texts were shortened, in words.

@@ -129,6 +129,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[must_use]
 pub fn words(verdict: &Verdict) -> String {
     match verdict {
+        Verdict::Unasked(word) => format!("unasked {}", words(word)),
         Verdict::Accepted { .. } => "accepted".to_owned(),
         Verdict::TokenDead { reason, .. } => format!("token_dead {reason}"),
         Verdict::Refused { reason, .. } => format!("refused {reason}"),

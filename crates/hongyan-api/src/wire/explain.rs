@@ -152,9 +152,10 @@ impl From<services::Would> for Would {
                 credential,
                 parcel,
             } => {
-                let (request, reason, detail) = match parcel {
-                    Ok(parcel) => (Some(parcel.into()), None, None),
-                    Err((reason, detail)) => (None, Some(reason), Some(detail)),
+                // What the channel would refuse ends here: nothing is pushed.
+                let (decision, request, reason, detail) = match parcel {
+                    Ok(parcel) => ("push", Some(parcel.into()), None, None),
+                    Err((reason, detail)) => ("end", None, Some(reason), Some(detail)),
                 };
                 Self {
                     channel: Some(channel),
@@ -162,7 +163,7 @@ impl From<services::Would> for Would {
                     request,
                     reason,
                     detail,
-                    ..Self::bare("push")
+                    ..Self::bare(decision)
                 }
             }
             services::Would::Hold { until, reason } => Self {

@@ -288,7 +288,7 @@ impl Sender {
         closed.retain(|_, c| now < c.until);
         let found = closed.get(&(interface, system))?;
         let left = found.until.since(now);
-        Some(match found.said.clone() {
+        let said = match found.said.clone() {
             Verdict::Retry {
                 reason,
                 detail,
@@ -305,7 +305,8 @@ impl Sender {
                 detail,
             },
             other => other,
-        })
+        };
+        Some(said.unasked())
     }
 
     /// Reads an answer, and closes what it says is closed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hongyan_core::delivery::{Called, Happened, Input};
 use hongyan_core::limits::{CONFLICT_RETRIES_MAX, VENDOR_CALL_DEADLINE};
-use hongyan_core::port::{Batch, CommitError, Parcel, Recipient, Truncation, WriteSet};
+use hongyan_core::port::{Batch, CommitError, Recipient, Truncation, WriteSet};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{DeviceId, Reason, Secret, Stage, StoreError, Timestamp, Verdict};
 
@@ -14,7 +14,7 @@ use super::quota::Ready;
 use super::{FULL_RETRY, Health, Lane, PAUSE_MAX, lock};
 use crate::credentials::Opened;
 use crate::quota::{Day, is_bulk};
-use crate::render;
+use crate::render::{self, Shortened};
 use crate::shipment::Shipment;
 use crate::situation;
 
@@ -91,8 +91,9 @@ impl Lane {
             return;
         };
         let called_at = inner.ports.clock.now();
+        let outbound = render::outbound(&first.message, first.package.clone(), called_at);
         let batch = Batch {
-            outbound: render::outbound(&first.message, first.package.clone(), called_at),
+            outbound: changed.shortened.of(&outbound),
             recipients: fit
                 .iter()
                 .map(|(s, device)| Recipient {
@@ -124,7 +125,7 @@ impl Lane {
                 took,
             });
             self.count(&verdict);
-            let input = match verdict {
+            let input = match verdict.word() {
                 Verdict::QuotaExhausted { until, detail } if is_bulk(shipment.message.class) => {
                     let day = Day::at(now, opened.vendor.day_offset_s());
                     let opens_at = until.map_or(day.end, |after| now.plus(after));
@@ -176,18 +177,20 @@ impl Lane {
             return Ok(Changed::default());
         };
         let strict = fit.iter().any(|(s, _)| s.strict_payload);
-        if !strict && fit.iter().all(|(s, _)| s.delivery.attempt > 1) {
-            return Ok(Changed::default());
-        }
         let now = self.inner.ports.clock.now();
         let outbound = render::outbound(&first.message, first.package.clone(), now);
-        let preview = AssertUnwindSafe(|| opened.channel.preview(&outbound));
+        let fit = AssertUnwindSafe(|| render::fit(opened.channel.as_ref(), &outbound));
         // A panic is the channel's fault; it comes again where it is caught, counted and told.
-        let Ok(preview) = catch_unwind(preview) else {
+        let Ok(fit) = catch_unwind(fit) else {
             return Ok(Changed::default());
         };
-        let changed =
-            Changed::of(preview.map_err(|(reason, detail)| Verdict::Refused { reason, detail })?);
+        let (shortened, parcel) =
+            fit.map_err(|(reason, detail)| Verdict::Refused { reason, detail })?;
+        let changed = Changed {
+            shortened,
+            cut: parcel.truncated,
+            downgraded: parcel.downgraded,
+        };
         if strict && !changed.cut.is_empty() {
             let (reason, detail) = render::too_long(&changed.cut);
             return Err(Verdict::Refused { reason, detail });
@@ -466,13 +469,13 @@ impl Lane {
         let mut slowed = None;
         for verdict in &verdicts {
             match verdict {
+                // The channel's own word: the vendor was not asked.
+                verdict if !verdict.is_of_vendor() => {}
                 Verdict::Retry {
                     reason: Reason::VendorRateLimited,
                     after,
                     ..
                 } => slowed = slowed.max(Some(after.unwrap_or(PAUSE_MAX))),
-                // The channel's own word: the vendor was not asked.
-                verdict if !verdict.is_of_vendor() => {}
                 Verdict::Retry { .. } => failed = true,
                 _ => answered = true,
             }
@@ -500,20 +503,12 @@ impl Lane {
     }
 }
 
-/// What a channel changed of a message, to be told.
+/// What is changed of a message for a channel, and told.
 #[derive(Debug, Default)]
 struct Changed {
+    shortened: Shortened,
     cut: Vec<Truncation>,
     downgraded: Option<String>,
-}
-
-impl Changed {
-    fn of(parcel: Parcel) -> Self {
-        Self {
-            cut: parcel.truncated,
-            downgraded: parcel.downgraded,
-        }
-    }
 }
 
 /// For the quota of a call that was not made in the end.

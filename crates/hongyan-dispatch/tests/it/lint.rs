@@ -47,6 +47,52 @@ async fn a_long_title_is_shortened_and_told_or_refused() {
     assert_eq!(w.outcome(short).await, Reason::AcceptedByVendor);
 }
 
+/// The vendor counts bytes: as much of the body goes as has to, and `data` where that is not enough.
+#[tokio::test]
+async fn a_payload_of_too_many_bytes_is_shortened_and_told_or_refused() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let data = |bytes: usize| {
+        let data = serde_json::json!({ "k": "x".repeat(bytes) });
+        data.as_object().cloned()
+    };
+    let cases = [
+        (2_000, None, vec![("body", 2_000)]),
+        (2_000, data(1_000), vec![("body", 2_000)]),
+        (30, data(5_000), vec![("data", 5_008)]),
+        (2_000, data(4_000), vec![("body", 2_000), ("data", 4_008)]),
+    ];
+    let mut draft = to_users(&["u1"]);
+    for (chars, data, cuts) in cases {
+        draft.notification.as_mut().unwrap().body = "长".repeat(chars);
+        draft.data = data;
+        let explainer = w.dispatch.explainer();
+        let explained = explainer.explain(&w.app, draft.clone()).await.unwrap();
+        let Would::Push {
+            parcel: Ok(parcel), ..
+        } = &explained.devices[0].would
+        else {
+            unreachable!("{explained:?}")
+        };
+        let cut = parcel.truncated.iter().map(|cut| (cut.field, cut.from));
+        assert_eq!(cut.collect::<Vec<_>>(), cuts);
+        // Not a character more than needed: one is three bytes.
+        let left = 4_096 - parcel.body.to_string().len();
+        assert!(
+            left < 3 || !parcel.truncated.iter().any(|cut| cut.field == "body"),
+            "{left}"
+        );
+        let sent = w.alpha.sent().len();
+        let id = w.send(draft.clone()).await;
+        assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+        w.sees(id, "truncated(truncated)@alpha").await;
+        assert_eq!(w.alpha.sent().len(), sent + 1);
+    }
+    strict(&w).await;
+    let id = w.send(draft).await;
+    assert_eq!(w.outcome(id).await, Reason::PayloadTooLarge);
+}
+
 /// A refusal of our own says nothing of the vendor: it must not close the breaker that failures open.
 #[tokio::test]
 async fn a_refusal_in_strict_mode_is_no_answer_of_the_vendor() {
@@ -151,4 +197,37 @@ async fn a_class_that_is_not_granted_is_told() {
     let id = w.send(to_users(&["u1"])).await;
     assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     w.sees(id, "class_downgraded(class_downgraded)@alpha").await;
+}
+
+/// What a channel answers instead of its vendor, because of what that said before, holds nobody else up and is no call.
+#[tokio::test]
+async fn an_answer_instead_of_the_vendor_holds_nobody_up() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let closed = Verdict::Retry {
+        reason: Reason::VendorRateLimited,
+        after: Some(Duration::from_secs(3_600)),
+        detail: "not at this hour".into(),
+        certainty: Unsure::NotTaken,
+    };
+    for _ in 0..20 {
+        w.alpha.script([closed.clone().unasked()]);
+        let kept = w.send(to_users(&["u1"])).await;
+        w.sees(kept, "retried(vendor_rate_limited)@alpha").await;
+        assert_eq!(w.count(kept, Stage::SentVendor).await, 0);
+        // The clock stands still: a pause of the lane would not end.
+        let next = w.send(to_users(&["u1"])).await;
+        assert_eq!(w.outcome(next).await, Reason::AcceptedByVendor);
+    }
+}
+
+/// Now or never: it is tried at once, and the vendor does not keep it.
+#[tokio::test]
+async fn a_time_to_live_of_nothing_is_tried_once() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let mut draft = to_users(&["u1"]);
+    draft.options.ttl_s = Some(0);
+    let id = w.send(draft).await;
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
 }

@@ -209,11 +209,21 @@ impl Channel for FakeVendor {
             to: TITLE_CHARS_MAX,
         });
         let title = title.map(|t| t.chars().take(TITLE_CHARS_MAX).collect::<String>());
+        let body = serde_json::json!({
+            "title": title,
+            "body": outbound.body,
+            "data": outbound.message.data,
+        });
+        let (bytes, most) = (body.to_string().len(), self.capability.payload_bytes_max);
+        if bytes > most {
+            let words = format!("{bytes} bytes of at most {most}");
+            return Err((Reason::PayloadTooLarge, words));
+        }
         Ok(Parcel {
             method: "POST",
             path: "/send".into(),
             headers: vec![],
-            body: serde_json::json!({ "title": title, "body": outbound.body }),
+            body,
             truncated: cut.into_iter().collect(),
             downgraded: self.lock().downgrades.clone(),
         })
