@@ -150,11 +150,10 @@ fn place<Q, B>(
     Ok((call.app()?, call.id("channel")?, call.id("name")?))
 }
 
-/// Scheme and authority only; whether it may be called is the guarded client's decision.
+/// Scheme and authority only, https as no vendor is called without; whether the host may be called is the guarded client's
+/// decision.
 fn is_base_url(text: &str) -> bool {
-    let rest = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
+    let rest = text.strip_prefix("https://");
     text.len() <= URL_BYTES_MAX
         && rest.is_some_and(|rest| {
             let host = rest.strip_suffix('/').unwrap_or(rest);

@@ -56,7 +56,14 @@ async fn faults_of_a_credential_are_named() {
     put(json!({"config": {}}))
         .await
         .fault(422, "invalid", "config.key");
-    for endpoint in ["ftp://x", "https://", "https://a/b", "https://u@h", "x"] {
+    for endpoint in [
+        "ftp://x",
+        "http://127.0.0.1:7501",
+        "https://",
+        "https://a/b",
+        "https://u@h",
+        "x",
+    ] {
         let body = json!({"config": {"key": "k"}, "endpoint": endpoint});
         put(body).await.fault(422, "invalid", "endpoint");
     }

@@ -16,7 +16,7 @@
 //! | `click_intent` | intent URI for taps with `{hy_id}`, `{hy_url}`, `{hy_data}`, `{hy_user}`; absent: a tap opens the app, which gets `message.data` |
 //! | `badge_class` | launcher activity, without which Huawei sets no badge |
 //! | `receipt_id`, `test` | a configured receipt address; whether all messages are test messages (500 a day) |
-//! | `receipt_user`, `receipt_key` | user name and key of the receipts' signature, as in AppGallery Connect; absent: receipts are believed for the secret in their address alone |
+//! | `receipt_user`, `receipt_key` | user name and key of the receipts' signature, as in AppGallery Connect; absent: receipts are believed for the secret in their address alone; set: a post without the signature is refused |
 //!
 //! `options.vendor.huawei` is merged into `message` (or into the whole body when it has the key `message`); the target
 //! and `bi_tag` cannot be set that way, and a marketing message keeps its category unless the credential has

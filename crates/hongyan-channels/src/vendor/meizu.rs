@@ -78,6 +78,8 @@ const CHINA: &str = "https://server-api-push.meizu.com";
 const OVERSEAS: &str = "https://server-api-push.in.meizu.com";
 /// pushIds in one request.
 const TOKENS_MAX: usize = 100;
+/// The shortest life that is worth the hour for which Meizu keeps a message at least.
+const KEPT_FROM: Duration = Duration::from_secs(5 * 60);
 /// Title and text, characters.
 const TITLE_CHARS_MAX: usize = 32;
 const TEXT_CHARS_MAX: usize = 100;
@@ -285,13 +287,15 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     })
 }
 
-/// Meizu keeps messages for whole hours. A life of less than half an hour is for devices that are reachable now.
+/// Meizu keeps messages for whole hours, one at least. A life of less than [`KEPT_FROM`] is for devices that are reachable
+/// now; one that is longer reaches those too that are away for a moment.
 fn life(outbound: &Outbound) -> Value {
-    let hours = (vendor::ttl(outbound, CAPABILITY.ttl_max).as_secs() + 1800) / 3600;
-    match hours {
-        0 => json!({"offLine": 0}),
-        hours => json!({"offLine": 1, "validTime": hours.min(72)}),
+    let ttl = vendor::ttl(outbound, CAPABILITY.ttl_max);
+    if ttl < KEPT_FROM {
+        return json!({"offLine": 0});
     }
+    let hours = (ttl.as_secs() + 1800) / 3600;
+    json!({"offLine": 1, "validTime": hours.clamp(1, 72)})
 }
 
 fn shown(

@@ -16,7 +16,7 @@
 //! | `receipts` | which fields of a receipt say what: `{"list", "message", "push_id", "token", "event", "at", "detail", "events"}`. Absent: `trace_id`, `push_id`, `token`, `event`, `timestamp` and `detail` of each item of a JSON list, with the events `delivered`, `displayed`, `clicked`, `dismissed`, `token_invalid`, `permission_off`, `failed`. Set it, be it empty, once TPNS posts receipts: only then is silence a reason to go another way |
 //!
 //! `options.vendor.tpns` is merged into the body last; targets cannot be set that way, nor the makers' marks of a marketing
-//! message unless the credential has `class_override`.
+//! message unless the credential has `class_override`. TPNS itself raises a life of 1 to 799 seconds to 800.
 //!
 //! Receipts come two ways. Enter the credential's callback address where TPNS takes one (a paid service): its posts are
 //! not signed, the secret of the address proves them, and one that comes again changes nothing. Beside it the counters of
@@ -62,6 +62,8 @@ const PATH: &str = "/v3/push/app";
 const STATISTICS: &str = "/v3/statistics/get_push_task_stat_channel";
 /// Tokens in one request.
 const TOKENS_MAX: usize = 1000;
+/// Highest badge of an Android device; iOS has no such limit.
+const BADGE_MAX: u32 = 99;
 /// Characters of a token; those of the old Xinge have 64.
 const TOKEN_CHARS_MAX: usize = 64;
 
@@ -295,7 +297,7 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     }
     let marks = marks(config, source, class);
     if config.ios {
-        message.insert("ios".to_owned(), ios(outbound, shown, &extras));
+        message.insert("ios".to_owned(), ios(outbound, class, shown, &extras));
     } else {
         let mut android = android(outbound, class, &extras);
         android.extend(marks.clone());
@@ -343,8 +345,8 @@ fn android(outbound: &Outbound, class: Class, extras: &str) -> Map<String, Value
         ("action".to_owned(), json!({"action_type": 1})),
         ("custom_content".to_owned(), extras.into()),
     ]);
-    if let Some(badge) = outbound.badge.filter(|n| *n <= 99) {
-        android.insert("badge_type".to_owned(), badge.into());
+    if let Some(badge) = outbound.badge {
+        android.insert("badge_type".to_owned(), badge.min(BADGE_MAX).into());
     }
     if let Some(sound) = notification
         .and_then(|n| n.sound.as_ref())
@@ -355,14 +357,18 @@ fn android(outbound: &Outbound, class: Class, extras: &str) -> Map<String, Value
     android
 }
 
-fn ios(outbound: &Outbound, shown: bool, extras: &str) -> Value {
-    let notification = outbound.message.notification.as_ref();
+fn ios(outbound: &Outbound, class: Class, shown: bool, extras: &str) -> Value {
+    let message = &outbound.message;
+    let notification = message.notification.as_ref();
     let mut aps = Map::new();
     if shown {
+        let sounds = classes::of_class(message, class).sounds;
         let sound = notification
             .and_then(|n| n.sound.as_deref())
-            .unwrap_or("default");
-        aps.insert("sound".to_owned(), sound.into());
+            .or_else(|| sounds.then_some("default"));
+        if let Some(sound) = sound {
+            aps.insert("sound".to_owned(), sound.into());
+        }
         aps.insert("mutable-content".to_owned(), 1.into());
     } else {
         aps.insert("content-available".to_owned(), 1.into());

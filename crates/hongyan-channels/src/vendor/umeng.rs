@@ -242,7 +242,9 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         2004 | 2054 => credential_bad(&format!(
             "{words}: add this machine's address to the app's IP list"
         )),
-        2028 | 2036 | 2052 => credential_bad(&format!("{words}: set this machine's clock")),
+        // The clocks differ. It heals without a person once they agree.
+        2028 => unavailable(after, &format!("{words}: check this machine's clock")),
+        2036 | 2052 => credential_bad(&format!("{words}: set this machine's clock")),
         2006 | 2007 | 2027 => credential_bad(&format!("{words}: check master_secret")),
         1000 | 1018 | 1020 | 2000 | 2021 | 2032..=2035 | 5001 | 5007..=5010 | 6001 | 6002 => {
             credential_bad(&words)

@@ -351,7 +351,7 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
     }
     let (title, text) = texts::title_and_text(outbound);
     let marks = channel
-        .map(|c| channels::fields(c, title, text))
+        .map(|c| channels::fields(c, title, text, &mut truncated))
         .unwrap_or_default();
     form.extend(marks.clone());
     let fixed = class == Class::Marketing && !config.class_override;
@@ -723,7 +723,7 @@ impl Channel for Sender {
         // An app under the newer rules must name a channel; the quiet one will do.
         let channels = &self.config.channels;
         if let Some(channel) = channels.get("marketing").or(channels.values().next()) {
-            fields.extend(channels::fields(channel, "check", "check"));
+            fields.extend(channels::fields(channel, "check", "check", &mut Vec::new()));
         }
         let form = texts::form(fields.iter().map(|(k, v)| (k.as_str(), v.as_str())));
         let verdict = match self.post(form.into(), Instant::now() + deadline).await {

@@ -158,7 +158,7 @@ fn told(kind: &Kind, fault: &str) -> &'static [&'static str] {
         ("token_invalid", "aliyun") => &["payload_rejected"],
         ("token_invalid", _) => &["token_invalid"],
         // Keys that do not expire: who says so means another fault of theirs.
-        ("auth_expired", "xiaomi" | "jpush" | "umeng" | "tpns" | "meizu") => {
+        ("auth_expired", "xiaomi" | "jpush" | "tpns" | "meizu") => {
             &["credential_invalid"]
         }
         ("auth_expired", "webpush") => &["token_environment"],

@@ -91,8 +91,21 @@ fn the_key_file_is_read_as_downloaded_or_wrapped() {
         Value::Object(shown),
         json!({"project_id": "7", "client_id": "1001"})
     );
-    let wrapped = json!({"service_account": config(), "bundle_name": "com.example"});
+    let mut whole = config();
+    for name in [
+        "auth_uri",
+        "token_uri",
+        "auth_provider_cert_uri",
+        "client_cert_uri",
+    ] {
+        whole[name] = "https://login.example/x".into();
+    }
+    assert!(vendor.check_config(&whole).is_ok(), "as downloaded");
+    let mut wrapped = json!({"service_account": whole});
     assert!(vendor.check_config(&wrapped).is_ok());
+    wrapped["receipt_usr"] = "u".into();
+    let faults = vendor.check_config(&wrapped).unwrap_err();
+    assert_eq!(fixture::paths(&faults), ["receipt_usr"]);
     let faults = vendor
         .check_config(&json!({"client_id": "a/b"}))
         .unwrap_err();

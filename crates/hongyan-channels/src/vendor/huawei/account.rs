@@ -14,6 +14,18 @@ use crate::jwt::{Minted, Signer};
 const JWT_REUSE: Duration = Duration::from_secs(50 * 60);
 const JWT_FORCE_PAUSE: Duration = Duration::from_secs(60);
 
+/// Everything that the key file has; what is not read here says where certificates and logins are.
+const FILE_FIELDS: &[&str] = &[
+    "project_id",
+    "key_id",
+    "private_key",
+    "sub_account",
+    "auth_uri",
+    "token_uri",
+    "auth_provider_cert_uri",
+    "client_cert_uri",
+];
+
 /// The service account's key file.
 #[derive(Debug)]
 pub(in crate::vendor) struct ServiceAccount {
@@ -34,7 +46,12 @@ impl ServiceAccount {
                 (&parsed, "service_account".to_owned())
             }
             Some(object) => (object, "service_account".to_owned()),
-            None => (config, String::new()),
+            None => {
+                for name in FILE_FIELDS {
+                    outer.value(name);
+                }
+                (config, String::new())
+            }
         };
         let mut fields = Fields::at(file, path);
         let what = "use the service account's JSON file";

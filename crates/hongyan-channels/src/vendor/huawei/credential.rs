@@ -202,9 +202,10 @@ impl Config {
         } else {
             ServiceAccount::read(&mut fields, config).map(|a| Auth::Account(Box::new(a)))
         };
+        let named = fields.optional_text("project_id");
         let project_id = match &auth {
             Some(Auth::Account(account)) => Some(account.project_id.clone()),
-            _ => fields.optional_text("project_id"),
+            _ => named,
         };
         let version = match (api.as_deref(), &auth) {
             (Some("v1"), _) | (None, Some(Auth::OAuth { .. })) => "v1",
@@ -226,7 +227,7 @@ impl Config {
         if let Err(problem) = path_part(&id) {
             fields.fault("client_id", problem);
         }
-        let faults = fields.finish();
+        let faults = fields.finish_strict();
         match (auth, app_id) {
             (Some(auth), Some(app_id)) if faults.is_empty() => Ok(Self {
                 path: format!("/{version}/{id}/messages:send"),

@@ -4,7 +4,9 @@
 //! Source: Huawei developer documentation, "Sending receipts for downlink messages" and HarmonyOS "Message receipt" (read
 //! 2026-11). The header `x-huawei-callback-id` is `timestamp=<ms>; nonce=<text>; value=<base64>`, the value HMAC-SHA256
 //! over timestamp, nonce and user name. Newer keys are base64 and older ones plain text, so that both are tried. The
-//! console's test call comes without the header. Unverified: what V1 says over the daily limit, 102 or 201.
+//! console's test call comes without the header: with a key set, a post without one is taken only when it tells nothing.
+//! A signed post may come again until it was read. Nonces are remembered as long as the channel is open; beyond that the
+//! five minutes of a signature bound its use. Unverified: what V1 says over the daily limit, 102 or 201.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -77,23 +79,48 @@ impl Receipts {
         &self,
         request: &CallbackRequest<'_>,
     ) -> Result<Callback, CallbackError> {
-        let signed = match (&self.signer, request.header(HEADER)) {
+        let nonce = match (&self.signer, request.header(HEADER)) {
             (Some(signer), Some(header)) => {
                 let (nonce, at) = signer.verify(header)?;
                 callback::timely(at, request.now)?;
+                Some(nonce)
+            }
+            _ => None,
+        };
+        let read = read_statuses(request.body, kind);
+        let receipts = match nonce {
+            None => read?,
+            Some(nonce) => {
+                let receipts = read.map_err(though_signed)?;
+                // Spent only by a post that was read: the same one may come again whole.
                 if !self.nonces.fresh(nonce, request.now) {
                     return Err(CallbackError::Replayed);
                 }
-                true
+                receipts
             }
-            _ => false,
         };
+        // The console's test call has neither a signature nor receipts.
+        if self.signer.is_some() && nonce.is_none() && !receipts.is_empty() {
+            return Err(CallbackError::Signature(format!(
+                "it has no header {HEADER}: switch the signature on in AppGallery Connect, or take receipt_user and receipt_key out of the credential"
+            )));
+        }
         Ok(Callback {
-            receipts: read_statuses(request.body, kind)?,
-            signed,
+            receipts,
+            signed: nonce.is_some(),
             content_type: "application/json",
             body: HEARD.to_owned(),
         })
+    }
+}
+
+/// Says of what cannot be read that it was signed: the fault is the body's, not the key's.
+fn though_signed(error: CallbackError) -> CallbackError {
+    match error {
+        CallbackError::Malformed(why) => {
+            CallbackError::Malformed(format!("its signature holds, but {why}"))
+        }
+        other => other,
     }
 }
 

@@ -268,6 +268,35 @@ fn both_ways_of_authentication_are_read() {
 }
 
 #[test]
+fn fields_that_nobody_knows_are_refused() {
+    let vendor = Huawei::new(&fixture::egress());
+    let refused = |mut config: Value| {
+        for name in ["receipt_usr", "unknown"] {
+            config[name] = "x".into();
+        }
+        let faults = vendor.check_config(&config).unwrap_err();
+        assert_eq!(fixture::paths(&faults), ["receipt_usr", "unknown"]);
+        assert!(faults[0].to_string().contains("receipt_user"));
+    };
+    refused(oauth());
+    let file = json!({
+        "project_id": "7", "key_id": "k", "sub_account": "s", "private_key": fixture::RSA_PEM,
+        "auth_uri": "https://login.example/a", "token_uri": "https://login.example/t",
+        "auth_provider_cert_uri": "https://login.example/c", "client_cert_uri": "https://login.example/x",
+    });
+    let mut bare = file.clone();
+    bare["app_id"] = "1001".into();
+    assert!(vendor.check_config(&bare).is_ok(), "the file as downloaded");
+    refused(bare);
+    // A file within may have what it likes.
+    let mut newer = file;
+    newer["of_tomorrow"] = 1.into();
+    let wrapped = json!({"app_id": "1001", "project_id": "7", "service_account": newer});
+    assert!(vendor.check_config(&wrapped).is_ok());
+    refused(wrapped);
+}
+
+#[test]
 fn what_is_not_granted_is_told_or_refused() {
     let with = |change: Value| {
         let mut config = oauth();

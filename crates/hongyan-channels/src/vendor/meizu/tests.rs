@@ -115,8 +115,12 @@ fn what_is_not_private_goes_out_as_public_and_is_never_upgraded() {
 fn lives_are_whole_hours() {
     for (seconds, want) in [
         (1, json!({"offLine": 0})),
-        (1799, json!({"offLine": 0})),
+        (299, json!({"offLine": 0})),
+        (300, json!({"offLine": 1, "validTime": 1})),
+        (1799, json!({"offLine": 1, "validTime": 1})),
         (1800, json!({"offLine": 1, "validTime": 1})),
+        (5399, json!({"offLine": 1, "validTime": 1})),
+        (5400, json!({"offLine": 1, "validTime": 2})),
         (5 * 3600, json!({"offLine": 1, "validTime": 5})),
         (100 * 3600, json!({"offLine": 1, "validTime": 72})),
     ] {

@@ -62,6 +62,47 @@ fn the_golden_push() {
 }
 
 #[test]
+fn a_high_badge_is_the_highest_of_an_android_device() {
+    let mut ios = config();
+    ios["platform"] = "ios".into();
+    for (badge, android) in [(0, 0), (99, 99), (100, 99), (u32::MAX, 99)] {
+        let mut outbound = fixture::outbound();
+        outbound.badge = Some(badge);
+        let parcel = open(&config()).preview(&outbound).unwrap();
+        assert_eq!(parcel.body["message"]["android"]["badge_type"], android);
+        let parcel = open(&ios).preview(&outbound).unwrap();
+        assert_eq!(parcel.body["message"]["ios"]["aps"]["badge_type"], badge);
+    }
+}
+
+#[test]
+fn an_iphone_makes_no_sound_for_marketing_unless_asked() {
+    let mut ios = config();
+    ios["platform"] = "ios".into();
+    for (class, named, want) in [
+        (Class::Im, None, json!("default")),
+        (Class::Marketing, None, json!(null)),
+        (Class::Marketing, Some("ding.caf"), json!("ding.caf")),
+    ] {
+        let mut message = fixture::message();
+        message.class = class;
+        message.notification.as_mut().unwrap().sound = named.map(str::to_owned);
+        let parcel = open(&ios).preview(&fixture::of(message)).unwrap();
+        let aps = &parcel.body["message"]["ios"]["aps"];
+        assert_eq!(aps["sound"], want, "{class:?} {named:?}");
+    }
+    // What is sent as marketing is as quiet as marketing.
+    ios["granted"] = json!([]);
+    let parcel = open(&ios).preview(&fixture::outbound()).unwrap();
+    assert_eq!(
+        parcel.body["message"]["ios"]["aps"].get("sound"),
+        None,
+        "{:?}",
+        parcel.downgraded
+    );
+}
+
+#[test]
 fn classes_choose_the_makers_channels() {
     let mut config = config();
     config["channels"] = json!({"marketing": {"xm_ch_id": "200001"}, "transaction": {"xm_ch_id": "100002", "oppo_ch_id": "o"}});

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hongyan_core::port::Truncation;
 use serde_json::{Map, Value};
 
 use crate::classes;
@@ -84,8 +85,13 @@ fn params(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
     params
 }
 
-/// The fields that decide class and quota.
-pub(super) fn fields(channel: &Approved, title: &str, text: &str) -> BTreeMap<String, String> {
+/// The fields that decide class and quota; what a template's variables lost is noted.
+pub(super) fn fields(
+    channel: &Approved,
+    title: &str,
+    text: &str,
+    truncated: &mut Vec<Truncation>,
+) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::from([("extra.channel_id".to_owned(), channel.id.clone())]);
     if let Some(id) = &channel.template_id {
         let params: Map<String, Value> = channel
@@ -93,7 +99,7 @@ pub(super) fn fields(channel: &Approved, title: &str, text: &str) -> BTreeMap<St
             .iter()
             .map(|(name, pattern)| {
                 let value = pattern.replace("{title}", title).replace("{body}", text);
-                (name.clone(), variable(&value).into())
+                (name.clone(), variable(&value, truncated).into())
             })
             .collect();
         fields.insert("extra.template_id".to_owned(), id.clone());
@@ -105,13 +111,23 @@ pub(super) fn fields(channel: &Approved, title: &str, text: &str) -> BTreeMap<St
     fields
 }
 
-/// A text as a template takes it: no emoji or other symbols, not blank, within the limit.
-fn variable(text: &str) -> String {
+/// A text as a template takes it: no emoji or other symbols, not blank, within the limit. What it lost is noted in
+/// characters; blanks around it are no loss.
+fn variable(text: &str, truncated: &mut Vec<Truncation>) -> String {
+    let text = text.trim();
     let plain: String = text.chars().filter(|c| !is_symbol(*c)).collect();
     let short: String = plain.trim().chars().take(VARIABLE_CHARS_MAX).collect();
-    match short.trim() {
+    let kept = short.trim();
+    if kept != text {
+        truncated.push(Truncation {
+            field: "template_param",
+            from: text.chars().count(),
+            to: kept.chars().count(),
+        });
+    }
+    match kept {
         "" => "…".to_owned(),
-        short => short.to_owned(),
+        kept => kept.to_owned(),
     }
 }
 

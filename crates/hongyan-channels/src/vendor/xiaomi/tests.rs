@@ -380,6 +380,26 @@ fn template_variables_have_no_symbols_and_are_never_blank() {
 }
 
 #[test]
+fn what_template_variables_lose_is_told() {
+    let lost = |title: &str, body: &str| {
+        let mut message = fixture::message();
+        let shown = message.notification.as_mut().unwrap();
+        (shown.title, shown.body) = (title.to_owned(), body.to_owned());
+        let truncated = encoded(&fixture::of(message)).unwrap().truncated;
+        let of_template = truncated
+            .into_iter()
+            .filter(|t| t.field == "template_param");
+        let sizes: Vec<_> = of_template.map(|t| (t.from, t.to)).collect();
+        sizes
+    };
+    assert_eq!(lost("Order 42", " on its way "), []);
+    assert_eq!(lost("Order 42 ✅", "🎉🎉"), [(10, 8), (2, 0)]);
+    let max = "雁".repeat(128);
+    assert_eq!(lost("x", &max), []);
+    assert_eq!(lost("x", &format!("{max}雁")), [(129, 128)]);
+}
+
+#[test]
 fn the_apps_own_pairs_share_their_room() {
     let mut message = fixture::message();
     let url = format!("app://{}", "x".repeat(1000));

@@ -74,7 +74,7 @@ pub(super) const UMENG: Paper = Paper {
             "clock",
             400,
             r#"{"ret":"FAIL","data":{"error_code":"2028","error_msg":"m"}}"#,
-            "credential_bad",
+            "retry vendor_unavailable not_taken",
         ),
         (
             "address",

@@ -49,7 +49,7 @@ const ROWS: [Row; 15] = [
     row(Vendor::Vivo, BLAMED, BLAMED),
     row(Vendor::Webpush, BLAMED, BLAMED),
     row(Vendor::Getui, BLAMED, BLAMED),
-    row(Vendor::Umeng, BLAMED, BLAMED),
+    row(Vendor::Umeng, WAITS, WAITS),
     row(Vendor::Tpns, BLAMED, BLAMED),
     // Signed anew by their clock.
     row(Vendor::Aliyun, TAKEN, TAKEN),

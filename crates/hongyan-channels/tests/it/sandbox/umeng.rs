@@ -32,7 +32,7 @@ async fn umeng() {
         &world,
         &[
             (FaultKind::QuotaExhausted, "quota_exhausted"),
-            (FaultKind::AuthExpired, "credential_bad"),
+            (FaultKind::AuthExpired, "retry vendor_unavailable not_taken"),
         ],
     )
     .await;

@@ -161,11 +161,39 @@ fn a_signature_that_does_not_hold_is_refused() {
 }
 
 #[test]
-fn without_a_header_or_a_key_nothing_is_signed() {
-    assert!(
-        !call(&signing(), None, &v1(0)).unwrap().signed,
-        "the console's test call"
+fn a_post_without_its_header_is_refused_when_posts_are_signed() {
+    let receipts = signing();
+    let good = header(b"key", NOW.millis(), "n", "push");
+    assert!(call(&receipts, Some(&good), &v1(0)).unwrap().signed);
+    let told = call(&receipts, None, &v1(0));
+    let Err(CallbackError::Signature(why)) = told else {
+        panic!("a captured post without its header: {told:?}");
+    };
+    assert!(why.contains(HEADER) && why.contains("receipt_key"), "{why}");
+    let probe = call(&receipts, None, "{\"statuses\": []}").unwrap();
+    assert!(!probe.signed, "the console's test call");
+}
+
+#[test]
+fn a_signed_post_that_cannot_be_read_does_not_use_its_nonce_up() {
+    let receipts = signing();
+    let good = header(b"key", NOW.millis(), "n", "push");
+    for body in ["{", "{}"] {
+        let told = call(&receipts, Some(&good), body);
+        let Err(CallbackError::Malformed(why)) = told else {
+            panic!("{body}: {told:?}");
+        };
+        assert!(why.contains("signature holds"), "{why}");
+    }
+    assert!(call(&receipts, Some(&good), &v1(0)).unwrap().signed);
+    assert_eq!(
+        call(&receipts, Some(&good), &v1(0)),
+        Err(CallbackError::Replayed)
     );
+}
+
+#[test]
+fn without_a_key_nothing_is_signed() {
     let good = header(b"key", NOW.millis(), "n", "push");
     assert!(
         !call(&receipts(&json!({})), Some(&good), &v1(0))
