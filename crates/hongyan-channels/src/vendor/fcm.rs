@@ -15,6 +15,7 @@
 //! (`token`, `fid`, `topic`, `condition`) cannot be set that way. `data` takes only texts, and no key that Google keeps for itself:
 //! `from`, `message_type`, and what begins with `google.` or `gcm.`.
 
+mod data;
 mod relays;
 
 use std::collections::BTreeMap;
@@ -292,50 +293,12 @@ fn merge(body: &mut Map<String, Value>, outbound: &Outbound) -> Result<(), Strin
     let Some(message) = body.get_mut("message").and_then(Value::as_object_mut) else {
         return Ok(());
     };
-    for parent in ["", "android", "webpush"] {
-        check_data(&theirs, parent)?;
-    }
+    data::check(&theirs)?;
     relays::merge(message, &theirs);
     for target in ["token", "fid", "topic", "condition", "name"] {
         message.remove(target);
     }
-    let data = message
-        .entry("data")
-        .or_insert_with(|| Value::Object(Map::new()));
-    if let Some(data) = data.as_object_mut() {
-        data.insert("hy_id".to_owned(), outbound.message.id.to_string().into());
-    }
-    Ok(())
-}
-
-/// Whether Google takes the sender's `data`, of the message or of one of its parts: texts under keys that are not its own.
-fn check_data(message: &Map<String, Value>, parent: &str) -> Result<(), String> {
-    let (part, path) = if parent.is_empty() {
-        (message.get("data"), "vendor.fcm.data".to_owned())
-    } else {
-        let part = message.get(parent).and_then(|part| part.get("data"));
-        (part, format!("vendor.fcm.{parent}.data"))
-    };
-    let data = match part {
-        None | Some(Value::Null) => return Ok(()),
-        Some(Value::Object(data)) => data,
-        Some(_) => return Err(format!("{path} must be an object with texts")),
-    };
-    for (key, value) in data {
-        let reserved = matches!(key.as_str(), "from" | "message_type")
-            || ["google.", "gcm."].iter().any(|own| key.starts_with(own));
-        if reserved {
-            return Err(format!(
-                "{path} must not have the key {key:?}: from, message_type, google.… and gcm.… are Google's own"
-            ));
-        }
-        // Nothing is left of a key that is null.
-        if !value.is_string() && !value.is_null() {
-            return Err(format!(
-                "{path} must have only texts, and {key:?} is none: write it as JSON text"
-            ));
-        }
-    }
+    data::mark(message, outbound.message.id);
     Ok(())
 }
 

@@ -171,6 +171,12 @@ fn data_that_google_would_refuse_is_never_sent() {
         assert_eq!(reason, Reason::PayloadRejected, "{bad}");
         assert!(words.contains(word), "{bad}: {words}");
     }
+    let parts = json!({"android": {"data": {"own": "1"}}, "webpush": {"data": {"own": "2"}}});
+    let body = encoded(&fixture::with_vendor(NAME, &parts)).unwrap();
+    let id = "018f0000-0000-7000-8000-000000000001";
+    let (android, webpush) = (&body["message"]["android"], &body["message"]["webpush"]);
+    assert_eq!(android["data"], json!({"own": "1", "hy_id": id}));
+    assert_eq!(webpush["data"], json!({"own": "2", "hy_id": id}));
     let good = json!({"data": {"hy_url": null, "gcmx": "1", "from_whom": "2"}});
     let body = encoded(&fixture::with_vendor(NAME, &good)).unwrap();
     assert_eq!(body["message"]["data"]["from_whom"], "2");
