@@ -184,6 +184,16 @@ impl<'a> Fields<'a> {
         self.faults
     }
 
+    /// Ends reading where the vendor's own file stands either under this name or in place of everything: only then has it fields
+    /// that nobody asks for.
+    pub(crate) fn finish_beside(self, file: &str) -> Vec<ConfigError> {
+        if self.object.is_some_and(|object| object.contains_key(file)) {
+            self.finish_strict()
+        } else {
+            self.finish()
+        }
+    }
+
     /// Ends reading; other fields are allowed, because the vendor's own file has them.
     pub(crate) fn finish(self) -> Vec<ConfigError> {
         self.faults

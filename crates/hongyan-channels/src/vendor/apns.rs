@@ -49,6 +49,8 @@
 //! Broadcasts have to be switched on for the app id in the developer account. Apple serves these calls on ports 2195 (sandbox)
 //! and 2196 of `api-manage-broadcast…push.apple.com`, which a firewall has to let out; an `endpoint` that is not Apple's takes them too.
 //!
+//! Every push to a device has an `apns-id` that is made of the message's id and the token: all tries of it have the same one.
+//!
 //! A Live Activity's `timestamp` is when the message was accepted, or was to be sent: a late try never outdates a newer update.
 //!
 //! When ten or more tokens of one batch are all answered `BadDeviceToken`, the environment or the credential is wrong, not
@@ -74,7 +76,8 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use self::encoding::{BROADCAST_BYTES_MAX, Encoded, encode, push_type_of};
+use self::encoding::{BROADCAST_BYTES_MAX, Encoded, apns_id, encode, push_type_of};
+pub(super) use self::encoding::{aps_without_alert, collapse_text};
 use crate::answer::{
     accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable,
@@ -508,9 +511,12 @@ impl Sender {
         if let Err(refused) = encoded.fits(encoded.push_type.bytes_max) {
             return vendor::refusal(refused);
         }
-        let path = format!("/3/device/{}", hex.to_ascii_lowercase());
+        let hex = hex.to_ascii_lowercase();
+        let id = apns_id(outbound.message.id, &hex).to_string();
+        let head = head.with_id(&id);
+        let path = format!("/3/device/{hex}");
         let answer = self
-            .post(path, head, &encoded.bytes, recipient.environment, until)
+            .post(path, &head, &encoded.bytes, recipient.environment, until)
             .await;
         let answer = match answer {
             Ok(answer) => answer,
@@ -522,6 +528,8 @@ impl Sender {
             Verdict::TokenDead { detail, .. } if own && answer.status != 410 => of_another_kind(
                 &format!("{detail}: a token for {asked} pushes is registered as {asked}:<token>"),
             ),
+            // Apple repeats it; where that is missing, it is known all the same.
+            Verdict::Accepted { vendor_id: None } => accepted(Some(&id)),
             verdict => verdict,
         }
     }
@@ -623,6 +631,23 @@ impl Sender {
 struct Head {
     headers: Arc<Headers>,
     generation: u64,
+}
+
+impl Head {
+    /// The same for one device, under this id.
+    fn with_id(&self, id: &str) -> Self {
+        let mut headers = Vec::with_capacity(self.headers.len() + 1);
+        headers.extend(self.headers.iter().cloned());
+        if let Ok(mut id) = HeaderValue::from_str(id) {
+            // No other request has it, so it must not push the others' headers out of the connection's table.
+            id.set_sensitive(true);
+            headers.push((HeaderName::from_static("apns-id"), id));
+        }
+        Self {
+            headers: Arc::new(headers),
+            generation: self.generation,
+        }
+    }
 }
 
 type Headers = Vec<(HeaderName, HeaderValue)>;

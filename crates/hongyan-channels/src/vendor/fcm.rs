@@ -7,8 +7,16 @@
 //! text). Of it `project_id`, `client_email`, `private_key`, `private_key_id` and `token_uri` are used. The app may add
 //! `android_channels`: its notification channel for each class, such as `{"im": "chats", "transaction.finance": "money"}`.
 //!
-//! `options.vendor.fcm` is merged into `message` (or into the whole body when it has the key `message`); the target
-//! (`token`, `fid`, `topic`, `condition`) cannot be set that way.
+//! A token does not say what it leads to, so every message has a part for each: `android`; `apns` with priority, expiration, collapse
+//! id and `aps` as the channel `apns` has them (left out where it would make the payload too large); `webpush` with the headers `TTL`,
+//! `Urgency` and, for a message with a collapse key, `Topic`.
+//!
+//! `options.vendor.fcm` is merged into `message` (or into the whole body when it has the key `message`), after all of that; the target
+//! (`token`, `fid`, `topic`, `condition`) cannot be set that way. `data` takes only texts, and no key that Google keeps for itself:
+//! `from`, `message_type`, and what begins with `google.` or `gcm.`.
+
+mod data;
+mod relays;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -104,7 +112,7 @@ impl Config {
         let token_uri = fields.optional_url("token_uri");
         let android_channels = channels(&mut outer);
         outer.absorb(fields.finish());
-        let faults = outer.finish();
+        let faults = outer.finish_beside("service_account");
         match (project_id, signer) {
             (Some(project_id), Some(signer)) if faults.is_empty() => Ok(Self {
                 project_id,
@@ -159,14 +167,18 @@ impl Encoded {
     }
 }
 
-fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, String)> {
-    let marks = classes::of(&outbound.message);
-    let options = &outbound.message.options;
-    let ttl_s = if options.ttl_s == Some(0) {
+fn ttl_s(outbound: &Outbound) -> u64 {
+    if outbound.message.options.ttl_s == Some(0) {
         0
     } else {
         vendor::ttl(outbound, CAPABILITY.ttl_max).as_secs()
-    };
+    }
+}
+
+fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, String)> {
+    let marks = classes::of(&outbound.message);
+    let options = &outbound.message.options;
+    let ttl_s = ttl_s(outbound);
     let mut android = Map::new();
     android.insert("priority".to_owned(), marks.fcm_priority.into());
     android.insert("ttl".to_owned(), format!("{ttl_s}s").into());
@@ -187,10 +199,16 @@ fn encode(config: &Config, outbound: &Outbound) -> Result<Encoded, (Reason, Stri
         );
     }
     message.insert("android".to_owned(), Value::Object(android));
+    let room = CAPABILITY
+        .payload_bytes_max
+        .saturating_sub(payload_bytes(&message));
+    message.insert("apns".to_owned(), relays::apns(outbound, room));
+    message.insert("webpush".to_owned(), relays::webpush(outbound));
     let mut body = Map::new();
     body.insert("message".to_owned(), Value::Object(message));
-    merge(&mut body, outbound);
-    let size = payload_bytes(&body);
+    merge(&mut body, outbound).map_err(|words| (Reason::PayloadRejected, words))?;
+    let message = body.get("message").and_then(Value::as_object);
+    let size = message.map_or(0, payload_bytes);
     if size > CAPABILITY.payload_bytes_max {
         return Err((
             Reason::PayloadTooLarge,
@@ -261,38 +279,34 @@ fn shown_on_android(config: &Config, outbound: &Outbound) -> Map<String, Value> 
     shown
 }
 
-fn merge(body: &mut Map<String, Value>, outbound: &Outbound) {
+/// Merges the sender's own fields, and says which of them Google would not take.
+fn merge(body: &mut Map<String, Value>, outbound: &Outbound) -> Result<(), String> {
     let mut extra = payload::vendor_fields(outbound, NAME);
-    if !extra.contains_key("message") {
-        extra = Map::from_iter([("message".to_owned(), Value::Object(extra))]);
-    }
-    let kept = body.clone();
-    payload::merge(body, &extra);
-    if !body.get("message").is_some_and(Value::is_object) {
-        *body = kept;
-    }
-    let Some(message) = body.get_mut("message").and_then(Value::as_object_mut) else {
-        return;
+    let theirs = match extra.remove("message") {
+        Some(Value::Object(message)) => {
+            payload::merge(body, &extra);
+            message
+        }
+        Some(_) => return Err("vendor.fcm.message must be an object".to_owned()),
+        None => extra,
     };
+    let Some(message) = body.get_mut("message").and_then(Value::as_object_mut) else {
+        return Ok(());
+    };
+    data::check(&theirs)?;
+    relays::merge(message, &theirs);
     for target in ["token", "fid", "topic", "condition", "name"] {
         message.remove(target);
     }
-    let data = message
-        .entry("data")
-        .or_insert_with(|| Value::Object(Map::new()));
-    if !data.is_object() {
-        *data = Value::Object(Map::new());
-    }
-    if let Some(data) = data.as_object_mut() {
-        data.insert("hy_id".to_owned(), outbound.message.id.to_string().into());
-    }
+    data::mark(message, outbound.message.id);
+    Ok(())
 }
 
 /// Google counts keys and values of `data` and `notification`.
-fn payload_bytes(body: &Map<String, Value>) -> usize {
+fn payload_bytes(message: &Map<String, Value>) -> usize {
     ["data", "notification"]
         .iter()
-        .filter_map(|part| body.get("message")?.get(*part))
+        .filter_map(|part| message.get(*part))
         .map(|part| part.to_string().len())
         .sum()
 }

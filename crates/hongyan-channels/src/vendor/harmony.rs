@@ -90,7 +90,7 @@ impl Config {
         let rights = Rights::read(&mut fields);
         let receipts = Receipts::read(&mut fields);
         let account = ServiceAccount::read(&mut fields, config);
-        let faults = fields.finish_strict();
+        let faults = fields.finish_beside("service_account");
         match account {
             Some(account) if faults.is_empty() => Ok(Self {
                 account,

@@ -31,6 +31,9 @@
 //! 404 and 410 are the end of a subscription (RFC 8030, section 7.3). A host that calls one after another gone and took none since,
 //! nine when it never took any and else a hundred, is no longer believed: some answer so to whatever is asked.
 //!
+//! A signed token that a push service does not take is made anew, at most once an hour for each service, and the send repeated. Where
+//! the service took an earlier one and refuses the new one too, this machine's clock is wrong: the message is tried again later.
+//!
 //! A subscription speaks for itself only: whoever registers one chooses its address and its key. So a refused key kills a token only
 //! when the same push service took the same signed token from us before, and said that the key is not the subscription's.
 
@@ -250,7 +253,8 @@ fn is_topic(text: &str) -> bool {
     (1..=TOPIC_CHARS_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
-fn topic_of(key: &str) -> String {
+/// `Topic` of a collapse key.
+pub(super) fn topic_of(key: &str) -> String {
     if is_topic(key) {
         key.to_owned()
     } else {
@@ -312,9 +316,21 @@ fn is_mismatch(words: &str) -> bool {
     MARKS.iter().any(|mark| words.contains(mark))
 }
 
+/// Apple's words for a token that it does not take, whatever their status.
+const TOKEN_WORDS: &[&str] = &["BadJwtToken", "BadAuthorizationHeader", "BadVapidPublicKey"];
+
+/// Whether the service did not take the signed token itself: another one may do.
+fn is_token_refused(answer: &Answer) -> bool {
+    let words = words_of(answer);
+    let told = match answer.status {
+        401 | 403 => true,
+        400 => TOKEN_WORDS.iter().any(|w| words.contains(w)),
+        _ => false,
+    };
+    told && !is_mismatch(&words)
+}
+
 pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
-    /// Apple's words for a token that it does not take, whatever their status.
-    const TOKEN_WORDS: &[&str] = &["BadJwtToken", "BadAuthorizationHeader", "BadVapidPublicKey"];
     let words = words_of(answer);
     let after = retry_after(&answer.headers, now);
     let refused_key = || {
@@ -404,6 +420,7 @@ impl Vendor for Webpush {
 /// A request that is ready to go.
 struct Composed {
     peer: Arc<Peer>,
+    origin: Origin,
     /// Of the token that it carries.
     generation: u64,
     call: Call,
@@ -514,6 +531,7 @@ impl Sender {
         };
         Ok(Composed {
             peer,
+            origin: to.origin,
             generation,
             call,
         })
@@ -528,23 +546,17 @@ impl Sender {
     ) -> Verdict {
         let token = recipient.token.expose_str().unwrap_or_default();
         let composed = self.compose(encoded, headers, token);
-        let Composed {
-            peer,
-            generation,
-            call,
-        } = match composed {
+        let mut composed = match composed {
             Ok(composed) => composed,
             Err(verdict) => return verdict,
         };
-        let answer = match peer.call(&call, until).await {
+        let answer = match self.call(&mut composed, until).await {
             Ok(answer) => answer,
-            Err(error @ CallError::Address { .. }) => {
-                return Verdict::no_token(&format!("a subscription: {error}"));
-            }
-            // What a name resolves to here and now says nothing about the subscription.
-            Err(error @ CallError::Forbidden { .. }) => return elsewhere(&error.to_string()),
-            Err(error) => return error.verdict(),
+            Err(verdict) => return verdict,
         };
+        let Composed {
+            peer, generation, ..
+        } = composed;
         match decode(&answer, self.egress.now()) {
             verdict @ Verdict::Accepted { .. } => {
                 peer.took(generation);
@@ -562,9 +574,62 @@ impl Sender {
                     elsewhere(&words)
                 }
             }
+            // It knows the key, but no token of this time: the clocks differ. It heals without a person once they agree.
+            Verdict::CredentialBad { .. } if peer.knows_us() && is_token_refused(&answer) => {
+                let after = retry_after(&answer.headers, self.egress.now());
+                let words = words_of(&answer);
+                unavailable(after, &format!("{words}: check this machine's clock"))
+            }
             verdict => verdict,
         }
     }
+
+    /// One call; repeated once with a new token when the service does not take the one in use.
+    async fn call(&self, composed: &mut Composed, until: Instant) -> Result<Answer, Verdict> {
+        let mut first = true;
+        loop {
+            let answer = match composed.peer.call(&composed.call, until).await {
+                Ok(answer) => answer,
+                Err(error @ CallError::Address { .. }) => {
+                    return Err(Verdict::no_token(&format!("a subscription: {error}")));
+                }
+                // What a name resolves to here and now says nothing about the subscription.
+                Err(error @ CallError::Forbidden { .. }) => {
+                    return Err(elsewhere(&error.to_string()).unasked());
+                }
+                Err(error @ CallError::Unreachable { .. }) if !self.any_host => {
+                    return Err(unreachable_peer(&error));
+                }
+                Err(error) => return Err(error.verdict()),
+            };
+            if !first || !is_token_refused(&answer) {
+                return Ok(answer);
+            }
+            first = false;
+            if !self.renew(composed) {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Gives a request another token than the refused one; false when there is none yet.
+    fn renew(&self, composed: &mut Composed) -> bool {
+        let Composed { peer, origin, .. } = &*composed;
+        peer.token.refused(composed.generation, self.egress.now());
+        match self.authorization(peer, origin) {
+            Some((value, generation)) if generation != composed.generation => {
+                composed.call.headers.insert(AUTHORIZATION, value);
+                composed.generation = generation;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// There is no way to one subscription's host: that says nothing of the others'.
+fn unreachable_peer(error: &CallError) -> Verdict {
+    error.verdict().unasked()
 }
 
 /// The subscription is not one that this credential reaches.

@@ -97,6 +97,38 @@ fn long_words_are_cut_and_marketing_keeps_its_marks() {
     assert_eq!(parcel.body["AndroidMessageHuaweiCategory"], "MARKETING");
 }
 
+/// OPPO counts a message with a private template as one of the class that the template was granted for.
+#[test]
+fn marketing_gets_no_private_template_of_oppo() {
+    const PRIVATE: [&str; 3] = [
+        "AndroidOppoPrivateMsgTemplateId",
+        "AndroidOppoPrivateTitleParameters",
+        "AndroidOppoPrivateContentParameters",
+    ];
+    let mut fields = json!({"AndroidMusic": "goose"});
+    for name in PRIVATE {
+        fields[name] = "{}".into();
+    }
+    let of_class = |config: &Value, class: Class| {
+        let mut outbound = fixture::with_vendor("aliyun", &fields);
+        let mut message = (*outbound.message).clone();
+        message.class = class;
+        outbound.message = Arc::new(message);
+        open(config).preview(&outbound).unwrap().body
+    };
+    let marketing = of_class(&config(), Class::Marketing);
+    let service = of_class(&config(), Class::Transaction);
+    let mut free = config();
+    free["class_override"] = true.into();
+    let overridden = of_class(&free, Class::Marketing);
+    for name in PRIVATE {
+        assert!(marketing.get(name).is_none(), "{name}");
+        assert!(service.get(name).is_some(), "{name}");
+        assert!(overridden.get(name).is_some(), "{name}");
+    }
+    assert_eq!(marketing["AndroidMusic"], "goose");
+}
+
 #[test]
 fn every_code_has_its_verdict() {
     let check = |status: u16, code: &str, want: &str| {

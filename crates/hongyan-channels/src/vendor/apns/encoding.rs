@@ -1,9 +1,11 @@
 //! What a message becomes at APNs: push type, headers and payload.
 
 use bytes::Bytes;
-use hongyan_core::Reason;
 use hongyan_core::port::Outbound;
+use hongyan_core::{MessageId, Reason};
+use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::plain::Plain;
 use super::{Config, NAME};
@@ -206,17 +208,20 @@ fn headers(
     push_type: &PushType,
     extra: &mut Map<String, Value>,
 ) -> Result<Vec<(&'static str, String)>, (Reason, String)> {
+    let rejected = |words: String| (Reason::PayloadRejected, words);
     let options = &outbound.message.options;
     let mut given = |name: &str| -> Result<Option<String>, (Reason, String)> {
         let plain = |s: &str| s.bytes().all(|b| (0x20..0x7f).contains(&b));
         match extra.remove(name) {
             None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.trim().is_empty() => {
+                Err(rejected(format!("vendor.apns.{name} is empty")))
+            }
             Some(Value::String(text)) if plain(&text) => Ok(Some(text)),
             Some(Value::Number(number)) => Ok(Some(number.to_string())),
-            Some(_) => Err((
-                Reason::PayloadRejected,
-                format!("vendor.apns.{name} must be a text or a number"),
-            )),
+            Some(_) => Err(rejected(format!(
+                "vendor.apns.{name} must be a text or a number"
+            ))),
         }
     };
     let topic = given("topic")?
@@ -226,26 +231,28 @@ fn headers(
         .unwrap_or_else(|| classes::of(&outbound.message).apns_priority);
     let priority = given("priority")?.unwrap_or_else(|| by_class.to_string());
     let allowed = match priority.as_str() {
-        "1" | "5" => true,
-        "10" => push_type.content != Content::Background,
+        "5" => true,
+        "1" | "10" => push_type.content != Content::Background,
         _ => false,
     };
     if !allowed {
-        return Err((
-            Reason::PayloadRejected,
-            format!(
-                "vendor.apns.priority {priority} is not allowed: 1, 5 or 10, and for background pushes 1 or 5"
-            ),
-        ));
+        return Err(rejected(format!(
+            "vendor.apns.priority {priority} is not allowed: 1, 5 or 10, and 5 alone for background pushes"
+        )));
     }
-    let expiration = given("expiration")?.unwrap_or_else(|| {
-        // Nobody wants to be called, or spoken to, later.
-        if options.ttl_s == Some(0) || matches!(push_type.name, "voip" | "pushtotalk") {
-            "0".to_owned()
-        } else {
-            outbound.expires_at.seconds().max(0).to_string()
+    let expiration = match given("expiration")? {
+        Some(text) if text.parse::<i64>().is_ok_and(|at| at >= 0) => text,
+        Some(text) => {
+            return Err(rejected(format!(
+                "vendor.apns.expiration {text} is not allowed: whole seconds since 1970, or 0 for now or never"
+            )));
         }
-    });
+        // Nobody wants to be called, or spoken to, later.
+        None if options.ttl_s == Some(0) || matches!(push_type.name, "voip" | "pushtotalk") => {
+            "0".to_owned()
+        }
+        None => outbound.expires_at.seconds().max(0).to_string(),
+    };
     let collapse_id = match given("collapse_id")? {
         Some(id) => id,
         None => options
@@ -266,13 +273,23 @@ fn headers(
     Ok(headers)
 }
 
-/// Apple takes 64 bytes; longer keys and keys that are no header text are hashed.
-fn collapse_text(key: &str) -> String {
+/// `apns-collapse-id`: Apple takes 64 bytes; longer keys and keys that are no header text are hashed.
+pub(in crate::vendor) fn collapse_text(key: &str) -> String {
     if key.len() <= 64 && key.bytes().all(|b| (0x21..0x7f).contains(&b)) {
         key.to_owned()
     } else {
         payload::short_hash(key, 16)
     }
+}
+
+/// `apns-id`: the same over all tries of a message to a token, and another one for every other. It tells nothing of the token.
+pub(super) fn apns_id(message: MessageId, token: &str) -> Uuid {
+    let whole = digest(&SHA256, format!("{message}\n{token}").as_bytes());
+    let mut bytes = [0; 16];
+    for (place, byte) in bytes.iter_mut().zip(whole.as_ref()) {
+        *place = *byte;
+    }
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// The payload, with the sender's own fields.
@@ -323,6 +340,21 @@ pub(super) fn body(
         check_activity(&body)?;
     }
     Ok(body)
+}
+
+/// `aps` of an alert or a background push without its `alert`, for vendors that write that themselves and relay the rest.
+pub(in crate::vendor) fn aps_without_alert(outbound: &Outbound) -> Map<String, Value> {
+    let silent = outbound.title.is_none() && outbound.body.is_none();
+    let mut aps = aps(
+        outbound,
+        if silent {
+            Content::Background
+        } else {
+            Content::Alert
+        },
+    );
+    aps.remove("alert");
+    aps
 }
 
 fn aps(outbound: &Outbound, content: Content) -> Map<String, Value> {

@@ -253,12 +253,47 @@ fn what_apple_would_refuse_is_never_sent() {
         json!({"push_type": 1}),
         json!({"priority": 7}),
         json!({"push_type": "background", "priority": 10}),
+        json!({"push_type": "background", "priority": 1}),
+        json!({"push_type": "background", "priority": "10"}),
         json!({"topic": {"a": 1}}),
+        json!({"topic": ""}),
+        json!({"topic": " "}),
         json!({"collapse_id": "a\nb"}),
+        json!({"collapse_id": ""}),
+        json!({"expiration": -1}),
+        json!({"expiration": 1.5}),
+        json!({"expiration": "tomorrow"}),
+        json!({"expiration": ""}),
     ] {
-        let (reason, _) = encoded(&fixture::with_vendor(NAME, &bad)).unwrap_err();
+        let (reason, words) = encoded(&fixture::with_vendor(NAME, &bad)).unwrap_err();
         assert_eq!(reason, Reason::PayloadRejected, "{bad}");
+        assert!(words.contains("vendor.apns."), "{words}");
     }
+}
+
+#[test]
+fn background_pushes_are_never_urgent() {
+    let mut message = fixture::message();
+    message.notification = None;
+    message.options.priority = Some(hongyan_core::message::Priority::High);
+    let (headers, _) = encoded(&fixture::of(message)).unwrap();
+    assert_eq!(headers[2], "apns-priority: 5");
+    for expiration in [json!(0), json!("1767232801")] {
+        let fields = json!({"push_type": "background", "priority": 5, "expiration": expiration});
+        let (headers, _) = encoded(&fixture::with_vendor(NAME, &fields)).unwrap();
+        let want = expiration.as_str().unwrap_or("0");
+        assert_eq!(headers[3], format!("apns-expiration: {want}"));
+    }
+}
+
+#[test]
+fn an_id_is_of_one_message_and_one_token() {
+    let message = fixture::message().id;
+    let other = hongyan_core::MessageId::parse("018f0000-0000-7000-8000-000000000002").unwrap();
+    let id = encoding::apns_id(message, "00ff");
+    assert_eq!(id, encoding::apns_id(message, "00ff"));
+    assert_ne!(id, encoding::apns_id(message, "00fe"));
+    assert_ne!(id, encoding::apns_id(other, "00ff"));
 }
 
 #[test]

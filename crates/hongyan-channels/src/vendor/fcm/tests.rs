@@ -41,6 +41,17 @@ fn golden_notification() {
                     "tag": "018f0000-0000-7000-8000-000000000001",
                 },
             },
+            "apns": {
+                "headers": {
+                    "apns-priority": "10", "apns-expiration": "1767232800",
+                    "apns-collapse-id": "018f0000-0000-7000-8000-000000000001",
+                },
+                "payload": {"aps": {
+                    "badge": 3, "sound": "default", "thread-id": "orders",
+                    "interruption-level": "active", "mutable-content": 1,
+                }},
+            },
+            "webpush": {"headers": {"TTL": "3600", "Urgency": "high"}},
         }})
     );
 }
@@ -53,6 +64,123 @@ fn golden_data_message() {
         body["message"]["android"],
         json!({"priority": "HIGH", "ttl": "3600s"})
     );
+    let apns = &body["message"]["apns"];
+    assert_eq!(
+        apns["headers"]["apns-priority"], "5",
+        "it is a background push"
+    );
+    assert_eq!(apns["payload"], json!({"aps": {"content-available": 1}}));
+}
+
+#[test]
+fn iphones_and_browsers_get_what_their_services_take() {
+    let long = "a chat ".repeat(20);
+    for (key, id, topic) in [
+        ("chat-42", "chat-42".to_owned(), "chat-42".to_owned()),
+        (
+            long.as_str(),
+            payload::short_hash(&long, 16),
+            payload::short_hash(&long, 16),
+        ),
+    ] {
+        let mut message = fixture::message();
+        message.class = hongyan_core::Class::Marketing;
+        message.options.collapse_key = Some(key.to_owned());
+        message.options.ttl_s = Some(0);
+        let body = encoded(&fixture::of(message)).unwrap();
+        assert_eq!(
+            body["message"]["apns"]["headers"],
+            json!({"apns-priority": "5", "apns-expiration": "0", "apns-collapse-id": id})
+        );
+        assert_eq!(
+            body["message"]["webpush"]["headers"],
+            json!({"TTL": "0", "Urgency": "low", "Topic": topic})
+        );
+        assert!(id.len() <= 64 && topic.len() <= 32);
+        let aps = &body["message"]["apns"]["payload"]["aps"];
+        assert_eq!(aps["interruption-level"], "passive");
+        assert!(aps.get("sound").is_none());
+    }
+}
+
+#[test]
+fn the_senders_fields_for_iphones_and_browsers_come_last() {
+    let extra = json!({
+        "apns": {"headers": {"APNS-Priority": "5"}, "payload": {"aps": {"badge": null, "category": "c"}}},
+        "webpush": {"headers": {"ttl": "7"}, "fcm_options": {"link": "https://a.example"}},
+    });
+    let body = encoded(&fixture::with_vendor(NAME, &extra)).unwrap();
+    let (apns, webpush) = (&body["message"]["apns"], &body["message"]["webpush"]);
+    assert_eq!(apns["headers"]["APNS-Priority"], "5");
+    assert!(apns["headers"].get("apns-priority").is_none());
+    assert_eq!(apns["headers"]["apns-expiration"], "1767232800");
+    assert_eq!(apns["payload"]["aps"]["category"], "c");
+    assert_eq!(apns["payload"]["aps"]["sound"], "default");
+    assert!(apns["payload"]["aps"].get("badge").is_none());
+    assert_eq!(webpush["headers"], json!({"Urgency": "high", "ttl": "7"}));
+    assert_eq!(webpush["fcm_options"]["link"], "https://a.example");
+    let none = json!({"message": {"apns": null}});
+    let body = encoded(&fixture::with_vendor(NAME, &none)).unwrap();
+    assert!(body["message"].get("apns").is_none());
+}
+
+/// What leaves room for Android's fields only is still sent, with the headers for iOS.
+#[test]
+fn a_long_message_leaves_out_what_apple_would_not_have_room_for() {
+    let of_len = |len: usize| {
+        let mut message = fixture::message();
+        message.data = json!({"x": "y".repeat(len)}).as_object().cloned();
+        encoded(&fixture::of(message)).map(|body| body["message"].clone())
+    };
+    let mut left_out = 0;
+    for len in 3500..4000 {
+        let Ok(message) = of_len(len) else { break };
+        let size = |part: &Value| part.to_string().len();
+        let android = size(&message["data"]) + size(&message["notification"]);
+        assert!(message["apns"]["headers"].is_object());
+        match message["apns"].get("payload") {
+            Some(payload) => assert!(android + size(payload) <= CAPABILITY.payload_bytes_max),
+            None => left_out += 1,
+        }
+    }
+    assert!((50..200).contains(&left_out), "{left_out}");
+}
+
+#[test]
+fn data_that_google_would_refuse_is_never_sent() {
+    for (bad, word) in [
+        (json!({"data": {"n": 1}}), "\"n\""),
+        (json!({"data": {"o": {"a": "b"}}}), "\"o\""),
+        (json!({"data": "text"}), "vendor.fcm.data"),
+        (json!({"data": {"from": "x"}}), "from"),
+        (json!({"data": {"message_type": "x"}}), "message_type"),
+        (json!({"data": {"google.c.a.e": "1"}}), "google."),
+        (json!({"data": {"gcm.n.e": "1"}}), "gcm."),
+        (json!({"message": {"data": {"n": true}}}), "\"n\""),
+        (
+            json!({"android": {"data": {"n": 1}}}),
+            "vendor.fcm.android.data",
+        ),
+        (
+            json!({"webpush": {"data": {"from": "1"}}}),
+            "vendor.fcm.webpush.data",
+        ),
+        (json!({"message": 5}), "vendor.fcm.message"),
+    ] {
+        let (reason, words) = encoded(&fixture::with_vendor(NAME, &bad)).unwrap_err();
+        assert_eq!(reason, Reason::PayloadRejected, "{bad}");
+        assert!(words.contains(word), "{bad}: {words}");
+    }
+    let parts = json!({"android": {"data": {"own": "1"}}, "webpush": {"data": {"own": "2"}}});
+    let body = encoded(&fixture::with_vendor(NAME, &parts)).unwrap();
+    let id = "018f0000-0000-7000-8000-000000000001";
+    let (android, webpush) = (&body["message"]["android"], &body["message"]["webpush"]);
+    assert_eq!(android["data"], json!({"own": "1", "hy_id": id}));
+    assert_eq!(webpush["data"], json!({"own": "2", "hy_id": id}));
+    let good = json!({"data": {"hy_url": null, "gcmx": "1", "from_whom": "2"}});
+    let body = encoded(&fixture::with_vendor(NAME, &good)).unwrap();
+    assert_eq!(body["message"]["data"]["from_whom"], "2");
+    assert!(body["message"]["data"].get("hy_url").is_none());
 }
 
 #[test]
@@ -292,6 +420,9 @@ fn the_key_file_may_be_wrapped() {
     );
     let text = json!({"service_account": config().to_string()});
     assert!(vendor.check_config(&text).is_ok());
+    let typo = json!({"service_account": config(), "android_chanels": {"im": "chats"}});
+    let faults = vendor.check_config(&typo).unwrap_err();
+    assert_eq!(fixture::paths(&faults), ["android_chanels"]);
     let faults = vendor
         .check_config(
             &json!({"service_account": {"project_id": "a/b"}, "android_channels": {"news": "n"}}),

@@ -171,3 +171,16 @@ fn receipts_always_name_our_message() {
     let (_, body) = encoded(&fixture::with_vendor(NAME, &json!({"pushOptions": null}))).unwrap();
     assert_eq!(body["pushOptions"], json!({"biTag": id}));
 }
+
+#[test]
+fn a_typing_error_beside_the_key_file_is_told() {
+    let vendor = Harmony::new(&fixture::egress());
+    let mut file = config();
+    file["auth_uri"] = "https://a.example".into();
+    assert!(vendor.check_config(&file).is_ok(), "the file has its own");
+    let wrapped = json!({"service_account": file, "client_id": "1001"});
+    assert!(vendor.check_config(&wrapped).is_ok());
+    let typo = json!({"service_account": file, "recept_id": "R"});
+    let faults = vendor.check_config(&typo).unwrap_err();
+    assert_eq!(fixture::paths(&faults), ["recept_id"]);
+}

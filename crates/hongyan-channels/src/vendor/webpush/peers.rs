@@ -14,8 +14,10 @@ use crate::jwt::Minted;
 /// Origins that are kept; the one that was not used for longest leaves first. Mozilla, Google and Apple have one each,
 /// Microsoft a few dozen.
 const ORIGINS_MAX: usize = 128;
-/// A token is used this long; Apple wants no new one within an hour.
+/// A token is used this long.
 const TOKEN_REUSE: Duration = Duration::from_secs(6 * 3600);
+/// Least time between two tokens that are made because one was refused: Apple wants no new one within an hour.
+const TOKEN_FORCE_PAUSE: Duration = Duration::from_secs(3600);
 
 /// Subscriptions that one service may call gone in a row while it never took anything, and once it did: some hosts answer 404 to
 /// whatever is asked.
@@ -28,7 +30,7 @@ const OLD_FOR: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) token: Minted,
-    /// The generation of the token that the service took last.
+    /// The generation of the latest token that the service took; 0 when it never took any.
     taken: AtomicU64,
     many: h2::Pool,
     one: h1::Pool,
@@ -41,8 +43,7 @@ pub(super) struct Peer {
 impl Peer {
     fn new(egress: &Egress, to: &Origin) -> Self {
         Self {
-            // A refused token is never replaced before its time, so the pause between two does not matter.
-            token: Minted::new(TOKEN_REUSE, TOKEN_REUSE),
+            token: Minted::new(TOKEN_REUSE, TOKEN_FORCE_PAUSE),
             taken: AtomicU64::new(0),
             many: h2::Pool::new(egress, to.clone(), egress.tls(Protocol::Http2)),
             one: h1::Pool::new(egress, to.clone()),
@@ -90,7 +91,12 @@ impl Peer {
     /// The service took a token of this generation.
     pub(super) fn took(&self, generation: u64) {
         self.gone.store(0, Ordering::Relaxed);
-        self.taken.store(generation, Ordering::Relaxed);
+        self.taken.fetch_max(generation, Ordering::Relaxed);
+    }
+
+    /// Whether the service ever took a token of ours, so that it knows the key.
+    pub(super) fn knows_us(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) > 0
     }
 
     /// Whether the service took this very token before.

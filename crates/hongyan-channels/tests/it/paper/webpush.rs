@@ -22,7 +22,7 @@ pub(crate) const WEBPUSH: Paper = Paper {
     },
     token_path: None,
     token_answer: super::oauth_token,
-    // The server's own signed tokens are renewed by the clock, never by a refusal.
+    // No token is fetched from anywhere.
     tokens_expire: false,
     names_tokens: true,
     token: |n| subscription(&format!("/wpush/v2/{n:04x}")),

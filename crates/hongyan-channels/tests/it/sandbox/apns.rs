@@ -52,6 +52,34 @@ async fn apns_live_activities_start_change_and_end() {
     assert_eq!(world.handle.requests(Vendor::Apns).len(), before);
 }
 
+/// A repeated send has the id of the first one, and what the vendor calls a push is known before it answers.
+#[tokio::test]
+async fn apns_ids_are_the_same_over_all_tries() {
+    let world = World::start(Vendor::Apns).await;
+    let tokens = world.tokens(2, TokenState::Valid);
+    let outbound = message::outbound(message::message(Class::Im));
+    let batch = message::batch(outbound, tokens);
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let verdicts = world.channel.send(&batch, PATIENCE).await;
+        told.push(verdicts.iter().map(|v| v.detail().to_owned()).collect());
+    }
+    let [first, again]: [Vec<String>; 2] = told.try_into().unwrap();
+    assert_eq!(first, again);
+    assert_ne!(first[0], first[1]);
+    let sent: Vec<_> = world
+        .handle
+        .requests(Vendor::Apns)
+        .iter()
+        .map(|seen| seen.headers["apns-id"].clone())
+        .collect();
+    assert_eq!(sent.len(), 4);
+    assert!(
+        sent.iter().all(|id| first.contains(id)),
+        "{sent:?} {first:?}"
+    );
+}
+
 #[tokio::test]
 async fn apns_broadcasts_reach_their_channel() {
     let world = World::start(Vendor::Apns).await;

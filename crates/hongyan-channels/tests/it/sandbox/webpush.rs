@@ -1,6 +1,10 @@
 //! Sends to the sandbox's push services, which speak for Mozilla, Google, Apple and Microsoft in turn.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
 use hongyan_core::message::ClickGuard;
+use hongyan_core::port::Channel;
 use hongyan_core::{ChannelId, Class};
 use hongyan_sandbox::{Channel as Vendor, Fault, FaultKind, NewPhone, PatchPhone, TokenState};
 use hongyan_testkit::channel_suite::words;
@@ -37,8 +41,8 @@ async fn webpush() {
                 FaultKind::QuotaExhausted,
                 "retry vendor_rate_limited not_taken",
             ),
-            // A service that knew us a moment ago: nothing dies of it.
-            (FaultKind::AuthExpired, "refused token_environment"),
+            // The token is made anew and the send repeated.
+            (FaultKind::AuthExpired, "accepted"),
             (FaultKind::Malformed, "accepted"),
         ],
     )
@@ -225,4 +229,99 @@ async fn a_host_that_calls_every_subscription_gone_is_not_believed() {
         want.extend(["refused token_environment"; 3]);
         assert_eq!(told, want, "{status}");
     }
+}
+
+/// A push service that answers to a send by the token that names us, and one subscription of it.
+struct Service {
+    stand_in: StandIn,
+    channel: Arc<dyn Channel>,
+}
+
+impl Service {
+    async fn start(judge: impl Fn(&str) -> (u16, &'static str) + Send + Sync + 'static) -> Self {
+        let stand_in = StandIn::start(move |seen| {
+            let (status, words) = judge(seen.headers["authorization"].to_str().unwrap());
+            Act::Answer(status, Vec::new(), words.to_owned())
+        })
+        .await;
+        let egress = message::egress(&stand_in.ca_pem);
+        let config = (WEBPUSH.config)();
+        let channel = message::open(&egress, "webpush", &config, &stand_in.endpoint);
+        Self { stand_in, channel }
+    }
+
+    /// The verdict of a send, its words, and how often the service was asked.
+    async fn send(&self) -> (String, String, usize) {
+        let before = self.stand_in.seen().len();
+        let sent = message::outbound(message::message(Class::Im));
+        let batch = message::batch(sent, [(WEBPUSH.token)(1)]);
+        let verdict = self.channel.send(&batch, PATIENCE).await.remove(0);
+        let asked = self.stand_in.seen().len() - before;
+        (words(&verdict), verdict.detail().to_owned(), asked)
+    }
+}
+
+#[tokio::test]
+async fn webpush_makes_a_refused_token_anew_once() {
+    for (status, said) in [
+        (401, r#"{"errno":109,"message":"Invalid VAPID token"}"#),
+        (403, "invalid JWT provided"),
+        (400, r#"{"reason":"BadJwtToken"}"#),
+    ] {
+        let bad = Mutex::new(None::<String>);
+        let service = Service::start(move |token| {
+            let mut bad = bad.lock().unwrap();
+            if bad.get_or_insert_with(|| token.to_owned()) == token {
+                (status, said)
+            } else {
+                (201, "")
+            }
+        })
+        .await;
+        let (told, _, asked) = service.send().await;
+        assert_eq!((told.as_str(), asked), ("accepted", 2), "{status}");
+        let (told, _, asked) = service.send().await;
+        assert_eq!((told.as_str(), asked), ("accepted", 1), "{status}");
+    }
+}
+
+/// A service that took our key and then no token of it: the clocks differ, nothing is wrong with subscription or key.
+#[tokio::test]
+async fn webpush_with_a_wrong_clock_waits_and_heals() {
+    let refuses = Arc::new(AtomicBool::new(false));
+    let judged = refuses.clone();
+    let service = Service::start(move |_| match judged.load(Ordering::SeqCst) {
+        true => (401, r#"{"errno":109,"message":"Invalid VAPID token"}"#),
+        false => (201, ""),
+    })
+    .await;
+    assert_eq!(service.send().await.0, "accepted");
+    refuses.store(true, Ordering::SeqCst);
+    // The second time it is too early for yet another token.
+    for times in [2, 1] {
+        let (told, detail, asked) = service.send().await;
+        assert_eq!(told, "retry vendor_unavailable not_taken");
+        assert!(detail.contains("clock"), "{detail}");
+        assert_eq!(asked, times);
+    }
+    refuses.store(false, Ordering::SeqCst);
+    assert_eq!(service.send().await.0, "accepted");
+}
+
+#[tokio::test]
+async fn webpush_with_a_subscription_of_another_key_makes_no_token_anew() {
+    let other = Arc::new(AtomicBool::new(false));
+    let judged = other.clone();
+    let service = Service::start(move |_| match judged.load(Ordering::SeqCst) {
+        true => (
+            403,
+            "the VAPID credentials do not correspond to the subscription's",
+        ),
+        false => (201, ""),
+    })
+    .await;
+    assert_eq!(service.send().await.0, "accepted");
+    other.store(true, Ordering::SeqCst);
+    let (told, _, asked) = service.send().await;
+    assert_eq!((told.as_str(), asked), ("token_dead token_invalid", 1));
 }
