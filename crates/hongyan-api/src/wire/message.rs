@@ -424,7 +424,7 @@ pub(crate) struct Status {
 /// Deliveries to single devices.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Deliveries {
-    /// Devices that were found so far.
+    /// Devices that were found so far, and users and devices that none was found for.
     pub(crate) total: u64,
     /// Those without a final outcome.
     pub(crate) open: u64,
