@@ -121,6 +121,9 @@ fn faults(api: &Api, draft: &Draft, now: Timestamp) -> Vec<Fault> {
     let order = draft.options.channels.order.iter().enumerate();
     let channels = order.map(|(i, channel)| (format!("options.channels.order[{i}]"), channel));
     faults.extend(unknown_channels(api, channels));
+    let vendors = draft.options.vendor.keys();
+    let vendors = vendors.map(|channel| (format!("options.vendor.{channel}"), channel));
+    faults.extend(unknown_channels(api, vendors));
     faults
 }
 

@@ -589,6 +589,12 @@ async fn a_channel_that_does_not_exist_is_refused_with_those_that_do() {
         assert_eq!(problem["errors"][0]["path"], "options.channels.order[1]");
         assert!(problem.to_string().contains(known), "{problem}");
     }
+    let vendor = json!({"to": {"user": "u"}, "notification": {"title": "t"},
+        "options": {"vendor": {"apns": {}, "carrierpigeon": {"a": 1}}}});
+    let refused = w.post("/v1/messages", &w.server, vendor).await;
+    let problem = refused.problem(422, "invalid");
+    assert_eq!(problem["errors"][0]["path"], "options.vendor.carrierpigeon");
+    assert!(problem.to_string().contains(known), "{problem}");
     let many = json!({"messages": [order]});
     let batch = w
         .post("/v1/messages/batch", &w.server, many)
