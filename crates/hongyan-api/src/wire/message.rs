@@ -452,7 +452,10 @@ pub(crate) struct DeliveryItem {
     /// The device's platform.
     #[schemars(schema_with = "schema::platform")]
     pub(crate) platform: Platform,
-    /// `planning`, `online`, `held`, `pushing`, `retrying` or `done`.
+    /// `planning`, `online`, `held`, `pushing`, `retrying`, `awaiting_receipt` or `done`.
+    #[schemars(extend("enum" = [
+        "planning", "online", "held", "pushing", "retrying", "awaiting_receipt", "done"
+    ]))]
     pub(crate) state: &'static str,
     /// The final outcome; while it is open, why it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
