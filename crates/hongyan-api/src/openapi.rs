@@ -1,5 +1,6 @@
 //! The OpenAPI 3.1 document, made of the table of routes and the types of their handlers.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use http::Method;
@@ -12,6 +13,9 @@ use crate::auth::{Who, scope_word};
 use crate::problem::Code;
 use crate::route::Route;
 use crate::table;
+
+/// Where the document keeps its types.
+const SCHEMAS: &str = "/components/schemas";
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(&table::routes()));
 static TEXT: LazyLock<String> =
@@ -31,12 +35,14 @@ pub fn text() -> &'static str {
 
 fn document(routes: &[Route]) -> Value {
     let mut settings = SchemaSettings::draft2020_12();
-    settings.definitions_path = "/components/schemas".into();
+    settings.definitions_path = SCHEMAS.into();
     settings.meta_schema = None;
-    let mut generator = settings.into_generator();
-    let problem = generator.subschema_for::<crate::problem::Document>();
-    let import_line = generator.subschema_for::<crate::wire::device::ImportLine>();
-    let event = generator.subschema_for::<crate::wire::event::Event>();
+    // What may be left out of a request is in every answer, and the other way round.
+    let mut generator = settings.clone().into_generator();
+    let mut replies = settings.for_serialize().into_generator();
+    let problem = replies.subschema_for::<crate::problem::Document>();
+    let import_line = replies.subschema_for::<crate::wire::device::ImportLine>();
+    let event = replies.subschema_for::<crate::wire::event::Event>();
     let mut paths: Map<String, Value> = Map::new();
     let mut sections: Vec<&'static str> = Vec::new();
     for route in routes {
@@ -58,7 +64,7 @@ fn document(routes: &[Route]) -> Value {
                 "content": {content_type: {"schema": schema}},
             });
         }
-        let (status, schema) = (route.reply)(&mut generator);
+        let (status, schema) = (route.reply)(&mut replies);
         let done = match (route.streams, schema) {
             (Some("101"), _) => (
                 "101".to_owned(),
@@ -99,7 +105,20 @@ fn document(routes: &[Route]) -> Value {
             .or_insert_with(|| json!({}));
         path[route.method.as_str().to_ascii_lowercase()] = operation;
     }
-    let mut schemas = Value::Object(generator.take_definitions(true));
+    let mut schemas = generator.take_definitions(true);
+    let of_replies = replies.take_definitions(true);
+    let renamed = different(&schemas, &of_replies);
+    for (name, mut schema) in of_replies {
+        rename(&mut schema, &renamed);
+        let name = renamed.get(&name).cloned().unwrap_or(name);
+        schemas.insert(name, schema);
+    }
+    for operation in paths.values_mut().filter_map(Value::as_object_mut) {
+        for one in operation.values_mut() {
+            rename(&mut one["responses"], &renamed);
+        }
+    }
+    let mut schemas = Value::Object(schemas);
     without_null_defaults(&mut schemas);
     json!({
         "openapi": "3.1.1",
@@ -123,6 +142,53 @@ fn document(routes: &[Route]) -> Value {
             "code": code.as_str(), "status": code.status().as_u16(), "title": code.title(),
         })).collect::<Vec<_>>(),
     })
+}
+
+/// Types that requests and replies share, and that are not the same in both: the name that each has in replies.
+fn different(
+    requests: &Map<String, Value>,
+    replies: &Map<String, Value>,
+) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    loop {
+        let before = found.len();
+        for (name, schema) in replies {
+            let Some(other) = requests.get(name) else {
+                continue;
+            };
+            let mut own = schema.clone();
+            rename(&mut own, &found);
+            if own != *other && !found.contains_key(name) {
+                let mut new = format!("{name}Reply");
+                while requests.contains_key(&new) || replies.contains_key(&new) {
+                    new.push('_');
+                }
+                found.insert(name.clone(), new);
+            }
+        }
+        // What refers to a type that differs, differs.
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+/// Points references to the new names.
+fn rename(schema: &mut Value, names: &BTreeMap<String, String>) {
+    match schema {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let new = (key == "$ref").then(|| value.as_str()).flatten();
+                let new = new.and_then(|to| to.strip_prefix('#')?.strip_prefix(SCHEMAS));
+                match new.and_then(|name| names.get(name.trim_start_matches('/'))) {
+                    Some(new) => *value = format!("#{SCHEMAS}/{new}").into(),
+                    None => rename(value, names),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, names)),
+        _ => {}
+    }
 }
 
 /// "Absent means null" is said by every field that is not required; saying it again is noise.

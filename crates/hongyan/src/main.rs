@@ -167,4 +167,31 @@ mod tests {
     fn the_command_line_is_sound() {
         super::Cli::command().debug_assert();
     }
+
+    /// Two arguments with one id are one argument: what is given for the one is taken for the other.
+    fn own_and_global(command: &clap::Command, above: &[String], clashes: &mut Vec<String>) {
+        let id = |arg: &clap::Arg| arg.get_id().to_string();
+        clashes.extend(
+            command
+                .get_arguments()
+                .map(id)
+                .filter(|id| above.contains(id))
+                .map(|id| format!("{} {id}", command.get_name())),
+        );
+        let globals = command
+            .get_arguments()
+            .filter(|arg| arg.is_global_set())
+            .map(id);
+        let all: Vec<String> = above.iter().cloned().chain(globals).collect();
+        for below in command.get_subcommands() {
+            own_and_global(below, &all, clashes);
+        }
+    }
+
+    #[test]
+    fn no_argument_of_a_command_is_one_of_all_commands() {
+        let mut clashes = Vec::new();
+        own_and_global(&super::Cli::command(), &[], &mut clashes);
+        assert!(clashes.is_empty(), "{clashes:?}");
+    }
 }

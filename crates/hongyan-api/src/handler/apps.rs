@@ -7,7 +7,7 @@ use hongyan_core::draft::Fault;
 use hongyan_core::limits::CONFLICT_RETRIES_MAX;
 use hongyan_core::{AppId, KeyId, StoreError};
 
-use super::{check_quiet_hours, fault, is_timezone, no_faults};
+use super::{check_quiet_hours, fault, is_timezone, no_faults, unknown_channels};
 use crate::api::Api;
 use crate::body::Json;
 use crate::key::{self, TokenKind};
@@ -23,7 +23,7 @@ const ORIGINS_MAX: usize = 64;
 
 pub(crate) async fn create(call: Call<(), Json<NewApp>>) -> Result<Reply<App, 201>, Problem> {
     let new = call.body.value;
-    check(&new.name, &new.policy)?;
+    check(&call.api, &new.name, &new.policy)?;
     let app = app::App {
         id: new.id,
         name: new.name,
@@ -82,7 +82,7 @@ pub(crate) async fn change(call: Call<(), Json<AppChange>>) -> Result<Reply<App>
         if let Some(change) = &change.policy {
             change.clone().apply(&mut policy);
         }
-        check(&app.name, &policy)?;
+        check(&call.api, &app.name, &policy)?;
         app.policy = policy.into();
         app.version = read + 1;
         match call.api.registry().put_app(app.clone(), Some(read)).await {
@@ -202,7 +202,7 @@ async fn find(api: &Api, id: &AppId) -> Result<app::App, Problem> {
         .ok_or_else(|| Problem::not_found("app"))
 }
 
-fn check(name: &str, policy: &Policy) -> Result<(), Problem> {
+fn check(api: &Api, name: &str, policy: &Policy) -> Result<(), Problem> {
     let mut faults: Vec<Fault> = Vec::new();
     if name.len() > TEXT_BYTES_MAX {
         faults.push(fault(
@@ -227,6 +227,9 @@ fn check(name: &str, policy: &Policy) -> Result<(), Problem> {
             format!("lists hold at most {ORIGINS_MAX} items"),
         ));
     }
+    let order = policy.channel_order.iter().enumerate();
+    let channels = order.map(|(i, channel)| (format!("policy.channel_order[{i}]"), channel));
+    faults.extend(unknown_channels(api, channels));
     for (i, origin) in policy.origins.iter().enumerate() {
         if !is_origin(origin) {
             faults.push(fault(

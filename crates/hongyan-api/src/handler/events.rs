@@ -146,10 +146,23 @@ pub(crate) async fn tail(call: Call<TailQuery>) -> Result<Raw, Problem> {
         ),
         None => *after,
     };
-    let from = match last {
-        Some(last) => last,
-        None => call.api.ports().ledger.head().await?,
-    };
+    let head = call.api.ports().ledger.head().await?;
+    let from = last.unwrap_or(head);
+    if from > head {
+        // Of another ledger, such as before a restore: nothing would come until as many events have happened again.
+        let path = if call.parts.headers.contains_key(&LAST_EVENT_ID) {
+            "Last-Event-ID"
+        } else {
+            "query.after"
+        };
+        return Err(Problem::at(
+            Code::BadCursor,
+            path,
+            format!(
+                "is beyond the newest event, {head}; leave it out to read from now on, or give an id up to that, 0 for all that is kept"
+            ),
+        ));
+    }
     let Ok(permit) = call.api.tails().try_acquire_owned() else {
         return Err(Problem::new(
             Code::RateLimited,

@@ -124,6 +124,7 @@ pub(crate) async fn poll(call: Call<PollQuery>) -> Result<Reply<Polled>, Problem
         cursor: query
             .cursor
             .as_deref()
+            .filter(|cursor| !cursor.is_empty())
             .map(parse("query.cursor"))
             .transpose()?,
         wait: Duration::from_secs(wait_s),
@@ -158,10 +159,10 @@ pub(crate) async fn poll(call: Call<PollQuery>) -> Result<Reply<Polled>, Problem
     })
 }
 
-/// The place that a client comes back with: `Last-Event-ID` (an empty one is none), else the query's.
+/// The place that a client comes back with: `Last-Event-ID`, else the query's. An empty one is none.
 fn last_place(headers: &HeaderMap, query: Option<&str>) -> Result<Option<Cursor>, Problem> {
     let header = text(headers, &LAST_EVENT_ID).filter(|id| !id.trim().is_empty());
-    match (header, query) {
+    match (header, query.filter(|cursor| !cursor.is_empty())) {
         (Some(id), _) => parse("Last-Event-ID")(id.trim()).map(Some),
         (None, Some(cursor)) => parse("query.cursor")(cursor).map(Some),
         (None, None) => Ok(None),
@@ -248,6 +249,7 @@ mod tests {
         assert_eq!(last_place(&headers, Some(&query)).unwrap(), Some(cursor));
         headers.insert(LAST_EVENT_ID, HeaderValue::from_static(""));
         assert_eq!(last_place(&headers, None).unwrap(), None);
+        assert_eq!(last_place(&headers, Some("")).unwrap(), None);
         headers.insert(LAST_EVENT_ID, HeaderValue::from_static("7"));
         assert!(last_place(&headers, None).is_err());
     }

@@ -121,6 +121,9 @@ fn faults(api: &Api, draft: &Draft, now: Timestamp) -> Vec<Fault> {
     let order = draft.options.channels.order.iter().enumerate();
     let channels = order.map(|(i, channel)| (format!("options.channels.order[{i}]"), channel));
     faults.extend(unknown_channels(api, channels));
+    let vendors = draft.options.vendor.keys();
+    let vendors = vendors.map(|channel| (format!("options.vendor.{channel}"), channel));
+    faults.extend(unknown_channels(api, vendors));
     faults
 }
 
@@ -172,15 +175,12 @@ pub(crate) async fn status(call: Call<StatusQuery>) -> Result<Reply<Status>, Pro
     let recalled = ports.inbox.recalled(&app, id).await?;
     let rows = ports.ledger.message_counters(&app, id).await?;
     let (counts, reasons) = totals(&rows);
-    let done: u64 = reasons.values().sum();
-    let targeted = counts.get(Stage::Targeted.as_str()).copied().unwrap_or(0);
-    // A user without devices ends in a drop that no device was found for.
-    let total = targeted.max(done);
+    let Tally { total, open, done } = tally(&rows);
     let now = call.api.now();
     let state = match recalled {
         Some(_) => "recalled",
         None if message.options.send_at.is_some_and(|at| at > now) => "scheduled",
-        None if total > done || is_still_planned(&call, &app, id).await? => "sending",
+        None if open > 0 || is_still_planned(&call, &app, id).await? => "sending",
         None if total > 0 => "done",
         None if message.expires_at <= now => "expired",
         None => "accepted",
@@ -216,7 +216,7 @@ pub(crate) async fn status(call: Call<StatusQuery>) -> Result<Reply<Status>, Pro
         reasons,
         deliveries: Deliveries {
             total,
-            open: total - done,
+            open,
             done,
             items,
             next,
@@ -238,6 +238,41 @@ pub(crate) fn totals(
         }
     }
     (counts, reasons)
+}
+
+/// Deliveries of one message, and ends that no delivery came before.
+#[derive(Debug, PartialEq, Eq)]
+struct Tally {
+    total: u64,
+    open: u64,
+    done: u64,
+}
+
+/// Every delivery begins with `targeted` and has its device's platform. A user without devices and a device that is not there
+/// end without either: such an end is one more, and does not settle what is open elsewhere.
+fn tally(rows: &[CounterRow]) -> Tally {
+    let (mut targeted, mut ended, mut alone, mut unreadable) = (0_u64, 0_u64, 0_u64, 0_u64);
+    for row in rows {
+        let key = &row.key;
+        match (key.stage, key.reason) {
+            (Stage::Targeted, _) => targeted += row.count,
+            (stage, Some(reason)) if ends(stage, reason) => match (key.platform, reason) {
+                (Some(_), _) => ended += row.count,
+                // It may have been a delivery: its record is what cannot be read.
+                (None, Reason::RecordUnreadable) => unreadable += row.count,
+                (None, _) => alone += row.count,
+            },
+            _ => {}
+        }
+    }
+    let unsettled = targeted.saturating_sub(ended);
+    let settled = unreadable.min(unsettled);
+    let without = alone + (unreadable - settled);
+    Tally {
+        total: targeted.max(ended) + without,
+        open: unsettled - settled,
+        done: ended + settled + without,
+    }
 }
 
 /// Whether an event of this stage with this reason ends its delivery. What comes after the end (a late ack) has no reason; bad

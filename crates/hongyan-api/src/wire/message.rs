@@ -424,7 +424,7 @@ pub(crate) struct Status {
 /// Deliveries to single devices.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Deliveries {
-    /// Devices that were found so far.
+    /// Devices that were found so far, and users and devices that none was found for.
     pub(crate) total: u64,
     /// Those without a final outcome.
     pub(crate) open: u64,
@@ -452,7 +452,10 @@ pub(crate) struct DeliveryItem {
     /// The device's platform.
     #[schemars(schema_with = "schema::platform")]
     pub(crate) platform: Platform,
-    /// `planning`, `online`, `held`, `pushing`, `retrying` or `done`.
+    /// `planning`, `online`, `held`, `pushing`, `retrying`, `awaiting_receipt` or `done`.
+    #[schemars(extend("enum" = [
+        "planning", "online", "held", "pushing", "retrying", "awaiting_receipt", "done"
+    ]))]
     pub(crate) state: &'static str,
     /// The final outcome; while it is open, why it waits.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -76,9 +76,17 @@ async fn policies_are_checked() {
             json!({"origins": ["https://a.example", "https://b.example/path"]}),
             "policy.origins[1]",
         ),
+        (
+            json!({"channel_order": ["fcm", "carrierpigeon"]}),
+            "policy.channel_order[1]",
+        ),
     ] {
         let body = json!({"policy": policy});
         w.call(Method::PATCH, "/v1/apps/demo", &w.admin, body)
+            .await
+            .fault(422, "invalid", path);
+        let body = json!({"id": "other", "policy": policy});
+        w.post("/v1/apps", &w.admin, body)
             .await
             .fault(422, "invalid", path);
     }

@@ -261,6 +261,8 @@ async fn a_poll_takes_its_wait_from_the_query_or_the_preference() {
     assert_eq!(plain.header("retry-after"), "30");
     assert_eq!(plain.expect(200)["messages"][0]["limit"], 7);
     let other = Cursor { user: 9, ..PLACE };
+    let first = w.get("/v1/poll?wait=0&cursor=", &token).await;
+    assert!(first.expect(200)["messages"].is_array());
     let reset = w.get(&format!("/v1/poll?cursor={other}"), &token).await;
     assert_eq!(reset.expect(200)["reset"], true);
     for (path, key, status, code) in [

@@ -260,6 +260,20 @@ async fn the_tail_is_filtered_and_sees_one_app_only() {
             .await
             .problem(400, "invalid_request");
     }
+    let ahead = w.get("/v1/events?after=1000000", &w.server).await;
+    let problem = ahead.problem(400, "bad_cursor");
+    assert_eq!(problem["errors"][0]["path"], "query.after");
+    assert!(problem.to_string().contains("leave it out"), "{problem}");
+    let headers = [("last-event-id", "1000000")];
+    let ahead = crate::http_client::call(
+        w.address,
+        Method::GET,
+        "/v1/events",
+        &w.server,
+        &headers,
+        "",
+    );
+    ahead.await.fault(400, "bad_cursor", "Last-Event-ID");
     let headers = [("last-event-id", "forged")];
     let bad = crate::http_client::call(
         w.address,

@@ -9,6 +9,8 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
+use crate::described::as_described;
+
 /// An answer, read whole.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -99,7 +101,7 @@ pub(crate) async fn call(
     body: impl Into<Bytes>,
 ) -> Answer {
     let mut request = Request::builder()
-        .method(method)
+        .method(method.clone())
         .uri(path)
         .header("host", "hongyan.test");
     if !key.is_empty() {
@@ -111,9 +113,11 @@ pub(crate) async fn call(
     let answer = open(address, request.body(Full::new(body.into())).unwrap()).await;
     let (parts, body) = answer.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Answer {
+    let answer = Answer {
         status: parts.status,
         headers: parts.headers,
         body,
-    }
+    };
+    as_described(&method, path, &answer);
+    answer
 }

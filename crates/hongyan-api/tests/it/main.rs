@@ -14,6 +14,7 @@ mod callbacks;
 mod client_side;
 mod connections;
 mod credentials;
+mod described;
 mod devices;
 mod events;
 mod http_client;

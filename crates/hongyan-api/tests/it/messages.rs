@@ -443,6 +443,61 @@ async fn a_message_has_a_state_and_counts() {
 }
 
 #[tokio::test]
+async fn an_end_without_a_device_settles_no_delivery() {
+    let w = world().await;
+    let id = w.send("u1").await;
+    let path = format!("/v1/messages/{id}");
+    let message = hongyan_core::MessageId::parse(&id).unwrap();
+    let event = |stage| w.services.event(&w.app(), message, stage);
+    let alone = |device: &str, reason| hongyan_core::Event {
+        platform: None,
+        ..ended(event(Stage::Dropped), device, "u2", reason)
+    };
+    let targeted = hongyan_core::Event {
+        r#final: false,
+        reason: None,
+        ..ended(event(Stage::Targeted), "d1", "u1", Reason::Delivered)
+    };
+    let nobody = hongyan_core::Event {
+        device: None,
+        ..alone("d0", Reason::NoDevice)
+    };
+    for (events, state, deliveries) in [
+        // One user has a device, the other none, and a named device is not there.
+        (vec![targeted.clone()], "sending", [1, 1, 0]),
+        (vec![nobody], "sending", [2, 1, 1]),
+        (vec![alone("d9", Reason::NoDevice)], "sending", [3, 1, 2]),
+        (
+            vec![ended(
+                event(Stage::Delivered),
+                "d1",
+                "u1",
+                Reason::Delivered,
+            )],
+            "done",
+            [3, 0, 3],
+        ),
+        // A delivery whose record cannot be read has ended all the same.
+        (
+            vec![targeted, alone("d1", Reason::RecordUnreadable)],
+            "done",
+            [4, 0, 4],
+        ),
+    ] {
+        w.events(events).await;
+        let status = w.get(&path, &w.server).await.expect(200);
+        let [total, open, done] = deliveries;
+        assert_eq!(
+            (&status["state"], &status["deliveries"]),
+            (
+                &json!(state),
+                &json!({"total": total, "open": open, "done": done})
+            )
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_scheduled_message_says_so() {
     let w = world().await;
     let later = NOON.plus(std::time::Duration::from_secs(3600)).rfc3339();
@@ -534,6 +589,12 @@ async fn a_channel_that_does_not_exist_is_refused_with_those_that_do() {
         assert_eq!(problem["errors"][0]["path"], "options.channels.order[1]");
         assert!(problem.to_string().contains(known), "{problem}");
     }
+    let vendor = json!({"to": {"user": "u"}, "notification": {"title": "t"},
+        "options": {"vendor": {"apns": {}, "carrierpigeon": {"a": 1}}}});
+    let refused = w.post("/v1/messages", &w.server, vendor).await;
+    let problem = refused.problem(422, "invalid");
+    assert_eq!(problem["errors"][0]["path"], "options.vendor.carrierpigeon");
+    assert!(problem.to_string().contains(known), "{problem}");
     let many = json!({"messages": [order]});
     let batch = w
         .post("/v1/messages/batch", &w.server, many)

@@ -190,3 +190,36 @@ async fn the_node_describes_itself() {
         assert!(page.contains(anchor), "{anchor}");
     }
 }
+
+/// What is left out of an answer when there is nothing to say is not promised; what is always there is.
+#[test]
+fn replies_promise_what_they_always_hold() {
+    let schemas = &hongyan_api::openapi::value()["components"]["schemas"];
+    let required = |name: &str, field: &str| {
+        let schema = &schemas[name];
+        assert!(schema["properties"][field].is_object(), "{name} {field}");
+        let required = schema["required"].as_array();
+        required.is_some_and(|all| all.contains(&json!(field)))
+    };
+    for (name, field) in [
+        ("Event", "reason"),
+        ("Event", "platform"),
+        ("ShownToken", "environment"),
+        ("ShownToken", "reason"),
+        ("Polled", "reset"),
+        ("Polled", "superseded"),
+        ("Problem", "errors"),
+        ("DeliveryItem", "reason"),
+        ("DevicePresence", "state"),
+    ] {
+        assert!(!required(name, field), "{name} may be without {field}");
+    }
+    assert!(
+        !required("Policy", "timezone"),
+        "a request may leave it out"
+    );
+    assert!(required("PolicyReply", "timezone"), "an answer has it");
+    let states = &schemas["DeliveryItem"]["properties"]["state"]["enum"];
+    let states = states.as_array().unwrap();
+    assert!(states.contains(&json!("awaiting_receipt")), "{states:?}");
+}

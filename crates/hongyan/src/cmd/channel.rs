@@ -54,7 +54,7 @@ enum Command {
     },
     /// Set a credential
     #[command(
-        after_help = "Example:\n  hongyan channel set apns --set team_id=T --set key_id=K --secret-file private_key=AuthKey.p8"
+        after_help = "Example:\n  hongyan channel set apns --set team_id=T --set key_id=K --set bundle_id=org.example.app --secret-file private_key=AuthKey.p8"
     )]
     Set {
         /// The channel

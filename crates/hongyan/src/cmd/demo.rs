@@ -11,7 +11,7 @@ use hongyan_dispatch::credentials::NewCredential;
 use hongyan_sandbox::{Channel as Service, Handle, ReceiptAddress, Sandbox};
 use serde::{Deserialize, Serialize};
 
-use crate::cmd::serve;
+use crate::cmd::{output, serve};
 use crate::config::Sources;
 use crate::config::setting::Address;
 use crate::shutdown::Signals;
@@ -93,7 +93,10 @@ async fn go(args: Args) -> anyhow::Result<()> {
     let facts = set_up(&node, &handle, &data).await?;
     handle.attach(&facts.api, &facts.client_key)?;
     write_private(&data.join(FACTS_FILE), &serde_json::to_vec_pretty(&facts)?)?;
-    greet(&facts, &data);
+    if let Err(error) = output::print(&greeting(&facts, &data)) {
+        // The demo is for whoever opens its pages too; what it would have said is in the file.
+        tracing::warn!(%error, file = FACTS_FILE, "the greeting could not be shown; addresses and keys are in the file");
+    }
     let cause = serve::wait(&mut signals, &node).await;
     let stop = async move {
         sandbox.stop().await;
@@ -265,25 +268,47 @@ fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         .with_context(|| format!("{} cannot be written", path.display()))
 }
 
-#[allow(clippy::print_stdout, reason = "this is what the command is for")]
-fn greet(facts: &Facts, data: &Path) {
+fn greeting(facts: &Facts, data: &Path) -> String {
     let user = "alice";
     let ways = [("MQTT", &facts.mqtt), ("XMPP", &facts.xmpp)];
     let ways: String = ways
         .into_iter()
         .filter_map(|(name, at)| Some(format!("  {name}     {}\n", at.as_ref()?)))
         .collect();
-    println!(
+    format!(
         "\nhongyan is ready.\n\n  phones   {}/phones\n  API      {}\n  API page {}\n{ways}  keys     {}\n\n\
          Watch the phones, then send the first message:\n\n  \
          curl {}/v1/messages \\\n    -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \\\n    \
          -d '{{\"to\":{{\"user\":\"{user}\"}},\"class\":\"im\",\"notification\":{{\"title\":\"Hello\",\"body\":\"from the wild goose\"}}}}'\n\n\
-         Ctrl-C ends it; start again to go on.\n",
+         Ctrl-C ends it; start again to go on.\n\n",
         facts.sandbox,
         facts.api,
         facts.console,
         data.join(FACTS_FILE).display(),
         facts.api,
         facts.server_key,
-    );
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greeting_names_what_can_be_opened_and_how_to_send() {
+        let facts = serde_json::json!({
+            "api": "http://127.0.0.1:1", "console": "", "sandbox": "", "vendors": "", "app": "demo",
+            "admin_key": "", "server_key": "hy_sk_1", "client_key": "",
+        });
+        let facts: Facts = serde_json::from_value(facts).unwrap();
+        let text = greeting(&facts, Path::new("there"));
+        for part in [
+            "there/demo.json",
+            "http://127.0.0.1:1/v1/messages",
+            "Bearer hy_sk_1",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert!(text.ends_with("go on.\n\n"));
+    }
 }

@@ -49,7 +49,8 @@ enum Command {
         /// The app
         id: String,
         /// The key's public handle, not its secret
-        key: String,
+        #[arg(value_name = "KEY_ID")]
+        handle: String,
     },
 }
 
@@ -108,9 +109,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 let key = admin.create_key(&id, &body).await.map_err(told)?;
                 show_new(form, &key)?;
             }
-            Command::Delete { id, key } => {
-                let answer = admin.delete_key(&id, &key).await.map_err(told)?;
-                form.done(&answer, &format!("ended the key {}", harmless(&key)))?;
+            Command::Delete { id, handle } => {
+                let answer = admin.delete_key(&id, &handle).await.map_err(told)?;
+                form.done(&answer, &format!("ended the key {}", harmless(&handle)))?;
             }
         }
         Ok(())

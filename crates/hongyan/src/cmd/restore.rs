@@ -9,9 +9,10 @@ use indicatif::HumanBytes;
 
 use super::backup::bar;
 use super::remote::block_on;
-use crate::config::{Engine, Sources};
+use crate::config::{Config, Engine, Sources};
 use crate::data::DataDir;
 use crate::seal;
+use crate::wiring::ADMIN_KEY_FILE;
 
 /// Bring a backup back into an empty data directory, for either engine.
 #[derive(Debug, clap::Args)]
@@ -62,15 +63,30 @@ async fn bring_back(args: Args) -> Result<()> {
     let summary = blocking(move || Ok(hongyan_embedded::restore(&file, &target, engine)?)).await?;
     bar.finish_and_clear();
     report(&args, summary, &format!("restored into {}", data.display()))?;
-    let key = seal::key_path(&config.seal, &data);
-    if config.seal.key.is_none() && !key.exists() {
-        writeln!(
-            std::io::stderr().lock(),
-            "the master key is not part of a backup: put it back as {} before you start the server",
-            key.display()
-        )?;
-    }
+    let words = missing_keys(&config);
+    std::io::stderr().lock().write_all(words.as_bytes())?;
     Ok(())
+}
+
+/// What a restored directory still lacks: a line for each.
+fn missing_keys(config: &Config) -> String {
+    let data = &config.server.data;
+    let mut words = String::new();
+    let master = seal::key_path(&config.seal, data);
+    if config.seal.key.is_none() && !master.exists() {
+        words += &format!(
+            "the master key is not part of a backup: put it back as {} before you start the server\n",
+            master.display()
+        );
+    }
+    let admin = data.join(ADMIN_KEY_FILE);
+    if !admin.exists() {
+        words += &format!(
+            "the admin key is not part of a backup, and no new one is made: put it back as {}, or give it to commands with --key or HONGYAN_KEY\n",
+            admin.display()
+        );
+    }
+    words
 }
 
 async fn blocking<T: Send + 'static>(
@@ -93,4 +109,26 @@ fn report(args: &Args, summary: Summary, done: &str) -> Result<()> {
         writeln!(out, "{done}: {} records, {size}", summary.records)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_keys_that_a_backup_lacks_are_asked_for_while_they_are_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.server.data = dir.path().to_owned();
+        let path = |name| dir.path().join(name).display().to_string();
+        let words = missing_keys(&config);
+        assert!(words.contains(&path("master.key")), "{words}");
+        assert!(words.contains(&path("admin.key")), "{words}");
+        std::fs::write(path("master.key"), "").unwrap();
+        let words = missing_keys(&config);
+        assert!(!words.contains("master.key"), "{words}");
+        assert!(words.contains(&path("admin.key")), "{words}");
+        std::fs::write(path("admin.key"), "").unwrap();
+        assert_eq!(missing_keys(&config), "");
+    }
 }

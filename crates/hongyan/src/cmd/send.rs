@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use hongyan_client::Admin;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::message::MessageArgs;
@@ -64,15 +64,13 @@ async fn follow(admin: &Admin, id: &str, form: Form, patience: Duration) -> anyh
     loop {
         // The state is read first, so that its events are in the trace.
         let status = admin.message(id).await.map_err(told)?;
-        let mut ended_whole = false;
+        // Only its word counts: a final event without a device ends the message for one of its users, not for all.
         after = read_trace(admin, &path, after, |event| {
-            let whole = event.get("device").is_none_or(Value::is_null);
-            ended_whole |= whole && event.get("final") == Some(&Value::Bool(true));
             show_event(form, event, About::Message)
         })
         .await?;
         let state = cell(&status, "state");
-        if ended_whole || matches!(state.as_str(), "done" | "expired" | "recalled") {
+        if matches!(state.as_str(), "done" | "expired" | "recalled") {
             return Ok(());
         }
         anyhow::ensure!(
@@ -81,5 +79,58 @@ async fn follow(admin: &Admin, id: &str, form: Form, patience: Duration) -> anyh
             patience.as_secs()
         );
         tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hongyan_client::Secret;
+    use hongyan_client::net::Tls;
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Takes one call on a connection of its own.
+    async fn answer(listener: &TcpListener, path: &str, body: Value) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with(&format!("GET {path}")), "{head}");
+        let body = body.to_string();
+        let text = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_user_without_devices_does_not_end_the_wait_for_the_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            for state in ["sending", "done"] {
+                answer(
+                    &listener,
+                    "/v1/messages/m ",
+                    json!({"id": "m", "state": state}),
+                )
+                .await;
+                let end = json!({"seq": 1, "stage": "dropped", "reason": "no_device", "user": "u2", "final": true});
+                answer(&listener, "/v1/messages/m/trace", json!({"events": [end]})).await;
+            }
+        });
+        let key = Secret::from("hy_sk_test");
+        let admin = Admin::with(&api, key, Tls::default(), Duration::from_secs(10)).unwrap();
+        follow(&admin, "m", Form::Json, Duration::from_secs(20))
+            .await
+            .unwrap();
+        let asked_to_the_end = tokio::time::timeout(Duration::from_secs(5), server).await;
+        asked_to_the_end.unwrap().unwrap();
     }
 }

@@ -19,6 +19,7 @@ use crate::config::{Config, Loaded};
 use crate::control::{Answer, Ask, Caller, whole};
 use crate::data::{self, DataDir};
 use crate::seal::{MasterSeal, SealError, key_path};
+use crate::wiring::ADMIN_KEY_FILE;
 
 /// Apps and credentials looked at; more are counted, not opened.
 const PAGE: usize = 1_000;
@@ -53,6 +54,7 @@ pub(super) async fn all(loaded: &Loaded, deep: bool) -> Vec<Finding> {
     findings.extend(certificates(config));
     let (key, sealer) = master_key(config);
     findings.push(key);
+    findings.push(admin_key(&config.server.data));
     match running {
         Some(running) => findings.push(Finding::good(
             "store",
@@ -321,6 +323,24 @@ fn master_key(config: &Config) -> (Finding, Option<MasterSeal>) {
     }
 }
 
+/// A server runs without the file, but nobody can make a key, and no second first key is ever made.
+fn admin_key(data: &Path) -> Finding {
+    let about = "admin key";
+    let path = data.join(ADMIN_KEY_FILE);
+    let shown = path.display();
+    if path.exists() {
+        Finding::good(about, format!("is in {shown}"))
+    } else if DataDir::of(data) == DataDir::Fresh {
+        Finding::good(about, "the first start makes it")
+    } else {
+        Finding::warning(
+            about,
+            format!("{shown} is missing, so commands on this machine have no key"),
+            "put its copy back there, readable by its owner only (it is not part of a backup), or give it to commands with --key or HONGYAN_KEY",
+        )
+    }
+}
+
 fn key_todo(error: &SealError) -> &'static str {
     match error {
         SealError::Writable { .. } => "make the file private",
@@ -468,6 +488,22 @@ mod tests {
                 .iter()
                 .any(|finding| finding.about == "credentials")
         );
+    }
+
+    #[tokio::test]
+    async fn a_used_directory_without_the_admin_key_is_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(admin_key(dir.path()).health, Health::Good);
+        let loaded = loaded(dir.path());
+        let options = data::store_options(&loaded.config);
+        Embedded::open(&options).unwrap().close().await;
+        let findings = all(&loaded, false).await;
+        let of_key = findings.iter().find(|one| one.about == "admin key");
+        let of_key = of_key.unwrap();
+        assert_eq!(of_key.health, Health::Warning);
+        assert!(of_key.todo.as_ref().unwrap().contains("HONGYAN_KEY"));
+        fs::write(dir.path().join("admin.key"), "").unwrap();
+        assert_eq!(admin_key(dir.path()).health, Health::Good);
     }
 
     #[test]
