@@ -73,7 +73,7 @@ async fn vivo_is_left_alone_after_a_quota_code() {
     let calls = world.made("/message/");
     assert_eq!(
         world.send_some(Class::Marketing, 1).await,
-        ["quota_exhausted"]
+        ["unasked quota_exhausted"]
     );
     assert_eq!(world.made("/message/"), calls, "no further call");
     assert_eq!(world.send_some(Class::Im, 1).await, ["accepted"]);
@@ -85,7 +85,7 @@ async fn vivo_is_left_alone_after_a_quota_code() {
     let calls = world.made("/message/");
     assert_eq!(
         world.send_some(Class::Marketing, 2).await,
-        ["quota_exhausted"; 2]
+        ["unasked quota_exhausted"; 2]
     );
     assert_eq!(world.made("/message/"), calls);
 }
@@ -118,7 +118,7 @@ async fn vivo_takes_operation_messages_by_day_only() {
     ));
     let calls = world.made("/message/");
     let again = world.send_some(Class::Marketing, 2).await;
-    assert_eq!(again, ["retry vendor_rate_limited not_taken"; 2]);
+    assert_eq!(again, ["unasked retry vendor_rate_limited not_taken"; 2]);
     assert_eq!(
         world.made("/message/"),
         calls,

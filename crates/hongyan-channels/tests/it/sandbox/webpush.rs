@@ -171,7 +171,10 @@ async fn webpush_endpoints_are_only_known_services_at_public_addresses() {
     let got = send(config(json!(["127.0.0.1"])), true, &token).await;
     assert_eq!(got, "accepted", "a host of the credential's own");
     let got = send(config(json!(["*"])), false, &token).await;
-    assert_eq!(got, "refused token_environment", "not a public address");
+    assert_eq!(
+        got, "unasked refused token_environment",
+        "not a public address"
+    );
     let plain = token.replace("https://", "http://");
     let got = send(config(json!(["*"])), true, &plain).await;
     assert_eq!(got, "token_dead token_invalid", "not https");
