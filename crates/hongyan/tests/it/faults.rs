@@ -159,7 +159,6 @@ fn told(kind: &Kind, fault: &str) -> &'static [&'static str] {
         ("token_invalid", _) => &["token_invalid"],
         // Keys that do not expire: who says so means another fault of theirs.
         ("auth_expired", "xiaomi" | "jpush" | "tpns" | "meizu") => &["credential_invalid"],
-        ("auth_expired", "webpush") => &["token_environment"],
         // A fresh token that is refused as expired is a matter of clocks: it is tried again.
         ("auth_expired", _) => &["vendor_unavailable", "credential_invalid"],
         _ => &[],
