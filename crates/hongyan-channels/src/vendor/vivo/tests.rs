@@ -444,11 +444,11 @@ fn a_quota_code_closes_the_interface_for_the_class_until_midnight() {
     say(10_071, Interface::Single, &encoded);
     // NOW is 09:00 in Beijing.
     assert!(matches!(
-        sender.closed(Interface::Single, false),
+        sender.closed(Interface::Single, false).map(Verdict::word),
         Some(Verdict::Retry { after: Some(left), certainty: Unsure::NotTaken, .. }) if left == Duration::from_secs(22 * 3600)
     ));
     let said = sender.closed(Interface::Single, true);
-    assert_eq!(fixture::words(&said.unwrap()), "quota");
+    assert_eq!(fixture::words(&said.unwrap()), "unasked quota");
 }
 
 #[test]
