@@ -63,8 +63,7 @@ impl Presence for Nobody {
     async fn rebind(&self, _: &AppId, _: &DeviceId, _: Option<UserId>) {}
     fn recall(&self, _: &AppId, _: &Owner, _: MessageId) {}
     async fn disconnect(&self, _: &AppId, _: &DeviceId) {}
-    async fn disconnect_app(&self, _app: &AppId) {}
-
+    async fn disconnect_app(&self, _: &AppId) {}
     fn resubscribe(&self, _: &AppId, _: &DeviceId) {}
     fn len(&self) -> usize {
         0

@@ -55,17 +55,16 @@ pub struct Shortened {
 impl Shortened {
     /// What is left.
     #[must_use]
-    pub fn of(&self, outbound: &Outbound) -> Outbound {
-        let mut left = outbound.clone();
+    pub fn of(&self, mut left: Outbound) -> Outbound {
         if self.without_data && left.message.data.is_some() {
             left.message = Arc::new(Message {
                 data: None,
                 ..Message::clone(&left.message)
             });
         }
-        if let (Some(chars), Some(body)) = (self.body, &outbound.body) {
+        if let (Some(chars), Some(body)) = (self.body, &mut left.body) {
             let begin = body.chars().take(chars.saturating_sub(1));
-            left.body = Some(begin.chain([ELLIPSIS]).collect());
+            *body = begin.chain([ELLIPSIS]).collect();
         }
         left
     }
@@ -126,7 +125,7 @@ fn longest(
 ) -> Option<(Shortened, Parcel)> {
     let attempt = |body: Option<usize>| {
         let shortened = Shortened { body, without_data };
-        let parcel = channel.preview(&shortened.of(outbound)).ok()?;
+        let parcel = channel.preview(&shortened.of(outbound.clone())).ok()?;
         Some((shortened, parcel))
     };
     if without_data && let Some(whole) = attempt(None) {

@@ -52,9 +52,13 @@ async fn apps_are_made_changed_listed_and_deleted() {
     assert_eq!(page["items"][0]["id"], "shop");
     let key = w.make_key("shop", json!({})).await;
     w.get("/v1/devices", &key).await.expect(200);
+    let (there, other) = ("d1".parse().unwrap(), "d2".parse().unwrap());
+    w.presence.connect(&"shop".parse().unwrap(), &there);
+    w.presence.connect(&w.app(), &other);
     w.call(Method::DELETE, "/v1/apps/shop", &w.admin, Value::Null)
         .await
         .expect(204);
+    assert_eq!(w.presence.closed(), [there], "its sessions end with it");
     w.get("/v1/apps/shop", &w.admin)
         .await
         .problem(404, "not_found");

@@ -500,7 +500,8 @@ impl Sender {
             return Err(elsewhere(&format!(
                 "{} is not a known push service; add it to the credential's hosts",
                 to.origin.host()
-            )));
+            ))
+            .unasked());
         }
         let peer = self.peers.at(&to.origin);
         let (authorization, generation) = self

@@ -179,10 +179,10 @@ pub struct Batch {
     pub recipients: Vec<Recipient>,
 }
 
-/// A text that was shortened to the vendor's limit.
+/// What was shortened to the vendor's limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Truncation {
-    /// `title` or `body`.
+    /// `title`, `body`, `data` (left out whole: bytes before, 0 after), or a name of the channel's own.
     pub field: &'static str,
     /// Length before, in the vendor's unit.
     pub from: usize,

@@ -93,7 +93,7 @@ impl Lane {
         let called_at = inner.ports.clock.now();
         let outbound = render::outbound(&first.message, first.package.clone(), called_at);
         let batch = Batch {
-            outbound: changed.shortened.of(&outbound),
+            outbound: changed.shortened.of(outbound),
             recipients: fit
                 .iter()
                 .map(|(s, device)| Recipient {

@@ -165,7 +165,7 @@ async fn webpush_endpoints_are_only_known_services_at_public_addresses() {
     let nobody = json!([]);
     let got = send(config(nobody.clone()), true, &token).await;
     assert_eq!(
-        got, "refused token_environment",
+        got, "unasked refused token_environment",
         "127.0.0.1 is no push service"
     );
     let got = send(config(json!(["127.0.0.1"])), true, &token).await;
@@ -175,6 +175,14 @@ async fn webpush_endpoints_are_only_known_services_at_public_addresses() {
         got, "unasked refused token_environment",
         "not a public address"
     );
+    // Nobody listens there: that says nothing of other push services.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let mut away: Value = serde_json::from_str(&token).unwrap();
+    away["endpoint"] = format!("https://{address}/x").into();
+    let got = send(config(json!(["*"])), true, &away.to_string()).await;
+    assert_eq!(got, "unasked retry vendor_unavailable not_taken");
     let plain = token.replace("https://", "http://");
     let got = send(config(json!(["*"])), true, &plain).await;
     assert_eq!(got, "token_dead token_invalid", "not https");
