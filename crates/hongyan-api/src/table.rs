@@ -77,7 +77,7 @@ fn devices() -> Vec<Route> {
         Route::new(PATCH, "/v1/devices/{device}", DEVICE_OR_MANAGE, "Change a device", devices::change),
         Route::new(DELETE, "/v1/devices/{device}", DEVICE_OR_MANAGE, "Forget a device", devices::delete),
         Route::new(PUT, "/v1/devices/{device}/tokens/{channel}", DEVICE_OR_MANAGE, "Set the vendor token of a channel", devices::put_token)
-            .more("A vendor token belongs to one device: any other device that had it keeps a dead one. A token that its vendor called dead stays dead."),
+            .more("A vendor token belongs to one device: any other device that had it keeps a dead one. A token that its vendor called dead is tried again when it is given an hour later or after its credential was changed; until then it stays dead."),
         Route::new(DELETE, "/v1/devices/{device}/tokens/{channel}", DEVICE_OR_MANAGE, "Take the vendor token of a channel away", devices::delete_token),
         Route::new(POST, "/v1/devices/{device}/wake-key", Who::Itself, "Get the key of a device's wake-ups", devices::wake_key)
             .more("For devices that are woken by a text instead of a push (channel `sms` in mode `signal`): with the key they tell a true wake-up from a \

@@ -5,11 +5,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::TryFutureExt as _;
 
 use hongyan_core::app::{KeyKind, Scope};
-use hongyan_core::device::{self, TokenState};
+use hongyan_core::device;
 use hongyan_core::limits::CONFLICT_RETRIES_MAX;
 use hongyan_core::{AppId, ChannelId, DeviceId, StoreError, Timestamp, UserId};
 
 use super::numbers::Countries;
+use super::revival::Revival;
 use super::{no_faults, unknown_channels};
 use crate::api::Api;
 use crate::auth::Caller;
@@ -94,7 +95,10 @@ pub(crate) async fn register(
             }
         };
         let read = old.as_ref().map(|old| old.version);
-        let device = registered(&app, &id, &state, old, hash, now);
+        let held = old.as_ref().map_or(&[][..], |old| &old.tokens);
+        let given = state.tokens.as_deref().unwrap_or_default();
+        let revival = Revival::read(&call.api, &app, held, given).await?;
+        let device = registered(&app, &id, &state, old, &revival, hash, now);
         no_faults(check(&device))?;
         match call.api.registry().put_device(device, read).await {
             Ok(()) => {
@@ -120,6 +124,7 @@ fn registered(
     id: &DeviceId,
     state: &Registration,
     old: Option<device::Device>,
+    revival: &Revival,
     secret_hash: [u8; 32],
     now: Timestamp,
 ) -> device::Device {
@@ -131,7 +136,7 @@ fn registered(
         Some(tokens) => tokens
             .iter()
             .cloned()
-            .map(|token| renewed(token, &old_tokens, now))
+            .map(|token| revival.renewed(token, &old_tokens, now))
             .collect(),
     };
     let mut device = device::Device {
@@ -157,25 +162,6 @@ fn registered(
     };
     lower_brand(&mut device);
     device
-}
-
-/// A token as the device gives it. One that the vendor called dead stays dead: giving it again does not revive it. One that is
-/// paused stays so: apps give their tokens at every start.
-fn renewed(token: NamedToken, old: &[device::Token], now: Timestamp) -> device::Token {
-    let mut token = token.into_core(now);
-    let same = old.iter().find(|o| {
-        o.channel == token.channel
-            && o.token == token.token
-            && o.environment == token.environment
-            && o.credential == token.credential
-    });
-    if let Some(same) = same {
-        token.paused = same.paused;
-        if let dead @ TokenState::Dead { .. } = same.state {
-            token.state = dead;
-        }
-    }
-    token
 }
 
 fn fresh_id(api: &Api) -> Result<DeviceId, Problem> {
@@ -313,8 +299,11 @@ pub(crate) async fn put_token(call: Call<(), Json<VendorToken>>) -> Result<Done,
             .collect(),
     )?;
     let now = call.api.now();
+    let held = call.api.device(&app, &id).await?.tokens;
+    let given = std::slice::from_ref(&named);
+    let revival = Revival::read(&call.api, &app, &held, given).await?;
     update(&call.api, &app, &id, |device| {
-        let token = renewed(named.clone(), &device.tokens, now);
+        let token = revival.renewed(named.clone(), &device.tokens, now);
         device.tokens.retain(|t| t.channel != channel);
         device.tokens.push(token);
         no_faults(check(device))

@@ -13,6 +13,7 @@ mod numbers;
 pub(crate) mod ops;
 pub(crate) mod push;
 pub(crate) mod reports;
+mod revival;
 pub(crate) mod topics;
 pub(crate) mod transfer;
 pub(crate) mod users;

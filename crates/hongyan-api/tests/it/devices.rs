@@ -1,8 +1,11 @@
 //! Registration, state, vendor tokens, login.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hongyan_api::key;
+use hongyan_core::Reason;
 use hongyan_core::port::Clock;
 use http::Method;
 use serde_json::{Value, json};
@@ -214,36 +217,91 @@ async fn a_vendor_token_belongs_to_one_device() {
         .fault(422, "invalid", "tokens[0].token");
 }
 
+/// The vendor calls a device's APNs token dead.
+async fn kill(w: &World, device: &str, token: &str, reason: Reason) {
+    let (app, device, channel) = (w.app(), device.parse().unwrap(), "apns".parse().unwrap());
+    let (registry, now) = (w.engine.registry(), w.clock.now());
+    let killed = registry.kill_token(&app, &device, &channel, token, reason, now);
+    assert!(killed.await.unwrap());
+}
+
 #[tokio::test]
-async fn a_dead_token_is_not_revived_by_giving_it_again() {
+async fn a_dead_token_that_is_given_again_rests_first() {
     let w = world().await;
     let token = w.register("d1").await;
     let body = json!({"token": "t".repeat(64)});
     let path = "/v1/devices/d1/tokens/apns";
-    w.call(Method::PUT, path, &token, body.clone())
-        .await
-        .expect(204);
-    let (device, channel) = ("d1".parse().unwrap(), "apns".parse().unwrap());
-    let reason = hongyan_core::Reason::TokenInvalid;
-    let registry = w.engine.registry();
-    let text = "t".repeat(64);
-    assert!(
-        registry
-            .kill_token(&w.app(), &device, &channel, &text, reason, w.clock.now())
+    let give = async || {
+        w.call(Method::PUT, path, &token, body.clone())
             .await
-            .unwrap()
-    );
-    w.call(Method::PUT, path, &token, body).await.expect(204);
+            .expect(204);
+    };
+    let register = async || {
+        let tokens = json!([{"channel": "apns", "token": "t".repeat(64)}]);
+        let state = json!({"device_id": "d1", "platform": "ios", "tokens": tokens});
+        w.post("/v1/devices", &token, state).await.expect(200);
+    };
+    let state =
+        async || w.get("/v1/devices/d1", &token).await.expect(200)["tokens"][0]["state"].clone();
+    let kill = async || kill(&w, "d1", &"t".repeat(64), Reason::TokenInvalid).await;
+    give().await;
+    kill().await;
+    w.clock.advance(Duration::from_secs(3_599));
+    give().await;
+    assert_eq!(state().await, "dead");
+    register().await;
+    assert_eq!(state().await, "dead");
+    w.clock.advance(Duration::from_secs(1));
+    give().await;
+    assert_eq!(state().await, "active");
+
+    kill().await;
+    w.clock.advance(Duration::from_secs(3_600));
+    register().await;
     assert_eq!(
-        w.get("/v1/devices/d1", &token).await.expect(200)["tokens"][0]["state"],
-        "dead"
+        state().await,
+        "active",
+        "a registration gives tokens as well"
     );
+    kill().await;
     w.call(Method::PUT, path, &token, json!({"token": "n".repeat(64)}))
         .await
         .expect(204);
+    assert_eq!(state().await, "active", "another token was never dead");
+}
+
+#[tokio::test]
+async fn a_dead_token_lives_again_once_its_credential_was_mended() {
+    let w = world().await;
+    let (one, two) = (w.register("d1").await, w.register("d2").await);
+    let give = async |device: &str, token: &str, credential: &str| {
+        let body = json!({"token": device.repeat(32), "credential": credential});
+        w.call(
+            Method::PUT,
+            &format!("/v1/devices/{device}/tokens/apns"),
+            token,
+            body,
+        )
+        .await
+        .expect(204);
+        w.get(&format!("/v1/devices/{device}"), token)
+            .await
+            .expect(200)["tokens"][0]["state"]
+            .clone()
+    };
+    for (device, token, credential) in [("d1", &one, "first"), ("d2", &two, "second")] {
+        assert_eq!(give(device, token, credential).await, "active");
+        kill(&w, device, &device.repeat(32), Reason::TokenEnvironment).await;
+    }
+    w.clock.advance(Duration::from_secs(60));
+    let body = json!({"config": {"key": "k"}});
+    let path = "/v1/channels/apns/credentials/first";
+    w.call(Method::PUT, path, &w.server, body).await.expect(200);
+    assert_eq!(give("d1", &one, "first").await, "active");
     assert_eq!(
-        w.get("/v1/devices/d1", &token).await.expect(200)["tokens"][0]["state"],
-        "active"
+        give("d2", &two, "second").await,
+        "dead",
+        "it has another credential"
     );
 }
 
