@@ -554,7 +554,7 @@ mod tests {
             assert_eq!(newest, Some(next));
             txn.keep();
             backend
-                .write(&txn.into_changes().changes, Durability::Buffered)
+                .write(&txn.into_changes(None).changes, Durability::Buffered)
                 .unwrap();
         }
         let chunks = Read::range(&backend, Space::Event, Range::forward(b"", None, 99)).unwrap();
@@ -645,7 +645,7 @@ mod tests {
             append(&mut txn, &events).unwrap();
             txn.keep();
             backend
-                .write(&txn.into_changes().changes, Durability::Buffered)
+                .write(&txn.into_changes(None).changes, Durability::Buffered)
                 .unwrap();
         }
         let rows = Range::forward(b"", None, 99);
@@ -690,7 +690,7 @@ mod tests {
         append(&mut txn, &events).unwrap();
         txn.keep();
         backend
-            .write(&txn.into_changes().changes, Durability::Buffered)
+            .write(&txn.into_changes(None).changes, Durability::Buffered)
             .unwrap();
         let mut txn = Txn::new(&backend, 2);
         assert_eq!(drop_slice(&mut txn, "a", 1, 32).unwrap(), 90);

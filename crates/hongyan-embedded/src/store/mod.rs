@@ -7,6 +7,7 @@ pub mod backup;
 pub(crate) mod cache;
 mod disk;
 mod fjall;
+mod flight;
 mod inspect;
 mod keeper;
 mod lock;

@@ -410,10 +410,10 @@ mod tests {
         let events = Arc::new(tokio::sync::watch::Sender::new(0));
         crate::gather::settle(&mut txn, &events, schedule).unwrap();
         txn.keep();
-        let outcome = txn.into_changes();
+        let outcome = txn.into_changes(None);
         let changes = outcome.changes;
         backend.write(&changes, Durability::Buffered).unwrap();
-        for run in outcome.after {
+        for run in outcome.follow {
             run();
         }
         // How many jobs there are is counted in each.

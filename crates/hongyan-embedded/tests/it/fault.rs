@@ -14,7 +14,7 @@ use crate::sets::{self, Found};
 use crate::subject::{open, options, ports};
 
 /// Waits until it is so.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
         assert!(begin.elapsed() < Duration::from_secs(30), "never: {what}");
@@ -24,16 +24,16 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// What a test does to the engine.
 #[derive(Debug, Default)]
-struct Control {
+pub(crate) struct Control {
     fails: AtomicBool,
     panics: AtomicBool,
     shut: Mutex<bool>,
     opened: Condvar,
-    writes: AtomicUsize,
+    pub(crate) writes: AtomicUsize,
 }
 
 impl Control {
-    fn set_shut(&self, shut: bool) {
+    pub(crate) fn set_shut(&self, shut: bool) {
         *self.shut.lock().unwrap() = shut;
         self.opened.notify_all();
     }
@@ -86,15 +86,15 @@ impl Backend for Faulty {
     }
 }
 
-struct Rig {
+pub(crate) struct Rig {
     dir: tempfile::TempDir,
     engine: Engine,
-    control: Arc<Control>,
+    pub(crate) control: Arc<Control>,
     fatal: Arc<Mutex<Vec<String>>>,
-    embedded: Embedded,
+    pub(crate) embedded: Embedded,
 }
 
-fn rig(engine: Engine) -> Rig {
+pub(crate) fn rig(engine: Engine) -> Rig {
     let dir = tempfile::tempdir().unwrap();
     let control = Arc::new(Control::default());
     let fatal = Arc::new(Mutex::new(Vec::new()));

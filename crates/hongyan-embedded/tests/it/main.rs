@@ -14,6 +14,7 @@ mod conformance;
 mod crash;
 mod damage;
 mod fault;
+mod flight;
 mod inbox_model;
 mod loss;
 mod opening;
