@@ -183,6 +183,11 @@ pub enum Would {
         /// What follows.
         otherwise: Box<Self>,
     },
+    /// It goes to the session, and at once what follows here happens beside it.
+    Both {
+        /// A push or its wait.
+        beside: Box<Self>,
+    },
     /// It goes to a vendor.
     Push {
         /// The channel.
@@ -259,6 +264,9 @@ pub trait Services: Send + Sync + fmt::Debug {
 
     /// Forgets a user and unbinds their devices. Answers whether they were known.
     async fn forget_user(&self, app: &AppId, user: &UserId) -> Result<bool, ServiceError>;
+
+    /// Takes up again what waits for a user's quiet hours and would not wait as their preferences are now. Idempotent.
+    async fn preferences_changed(&self, app: &AppId, user: &UserId) -> Result<(), ServiceError>;
 
     /// The key of a device's wake-ups; nothing when none of its channels sends any.
     async fn wake_key(&self, device: &Device) -> Result<Option<WakeKey>, ServiceError>;

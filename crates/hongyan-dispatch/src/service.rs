@@ -9,11 +9,13 @@ use hongyan_core::port::{
 use crate::binding::Bindings;
 use crate::carried::Carried;
 use crate::choice::Learned;
+use crate::counted::Counted;
 use crate::credentials::{Credentials, Sealer};
 use crate::deaths::Deaths;
 use crate::explain::Explainer;
 use crate::feedback::{self, Feedback, Signals};
 use crate::gate::Gate;
+use crate::holds::Holds;
 use crate::hygiene::Hygiene;
 use crate::ids::Ids;
 use crate::intake::Intake;
@@ -73,6 +75,10 @@ impl Dispatch {
     /// Puts the room together; nothing runs yet.
     #[must_use]
     pub fn new(options: Options, ports: Ports) -> Self {
+        let ports = Ports {
+            commit: Arc::new(Counted(ports.commit)),
+            ..ports
+        };
         let gate = Gate::default();
         let credentials = Credentials::new(
             options.vendors,
@@ -162,6 +168,15 @@ impl Dispatch {
             ports: self.ports.clone(),
             feedback: self.feedback.clone(),
             gate: self.gate.clone(),
+        }
+    }
+
+    /// Takes up again what is held.
+    #[must_use]
+    pub fn holds(&self) -> Holds {
+        Holds {
+            ports: self.ports.clone(),
+            feedback: self.feedback.clone(),
         }
     }
 

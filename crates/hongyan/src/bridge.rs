@@ -132,6 +132,10 @@ impl wanted::Services for Services {
         Ok(self.dispatch.bindings().forget_user(app, user).await?)
     }
 
+    async fn preferences_changed(&self, app: &AppId, user: &UserId) -> Result<(), ServiceError> {
+        Ok(self.dispatch.holds().reconsider(app, user).await?)
+    }
+
     async fn feedback(&self, events: Vec<SessionEvent>) {
         self.dispatch.feedback().accept(events).await;
     }
@@ -320,6 +324,9 @@ fn would(from: Would) -> wanted::Would {
         Would::Online { until, otherwise } => wanted::Would::Online {
             until,
             otherwise: Box::new(would(*otherwise)),
+        },
+        Would::Both { beside } => wanted::Would::Both {
+            beside: Box::new(would(*beside)),
         },
         Would::Push {
             channel,

@@ -175,7 +175,7 @@ impl Node {
                 broadcasts: Default::default(),
             });
         }
-        let metrics = crate::metrics::handle()?;
+        let metrics = crate::metrics::page()?;
         let api = Api::new(
             hongyan_api::Options {
                 connections_max: config.http.connections_max,

@@ -401,7 +401,8 @@ pub(crate) struct Status {
     /// Its id.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub(crate) id: MessageId,
-    /// `scheduled`, `accepted` (no device found yet), `sending`, `done`, `expired` or `recalled`.
+    /// `scheduled`, `sending` (devices are still looked for, or deliveries are open), `done` (also when there was nobody to
+    /// reach) or `recalled`.
     pub(crate) state: &'static str,
     /// Its class.
     #[schemars(schema_with = "schema::class")]

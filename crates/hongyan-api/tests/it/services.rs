@@ -35,6 +35,8 @@ pub(crate) struct FakeServices {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) drafts: Mutex<Vec<Draft>>,
     pub(crate) heard: Mutex<Vec<SessionEvent>>,
+    /// Users whose preferences were written.
+    pub(crate) reconsidered: Mutex<Vec<UserId>>,
     pub(crate) kicked: Mutex<Vec<DeviceId>>,
     /// What the next `accept` says instead.
     pub(crate) refuse: Mutex<Option<StoreError>>,
@@ -300,6 +302,11 @@ impl Services for FakeServices {
 
     async fn forget_user(&self, app: &AppId, user: &UserId) -> Result<bool, ServiceError> {
         Ok(self.registry.delete_user(app, user).await?)
+    }
+
+    async fn preferences_changed(&self, _: &AppId, user: &UserId) -> Result<(), ServiceError> {
+        self.reconsidered.lock().unwrap().push(user.clone());
+        Ok(())
     }
 
     async fn feedback(&self, events: Vec<SessionEvent>) {

@@ -62,6 +62,8 @@ const COLUMNS: &[Column] = &[
     ("REASON", "reason"),
     ("UNTIL", "until"),
     ("DETAIL", "detail"),
+    ("BESIDE IT", "beside.decision"),
+    ("BESIDE VIA", "beside.channel"),
     ("IF SILENT", "otherwise.decision"),
     ("THEN VIA", "otherwise.channel"),
     ("THEN", "otherwise.reason"),
@@ -73,7 +75,11 @@ fn plan_text(plan: &Value, payloads: bool) -> anyhow::Result<()> {
         output::line("and more devices, which are not listed")?;
     }
     for device in rows(plan).iter().filter(|_| payloads) {
-        let requests = [device.get("request"), device.pointer("/otherwise/request")];
+        let requests = [
+            device.get("request"),
+            device.pointer("/beside/request"),
+            device.pointer("/otherwise/request"),
+        ];
         for request in requests.into_iter().flatten() {
             let name = cell(device, "device");
             // JSON text escapes what could steer the terminal, but for marks beyond ASCII.
