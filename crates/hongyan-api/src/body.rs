@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -61,6 +62,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromBody for Json<T> {
         bytes_max: usize,
         time: Duration,
     ) -> Result<Self, Problem> {
+        not_coded(headers)?;
         content_type(
             headers,
             &["application/json", "application/merge-patch+json"],
@@ -77,6 +79,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromBody for Json<T> {
 
 impl FromBody for Ndjson {
     async fn read(headers: &HeaderMap, body: Body, _: usize, _: Duration) -> Result<Self, Problem> {
+        not_coded(headers)?;
         content_type(
             headers,
             &[
@@ -128,7 +131,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromQuery for T {
         }
         Query::<T>::try_from_uri(uri)
             .map(|Query(query)| query)
-            .map_err(|e| Problem::at(Code::InvalidRequest, "query", e.body_text()))
+            .map_err(|e| in_query(&e))
     }
 
     fn document(_: &mut SchemaGenerator) -> Option<Schema> {
@@ -140,6 +143,30 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromQuery for T {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
         Some(settings.into_generator().into_root_schema_for::<T>())
+    }
+}
+
+/// A query that cannot be read: its parameter has a path, as the fields of a body have.
+fn in_query(error: &QueryRejection) -> Problem {
+    // What is said of it is: …: parameter: what is wrong.
+    let words =
+        std::error::Error::source(error).map_or_else(|| error.body_text(), ToString::to_string);
+    let named = |word: &str| {
+        let rest = words.split_once(word).map(|(_, rest)| rest)?;
+        rest.split_once('`').map(|(name, _)| name.to_owned())
+    };
+    for word in ["missing field `", "unknown field `", "duplicate field `"] {
+        if let Some(name) = named(word) {
+            let path = format!("query.{name}");
+            let at = words.find(word).unwrap_or_default();
+            return Problem::at(Code::InvalidRequest, path, in_plain_words(&words[at..]));
+        }
+    }
+    match words.split_once(": ") {
+        Some((name, rest)) if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
+            Problem::at(Code::InvalidRequest, format!("query.{name}"), rest)
+        }
+        _ => Problem::at(Code::InvalidRequest, "query", words),
     }
 }
 
@@ -200,6 +227,12 @@ fn without_place(text: &str) -> String {
 
 /// The reader's own names for what it wants, such as `struct Message with 8 elements`, say nothing to a caller.
 fn in_plain_words(text: &str) -> String {
+    if text.starts_with("missing field `") {
+        return "is missing".to_owned();
+    }
+    if text.starts_with("duplicate field `") {
+        return "is named twice".to_owned();
+    }
     let Some((got, wanted)) = text.split_once("expected ") else {
         return text.to_owned();
     };
@@ -235,6 +268,22 @@ fn content_type(headers: &HeaderMap, taken: &[&'static str]) -> Result<(), Probl
             "send Content-Type: {}",
             taken.first().copied().unwrap_or_default()
         ),
+    ))
+}
+
+/// Bodies are read as they are.
+fn not_coded(headers: &HeaderMap) -> Result<(), Problem> {
+    let identity = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(CONTENT_ENCODING).iter().all(identity) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::UnsupportedMediaType,
+        "send the body without Content-Encoding: compressed bodies are not read",
+    )
+    .header(
+        http::header::ACCEPT_ENCODING,
+        http::HeaderValue::from_static("identity"),
     ))
 }
 

@@ -283,6 +283,18 @@ pub trait Services: Send + Sync + fmt::Debug {
         new: NewCredential,
     ) -> Result<(), ServiceError>;
 
+    /// Changes a credential that is stored: `config` is merged into what it has (RFC 7396), the rest is taken as it is.
+    async fn change_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        change: NewCredential,
+    ) -> Result<(), ServiceError>;
+
+    /// How many pushes wait for this credential's vendor now.
+    fn waiting(&self, app: &AppId, channel: &ChannelId, name: &CredentialName) -> usize;
+
     /// Deletes a credential and closes its channel. Answers whether it was there.
     async fn delete_credential(
         &self,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hongyan_core::port::{
     Clock, Commit, Dice, Inbox, Ledger, Presence, Quota, Registry, Vendor, Work,
 };
+use hongyan_core::{AppId, ChannelId, CredentialName};
 
 use crate::binding::Bindings;
 use crate::carried::Carried;
@@ -261,6 +262,13 @@ impl Dispatch {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// How many pushes wait in the lane of a credential now.
+    #[must_use]
+    pub fn waiting(&self, app: &AppId, channel: &ChannelId, name: &CredentialName) -> usize {
+        let key = (app.clone(), channel.clone(), name.clone());
+        self.lanes.waiting(&key)
     }
 
     /// Lanes that exist now.

@@ -35,6 +35,8 @@ pub(crate) struct FakeServices {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) drafts: Mutex<Vec<Draft>>,
     pub(crate) heard: Mutex<Vec<SessionEvent>>,
+    /// Pushes that wait for any vendor.
+    pub(crate) waiting: std::sync::atomic::AtomicUsize,
     /// Users whose preferences were written.
     pub(crate) reconsidered: Mutex<Vec<UserId>>,
     pub(crate) kicked: Mutex<Vec<DeviceId>>,
@@ -346,6 +348,27 @@ impl Services for FakeServices {
             version: read.unwrap_or(0) + 1,
         };
         Ok(self.registry.put_credential(credential, read).await?)
+    }
+
+    async fn change_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        change: NewCredential,
+    ) -> Result<(), ServiceError> {
+        let registry = &self.registry;
+        let mut stored = registry.credential(app, channel, name).await?.unwrap();
+        let fields = change.config.as_object().unwrap().clone();
+        stored.shown.extend(fields);
+        (stored.endpoint, stored.limits) = (change.endpoint, change.limits);
+        let read = stored.version;
+        stored.version += 1;
+        Ok(registry.put_credential(stored, Some(read)).await?)
+    }
+
+    fn waiting(&self, _: &AppId, _: &ChannelId, _: &CredentialName) -> usize {
+        self.waiting.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     async fn delete_credential(
