@@ -1,5 +1,6 @@
 //! The hongyan server and its command line.
 
+mod admin_key;
 mod bridge;
 mod clock;
 mod cmd;

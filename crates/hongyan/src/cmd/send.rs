@@ -70,7 +70,7 @@ async fn follow(admin: &Admin, id: &str, form: Form, patience: Duration) -> anyh
         })
         .await?;
         let state = cell(&status, "state");
-        if matches!(state.as_str(), "done" | "expired" | "recalled") {
+        if matches!(state.as_str(), "done" | "recalled") {
             return Ok(());
         }
         anyhow::ensure!(

@@ -14,12 +14,12 @@ use hongyan_embedded::store::verify;
 use indicatif::HumanBytes;
 
 use super::Finding;
+use crate::admin_key::ADMIN_KEY_FILE;
 use crate::clock::{SystemDice, machine_time};
 use crate::config::{Config, Loaded};
 use crate::control::{Answer, Ask, Caller, whole};
 use crate::data::{self, DataDir};
 use crate::seal::{MasterSeal, SealError, key_path};
-use crate::wiring::ADMIN_KEY_FILE;
 
 /// Apps and credentials looked at; more are counted, not opened.
 const PAGE: usize = 1_000;
@@ -336,7 +336,7 @@ fn admin_key(data: &Path) -> Finding {
         Finding::warning(
             about,
             format!("{shown} is missing, so commands on this machine have no key"),
-            "put its copy back there, readable by its owner only (it is not part of a backup), or give it to commands with --key or HONGYAN_KEY",
+            "put its copy back there, readable by its owner only (it is not part of a backup), or give it to commands with --key or HONGYAN_KEY; if it is lost, `hongyan key admin --rotate` makes another and ends it",
         )
     }
 }
