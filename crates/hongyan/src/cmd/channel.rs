@@ -285,7 +285,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 } else {
                     admin.delete_credential(&channel, &name).await
                 };
-                let answer = answer.map_err(told)?;
+                let answer = answer.map_err(|error| {
+                    let in_use = error.code() == Some("in_use");
+                    let error = told(error);
+                    if in_use {
+                        anyhow::anyhow!("{error} (here: --force)")
+                    } else {
+                        error
+                    }
+                })?;
                 let words = format!("deleted {}/{}", harmless(&channel), harmless(&name));
                 form.done(&answer, &words)?;
             }

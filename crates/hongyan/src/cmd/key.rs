@@ -24,7 +24,7 @@ const COLUMNS: &[Column] = &[
     ("CREATED", "created_at"),
 ];
 
-/// Make, list and end the keys of an app
+/// Make, list and end the keys of an app; replace the admin key
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Args {
     #[command(subcommand)]
