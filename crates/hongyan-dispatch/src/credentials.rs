@@ -458,7 +458,10 @@ mod tests {
     fn a_change_leaves_what_it_does_not_name() {
         let mut config = json!({"secret": "s", "team": "t", "deep": {"a": 1, "b": 2}});
         super::merge(&mut config, json!({}));
-        super::merge(&mut config, json!({"team": null, "deep": {"b": 3}, "new": [1]}));
+        super::merge(
+            &mut config,
+            json!({"team": null, "deep": {"b": 3}, "new": [1]}),
+        );
         let want = json!({"secret": "s", "deep": {"a": 1, "b": 3}, "new": [1]});
         assert_eq!(config, want);
     }

@@ -123,8 +123,9 @@ impl Router {
                         situation::write(&mut leg.set, &delivery, None, vec![step], read.now);
                         continue;
                     }
-                    let newer = newest.is_after(&delivery, message)
-                        || self.collapse(&delivery, message, read.now, leg).await?;
+                    let newer = recalled.is_none()
+                        && (newest.is_after(&delivery, message)
+                            || self.collapse(&delivery, message, read.now, leg).await?);
                     if newer {
                         let step = delivery.apply(Input::End(Reason::Collapsed), read.now);
                         situation::write(&mut leg.set, &delivery, None, vec![step], read.now);

@@ -79,3 +79,24 @@ async fn a_scheduled_broadcast_that_is_recalled_ends_on_its_subscribers() {
     let ended = w.outcomes(id, 2).await;
     assert!(ended.iter().all(|(_, reason)| *reason == Reason::Recalled));
 }
+
+#[tokio::test]
+async fn what_is_recalled_takes_nobodys_place() {
+    let w = world().await;
+    let d = w.device("d1", Some("u1"), &["alpha"]).await;
+    w.presence.connect(&w.app, &d);
+    let keyed = || {
+        let mut draft = to_users(&["u1"]);
+        draft.options.collapse_key = Some("score".into());
+        draft
+    };
+    let live = w.send(keyed()).await;
+    w.sees(live, "sent_online").await;
+    let mut later = keyed();
+    later.options.send_at = Some(NOON.plus(DAY));
+    let later = w.send(later).await;
+    w.dispatch.recall().recall(&w.app, later).await.unwrap();
+    assert_eq!(w.outcome(later).await, Reason::Recalled);
+    w.ack(&d, Some("u1"), live).await;
+    assert_eq!(w.outcome(live).await, Reason::Delivered);
+}
