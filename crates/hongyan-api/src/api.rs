@@ -68,6 +68,8 @@ struct Inner {
     ports: Ports,
     ready: AtomicBool,
     closing: watch::Sender<bool>,
+    /// Counts how often keys and apps were changed.
+    keys_changed: watch::Sender<u64>,
     keys: Cache<[u8; 32], Arc<Key>>,
     apps: Cache<AppId, Arc<App>>,
     origins: Cache<(), Arc<Vec<String>>>,
@@ -87,6 +89,7 @@ impl Api {
             inner: Arc::new(Inner {
                 ready: AtomicBool::new(false),
                 closing: watch::Sender::new(false),
+                keys_changed: watch::Sender::new(0),
                 keys: Cache::new(KEYS_CACHED_MAX),
                 apps: Cache::new(APPS_CACHED_MAX),
                 origins: Cache::new(1),
@@ -118,6 +121,11 @@ impl Api {
 
     pub(crate) fn closing(&self) -> watch::Receiver<bool> {
         self.inner.closing.subscribe()
+    }
+
+    /// Changes whenever a key or an app may have changed: whoever was let in asks again.
+    pub(crate) fn keys_changed(&self) -> watch::Receiver<u64> {
+        self.inner.keys_changed.subscribe()
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -220,11 +228,19 @@ impl Api {
         Ok(all)
     }
 
+    /// Forgets what is remembered of keys: one was changed or ended beside the API.
+    pub fn forget_keys(&self) {
+        self.forget_cached();
+    }
+
     /// Forgets what is remembered of keys and apps, because one was changed or deleted.
     pub(crate) fn forget_cached(&self) {
         self.inner.keys.clear();
         self.inner.apps.clear();
         self.inner.origins.clear();
+        self.inner
+            .keys_changed
+            .send_modify(|n| *n = n.wrapping_add(1));
     }
 
     fn fresh_until(&self, now: Timestamp) -> Timestamp {

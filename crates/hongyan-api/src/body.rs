@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -61,6 +62,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromBody for Json<T> {
         bytes_max: usize,
         time: Duration,
     ) -> Result<Self, Problem> {
+        not_coded(headers)?;
         content_type(
             headers,
             &["application/json", "application/merge-patch+json"],
@@ -77,6 +79,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromBody for Json<T> {
 
 impl FromBody for Ndjson {
     async fn read(headers: &HeaderMap, body: Body, _: usize, _: Duration) -> Result<Self, Problem> {
+        not_coded(headers)?;
         content_type(
             headers,
             &[
@@ -128,7 +131,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromQuery for T {
         }
         Query::<T>::try_from_uri(uri)
             .map(|Query(query)| query)
-            .map_err(|e| Problem::at(Code::InvalidRequest, "query", e.body_text()))
+            .map_err(|e| in_query(&e))
     }
 
     fn document(_: &mut SchemaGenerator) -> Option<Schema> {
@@ -140,6 +143,34 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> FromQuery for T {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
         Some(settings.into_generator().into_root_schema_for::<T>())
+    }
+}
+
+/// A query that cannot be read: its parameter has a path, as the fields of a body have.
+fn in_query(error: &QueryRejection) -> Problem {
+    // What is said of it is: …: parameter: what is wrong.
+    let words =
+        std::error::Error::source(error).map_or_else(|| error.body_text(), ToString::to_string);
+    let named = |word: &str| {
+        let rest = words.split_once(word).map(|(_, rest)| rest)?;
+        rest.split_once('`').map(|(name, _)| name.to_owned())
+    };
+    for word in ["missing field `", "unknown field `", "duplicate field `"] {
+        if let Some(name) = named(word) {
+            let path = format!("query.{name}");
+            let at = words.find(word).unwrap_or_default();
+            return Problem::at(Code::InvalidRequest, path, in_plain_words(&words[at..]));
+        }
+    }
+    match words.split_once(": ") {
+        Some((name, rest)) if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') => {
+            let words = match rest {
+                "invalid digit found in string" => "must be a whole number".to_owned(),
+                rest => in_plain_words(rest),
+            };
+            Problem::at(Code::InvalidRequest, format!("query.{name}"), words)
+        }
+        _ => Problem::at(Code::InvalidRequest, "query", words),
     }
 }
 
@@ -198,26 +229,83 @@ fn without_place(text: &str) -> String {
     }
 }
 
-/// The reader's own names for what it wants, such as `struct Message with 8 elements`, say nothing to a caller.
+/// The reader's own words, such as `invalid type: map, expected u32`, are for programmers.
 fn in_plain_words(text: &str) -> String {
-    let Some((got, wanted)) = text.split_once("expected ") else {
+    if text.starts_with("missing field `") {
+        return "is missing".to_owned();
+    }
+    if text.starts_with("duplicate field `") {
+        return "is named twice".to_owned();
+    }
+    if text.starts_with("unknown field `") {
+        return match text.split_once(", expected ") {
+            Some((_, known)) => format!("is not known here; expected {}", listed(known)),
+            None => "is not known here".to_owned(),
+        };
+    }
+    if let Some(rest) = text.strip_prefix("unknown variant `")
+        && let Some((got, wanted)) = rest.split_once("`, expected ")
+    {
+        return format!("must be {}, not {got}", listed(wanted));
+    }
+    let unfit = ["invalid type: ", "invalid value: "];
+    let Some((got, wanted)) = unfit
+        .iter()
+        .find_map(|start| text.strip_prefix(start))
+        .and_then(|rest| rest.rsplit_once(", expected "))
+    else {
         return text.to_owned();
     };
-    let object = [
+    format!("this is {}, expected {}", found(got), want(wanted))
+}
+
+/// `` one of `a`, `b` `` without its marks.
+fn listed(names: &str) -> String {
+    names.replace('`', "")
+}
+
+fn found(got: &str) -> String {
+    let inner = |start: &str| got.strip_prefix(start).and_then(|r| r.strip_suffix('`'));
+    match got {
+        "sequence" => return "a list".to_owned(),
+        "map" => return "an object".to_owned(),
+        "unit value" => return "null".to_owned(),
+        _ => {}
+    }
+    if let Some(number) = inner("integer `").or_else(|| inner("floating point `")) {
+        return format!("the number {number}");
+    }
+    if let Some(word) = inner("boolean `") {
+        return word.to_owned();
+    }
+    match got.strip_prefix("string ") {
+        Some(text) => format!("the text {text}"),
+        None => got.to_owned(),
+    }
+}
+
+fn want(wanted: &str) -> String {
+    let objects = [
         "struct ",
         "a map",
         "internally tagged enum ",
         "adjacently tagged enum ",
     ];
-    if !object.iter().any(|name| wanted.starts_with(name)) {
-        return text.to_owned();
+    if objects.iter().any(|name| wanted.starts_with(name)) {
+        return "an object".to_owned();
     }
-    let got = match got {
-        "invalid type: sequence, " => "this is a list, ",
-        "invalid type: null, " => "this is null, ",
-        got => got,
-    };
-    format!("{got}expected an object")
+    let whole = |max: u64| format!("a whole number from 0 to {max}");
+    match wanted {
+        "a sequence" => "a list".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        "a string" => "a text".to_owned(),
+        "u8" => whole(u8::MAX.into()),
+        "u16" => whole(u16::MAX.into()),
+        "u32" => whole(u32::MAX.into()),
+        "u64" | "usize" => whole(u64::MAX),
+        "i32" | "i64" => "a whole number".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 fn content_type(headers: &HeaderMap, taken: &[&'static str]) -> Result<(), Problem> {
@@ -235,6 +323,22 @@ fn content_type(headers: &HeaderMap, taken: &[&'static str]) -> Result<(), Probl
             "send Content-Type: {}",
             taken.first().copied().unwrap_or_default()
         ),
+    ))
+}
+
+/// Bodies are read as they are.
+fn not_coded(headers: &HeaderMap) -> Result<(), Problem> {
+    let identity = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if headers.get_all(CONTENT_ENCODING).iter().all(identity) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::UnsupportedMediaType,
+        "send the body without Content-Encoding: compressed bodies are not read",
+    )
+    .header(
+        http::header::ACCEPT_ENCODING,
+        http::HeaderValue::from_static("identity"),
     ))
 }
 
@@ -293,4 +397,43 @@ async fn drain(headers: &HeaderMap, body: &mut Body) {
     };
     // When the time is over, the answer goes out all the same.
     let _ = tokio::time::timeout(DRAIN_TIME, forget).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_plain() {
+        for (said, told) in [
+            ("missing field `to`", "is missing"),
+            (
+                "unknown field `x`, expected one of `a`, `b`",
+                "is not known here; expected one of a, b",
+            ),
+            (
+                "unknown variant `spam`, expected one of `im`, `marketing`",
+                "must be one of im, marketing, not spam",
+            ),
+            (
+                "invalid type: integer `5`, expected a string",
+                "this is the number 5, expected a text",
+            ),
+            (
+                "invalid value: integer `-1`, expected u32",
+                "this is the number -1, expected a whole number from 0 to 4294967295",
+            ),
+            (
+                "invalid type: sequence, expected struct To with 8 elements",
+                "this is a list, expected an object",
+            ),
+            (
+                "invalid type: string \"x, expected y\", expected a sequence",
+                "this is the text \"x, expected y\", expected a list",
+            ),
+            ("user must be 1 to 128 bytes", "user must be 1 to 128 bytes"),
+        ] {
+            assert_eq!(in_plain_words(said), told);
+        }
+    }
 }

@@ -92,7 +92,8 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 /// Random text of `chars` characters for public handles.
-pub(crate) fn handle(dice: &dyn Dice, chars: usize) -> String {
+#[must_use]
+pub fn handle(dice: &dyn Dice, chars: usize) -> String {
     (0..chars)
         .map(|_| char::from(ALPHABET[(dice.below(62) % 62) as usize]))
         .collect()

@@ -98,6 +98,8 @@ pub(crate) const EXPORT_PAGE_LEN: usize = 500;
 pub(crate) const PAGE_LEN_MAX: usize = 1_000;
 /// Items in one page when the caller says nothing.
 pub(crate) const PAGE_LEN: usize = 100;
+/// Devices that are looked at before a credential is deleted.
+pub(crate) const USES_SEEN_MAX: usize = 20_000;
 /// Devices in one bulk subscription.
 pub(crate) const SUBSCRIBERS_LEN_MAX: usize = 10_000;
 /// Ids in one ack call.

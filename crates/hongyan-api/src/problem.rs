@@ -76,6 +76,8 @@ codes! {
     Conflict = "conflict", CONFLICT, "It changed meanwhile";
     /// It exists.
     AlreadyExists = "already_exists", CONFLICT, "It exists already";
+    /// It is needed.
+    InUse = "in_use", CONFLICT, "It is in use";
     /// The key was used with another body.
     IdempotencyKeyReused = "idempotency_key_reused", CONFLICT, "The Idempotency-Key was used with another body";
     /// The body is over the limit.

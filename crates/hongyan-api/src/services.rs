@@ -183,6 +183,11 @@ pub enum Would {
         /// What follows.
         otherwise: Box<Self>,
     },
+    /// It goes to the session, and at once what follows here happens beside it.
+    Both {
+        /// A push or its wait.
+        beside: Box<Self>,
+    },
     /// It goes to a vendor.
     Push {
         /// The channel.
@@ -260,6 +265,9 @@ pub trait Services: Send + Sync + fmt::Debug {
     /// Forgets a user and unbinds their devices. Answers whether they were known.
     async fn forget_user(&self, app: &AppId, user: &UserId) -> Result<bool, ServiceError>;
 
+    /// Takes up again what waits for a user's quiet hours and would not wait as their preferences are now. Idempotent.
+    async fn preferences_changed(&self, app: &AppId, user: &UserId) -> Result<(), ServiceError>;
+
     /// The key of a device's wake-ups; nothing when none of its channels sends any.
     async fn wake_key(&self, device: &Device) -> Result<Option<WakeKey>, ServiceError>;
 
@@ -274,6 +282,18 @@ pub trait Services: Send + Sync + fmt::Debug {
         name: &CredentialName,
         new: NewCredential,
     ) -> Result<(), ServiceError>;
+
+    /// Changes a credential that is stored: `config` is merged into what it has (RFC 7396), the rest is taken as it is.
+    async fn change_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        change: NewCredential,
+    ) -> Result<(), ServiceError>;
+
+    /// How many pushes wait for this credential's vendor now.
+    fn waiting(&self, app: &AppId, channel: &ChannelId, name: &CredentialName) -> usize;
 
     /// Deletes a credential and closes its channel. Answers whether it was there.
     async fn delete_credential(

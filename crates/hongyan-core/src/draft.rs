@@ -2,8 +2,8 @@
 
 use crate::limits::{
     ACK_TIMEOUT_MS_RANGE, BODY_CHARS_MAX, COLLAPSE_KEY_BYTES_MAX, DATA_BYTES_MAX,
-    FALLBACK_AFTER_MS_RANGE, SEND_AHEAD_MAX, TARGETS_LEN_MAX, TITLE_CHARS_MAX, TTL_DEFAULT,
-    TTL_MAX, TTL_MIN, URL_BYTES_MAX,
+    FALLBACK_AFTER_MS_RANGE, NAME_BYTES_MAX, SEND_AHEAD_MAX, TARGETS_LEN_MAX, TITLE_CHARS_MAX,
+    TTL_DEFAULT, TTL_MAX, TTL_MIN, URL_BYTES_MAX,
 };
 use crate::message::{DeliveryMode, DeviceChoice, Notification, Options, Target};
 use crate::{AppId, Class, ClassDetail, Message, MessageId, Timestamp};
@@ -65,8 +65,9 @@ impl Draft {
             fault("class_detail", "is for class transaction only".to_owned());
         }
         if let Some(n) = &self.notification {
-            if n.title.is_empty() && n.body.is_empty() {
-                fault("notification", "needs a title or a body".to_owned());
+            if n.title.trim().is_empty() && n.body.trim().is_empty() {
+                let words = "needs a title or a body that is not blank";
+                fault("notification", words.to_owned());
             }
             over(
                 &mut fault,
@@ -90,8 +91,9 @@ impl Draft {
                     URL_BYTES_MAX,
                     "bytes",
                 );
-                if !image.starts_with("https://") {
-                    fault("notification.image", "must be an https URL".to_owned());
+                if !is_https_url(image) {
+                    let words = "must be an https URL, such as https://example.com/picture.png";
+                    fault("notification.image", words.to_owned());
                 }
             }
             if let Some(click) = &n.click {
@@ -103,13 +105,45 @@ impl Draft {
                     "bytes",
                 );
             }
+            for (path, name) in [
+                ("notification.sound", &n.sound),
+                ("notification.group", &n.group),
+            ] {
+                let len = name.as_ref().map_or(0, String::len);
+                over(&mut fault, path, len, NAME_BYTES_MAX, "bytes");
+            }
         }
         if let Some(data) = &self.data {
             let len = serde_json::to_vec(data).map_or(usize::MAX, |d| d.len());
             over(&mut fault, "data", len, DATA_BYTES_MAX, "bytes of JSON");
         }
+        self.check_texts(&mut fault);
         self.check_options(now, &mut fault);
         faults
+    }
+
+    /// No text may hold the character NUL: systems that a message goes through take it for an end, or do not take it.
+    fn check_texts(&self, fault: &mut impl FnMut(&str, String)) {
+        let of_notification = self.notification.iter().flat_map(|n| {
+            [
+                ("notification.title", Some(&n.title)),
+                ("notification.body", Some(&n.body)),
+                ("notification.image", n.image.as_ref()),
+                ("notification.sound", n.sound.as_ref()),
+                ("notification.click.url", n.click.as_ref().map(|c| &c.url)),
+                ("notification.group", n.group.as_ref()),
+            ]
+        });
+        let of_options = [
+            ("options.collapse_key", self.options.collapse_key.as_ref()),
+            ("options.push.title", self.options.push.title.as_ref()),
+            ("options.push.body", self.options.push.body.as_ref()),
+        ];
+        for (path, text) in of_notification.chain(of_options) {
+            if text.is_some_and(|text| text.contains('\0')) {
+                fault(path, "must not contain the character U+0000".to_owned());
+            }
+        }
     }
 
     fn check_options(&self, now: Timestamp, fault: &mut impl FnMut(&str, String)) {
@@ -199,6 +233,18 @@ impl Draft {
             expires_at: begins.plus(ttl),
         }
     }
+}
+
+/// Whether it has a host, and nothing that no address has.
+fn is_https_url(text: &str) -> bool {
+    text.strip_prefix("https://").is_some_and(|rest| {
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = host.rsplit('@').next().unwrap_or_default();
+        let named = host.split(':').next().unwrap_or_default();
+        let bracketed = host.starts_with('[');
+        let plain = |c: char| !c.is_whitespace() && !c.is_control();
+        (bracketed || !named.is_empty()) && rest.chars().all(plain)
+    })
 }
 
 fn over(fault: &mut impl FnMut(&str, String), path: &str, len: usize, max: usize, unit: &str) {

@@ -19,6 +19,8 @@ pub const TARGETS_LEN_MAX: usize = 1_000;
 pub const TITLE_CHARS_MAX: usize = 256;
 /// Body, characters.
 pub const BODY_CHARS_MAX: usize = 4_096;
+/// Name of a sound or of a group of notifications, bytes: file names and thread ids are far shorter.
+pub const NAME_BYTES_MAX: usize = 256;
 /// Any URL, bytes.
 pub const URL_BYTES_MAX: usize = 2_048;
 /// Collapse key, bytes: APNs allows 64.

@@ -42,22 +42,28 @@ pub struct Preferences {
 pub struct QuietHours {
     /// Begin, `HH:MM`, local time.
     pub start: String,
-    /// End, `HH:MM`, local time, exclusive.
+    /// End, `HH:MM`, local time, exclusive; `24:00` is the day's end.
     pub end: String,
     /// The classes that wait; all but `transaction` when absent.
     #[serde(default = "quiet_classes")]
     pub classes: Vec<Class>,
 }
 
+const MINUTES_PER_DAY: u16 = 24 * 60;
+
 fn quiet_classes() -> Vec<Class> {
     vec![Class::Im, Class::Subscription, Class::Marketing]
 }
 
 impl QuietHours {
-    /// Minutes since midnight of begin and end, when both are well formed.
+    /// Minutes since midnight of begin and end, when both are well formed. The end may be the day's: 1440.
     #[must_use]
     pub fn minutes(&self) -> Option<(u16, u16)> {
-        Some((minute_of_day(&self.start)?, minute_of_day(&self.end)?))
+        let end = match self.end.as_str() {
+            "24:00" => MINUTES_PER_DAY,
+            end => minute_of_day(end)?,
+        };
+        Some((minute_of_day(&self.start)?, end))
     }
 }
 
@@ -86,8 +92,12 @@ mod tests {
             .minutes()
         };
         assert_eq!(q("22:00", "08:30"), Some((1320, 510)));
+        assert_eq!(q("22:00", "24:00"), Some((1320, 1440)));
         for bad in ["24:00", "7:00", "07:60", "", "aa:bb", "+7:00"] {
             assert_eq!(q(bad, "08:00"), None, "{bad}");
+        }
+        for bad in ["24:01", "7:00", "25:00", ""] {
+            assert_eq!(q("08:00", bad), None, "{bad}");
         }
     }
 }

@@ -50,6 +50,11 @@ pub enum Would {
         /// What follows.
         otherwise: Box<Would>,
     },
+    /// It goes to the session, and at once what follows here happens beside it.
+    Both {
+        /// A push or its wait.
+        beside: Box<Would>,
+    },
     /// It goes to a vendor.
     Push {
         /// The channel.
@@ -160,7 +165,17 @@ impl Explainer {
         delivery: &Delivery,
         device: &Device,
     ) -> Result<Would, StoreError> {
-        let decision = plan(&read.situation(message, delivery, Some(device), None));
+        let situation = read.situation(message, delivery, Some(device), None);
+        let decision = plan(&situation);
+        if plan::is_online_too(&situation, &decision) {
+            let given = Delivery {
+                online_tried: true,
+                ..delivery.clone()
+            };
+            let beside = self.would(message, read, &given, device, read.now).await?;
+            let beside = Box::new(beside);
+            return Ok(Would::Both { beside });
+        }
         if let Decision::Online { until } = decision {
             let silent = Delivery {
                 online_tried: true,

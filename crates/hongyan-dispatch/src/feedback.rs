@@ -335,7 +335,6 @@ async fn settle(
                     Err(error) => return Err(error),
                 }
             }
-            count(&steps);
             let mut set = WriteSet::default();
             if expected.is_none() {
                 // The session was faster than the router: the funnel still counts every stage.
@@ -492,15 +491,6 @@ async fn cancel_others(ports: &Ports, acked: &Delivery) -> Result<Vec<Signal>, S
         .collect())
 }
 
-fn count(steps: &[hongyan_core::delivery::Step]) {
-    for happened in steps.iter().flat_map(|s| &s.happened) {
-        if happened.r#final {
-            let reason = happened.reason.map_or("", Reason::as_str);
-            metrics::counter!("hongyan_dispatch_outcomes_total", "reason" => reason).increment(1);
-        }
-    }
-}
-
 /// Signals that end every open delivery of a device for a user who left it.
 pub(crate) async fn end_open(
     ports: &Ports,
@@ -538,7 +528,7 @@ pub(crate) async fn end_open(
 }
 
 /// The deliveries of these keys that can be read; a damaged one ends when it is due.
-async fn readable(
+pub(crate) async fn readable(
     ports: &Ports,
     app: &AppId,
     keys: &[(MessageId, DeviceId)],

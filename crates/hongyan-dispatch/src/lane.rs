@@ -151,6 +151,15 @@ impl Lanes {
         }
     }
 
+    /// How many pushes wait in the lane of a credential.
+    pub(crate) fn waiting(&self, key: &LaneKey) -> usize {
+        let lanes = self.inner.lanes.lock();
+        let lanes = lanes.unwrap_or_else(PoisonError::into_inner);
+        let ways = lanes.get(key).map(|queue| [&queue.urgent, &queue.bulk]);
+        let waiting = |way: &Way| way.sender.max_capacity() - way.sender.capacity();
+        ways.iter().flatten().map(|way| waiting(way)).sum()
+    }
+
     fn start(&self, key: LaneKey) -> Queue {
         let way = || {
             let (sender, rest) = mpsc::channel(LANE_QUEUE_LEN_MAX);

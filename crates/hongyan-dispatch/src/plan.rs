@@ -116,6 +116,10 @@ pub fn plan(s: &Situation<'_>) -> Decision {
             (Decision::End(reason), Some(_)) if unreachable(reason) => Decision::Online {
                 until: m.expires_at,
             },
+            // The push is not wanted; the session is there all the same.
+            (Decision::End(_), Some(_)) if !d.online_tried => Decision::Online {
+                until: s.now.plus(ack_timeout(m)).min(m.expires_at),
+            },
             (push, _) => push,
         },
         DeliveryMode::OnlineFirst => match s.session {
@@ -130,6 +134,19 @@ pub fn plan(s: &Situation<'_>) -> Decision {
             _ => push,
         },
     }
+}
+
+/// Whether the session gets it beside what was decided: a push that goes out or waits, of a message for both.
+pub(crate) fn is_online_too(s: &Situation<'_>, decision: &Decision) -> bool {
+    let beside = match decision {
+        Decision::Push { .. } => true,
+        Decision::Hold { reason, .. } => *reason != Reason::Scheduled,
+        Decision::Online { .. } | Decision::End(_) => false,
+    };
+    beside
+        && s.message.options.delivery == DeliveryMode::Both
+        && s.session.is_some()
+        && !s.delivery.online_tried
 }
 
 /// Whether the reason means that no vendor could carry it at all, so that falling back would only end the wait.

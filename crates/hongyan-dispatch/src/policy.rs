@@ -52,6 +52,8 @@ fn window_end(hours: &QuietHours, zone: &TimeZone, now: Timestamp) -> Option<Tim
         return None;
     }
     let mut date = local.date();
+    // The day's end is the next one's beginning.
+    let end = end % (24 * 60);
     if minute >= end {
         date = date.tomorrow().ok()?;
     }
@@ -107,6 +109,12 @@ mod tests {
             Some("2026-03-01T14:00:00.000Z")
         );
         assert_eq!(end("12:00", "12:00", "UTC", "2026-03-01T12:00:00Z"), None);
+        for whole in ["22:00", "00:00"] {
+            let midnight = Some("2026-03-02T00:00:00.000Z");
+            let until = end(whole, "24:00", "UTC", "2026-03-01T23:00:00Z");
+            assert_eq!(until.as_deref(), midnight);
+        }
+        assert_eq!(end("22:00", "24:00", "UTC", "2026-03-02T00:00:00Z"), None);
         // The night the clocks go forward in Berlin: 02:30 does not exist, the window still ends.
         assert!(end("23:00", "02:30", "Europe/Berlin", "2026-03-28T23:30:00Z").is_some());
     }

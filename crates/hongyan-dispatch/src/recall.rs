@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hongyan_core::delivery::{Input, State};
-use hongyan_core::limits::VENDOR_CALL_DEADLINE;
-use hongyan_core::port::{CommitError, Recipient, WriteSet};
+use hongyan_core::limits::{TARGETS_LEN_MAX, VENDOR_CALL_DEADLINE};
+use hongyan_core::port::{CommitError, Job, JobKind, Recipient, WriteSet};
 use hongyan_core::{
     AppId, ChannelId, CredentialName, DeviceId, Message, MessageId, Reason, Secret, Stage,
-    StoreError, Verdict,
+    StoreError, Timestamp, Verdict,
 };
 
 use crate::choice::Learned;
@@ -38,6 +39,11 @@ pub struct Recall {
 }
 
 const PAGE: usize = 500;
+/// How long a recall waits until the router has ended what it was to begin later.
+const ROUTED_WITHIN: Duration = Duration::from_secs(5);
+/// How soon it looks whether that is done, and how often at most.
+const LOOK_FIRST: Duration = Duration::from_millis(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Recall {
     /// Recalls a message. Idempotent: recalling twice does nothing more.
@@ -52,9 +58,13 @@ impl Recall {
             .await?
             .ok_or(StoreError::NotFound { entity: "message" })?;
         let now = ports.clock.now();
+        let mut brought_forward = false;
         if ports.inbox.recalled(app, id).await?.is_none() {
+            let jobs = self.not_begun(&message, now).await?;
+            brought_forward = !jobs.is_empty();
             let set = WriteSet {
                 recalled: vec![(app.clone(), id, now)],
+                jobs,
                 events: vec![intake::about(&message, Stage::Recalled, now)],
                 ..WriteSet::default()
             };
@@ -67,7 +77,51 @@ impl Recall {
         for owner in intake::owners(&message) {
             ports.presence.recall(app, &owner, id);
         }
-        self.stop_and_withdraw(app, &message).await
+        let mut done = self.stop_and_withdraw(app, &message).await?;
+        if brought_forward {
+            done.stopped += self.ended_unbegun(app, id).await?;
+        }
+        Ok(done)
+    }
+
+    /// What was to be routed at a time that has not come: it is routed now, so that each device is told that nothing will come.
+    async fn not_begun(&self, message: &Message, now: Timestamp) -> Result<Vec<Job>, StoreError> {
+        // Nobody leases them before their time, so they can be moved.
+        if message.options.send_at.is_none_or(|at| at <= now) {
+            return Ok(Vec::new());
+        }
+        let work = &self.ports.work;
+        let jobs = work.of_message(&message.app, message.id, TARGETS_LEN_MAX);
+        let routes = jobs.await?.into_iter();
+        Ok(routes
+            .filter(|job| !matches!(job.kind, JobKind::Deliver { .. }))
+            .map(|job| Job { due: now, ..job })
+            .collect())
+    }
+
+    /// How many deliveries of a message that was brought forward ended as recalled. Waits for the router, but not for ever:
+    /// of a broadcast to very many, those that ended meanwhile.
+    async fn ended_unbegun(&self, app: &AppId, id: MessageId) -> Result<u64, StoreError> {
+        let ports = &self.ports;
+        let routed = async {
+            let mut wait = LOOK_FIRST;
+            loop {
+                let next = ports.work.of_message(app, id, 1).await?;
+                if next.is_empty() {
+                    return Ok::<_, StoreError>(());
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LOOK_AGAIN);
+            }
+        };
+        if let Ok(failed @ Err(_)) = tokio::time::timeout(ROUTED_WITHIN, routed).await {
+            failed?;
+        }
+        let rows = ports.ledger.message_counters(app, id).await?.into_iter();
+        Ok(rows
+            .filter(|row| row.key.ends && row.key.reason == Some(Reason::Recalled))
+            .map(|row| row.count)
+            .sum())
     }
 
     async fn stop_and_withdraw(

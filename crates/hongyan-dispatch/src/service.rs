@@ -5,15 +5,18 @@ use std::sync::Arc;
 use hongyan_core::port::{
     Clock, Commit, Dice, Inbox, Ledger, Presence, Quota, Registry, Vendor, Work,
 };
+use hongyan_core::{AppId, ChannelId, CredentialName};
 
 use crate::binding::Bindings;
 use crate::carried::Carried;
 use crate::choice::Learned;
+use crate::counted::Counted;
 use crate::credentials::{Credentials, Sealer};
 use crate::deaths::Deaths;
 use crate::explain::Explainer;
 use crate::feedback::{self, Feedback, Signals};
 use crate::gate::Gate;
+use crate::holds::Holds;
 use crate::hygiene::Hygiene;
 use crate::ids::Ids;
 use crate::intake::Intake;
@@ -73,6 +76,10 @@ impl Dispatch {
     /// Puts the room together; nothing runs yet.
     #[must_use]
     pub fn new(options: Options, ports: Ports) -> Self {
+        let ports = Ports {
+            commit: Arc::new(Counted(ports.commit)),
+            ..ports
+        };
         let gate = Gate::default();
         let credentials = Credentials::new(
             options.vendors,
@@ -165,6 +172,15 @@ impl Dispatch {
         }
     }
 
+    /// Takes up again what is held.
+    #[must_use]
+    pub fn holds(&self) -> Holds {
+        Holds {
+            ports: self.ports.clone(),
+            feedback: self.feedback.clone(),
+        }
+    }
+
     /// Takes what vendors say after they took a push.
     #[must_use]
     pub fn receipts(&self) -> Receipts {
@@ -246,6 +262,13 @@ impl Dispatch {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// How many pushes wait in the lane of a credential now.
+    #[must_use]
+    pub fn waiting(&self, app: &AppId, channel: &ChannelId, name: &CredentialName) -> usize {
+        let key = (app.clone(), channel.clone(), name.clone());
+        self.lanes.waiting(&key)
     }
 
     /// Lanes that exist now.

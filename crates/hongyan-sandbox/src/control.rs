@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -96,6 +96,12 @@ fn router(handle: Handle, stop: watch::Receiver<bool>) -> Router {
                 "no such path; see /phones".to_owned(),
             )
         })
+        .method_not_allowed_fallback(|| async {
+            Problem(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path does not take this method; Allow says which it takes".to_owned(),
+            )
+        })
         .layer(DefaultBodyLimit::max(limits::CONTROL_BODY_BYTES_MAX))
         .with_state(handle)
 }
@@ -121,6 +127,12 @@ impl From<SandboxError> for Problem {
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self(rejection.status(), rejection.body_text())
     }
 }
 
@@ -247,8 +259,9 @@ async fn clear_tray(State(handle): State<Handle>, Path(id): Path<String>) -> Ans
 
 async fn click(
     State(handle): State<Handle>,
-    Path((id, n)): Path<(String, u64)>,
+    place: Result<Path<(String, u64)>, PathRejection>,
 ) -> Answer<Json<TrayEntry>> {
+    let Path((id, n)) = place?;
     Ok(Json(handle.click(&id, n).await?))
 }
 

@@ -150,6 +150,7 @@ fn counted(events: &[Event]) -> BTreeMap<CounterKey, u64> {
             class: event.class,
             channel: event.channel.clone(),
             platform: event.platform,
+            ends: event.r#final,
         };
         *sums.entry(key).or_default() += 1;
     }

@@ -27,6 +27,27 @@ pub(crate) struct Services {
     pub(crate) clock: std::sync::Arc<dyn hongyan_core::port::Clock>,
 }
 
+impl Services {
+    /// Perhaps a changed credential has more quota: what its vendor said today is forgotten.
+    async fn reopen(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+    ) -> Result<(), ServiceError> {
+        if let Some(vendor) = self.dispatch.credentials().vendor(channel) {
+            let account = Account {
+                app: app.clone(),
+                channel: channel.clone(),
+                credential: name.clone(),
+            };
+            let quotas = self.dispatch.quotas();
+            quotas.reopen(&account, vendor.day_offset_s()).await?;
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl wanted::Services for Services {
     async fn accept(
@@ -132,6 +153,10 @@ impl wanted::Services for Services {
         Ok(self.dispatch.bindings().forget_user(app, user).await?)
     }
 
+    async fn preferences_changed(&self, app: &AppId, user: &UserId) -> Result<(), ServiceError> {
+        Ok(self.dispatch.holds().reconsider(app, user).await?)
+    }
+
     async fn feedback(&self, events: Vec<SessionEvent>) {
         self.dispatch.feedback().accept(events).await;
     }
@@ -148,22 +173,32 @@ impl wanted::Services for Services {
             endpoint: new.endpoint,
             limits: new.limits,
         };
-        self.dispatch
-            .credentials()
-            .put(app, channel, name, new)
-            .await
-            .map_err(credential)?;
-        if let Some(vendor) = self.dispatch.credentials().vendor(channel) {
-            // Perhaps it has more quota now: what its vendor said today is forgotten.
-            let account = Account {
-                app: app.clone(),
-                channel: channel.clone(),
-                credential: name.clone(),
-            };
-            let quotas = self.dispatch.quotas();
-            quotas.reopen(&account, vendor.day_offset_s()).await?;
-        }
-        Ok(())
+        let credentials = self.dispatch.credentials();
+        let put = credentials.put(app, channel, name, new).await;
+        put.map_err(credential)?;
+        self.reopen(app, channel, name).await
+    }
+
+    async fn change_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        change: wanted::NewCredential,
+    ) -> Result<(), ServiceError> {
+        let change = NewCredential {
+            config: change.config,
+            endpoint: change.endpoint,
+            limits: change.limits,
+        };
+        let credentials = self.dispatch.credentials();
+        let changed = credentials.change(app, channel, name, change).await;
+        changed.map_err(credential)?;
+        self.reopen(app, channel, name).await
+    }
+
+    fn waiting(&self, app: &AppId, channel: &ChannelId, name: &CredentialName) -> usize {
+        self.dispatch.waiting(app, channel, name)
     }
 
     async fn delete_credential(
@@ -320,6 +355,9 @@ fn would(from: Would) -> wanted::Would {
         Would::Online { until, otherwise } => wanted::Would::Online {
             until,
             otherwise: Box::new(would(*otherwise)),
+        },
+        Would::Both { beside } => wanted::Would::Both {
+            beside: Box::new(would(*beside)),
         },
         Would::Push {
             channel,

@@ -1,4 +1,4 @@
-//! The control socket: how `backup` and `doctor` talk to a server that runs on the same data directory.
+//! The control socket: how `backup`, `doctor` and `key admin` talk to a server that runs on the same data directory.
 //!
 //! A Unix socket with mode 0600 in the data directory, so that whoever may read the data may ask, and nobody else.
 //! One line of JSON asks, lines of JSON answer:
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::admin_key::AdminKeys;
 use crate::tasks::Stop;
 
 /// Longest line, bytes: a path and a few words.
@@ -38,6 +39,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 pub(crate) enum Ask {
     /// Who are you?
     Status,
+    /// Make a new admin key and end all others.
+    RotateAdmin,
     /// Write a backup to a file of the server's machine.
     Backup {
         /// Absolute.
@@ -74,6 +77,11 @@ pub(crate) enum Answer {
         /// The batch after which it was taken.
         number: u64,
     },
+    /// There is a new admin key, in the file of the data directory.
+    RotatedAdmin {
+        /// How many others were ended.
+        ended: u64,
+    },
     /// It did not work.
     Failed {
         /// What, why and what to do.
@@ -103,7 +111,12 @@ pub(crate) fn listen(data: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves callers, one after the other, until it is time to stop; then removes the socket.
-pub(crate) async fn serve(listener: UnixListener, store: Embedded, mut stop: Stop) {
+pub(crate) async fn serve(
+    listener: UnixListener,
+    store: Embedded,
+    admin_keys: AdminKeys,
+    mut stop: Stop,
+) {
     loop {
         let stream = tokio::select! {
             () = stop.stopped() => break,
@@ -118,7 +131,7 @@ pub(crate) async fn serve(listener: UnixListener, store: Embedded, mut stop: Sto
         };
         let served = tokio::select! {
             () = stop.stopped() => break,
-            served = serve_one(stream, &store) => served,
+            served = serve_one(stream, &store, &admin_keys) => served,
         };
         if let Err(error) = served {
             tracing::debug!(%error, "a control caller went away");
@@ -135,13 +148,17 @@ pub(crate) async fn serve(listener: UnixListener, store: Embedded, mut stop: Sto
     }
 }
 
-async fn serve_one(stream: UnixStream, store: &Embedded) -> io::Result<()> {
+async fn serve_one(stream: UnixStream, store: &Embedded, admin_keys: &AdminKeys) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut bounded = BufReader::new(read.take(LINE_BYTES_MAX));
     tokio::time::timeout(CALLER_DEADLINE, bounded.read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line) {
         Ok(Ask::Status) => status(store),
+        Ok(Ask::RotateAdmin) => match admin_keys.rotate().await {
+            Ok(ended) => Answer::RotatedAdmin { ended },
+            Err(error) => failed(format!("{error:#}")),
+        },
         Ok(Ask::Backup { path }) => backup(&mut write, store, path).await?,
         Err(error) => failed(format!(
             "the question cannot be understood ({error}); use a program of the server's version"
@@ -282,8 +299,21 @@ impl Caller {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::clock::{SystemClock, SystemDice};
     use crate::tasks::{Tasks, stop_pair};
+
+    fn keys(store: &Embedded, data: &Path) -> AdminKeys {
+        AdminKeys {
+            data: data.to_owned(),
+            registry: store.registry(),
+            dice: Arc::new(SystemDice::default()),
+            clock: Arc::new(SystemClock::default()),
+            api: None,
+        }
+    }
 
     async fn last(data: &Path, ask: Ask) -> Answer {
         let mut caller = Caller::ask(data, &ask).await.unwrap().unwrap();
@@ -304,7 +334,15 @@ mod tests {
         let store = Embedded::open(&hongyan_embedded::Options::new(data)).unwrap();
         let tasks = Tasks::default();
         let (stopper, stop) = stop_pair();
-        tasks.spawn("control", serve(listen(data).unwrap(), store.clone(), stop));
+        tasks.spawn(
+            "control",
+            serve(
+                listen(data).unwrap(),
+                store.clone(),
+                keys(&store, data),
+                stop,
+            ),
+        );
         let mode = fs::metadata(socket_path(data))
             .unwrap()
             .permissions()
@@ -314,6 +352,10 @@ mod tests {
             panic!("no status");
         };
         assert_eq!(process, std::process::id());
+
+        let rotated = last(data, Ask::RotateAdmin).await;
+        assert_eq!(rotated, Answer::RotatedAdmin { ended: 0 });
+        assert!(keys(&store, data).file().exists());
 
         let path = data.join("one.backup");
         let Answer::Backup { bytes, .. } = last(data, Ask::Backup { path: path.clone() }).await
@@ -343,7 +385,15 @@ mod tests {
         let store = Embedded::open(&hongyan_embedded::Options::new(data)).unwrap();
         let tasks = Tasks::default();
         let (stopper, stop) = stop_pair();
-        tasks.spawn("control", serve(listen(data).unwrap(), store.clone(), stop));
+        tasks.spawn(
+            "control",
+            serve(
+                listen(data).unwrap(),
+                store.clone(),
+                keys(&store, data),
+                stop,
+            ),
+        );
         let mut stream = UnixStream::connect(socket_path(data)).await.unwrap();
         stream.write_all(b"{\"ask\":\"coffee\"}\n").await.unwrap();
         let mut answer = String::new();

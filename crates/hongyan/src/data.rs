@@ -3,7 +3,8 @@
 //! ```text
 //! hongyan-data/          0700
 //!   master.key           0600   seals vendor credentials; keep a copy elsewhere
-//!   control.sock         0600   while a server runs: backup and doctor talk to it
+//!   admin.key            0600   the admin key, for commands on this machine; `hongyan key admin --rotate` makes another
+//!   control.sock         0600   while a server runs: backup, doctor and key talk to it
 //!   store/                      the engine's files, their lock and watermark
 //! ```
 
@@ -12,6 +13,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
+use anyhow::Context as _;
 use hongyan_embedded as embedded;
 
 use crate::config::{Config, Engine};
@@ -61,6 +63,27 @@ pub(crate) fn store_options(config: &Config) -> embedded::Options {
     options.min_free_bytes = config.store.free_bytes_min;
     options.verify_bytes_max = config.store.check_bytes_max;
     options
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written there.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let unfinished = path.with_extension("unfinished");
+    let _ = std::fs::remove_file(&unfinished);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)
+        .with_context(|| format!("{} cannot be written", unfinished.display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&unfinished, path)
+        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The hongyan server and its command line.
 
+mod admin_key;
 mod bridge;
 mod clock;
 mod cmd;
@@ -108,7 +109,8 @@ fn one_line(error: &clap::Error) -> String {
         .take_while(|line| !line.starts_with("Usage:"))
         .filter(|line| !line.is_empty() && !line.starts_with("For more information"))
         .collect();
-    lines.join("; ").trim_start_matches("error: ").to_owned()
+    let words = lines.join("; ").replace(":; ", ": ");
+    words.trim_start_matches("error: ").to_owned()
 }
 
 /// Says what went wrong in one line, and gives the exit code: 2 for a command line that cannot be
@@ -156,6 +158,10 @@ mod tests {
         check(
             "hongyan send --tille x",
             "unexpected argument '--tille' found; tip: a similar argument exists: '--title'",
+        );
+        check(
+            "hongyan key admin",
+            "the following required arguments were not provided: --rotate",
         );
         check(
             "hongyan send --ttl soon",

@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hongyan_api::Api;
-use hongyan_api::key;
 use hongyan_channels::Egress;
-use hongyan_core::app::{Key, KeyKind};
 use hongyan_core::limits::LEDGER_TTL;
 use hongyan_core::port::{Clock, Dice, Presence, Pushes, Registry};
-use hongyan_core::{AppId, KeyId, Timestamp};
+use hongyan_core::{AppId, Timestamp};
 use hongyan_dispatch::feedback::Feedback;
 use hongyan_dispatch::{Dispatch, Ports};
 use hongyan_embedded::Embedded;
 use hongyan_gateway::{Gateway, Hub};
 
+use crate::admin_key::AdminKeys;
 use crate::bridge;
 use crate::clock::{SystemClock, SystemDice};
 use crate::config::{self, Config};
@@ -31,8 +30,6 @@ use crate::xmpp;
 
 /// How often expired records are swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// File in the data directory with the first admin key.
-pub(crate) const ADMIN_KEY_FILE: &str = "admin.key";
 
 /// What only the sandbox changes about a node.
 #[derive(Debug, Default)]
@@ -175,7 +172,7 @@ impl Node {
                 broadcasts: Default::default(),
             });
         }
-        let metrics = crate::metrics::handle()?;
+        let metrics = crate::metrics::page()?;
         let api = Api::new(
             hongyan_api::Options {
                 connections_max: config.http.connections_max,
@@ -232,7 +229,14 @@ impl Node {
                 channels: dispatch.credentials().built_in_order().to_vec(),
             },
         );
-        first_admin_key(&data, registry.as_ref(), dice.as_ref(), clock.now()).await?;
+        let admin_keys = AdminKeys {
+            data: data.clone(),
+            registry: Arc::clone(&registry),
+            dice: Arc::clone(&dice),
+            clock: Arc::clone(&clock),
+            api: Some(api.clone()),
+        };
+        admin_keys.first().await?;
 
         let tasks = Tasks::default();
         let (stop_router, router_stop) = stop_pair();
@@ -278,11 +282,11 @@ impl Node {
             Ok(listener) => {
                 tasks.spawn(
                     "control",
-                    control::serve(listener, engine.clone(), sweeper_stop.clone()),
+                    control::serve(listener, engine.clone(), admin_keys, sweeper_stop.clone()),
                 );
             }
             Err(error) => {
-                tracing::warn!(%error, "no control socket: backup and doctor work only while the server is stopped")
+                tracing::warn!(%error, "no control socket: backup, doctor and key admin work only while the server is stopped")
             }
         }
         tasks.spawn(
@@ -471,44 +475,6 @@ pub(crate) fn tls_of(cert: &[u8], key: &[u8]) -> anyhow::Result<rustls::ServerCo
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .context("they do not belong together")
-}
-
-/// Makes the first admin key when there is none, into a file that only its owner can read.
-async fn first_admin_key(
-    data: &Path,
-    registry: &dyn Registry,
-    dice: &dyn Dice,
-    now: Timestamp,
-) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    if !registry.keys(None).await?.is_empty() {
-        return Ok(());
-    }
-    let minted = key::mint(key::TokenKind::Key(KeyKind::Admin), dice);
-    let path = data.join(ADMIN_KEY_FILE);
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("the admin key cannot be written to {}", path.display()))?;
-    writeln!(file, "{}", minted.text)?;
-    file.sync_all()?;
-    registry
-        .put_key(Key {
-            id: KeyId::parse("first-admin")?,
-            kind: KeyKind::Admin,
-            app: None,
-            scopes: Vec::new(),
-            name: "made at the first start".to_owned(),
-            hash: minted.hash,
-            created_at: now,
-        })
-        .await?;
-    tracing::info!(file = %path.display(), "made the first admin key");
-    Ok(())
 }
 
 /// Drops what has expired, in bounded pieces.

@@ -9,6 +9,7 @@ use hongyan_core::{AppId, KeyId, StoreError};
 
 use super::{check_quiet_hours, fault, is_timezone, no_faults, unknown_channels};
 use crate::api::Api;
+use crate::auth::scope_word;
 use crate::body::Json;
 use crate::key::{self, TokenKind};
 use crate::options::{KEYS_PER_APP_MAX, TEXT_BYTES_MAX};
@@ -23,7 +24,7 @@ const ORIGINS_MAX: usize = 64;
 
 pub(crate) async fn create(call: Call<(), Json<NewApp>>) -> Result<Reply<App, 201>, Problem> {
     let new = call.body.value;
-    check(&call.api, &new.name, &new.policy)?;
+    check(&call.api, &new.name, &new.policy, None)?;
     let app = app::App {
         id: new.id,
         name: new.name,
@@ -51,7 +52,7 @@ pub(crate) async fn create(call: Call<(), Json<NewApp>>) -> Result<Reply<App, 20
 }
 
 pub(crate) async fn list(call: Call<Page>) -> Result<Reply<List<App>>, Problem> {
-    let limit = call.query.limit();
+    let limit = call.query.limit()?;
     let apps = call
         .api
         .registry()
@@ -78,11 +79,12 @@ pub(crate) async fn change(call: Call<(), Json<AppChange>>) -> Result<Reply<App>
             Patch::Clear => app.name.clear(),
             Patch::Set(name) => app.name.clone_from(name),
         }
-        let mut policy = Policy::from(app.policy);
+        let before = Policy::from(app.policy);
+        let mut policy = before.clone();
         if let Some(change) = &change.policy {
             change.clone().apply(&mut policy);
         }
-        check(&call.api, &app.name, &policy)?;
+        check(&call.api, &app.name, &policy, Some(&before))?;
         app.policy = policy.into();
         app.version = read + 1;
         match call.api.registry().put_app(app.clone(), Some(read)).await {
@@ -143,7 +145,15 @@ pub(crate) async fn create_key(
             ));
             Vec::new()
         }
-        (KeyKind::Server, Some(scopes)) => scopes,
+        (KeyKind::Server, Some(scopes)) => {
+            for (i, scope) in scopes.iter().enumerate() {
+                if scopes.iter().take(i).any(|before| before == scope) {
+                    let word = scope_word(*scope);
+                    faults.push(fault(format!("scopes[{i}]"), format!("names {word} twice")));
+                }
+            }
+            scopes
+        }
     };
     no_faults(faults)?;
     if call.api.registry().keys(Some(&app.id)).await?.len() >= KEYS_PER_APP_MAX {
@@ -202,7 +212,9 @@ async fn find(api: &Api, id: &AppId) -> Result<app::App, Problem> {
         .ok_or_else(|| Problem::not_found("app"))
 }
 
-fn check(api: &Api, name: &str, policy: &Policy) -> Result<(), Problem> {
+/// Judges a policy: all of a new one; of a changed one what is not as it was, so that what was good when it was stored (a channel
+/// of another version) does not keep the rest from being changed.
+fn check(api: &Api, name: &str, policy: &Policy, before: Option<&Policy>) -> Result<(), Problem> {
     let mut faults: Vec<Fault> = Vec::new();
     if name.len() > TEXT_BYTES_MAX {
         faults.push(fault(
@@ -210,12 +222,14 @@ fn check(api: &Api, name: &str, policy: &Policy) -> Result<(), Problem> {
             format!("must be at most {TEXT_BYTES_MAX} bytes"),
         ));
     }
-    check_quiet_hours(
-        "policy.quiet_hours",
-        policy.quiet_hours.as_ref(),
-        &mut faults,
-    );
-    if !is_timezone(&policy.timezone) {
+    if before.is_none_or(|b| b.quiet_hours != policy.quiet_hours) {
+        check_quiet_hours(
+            "policy.quiet_hours",
+            policy.quiet_hours.as_ref(),
+            &mut faults,
+        );
+    }
+    if before.is_none_or(|b| b.timezone != policy.timezone) && !is_timezone(&policy.timezone) {
         faults.push(fault(
             "policy.timezone",
             "must be an IANA time zone, such as Asia/Shanghai",
@@ -227,11 +241,13 @@ fn check(api: &Api, name: &str, policy: &Policy) -> Result<(), Problem> {
             format!("lists hold at most {ORIGINS_MAX} items"),
         ));
     }
-    let order = policy.channel_order.iter().enumerate();
-    let channels = order.map(|(i, channel)| (format!("policy.channel_order[{i}]"), channel));
-    faults.extend(unknown_channels(api, channels));
+    if before.is_none_or(|b| b.channel_order != policy.channel_order) {
+        let order = policy.channel_order.iter().enumerate();
+        let channels = order.map(|(i, channel)| (format!("policy.channel_order[{i}]"), channel));
+        faults.extend(unknown_channels(api, channels));
+    }
     for (i, origin) in policy.origins.iter().enumerate() {
-        if !is_origin(origin) {
+        if !before.is_some_and(|b| b.origins.contains(origin)) && !is_origin(origin) {
             faults.push(fault(
                 format!("policy.origins[{i}]"),
                 "must be an origin as browsers send it, such as https://app.example.com",

@@ -208,7 +208,7 @@ async fn whole(api: &Api, app: &AppId, device: device::Device) -> Result<Device,
 }
 
 pub(crate) async fn list(call: Call<Page>) -> Result<Reply<List<Device>>, Problem> {
-    let (app, limit) = (call.app()?, call.query.limit());
+    let (app, limit) = (call.app()?, call.query.limit()?);
     let devices = call
         .api
         .registry()

@@ -82,7 +82,7 @@ async fn page(
     after: u64,
     limit: usize,
 ) -> Result<Trace, Problem> {
-    let limit = limit.clamp(1, EVENTS_PAGE_LEN_MAX);
+    let limit = crate::wire::within(limit, EVENTS_PAGE_LEN_MAX)?;
     let events = api.ports().ledger.events(app, filter, after, limit).await?;
     let next = events
         .last()
@@ -172,7 +172,9 @@ pub(crate) async fn tail(call: Call<TailQuery>) -> Result<Raw, Problem> {
     };
     let (sender, receiver) = mpsc::channel(TAIL_QUEUE_LEN);
     let closing = call.api.closing();
+    let changed = call.api.keys_changed();
     let tail = Tail {
+        changed,
         api: call.api,
         app,
         filter,
@@ -206,6 +208,8 @@ struct Tail {
     after: u64,
     /// When a comment is due.
     beat_at: Instant,
+    /// When keys changed here; what another process changes is seen at the next look.
+    changed: watch::Receiver<u64>,
     /// What let the reader in, to be asked again.
     headers: HeaderMap,
     peer: IpAddr,
@@ -232,12 +236,14 @@ impl Tail {
             return;
         }
         let every = self.api.options().cache_ttl;
+        let mut changed = self.changed.clone();
         let mut check_at = Instant::now() + every;
         loop {
             let woken = tokio::select! {
                 _ = closing.wait_for(|closing| *closing) => Woken::Over,
                 () = sender.closed() => Woken::Over,
                 () = tokio::time::sleep_until(check_at) => Woken::Recheck,
+                Ok(()) = changed.changed() => Woken::Recheck,
                 chunk = self.next() => Woken::Chunk(chunk),
             };
             match woken {

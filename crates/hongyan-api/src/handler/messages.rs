@@ -8,7 +8,7 @@ use http::header::{HeaderName, HeaderValue};
 use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::limits::{BATCH_LEN_MAX, IDEMPOTENCY_KEY_BYTES_MAX, MESSAGE_BODY_BYTES_MAX};
 use hongyan_core::message::Target;
-use hongyan_core::port::{CounterRow, JobKind};
+use hongyan_core::port::{CounterKey, CounterRow, JobKind};
 use hongyan_core::{AppId, DeviceId, MessageId, Reason, Stage, Timestamp};
 
 use super::{no_faults, unknown_channels};
@@ -181,9 +181,8 @@ pub(crate) async fn status(call: Call<StatusQuery>) -> Result<Reply<Status>, Pro
         Some(_) => "recalled",
         None if message.options.send_at.is_some_and(|at| at > now) => "scheduled",
         None if open > 0 || is_still_planned(&call, &app, id).await? => "sending",
-        None if total > 0 => "done",
-        None if message.expires_at <= now => "expired",
-        None => "accepted",
+        // Also when there was nobody to reach.
+        None => "done",
     };
     let (mut items, mut next) = (None, None);
     if call.query.deliveries {
@@ -232,7 +231,7 @@ pub(crate) fn totals(
     for row in rows {
         *counts.entry(row.key.stage.as_str()).or_default() += row.count;
         if let Some(reason) = row.key.reason
-            && ends(row.key.stage, reason)
+            && ends(&row.key)
         {
             *reasons.entry(reason.as_str()).or_default() += row.count;
         }
@@ -256,7 +255,7 @@ fn tally(rows: &[CounterRow]) -> Tally {
         let key = &row.key;
         match (key.stage, key.reason) {
             (Stage::Targeted, _) => targeted += row.count,
-            (stage, Some(reason)) if ends(stage, reason) => match (key.platform, reason) {
+            (_, Some(reason)) if ends(key) => match (key.platform, reason) {
                 (Some(_), _) => ended += row.count,
                 // It may have been a delivery: its record is what cannot be read.
                 (None, Reason::RecordUnreadable) => unreadable += row.count,
@@ -275,16 +274,20 @@ fn tally(rows: &[CounterRow]) -> Tally {
     }
 }
 
-/// Whether an event of this stage with this reason ends its delivery. What comes after the end (a late ack) has no reason; bad
-/// news of a vendor has its own, and only a wait for a receipt that ended in vain has the vendor's `accepted_by_vendor`.
-pub(crate) fn ends(stage: Stage, reason: Reason) -> bool {
-    matches!(
-        (stage, reason),
-        (
-            Stage::Delivered | Stage::AcceptedByVendor | Stage::Dropped,
-            _
-        ) | (Stage::Undelivered, Reason::AcceptedByVendor)
-    )
+/// Whether what is counted here ended its delivery. Counters of older days do not say it: there, what comes after the end (a
+/// late ack) has no reason, and bad news of a vendor has its own, but for a wait for a receipt that ended in vain.
+pub(crate) fn ends(key: &CounterKey) -> bool {
+    let Some(reason) = key.reason else {
+        return key.ends;
+    };
+    key.ends
+        || matches!(
+            (key.stage, reason),
+            (
+                Stage::Delivered | Stage::AcceptedByVendor | Stage::Dropped,
+                _
+            ) | (Stage::Undelivered, Reason::AcceptedByVendor)
+        )
 }
 
 pub(crate) async fn recall(call: Call) -> Result<Reply<Recalled>, Problem> {

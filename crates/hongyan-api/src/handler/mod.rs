@@ -74,6 +74,9 @@ fn check_quiet_hours(path: &str, quiet: Option<&QuietHours>, faults: &mut Vec<Fa
         .minutes()
         .is_none()
     {
-        faults.push(fault(path, "start and end must be times of day, HH:MM"));
+        faults.push(fault(
+            path,
+            "start and end must be times of day, HH:MM, from 00:00 to 23:59; the end may be 24:00",
+        ));
     }
 }

@@ -104,7 +104,9 @@ pub(crate) async fn channels(call: Call<ChannelsQuery>) -> Result<Reply<Channels
     let (from, to) = days(&call.query.from, &call.query.to, call.api.now())?;
     let mut channels: BTreeMap<String, ChannelRow> = BTreeMap::new();
     for CounterRow { key, count } in call.api.ports().ledger.counters(&app, from, to).await? {
-        let Some(channel) = key.channel else { continue };
+        let Some(channel) = &key.channel else {
+            continue;
+        };
         let row = channels
             .entry(channel.to_string())
             .or_insert_with(|| ChannelRow {
@@ -128,7 +130,7 @@ pub(crate) async fn channels(call: Call<ChannelsQuery>) -> Result<Reply<Channels
         }
         if let Some(reason) = key.reason
             && reason != Reason::AcceptedByVendor
-            && (ends(key.stage, reason)
+            && (ends(&key)
                 || matches!(
                     key.stage,
                     Stage::Retried | Stage::Fallback | Stage::Undelivered

@@ -20,8 +20,9 @@ pub(crate) async fn subscribe(call: Call) -> Result<Done, Problem> {
     let (app, topic, device) = place(&call)?;
     call.api.device(&app, &device).await?;
     if !has_room(&call.api, &app, &topic, &device).await? {
-        return Err(Problem::new(
-            Code::Conflict,
+        return Err(Problem::at(
+            Code::Invalid,
+            "topic",
             format!("a device has at most {TOPICS_PER_DEVICE_MAX} topics; end one first"),
         ));
     }
@@ -48,7 +49,7 @@ pub(crate) async fn unsubscribe(call: Call) -> Result<Done, Problem> {
 
 pub(crate) async fn list(call: Call<Page>) -> Result<Reply<List<String>>, Problem> {
     let (app, topic): (_, Topic) = (call.app()?, call.id("topic")?);
-    let limit = call.query.limit();
+    let limit = call.query.limit()?;
     let after: Option<DeviceId> = call.query.after()?;
     let devices = call
         .api

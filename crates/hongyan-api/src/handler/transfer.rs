@@ -1,6 +1,6 @@
 //! Many devices at once, as lines of JSON: import and export.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -10,10 +10,11 @@ use futures_util::StreamExt as _;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use tokio::sync::mpsc;
 
-use hongyan_core::{AppId, Device, DeviceId, StoreError, UserId};
+use hongyan_core::limits::TOPICS_PER_DEVICE_MAX;
+use hongyan_core::{AppId, Device, DeviceId, StoreError, Topic, UserId};
 
 use super::numbers::Countries;
-use super::unknown_channels;
+use super::{fault, no_faults, unknown_channels};
 use crate::api::Api;
 use crate::body::{Ndjson, parse};
 use crate::options::{EXPORT_PAGE_LEN, IMPORT_ERRORS_MAX, IMPORT_LEN, LINE_BYTES_MAX};
@@ -21,7 +22,7 @@ use crate::problem::{Code, Problem};
 use crate::reply::{Raw, Reply};
 use crate::route::Call;
 use crate::wire::device::{
-    ExportQuery, ImportLine, ImportQuery, Imported, LineError, check, lower_brand,
+    CarriedToken, ExportQuery, ImportLine, ImportQuery, Imported, LineError, check, lower_brand,
 };
 
 /// Pages on their way to a slow reader.
@@ -43,6 +44,25 @@ pub(crate) async fn import(call: Call<ImportQuery, Ndjson>) -> Result<Reply<Impo
         import.answer.stopped = Some(stop);
     }
     Ok(Reply::new(import.answer))
+}
+
+/// What a good line asks for.
+struct Wanted {
+    device: Device,
+    /// Who is to hold it.
+    user: Option<UserId>,
+    /// All its topics, when the line says.
+    topics: Option<BTreeSet<Topic>>,
+}
+
+impl Wanted {
+    /// With the topics of an earlier line, when it says nothing of them itself.
+    fn after(self, before: Option<Self>) -> Self {
+        Self {
+            topics: self.topics.or_else(|| before.and_then(|b| b.topics)),
+            ..self
+        }
+    }
 }
 
 struct Import {
@@ -129,57 +149,132 @@ impl Import {
     }
 
     async fn try_write(&mut self, lines: Vec<(u64, ImportLine)>) -> Result<(), StoreError> {
-        // The last of several lines about one device wins.
-        let by_device: BTreeMap<DeviceId, (u64, ImportLine)> = lines
-            .into_iter()
-            .map(|(n, line)| (line.device_id.clone(), (n, line)))
-            .collect();
-        let ids: Vec<DeviceId> = by_device.keys().cloned().collect();
+        let ids: BTreeSet<DeviceId> = lines.iter().map(|(_, l)| l.device_id.clone()).collect();
+        let ids = Vec::from_iter(ids);
         if ids.is_empty() {
             return Ok(());
         }
-        let old = self.api.registry().devices(&self.app, &ids).await?;
-        let tokens = by_device.values().flat_map(|(_, line)| &line.tokens);
-        let countries = Countries::read(&self.api, &self.app, tokens).await?;
-        let (mut devices, mut moved): (Vec<Device>, Vec<(DeviceId, Option<UserId>)>) =
-            (Vec::new(), Vec::new());
-        for ((number, mut line), old) in by_device.into_values().zip(old) {
-            let user = line.user.clone();
-            let tokens = line.tokens.iter().enumerate();
-            let channels = tokens.map(|(i, t)| (format!("tokens[{i}].channel"), &t.channel));
-            let mut faults = unknown_channels(&self.api, channels);
-            faults.extend(countries.normalise_all(&mut line.tokens));
-            if !faults.is_empty() {
-                self.refuse(number, Problem::faults(Code::Invalid, faults));
-                continue;
+        let found = self.api.registry().devices(&self.app, &ids).await?;
+        let known: HashMap<DeviceId, Device> = found
+            .into_iter()
+            .flatten()
+            .map(|device| (device.id.clone(), device))
+            .collect();
+        let tokens = lines.iter().flat_map(|(_, line)| &line.tokens);
+        let tokens: Vec<_> = tokens.map(CarriedToken::named).collect();
+        let countries = Countries::read(&self.api, &self.app, &tokens).await?;
+        let mut taken = 0;
+        // The last of several good lines about one device wins.
+        let mut wanted: BTreeMap<DeviceId, Wanted> = BTreeMap::new();
+        for (number, line) in lines {
+            match self.judge(line, &known, &countries) {
+                Ok(one) => {
+                    taken += 1;
+                    let before = wanted.remove(&one.device.id);
+                    wanted.insert(one.device.id.clone(), one.after(before));
+                }
+                Err(problem) => self.refuse(number, problem),
             }
-            let device = self.device(line, old.as_ref());
-            let faults = check(&device);
-            if !faults.is_empty() {
-                self.refuse(number, Problem::faults(Code::Invalid, faults));
-                continue;
-            }
-            if old.is_some_and(|old| old.user != user) {
-                moved.push((device.id.clone(), user));
-            }
-            devices.push(device);
         }
-        let written = devices.len() as u64;
+        let devices = wanted.values().map(|one| one.device.clone()).collect();
         self.api.registry().import_devices(devices).await?;
-        for (device, user) in moved {
-            // A device that changes hands does so through the one way that also ends what was under way to it.
-            let services = self.api.services();
-            let done = match &user {
-                Some(user) => services.login(&self.app, &device, user).await,
-                None => services.logout(&self.app, &device).await,
-            };
-            match done {
-                Ok(()) | Err(crate::services::ServiceError::NotFound { .. }) => {}
-                Err(crate::services::ServiceError::Store(error)) => return Err(error),
-                Err(_) => return Err(StoreError::Conflict { entity: "device" }),
+        let (mut created, mut updated) = (0, 0);
+        for (id, one) in &wanted {
+            match known.get(id) {
+                None => created += 1,
+                Some(old) => {
+                    updated += 1;
+                    if old.user != one.user {
+                        self.rebind(id, one.user.as_ref()).await?;
+                    }
+                }
             }
         }
-        self.answer.imported += written;
+        self.subscribe(wanted).await?;
+        self.answer.imported += taken;
+        self.answer.created += created;
+        self.answer.updated += updated;
+        Ok(())
+    }
+
+    /// What a line asks for, if it may.
+    fn judge(
+        &self,
+        mut line: ImportLine,
+        known: &HashMap<DeviceId, Device>,
+        countries: &Countries,
+    ) -> Result<Wanted, Problem> {
+        let (user, topics) = (line.user.clone(), line.topics.take());
+        let tokens = line.tokens.iter().enumerate();
+        let channels = tokens.map(|(i, t)| (format!("tokens[{i}].channel"), &t.channel));
+        let mut faults = unknown_channels(&self.api, channels);
+        let mut named: Vec<_> = line.tokens.iter().map(CarriedToken::named).collect();
+        faults.extend(countries.normalise_all(&mut named));
+        for (token, named) in line.tokens.iter_mut().zip(named) {
+            token.token = named.token;
+        }
+        if topics
+            .as_ref()
+            .is_some_and(|t| t.len() > TOPICS_PER_DEVICE_MAX)
+        {
+            let words = format!("a device has at most {TOPICS_PER_DEVICE_MAX} topics");
+            faults.push(fault("topics", words));
+        }
+        let old = known.get(&line.device_id);
+        let device = self.device(line, old);
+        faults.extend(check(&device));
+        no_faults(faults)?;
+        Ok(Wanted {
+            device,
+            user,
+            topics,
+        })
+    }
+
+    /// A device that changes hands does so through the one way that also ends what was under way to it.
+    async fn rebind(&self, device: &DeviceId, user: Option<&UserId>) -> Result<(), StoreError> {
+        let services = self.api.services();
+        let done = match user {
+            Some(user) => services.login(&self.app, device, user).await,
+            None => services.logout(&self.app, device).await,
+        };
+        match done {
+            Ok(()) | Err(crate::services::ServiceError::NotFound { .. }) => Ok(()),
+            Err(crate::services::ServiceError::Store(error)) => Err(error),
+            Err(_) => Err(StoreError::Conflict { entity: "device" }),
+        }
+    }
+
+    /// Gives each device whose line names topics exactly these.
+    async fn subscribe(&self, wanted: BTreeMap<DeviceId, Wanted>) -> Result<(), StoreError> {
+        let registry = self.api.registry();
+        let mut changes: BTreeMap<Topic, (Vec<DeviceId>, Vec<DeviceId>)> = BTreeMap::new();
+        let mut changed = BTreeSet::new();
+        for (id, one) in wanted {
+            let Some(topics) = one.topics else { continue };
+            let has = registry.topics_of(&self.app, &id).await?.into_iter();
+            let has: BTreeSet<Topic> = has.map(|subscription| subscription.topic).collect();
+            for topic in topics.difference(&has) {
+                changes.entry(topic.clone()).or_default().0.push(id.clone());
+            }
+            for topic in has.difference(&topics) {
+                changes.entry(topic.clone()).or_default().1.push(id.clone());
+            }
+            if topics != has {
+                changed.insert(id);
+            }
+        }
+        for (topic, (joins, leaves)) in changes {
+            if !joins.is_empty() {
+                registry.subscribe(&self.app, &topic, &joins).await?;
+            }
+            if !leaves.is_empty() {
+                registry.unsubscribe(&self.app, &topic, &leaves).await?;
+            }
+        }
+        for device in changed {
+            self.api.ports().presence.resubscribe(&self.app, &device);
+        }
         Ok(())
     }
 
@@ -244,12 +339,13 @@ pub(crate) async fn export(call: Call<ExportQuery>) -> Result<Raw, Problem> {
             };
             let full = page.len() >= EXPORT_PAGE_LEN;
             after = page.last().map(|device| device.id.clone());
-            let mut text = Vec::new();
-            for device in page {
-                if serde_json::to_writer(&mut text, &ImportLine::from(device)).is_ok() {
-                    text.push(b'\n');
+            let text = match lines(&api, &app, page).await {
+                Ok(text) => text,
+                Err(error) => {
+                    let _ = sender.send(Err(error)).await;
+                    return;
                 }
-            }
+            };
             if sender.send(Ok(Bytes::from(text))).await.is_err() || !full {
                 return;
             }
@@ -264,4 +360,20 @@ pub(crate) async fn export(call: Call<ExportQuery>) -> Result<Raw, Problem> {
         HeaderValue::from_static("application/x-ndjson"),
     );
     Ok(Raw(response))
+}
+
+/// Devices as lines, each with its topics.
+async fn lines(api: &Api, app: &AppId, devices: Vec<Device>) -> Result<Vec<u8>, StoreError> {
+    let mut text = Vec::new();
+    for device in devices {
+        let topics = api.registry().topics_of(app, &device.id).await?.into_iter();
+        let line = ImportLine {
+            topics: Some(topics.map(|subscription| subscription.topic).collect()),
+            ..ImportLine::from(device)
+        };
+        if serde_json::to_writer(&mut text, &line).is_ok() {
+            text.push(b'\n');
+        }
+    }
+    Ok(text)
 }

@@ -20,11 +20,13 @@ pub(crate) async fn put(call: Call<(), Json<UserState>>) -> Result<Reply<user::U
         preferences,
     } = call.body.value;
     let preferences = hongyan_core::user::Preferences::from(preferences);
-    write(&call.api, &app, &id, |user| {
+    let written = write(&call.api, &app, &id, |user| {
         user.attributes.clone_from(&attributes);
         user.preferences.clone_from(&preferences);
-    })
-    .await
+    });
+    let written = written.await?;
+    call.api.services().preferences_changed(&app, &id).await?;
+    Ok(written)
 }
 
 pub(crate) async fn change(call: Call<(), Json<UserChange>>) -> Result<Reply<user::User>, Problem> {
@@ -33,7 +35,7 @@ pub(crate) async fn change(call: Call<(), Json<UserChange>>) -> Result<Reply<use
         attributes,
         preferences,
     } = call.body.value;
-    write(&call.api, &app, &id, |user| {
+    let written = write(&call.api, &app, &id, |user| {
         for (name, value) in attributes.iter().flatten() {
             match value {
                 Value::Null => user.attributes.remove(name),
@@ -45,8 +47,12 @@ pub(crate) async fn change(call: Call<(), Json<UserChange>>) -> Result<Reply<use
             change.clone().apply(&mut wanted);
             user.preferences = wanted.into();
         }
-    })
-    .await
+    });
+    let written = written.await?;
+    if preferences.is_some() {
+        call.api.services().preferences_changed(&app, &id).await?;
+    }
+    Ok(written)
 }
 
 pub(crate) async fn read(call: Call) -> Result<Reply<user::User>, Problem> {

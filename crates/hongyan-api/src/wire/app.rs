@@ -24,7 +24,7 @@ pub(crate) struct App {
 }
 
 /// What an app decides for all its messages; a message may narrow it.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Policy {
     /// Channels in the order in which they are tried. What it does not name follows: the maker's own channel, then others

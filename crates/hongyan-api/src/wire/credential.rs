@@ -10,7 +10,7 @@ use hongyan_core::app;
 use hongyan_core::port::CheckReport;
 use hongyan_core::{ChannelId, CredentialName};
 
-use super::Moment;
+use super::{Moment, Patch};
 
 /// A credential to store.
 #[derive(Deserialize, JsonSchema)]
@@ -31,6 +31,77 @@ impl fmt::Debug for CredentialState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CredentialState(…)")
     }
+}
+
+/// What to change of a credential. What is left out stays; `null` clears.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CredentialChange {
+    /// Fields of the vendor's configuration; the others stay as they are, secrets too.
+    pub(crate) config: Option<Map<String, Value>>,
+    /// Where the vendor is, when not at its usual address.
+    #[schemars(length(max = 2048))]
+    pub(crate) endpoint: Patch<String>,
+    /// Limits of the lane.
+    pub(crate) limits: Option<LimitsChange>,
+}
+
+impl fmt::Debug for CredentialChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialChange(…)")
+    }
+}
+
+/// What to change of a lane's limits.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitsChange {
+    /// Requests to the vendor per second.
+    pub(crate) rate_per_s: Patch<u32>,
+    /// Requests under way at once.
+    pub(crate) concurrency: Patch<u32>,
+    /// Tries of one delivery before `retries_exhausted`.
+    pub(crate) attempts: Patch<u16>,
+    /// What may be sent in one of the vendor's days.
+    pub(crate) quota: Option<QuotaChange>,
+}
+
+/// What to change of a daily quota.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct QuotaChange {
+    /// Pushes of all classes.
+    pub(crate) per_day: Patch<u64>,
+    /// Of these, how many are kept for `im` and `transaction`.
+    pub(crate) reserved: Patch<u64>,
+    /// Pushes of `marketing` and `subscription` together.
+    pub(crate) marketing_per_day: Patch<u64>,
+    /// Pushes of `marketing` to one device.
+    pub(crate) marketing_per_device: Patch<u32>,
+}
+
+impl LimitsChange {
+    pub(crate) fn apply(self, limits: &mut Limits) {
+        self.rate_per_s.apply(&mut limits.rate_per_s);
+        self.concurrency.apply(&mut limits.concurrency);
+        self.attempts.apply(&mut limits.attempts);
+        let Some(quota) = self.quota else { return };
+        quota.per_day.apply(&mut limits.quota.per_day);
+        quota.reserved.apply(&mut limits.quota.reserved);
+        let marketing = &mut limits.quota.marketing_per_day;
+        quota.marketing_per_day.apply(marketing);
+        let each = &mut limits.quota.marketing_per_device;
+        quota.marketing_per_device.apply(each);
+    }
+}
+
+/// How to delete a credential.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeleteQuery {
+    /// Whether it is deleted although it is in use.
+    #[serde(default)]
+    pub(crate) force: bool,
 }
 
 /// Limits of the lane of one credential; absent ones are the channel's own.

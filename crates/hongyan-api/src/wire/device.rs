@@ -388,11 +388,95 @@ pub(crate) struct ImportLine {
     pub(crate) tags: BTreeSet<String>,
     /// Vendor tokens.
     #[serde(default)]
-    pub(crate) tokens: Vec<NamedToken>,
+    pub(crate) tokens: Vec<CarriedToken>,
     /// The user it is bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub(crate) user: Option<UserId>,
+    /// All topics that it subscribes to; those that it has stay when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<String>>", length(max = 200))]
+    pub(crate) topics: Option<BTreeSet<Topic>>,
+}
+
+/// A vendor token as it is carried from one server to another.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CarriedToken {
+    /// The channel.
+    #[schemars(with = "String")]
+    pub(crate) channel: ChannelId,
+    /// The vendor's opaque text.
+    #[schemars(length(min = 1, max = 4096))]
+    pub(crate) token: String,
+    /// The vendor's world, where it has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::maybe_environment")]
+    pub(crate) environment: Option<Environment>,
+    /// Which credential it belongs to; the app's `default` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", length(max = 32))]
+    pub(crate) credential: Option<CredentialName>,
+    /// Whether the device wants no pushes over it for now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) paused: bool,
+    /// That the vendor called it dead: it is not tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dead: Option<DeadToken>,
+}
+
+/// Why a token is not tried.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeadToken {
+    /// Why.
+    #[schemars(schema_with = "schema::reason")]
+    pub(crate) reason: Reason,
+    /// Since when.
+    pub(crate) since: Moment,
+}
+
+impl CarriedToken {
+    /// The token without its state, as a device gives it.
+    pub(crate) fn named(&self) -> NamedToken {
+        NamedToken {
+            channel: self.channel.clone(),
+            token: self.token.clone(),
+            environment: self.environment,
+            credential: self.credential.clone(),
+        }
+    }
+
+    pub(crate) fn into_core(self, now: Timestamp) -> device::Token {
+        let mut token = self.named().into_core(now);
+        token.paused = self.paused;
+        if let Some(dead) = self.dead {
+            token.state = TokenState::Dead {
+                reason: dead.reason,
+                at: dead.since.0,
+            };
+        }
+        token
+    }
+}
+
+impl From<device::Token> for CarriedToken {
+    fn from(token: device::Token) -> Self {
+        Self {
+            channel: token.channel,
+            token: token.token,
+            environment: token.environment,
+            credential: token.credential,
+            paused: token.paused,
+            dead: match token.state {
+                TokenState::Active => None,
+                TokenState::Dead { reason, at } => Some(DeadToken {
+                    reason,
+                    since: at.into(),
+                }),
+            },
+        }
+    }
 }
 
 impl From<device::Device> for ImportLine {
@@ -408,18 +492,8 @@ impl From<device::Device> for ImportLine {
             app_version: device.app_version,
             permission: device.permission,
             tags: device.tags,
-            // A dead token is of no use elsewhere.
-            tokens: device
-                .tokens
-                .into_iter()
-                .filter(device::Token::is_active)
-                .map(|t| NamedToken {
-                    channel: t.channel,
-                    token: t.token,
-                    environment: t.environment,
-                    credential: t.credential,
-                })
-                .collect(),
+            tokens: device.tokens.into_iter().map(CarriedToken::from).collect(),
+            topics: None,
             user: device.user,
         }
     }
@@ -430,8 +504,12 @@ impl From<device::Device> for ImportLine {
 pub(crate) struct Imported {
     /// Lines that were read, empty ones included.
     pub(crate) lines: u64,
-    /// Devices that were written.
+    /// Lines that were taken: `lines` without those that were refused, left empty or skipped.
     pub(crate) imported: u64,
+    /// Devices that they made.
+    pub(crate) created: u64,
+    /// Devices that were known and that they changed. Of several lines about one device the last counts.
+    pub(crate) updated: u64,
     /// Lines that were refused.
     pub(crate) failed: u64,
     /// Why lines were refused: the first thousand.

@@ -46,7 +46,8 @@ pub(crate) struct Device {
 /// One step.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Would {
-    /// `online` (to the connection), `push` (to a vendor), `hold` (wait) or `end`.
+    /// `online` (to the connection), `both` (to the connection, and at once what `beside` says), `push` (to a vendor), `hold`
+    /// (wait) or `end`.
     pub(crate) decision: &'static str,
     /// Why it would wait or end, or why the channel would refuse it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,6 +73,9 @@ pub(crate) struct Would {
     /// What would follow if the connection stays silent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) otherwise: Option<Box<Self>>,
+    /// What would happen beside the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) beside: Option<Box<Self>>,
 }
 
 /// A request to a vendor.
@@ -135,6 +139,7 @@ impl Would {
             request: None,
             detail: None,
             otherwise: None,
+            beside: None,
         }
     }
 }
@@ -146,6 +151,10 @@ impl From<services::Would> for Would {
                 until: Some(until.into()),
                 otherwise: Some(Box::new((*otherwise).into())),
                 ..Self::bare("online")
+            },
+            services::Would::Both { beside } => Self {
+                beside: Some(Box::new((*beside).into())),
+                ..Self::bare("both")
             },
             services::Would::Push {
                 channel,

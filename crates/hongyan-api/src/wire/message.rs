@@ -13,6 +13,7 @@ use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::message::{self, ClickGuard, DeliveryMode, DeviceChoice, Priority, Target};
 use hongyan_core::{ChannelId, Class, ClassDetail, DeviceId, MessageId, Reason, Topic, UserId};
 
+use super::exact::Exact;
 use super::{Moment, schema};
 use crate::problem::{Code, Document, Problem};
 
@@ -33,9 +34,10 @@ pub(crate) struct Message {
     /// What is shown. A message needs a notification, data or both.
     #[serde(default)]
     pub(crate) notification: Option<Notification>,
-    /// What the app gets: any object, at most 32 KiB of JSON.
+    /// What the app gets: any object, at most 32 KiB of JSON. No name twice in one object; integers within 64 bits.
     #[serde(default)]
-    pub(crate) data: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub(crate) data: Option<Exact>,
     /// Not available in this version.
     #[serde(default)]
     pub(crate) template: Option<Value>,
@@ -82,16 +84,18 @@ pub(crate) struct Notification {
     /// Text.
     #[schemars(length(max = 4096))]
     pub(crate) body: String,
-    /// Picture, https.
-    #[schemars(length(max = 2048))]
+    /// Picture: an https address.
+    #[schemars(length(max = 2048), regex(pattern = "^https://[^/?#]"))]
     pub(crate) image: Option<String>,
     /// Number on the icon.
     pub(crate) badge: Option<u32>,
     /// Sound name; `default` is the system's.
+    #[schemars(length(max = 256))]
     pub(crate) sound: Option<String>,
     /// What a tap opens.
     pub(crate) click: Option<Click>,
     /// Notifications of one group are shown together.
+    #[schemars(length(max = 256))]
     pub(crate) group: Option<String>,
 }
 
@@ -139,7 +143,7 @@ pub(crate) struct Options {
     pub(crate) skip_splash: Option<bool>,
     /// For each channel: merged last into that vendor's payload.
     #[schemars(with = "BTreeMap<String, Map<String, Value>>")]
-    pub(crate) vendor: BTreeMap<ChannelId, Map<String, Value>>,
+    pub(crate) vendor: BTreeMap<ChannelId, Exact>,
 }
 
 /// What the vendor push looks like, when it should differ from the notification.
@@ -229,6 +233,12 @@ impl Message {
                 });
             }
         }
+        let data = self.data.map(|data| data.at("data", &mut faults));
+        let vendor = o.vendor.into_iter().map(|(channel, fields)| {
+            let fields = fields.at(&format!("options.vendor.{channel}"), &mut faults);
+            (channel, fields)
+        });
+        let vendor = vendor.collect();
         if !faults.is_empty() {
             return Err(Problem::faults(Code::Invalid, faults));
         }
@@ -245,7 +255,7 @@ impl Message {
                 click: n.click.map(|c| message::Click { url: c.url }),
                 group: n.group,
             }),
-            data: self.data,
+            data,
             options: message::Options {
                 ttl_s: o.ttl,
                 collapse_key: o.collapse_key,
@@ -269,7 +279,7 @@ impl Message {
                 },
                 click_guard: o.click_guard,
                 skip_splash: o.skip_splash,
-                vendor: o.vendor,
+                vendor,
             },
         })
     }
@@ -401,7 +411,8 @@ pub(crate) struct Status {
     /// Its id.
     #[schemars(with = "String", extend("format" = "uuid"))]
     pub(crate) id: MessageId,
-    /// `scheduled`, `accepted` (no device found yet), `sending`, `done`, `expired` or `recalled`.
+    /// `scheduled`, `sending` (devices are still looked for, or deliveries are open), `done` (also when there was nobody to
+    /// reach) or `recalled`.
     pub(crate) state: &'static str,
     /// Its class.
     #[schemars(schema_with = "schema::class")]

@@ -7,6 +7,7 @@ pub(crate) mod client;
 pub(crate) mod credential;
 pub(crate) mod device;
 pub(crate) mod event;
+pub(crate) mod exact;
 pub(crate) mod explain;
 pub(crate) mod message;
 pub(crate) mod push;
@@ -140,8 +141,8 @@ impl Page {
         crate::options::PAGE_LEN
     }
 
-    pub(crate) fn limit(&self) -> usize {
-        self.limit.clamp(1, crate::options::PAGE_LEN_MAX)
+    pub(crate) fn limit(&self) -> Result<usize, crate::problem::Problem> {
+        within(self.limit, crate::options::PAGE_LEN_MAX)
     }
 
     /// The place to begin after, as an id of its kind.
@@ -157,6 +158,16 @@ impl Page {
             .transpose()
             .map_err(|e: T::Err| Problem::at(Code::InvalidRequest, "query.after", e.to_string()))
     }
+}
+
+/// A `limit` as it was asked for, if it may be asked for.
+pub(crate) fn within(limit: usize, max: usize) -> Result<usize, crate::problem::Problem> {
+    use crate::problem::{Code, Problem};
+    if (1..=max).contains(&limit) {
+        return Ok(limit);
+    }
+    let words = format!("must be 1 to {max}, not {limit}");
+    Err(Problem::at(Code::Invalid, "query.limit", words))
 }
 
 /// One page of a list.

@@ -76,6 +76,7 @@ word_schemas! {
     device_choice: [DeviceChoice::All, DeviceChoice::Latest, DeviceChoice::FirstAck];
     click_guard: [ClickGuard::Owner, ClickGuard::Anyone];
     stage: Stage::ALL;
+    reason: Reason::ALL;
     quota_overflow: [QuotaOverflow::Hold, QuotaOverflow::Spill];
     key_kind: [KeyKind::Admin, KeyKind::Server, KeyKind::Client];
 }

@@ -69,14 +69,14 @@ impl From<Preferences> for user::Preferences {
 }
 
 /// A daily window in which pushes wait. It may cross midnight.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct QuietHours {
     /// Begin, `HH:MM`, local time.
     #[schemars(regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
     pub(crate) start: String,
-    /// End, `HH:MM`, local time, exclusive.
-    #[schemars(regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    /// End, `HH:MM`, local time, exclusive; `24:00` is the day's end.
+    #[schemars(regex(pattern = "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"))]
     pub(crate) end: String,
     /// The classes that wait.
     #[serde(default = "QuietHours::classes")]

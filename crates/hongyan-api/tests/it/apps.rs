@@ -1,5 +1,6 @@
 //! Tenants, keys, scopes; nobody sees another app.
 
+use hongyan_core::{AppId, ChannelId};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -300,4 +301,34 @@ async fn guessing_keys_is_slowed_down() {
         .await
         .problem(429, "rate_limited");
     w.get("/v1/devices", &w.server).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_change_is_judged_by_what_it_changes() {
+    let w = world().await;
+    let registry = w.engine.registry();
+    let id = AppId::parse("demo").unwrap();
+    let mut app = registry.app(&id).await.unwrap().unwrap();
+    // As another version of the server stored it.
+    app.policy.channel_order = vec![ChannelId::parse("pigeon").unwrap()];
+    let read = app.version;
+    app.version += 1;
+    registry.put_app(app, Some(read)).await.unwrap();
+    let patch = async |body: Value| w.call(Method::PATCH, "/v1/apps/demo", &w.admin, body).await;
+    let changed = patch(json!({"name": "new", "policy": {"fcm_first": true}}));
+    let changed = changed.await.expect(200);
+    assert_eq!(changed["policy"]["channel_order"], json!(["pigeon"]));
+    patch(json!({"policy": {"channel_order": ["pigeon", "fcm"]}}))
+        .await
+        .fault(422, "invalid", "policy.channel_order[0]");
+    patch(json!({"policy": {"quiet_hours": {"start": "22:00", "end": "24:00"}}}))
+        .await
+        .expect(200);
+    patch(json!({"policy": {"quiet_hours": {"start": "24:00", "end": "08:00"}}}))
+        .await
+        .fault(422, "invalid", "policy.quiet_hours");
+    let twice = json!({"scopes": ["send", "read", "send"]});
+    w.post("/v1/apps/demo/keys", &w.admin, twice)
+        .await
+        .fault(422, "invalid", "scopes[2]");
 }

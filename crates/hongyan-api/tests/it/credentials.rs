@@ -83,3 +83,88 @@ async fn faults_of_a_credential_are_named() {
     .await
     .problem(404, "not_found");
 }
+
+#[tokio::test]
+async fn a_credential_in_use_is_deleted_by_force_alone() {
+    let w = world().await;
+    let path = |name: &str| format!("/v1/channels/apns/credentials/{name}");
+    let put = async |name: &str| {
+        let body = json!({"config": {"key": "k"}});
+        w.call(Method::PUT, &path(name), &w.server, body)
+            .await
+            .expect(200);
+    };
+    let delete = async |path: String| w.call(Method::DELETE, &path, &w.server, Value::Null).await;
+    let refused = async |name: &str, word: &str| {
+        let problem = delete(path(name)).await.problem(409, "in_use");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(
+            detail.contains(word) && detail.contains("force=true"),
+            "{detail}"
+        );
+    };
+    // A device that names none needs `default`, or the only one.
+    put("default").await;
+    let device = w.register("d1").await;
+    let token = json!({"token": "t1"});
+    w.call(Method::PUT, "/v1/devices/d1/tokens/apns", &device, token)
+        .await
+        .expect(204);
+    refused("default", "1 of the first 1 devices").await;
+    put("eu").await;
+    delete(path("default")).await.expect(204);
+    // One that names it needs it.
+    put("default").await;
+    let token = json!({"token": "t1", "credential": "eu"});
+    w.call(Method::PUT, "/v1/devices/d1/tokens/apns", &device, token)
+        .await
+        .expect(204);
+    refused("eu", "devices").await;
+    w.call(
+        Method::DELETE,
+        "/v1/devices/d1/tokens/apns",
+        &device,
+        Value::Null,
+    )
+    .await
+    .expect(204);
+    delete(path("eu")).await.expect(204);
+    let order = json!({"policy": {"channel_order": ["apns"]}});
+    w.call(Method::PATCH, "/v1/apps/demo", &w.admin, order)
+        .await
+        .expect(200);
+    refused("default", "channel_order").await;
+    w.services
+        .waiting
+        .store(3, std::sync::atomic::Ordering::Relaxed);
+    refused("default", "3 pushes wait").await;
+    delete(format!("{}?force=true", path("default")))
+        .await
+        .expect(204);
+    delete(path("default")).await.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn limits_change_without_the_secrets() {
+    let w = world().await;
+    let path = "/v1/channels/apns/credentials/default";
+    let patch = async |body: Value| w.call(Method::PATCH, path, &w.server, body).await;
+    patch(json!({})).await.problem(404, "not_found");
+    let body = json!({"config": {"key": "TOP SECRET", "team": "T1"},
+        "limits": {"concurrency": 3, "quota": {"per_day": 10}}});
+    w.call(Method::PUT, path, &w.server, body).await.expect(200);
+    let limits = json!({"limits": {"rate_per_s": 7, "quota": {"reserved": 2}}});
+    let shown = patch(limits).await.expect(200);
+    let want = json!({"rate_per_s": 7, "concurrency": 3, "attempts": null,
+        "quota": {"per_day": 10, "reserved": 2, "marketing_per_day": null, "marketing_per_device": null}});
+    assert_eq!(
+        (&shown["limits"], &shown["config"]),
+        (&want, &json!({"team": "T1"}))
+    );
+    patch(json!({"limits": {"quota": {"per_day": null}}}))
+        .await
+        .fault(422, "invalid", "limits.quota.reserved");
+    patch(json!({"limits": {"concurrency": 0}}))
+        .await
+        .fault(422, "invalid", "limits.concurrency");
+}

@@ -371,7 +371,12 @@ async fn a_message_has_a_state_and_counts() {
     let status = w.get(&path, &w.server).await.expect(200);
     assert_eq!(
         (&status["state"], &status["counts"]),
-        (&json!("accepted"), &json!({"accepted": 1}))
+        (&json!("done"), &json!({"accepted": 1})),
+        "nothing is planned for it any more, and nobody was there"
+    );
+    assert_eq!(
+        status["deliveries"],
+        json!({"total": 0, "open": 0, "done": 0})
     );
     assert_eq!(status["expires_at"], "2026-03-02T12:00:00.000Z");
     let message = hongyan_core::MessageId::parse(&id).unwrap();
@@ -509,10 +514,7 @@ async fn a_scheduled_message_says_so() {
         "scheduled"
     );
     w.clock.advance(std::time::Duration::from_secs(3600));
-    assert_eq!(
-        w.get(&path, &w.server).await.expect(200)["state"],
-        "accepted"
-    );
+    assert_eq!(w.get(&path, &w.server).await.expect(200)["state"], "done");
 }
 
 #[tokio::test]

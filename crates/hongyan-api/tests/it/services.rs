@@ -35,6 +35,10 @@ pub(crate) struct FakeServices {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) drafts: Mutex<Vec<Draft>>,
     pub(crate) heard: Mutex<Vec<SessionEvent>>,
+    /// Pushes that wait for any vendor.
+    pub(crate) waiting: std::sync::atomic::AtomicUsize,
+    /// Users whose preferences were written.
+    pub(crate) reconsidered: Mutex<Vec<UserId>>,
     pub(crate) kicked: Mutex<Vec<DeviceId>>,
     /// What the next `accept` says instead.
     pub(crate) refuse: Mutex<Option<StoreError>>,
@@ -302,6 +306,11 @@ impl Services for FakeServices {
         Ok(self.registry.delete_user(app, user).await?)
     }
 
+    async fn preferences_changed(&self, _: &AppId, user: &UserId) -> Result<(), ServiceError> {
+        self.reconsidered.lock().unwrap().push(user.clone());
+        Ok(())
+    }
+
     async fn feedback(&self, events: Vec<SessionEvent>) {
         self.heard.lock().unwrap().extend(events);
     }
@@ -339,6 +348,27 @@ impl Services for FakeServices {
             version: read.unwrap_or(0) + 1,
         };
         Ok(self.registry.put_credential(credential, read).await?)
+    }
+
+    async fn change_credential(
+        &self,
+        app: &AppId,
+        channel: &ChannelId,
+        name: &CredentialName,
+        change: NewCredential,
+    ) -> Result<(), ServiceError> {
+        let registry = &self.registry;
+        let mut stored = registry.credential(app, channel, name).await?.unwrap();
+        let fields = change.config.as_object().unwrap().clone();
+        stored.shown.extend(fields);
+        (stored.endpoint, stored.limits) = (change.endpoint, change.limits);
+        let read = stored.version;
+        stored.version += 1;
+        Ok(registry.put_credential(stored, Some(read)).await?)
+    }
+
+    fn waiting(&self, _: &AppId, _: &ChannelId, _: &CredentialName) -> usize {
+        self.waiting.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     async fn delete_credential(

@@ -98,7 +98,7 @@ async fn a_device_has_a_bounded_number_of_topics() {
         w.call(Method::PUT, &path, &token, Value::Null).await
     };
     put("t7").await.expect(204);
-    put("t200").await.problem(409, "conflict");
+    put("t200").await.fault(422, "invalid", "topic");
     let body = json!({"subscribe": ["d1"]});
     let done = w
         .post("/v1/topics/t201/subscribers", &w.server, body)

@@ -174,3 +174,75 @@ async fn a_line_without_end_does_not_fill_the_memory() {
     .await;
     answer.problem(415, "unsupported_media_type");
 }
+
+async fn exported(w: &World, key: &str) -> String {
+    let answer = w.get("/v1/devices/export", key).await;
+    assert_eq!(answer.status.as_u16(), 200);
+    String::from_utf8(answer.body.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn an_export_that_is_imported_elsewhere_exports_the_same() {
+    let w = world().await;
+    let lines = [
+        r#"{"device_id":"d1","platform":"ios","permission":"granted","tags":["x"],"tokens":[{"channel":"apns","token":"t1","environment":"sandbox","credential":"eu"}],"user":"u1","topics":["news","sport"]}"#,
+        r#"{"device_id":"d2","platform":"android","permission":"denied","tags":[],"tokens":[{"channel":"fcm","token":"t2","dead":{"reason":"token_invalid","since":"2026-02-01T00:00:00.000Z"}},{"channel":"huawei","token":"t3","paused":true}],"topics":[]}"#,
+    ];
+    let done = import(&w, "", lines.join("\n")).await.expect(200);
+    assert_eq!(
+        (&done["imported"], &done["failed"]),
+        (&json!(2), &json!(0)),
+        "{done}"
+    );
+    let whole = exported(&w, &w.server).await;
+    assert_eq!(whole.lines().collect::<Vec<_>>(), lines);
+    let device = w.get("/v1/devices/d2", &w.server).await.expect(200);
+    assert_eq!(device["tokens"][0]["state"], "dead");
+    assert_eq!(device["tokens"][0]["reason"], "token_invalid");
+    w.make_app("copy").await;
+    let key = w.make_key("copy", json!({})).await;
+    let path = "/v1/devices/import";
+    let answer = call(w.address, Method::POST, path, &key, &NDJSON, whole.clone()).await;
+    assert_eq!(answer.expect(200)["created"], 2);
+    assert_eq!(exported(&w, &key).await, whole);
+    // Topics that a line names are all there are; a line without leaves them.
+    for (topics, left) in [
+        (r#","topics":["sport","arts"]"#, "arts,sport"),
+        ("", "arts,sport"),
+    ] {
+        let line = format!(r#"{{"device_id":"d1","platform":"ios"{topics}}}"#);
+        import(&w, "", line).await.expect(200);
+        let device = w.get("/v1/devices/d1", &w.server).await.expect(200);
+        let mut has: Vec<_> = device["topics"].as_array().unwrap().iter().collect();
+        has.sort_by_key(|topic| topic.as_str());
+        let has: Vec<_> = has.into_iter().map(|t| t.as_str().unwrap()).collect();
+        assert_eq!(has.join(","), left);
+    }
+    let many: Vec<_> = (0..201).map(|n| format!("t{n}")).collect();
+    let line = json!({"device_id": "d1", "platform": "ios", "topics": many});
+    let done = import(&w, "", line.to_string()).await.expect(200);
+    assert_eq!(done["errors"][0]["path"], "topics");
+}
+
+#[tokio::test]
+async fn the_counts_of_an_import_are_what_happened() {
+    let w = world().await;
+    w.register("old").await;
+    let lines = [
+        r#"{"device_id":"new","platform":"ios","model":"first"}"#,
+        r#"{"device_id":"new","platform":"ios","model":"second"}"#,
+        // The last good one counts, though a bad one follows.
+        r#"{"device_id":"new","platform":"ios","timezone":"Moon"}"#,
+        "",
+        r#"{"device_id":"old","platform":"ios"}"#,
+        r#"{"device_id":"bad","platform":"ios","tokens":[{"channel":"pigeon","token":"t"}]}"#,
+    ];
+    let done = import(&w, "", lines.join("\n")).await.expect(200);
+    let counts = ["lines", "imported", "created", "updated", "failed"].map(|name| &done[name]);
+    assert_eq!(counts, [6, 3, 1, 1, 2].map(|n| json!(n)).each_ref());
+    let device = w.get("/v1/devices/new", &w.server).await.expect(200);
+    assert_eq!(device["model"], "second");
+    w.get("/v1/devices/bad", &w.server)
+        .await
+        .problem(404, "not_found");
+}

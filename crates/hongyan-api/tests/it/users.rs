@@ -23,6 +23,16 @@ async fn users_are_set_changed_and_forgotten() {
         .expect(200);
     let user = w.get(path, &w.server).await.expect(200);
     assert_eq!(user["attributes"], json!({"city": "Xi'an", "age": 3}));
+    assert_eq!(
+        w.services.reconsidered.lock().unwrap().len(),
+        2,
+        "what is held is looked at when preferences are written"
+    );
+    let change = json!({"attributes": {"age": 3}});
+    w.call(Method::PATCH, path, &w.server, change)
+        .await
+        .expect(200);
+    assert_eq!(w.services.reconsidered.lock().unwrap().len(), 2);
     assert_eq!(user["preferences"]["muted_classes"], json!(["marketing"]));
     assert_eq!(user["preferences"]["quiet_hours"], Value::Null);
     assert_eq!(user["preferences"]["timezone"], "Asia/Shanghai");

@@ -62,6 +62,8 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
         clock: clock.clone(),
         drafts: Default::default(),
         heard: Default::default(),
+        waiting: Default::default(),
+        reconsidered: Default::default(),
         kicked: Default::default(),
         refuse: Default::default(),
         broadcasts: Default::default(),

@@ -51,7 +51,9 @@ calls! {
     credential(channel, name) GET "/v1/channels/{channel}/credentials/{name}";
     /// Sets a credential.
     put_credential(channel, name) PUT "/v1/channels/{channel}/credentials/{name}" body fields;
-    /// Deletes a credential.
+    /// Changes a credential: what the body does not name stays, secrets too.
+    update_credential(channel, name) PATCH "/v1/channels/{channel}/credentials/{name}" body fields;
+    /// Deletes a credential that is not in use.
     delete_credential(channel, name) DELETE "/v1/channels/{channel}/credentials/{name}";
     /// The broadcast channels at a credential's vendor.
     broadcasts(channel, name) GET "/v1/channels/{channel}/credentials/{name}/broadcasts";
@@ -90,6 +92,16 @@ calls! {
 }
 
 impl Admin {
+    /// Deletes a credential although it is in use.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn force_delete_credential(&self, channel: &str, name: &str) -> Answer {
+        let (channel, name) = (escape(channel), escape(name));
+        let path = format!("/v1/channels/{channel}/credentials/{name}?force=true");
+        self.http.call(Call::new(Method::DELETE, path)).await
+    }
+
     /// Proves a credential with its vendor.
     ///
     /// # Errors

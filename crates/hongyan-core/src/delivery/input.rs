@@ -48,6 +48,10 @@ pub struct Called {
 pub enum Input {
     /// The planner decided.
     Plan(Decision),
+    /// The session has it too, beside what the planner decides next.
+    OnlineToo,
+    /// What it is held for may have changed: it is planned again, if it waits for the end of quiet hours.
+    Reconsider,
     /// Its wait is over: ack timeout, hold, retry, or a lease that a lost process held.
     Due,
     /// The device acknowledged it.

@@ -50,7 +50,7 @@ pub struct Delivery {
     pub expires_at: Timestamp,
     /// Where it is.
     pub state: State,
-    /// Whether a session had its chance and stayed silent.
+    /// Whether a session had its chance and stayed silent, or has been given it beside a push.
     #[serde(default)]
     pub online_tried: bool,
     /// Channels that failed for good.

@@ -42,6 +42,30 @@ impl Delivery {
     fn under_way(&mut self, input: Input, now: Timestamp, out: &mut Vec<Happened>) -> Next {
         match input {
             Input::Plan(decision) => self.planned(decision, now, out),
+            Input::OnlineToo => {
+                if self.state != State::Planning || self.online_tried {
+                    return Next::Nothing;
+                }
+                self.online_tried = true;
+                out.push(Happened::new(Stage::SentOnline, None));
+                Next::Recorded
+            }
+            Input::Reconsider => {
+                let quiet = |state: &State| {
+                    matches!(
+                        state,
+                        State::Held {
+                            reason: Reason::QuietHours,
+                            ..
+                        }
+                    )
+                };
+                if !quiet(&self.state) {
+                    return Next::Nothing;
+                }
+                self.state = State::Planning;
+                Next::Plan
+            }
             Input::Due => self.due(now, out),
             Input::Acked => self.arrived(Stage::Delivered, None, now, out),
             Input::Client(stage) => self.arrived(stage, None, now, out),

@@ -91,6 +91,8 @@ fn inputs() -> impl Strategy<Value = Input> {
             reason: Reason::QuietHours
         })),
         Just(Input::Plan(Decision::End(Reason::NoChannel))),
+        Just(Input::OnlineToo),
+        Just(Input::Reconsider),
         Just(Input::Due),
         Just(Input::Acked),
         Just(Input::Rejected),

@@ -42,6 +42,10 @@ pub struct CounterKey {
     pub channel: Option<ChannelId>,
     /// Platform.
     pub platform: Option<Platform>,
+    /// Whether the event ended something: exactly one of each delivery's does. Counters that were written before this was
+    /// told have it false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends: bool,
 }
 
 /// One counter.

@@ -261,6 +261,18 @@ fn modes_choose_the_ways() {
         w.device().tokens.clear();
         mode(w, DeliveryMode::Both);
     });
+    // The push is not wanted: the connection has its time, as it would have alone.
+    check("online 5s", |w| {
+        w.online();
+        w.device().permission = Permission::Denied;
+        mode(w, DeliveryMode::Both);
+    });
+    check("end permission_off", |w| {
+        w.online();
+        w.device().permission = Permission::Denied;
+        mode(w, DeliveryMode::Both);
+        w.tried().online_tried = true;
+    });
     check("hold waiting_for_session 86400s", |w| {
         w.message.options.push.enabled = false
     });

@@ -22,7 +22,8 @@ impl Newest {
     pub(super) fn of(jobs: &[Job], messages: &situation::Known, candidates: &[Found]) -> Self {
         let mut newest = HashMap::new();
         for (job, found) in jobs.iter().zip(candidates) {
-            let Some((message, _)) = messages.get(&job.message) else {
+            // What was recalled takes nobody's place.
+            let Some((message, None)) = messages.get(&job.message) else {
                 continue;
             };
             let Some(key) = &message.options.collapse_key else {

@@ -15,7 +15,7 @@ use super::candidates::Found;
 use super::collapse::Newest;
 use crate::intake;
 use crate::lane::UNKNOWN_FOR;
-use crate::plan::plan;
+use crate::plan::{is_online_too, plan};
 use crate::shipment::Shipment;
 use crate::situation::{self, Read};
 
@@ -123,8 +123,9 @@ impl Router {
                         situation::write(&mut leg.set, &delivery, None, vec![step], read.now);
                         continue;
                     }
-                    let newer = newest.is_after(&delivery, message)
-                        || self.collapse(&delivery, message, read.now, leg).await?;
+                    let newer = recalled.is_none()
+                        && (newest.is_after(&delivery, message)
+                            || self.collapse(&delivery, message, read.now, leg).await?);
                     if newer {
                         let step = delivery.apply(Input::End(Reason::Collapsed), read.now);
                         situation::write(&mut leg.set, &delivery, None, vec![step], read.now);
@@ -168,7 +169,7 @@ impl Router {
         read: &Read<'_>,
         leg: &mut Leg,
     ) {
-        let mut steps = Vec::with_capacity(2);
+        let mut steps = Vec::with_capacity(3);
         if expected.is_some() {
             let step = delivery.apply(due(delivery, message, read.now), read.now);
             if delivery.outcome().is_some() && step.next == Next::Done {
@@ -186,7 +187,11 @@ impl Router {
                 return;
             }
         }
-        let decision = plan(&read.situation(message, delivery, device, recalled));
+        let situation = read.situation(message, delivery, device, recalled);
+        let decision = plan(&situation);
+        if is_online_too(&situation, &decision) {
+            steps.push(delivery.apply(Input::OnlineToo, read.now));
+        }
         let step = delivery.apply(Input::Plan(decision), read.now);
         if step.next == Next::Push
             && let Some(device) = device

@@ -2,12 +2,27 @@
 
 use hongyan_core::message::DeliveryMode;
 use hongyan_core::port::Dice;
-use hongyan_core::user::Preferences;
-use hongyan_core::{Class, Reason, User};
+use hongyan_core::user::{Preferences, QuietHours};
+use hongyan_core::{Class, Reason, Stage, User};
 use hongyan_dispatch::explain::Would;
 use hongyan_testkit::fake::SeededDice;
 
 use crate::world::{to_users, user, world};
+
+/// What the trace begins with if this happens.
+fn words(would: &Would) -> Vec<String> {
+    match would {
+        Would::Online { .. } => vec!["sent_online".to_owned()],
+        Would::Both { beside } => {
+            let mut all = vec!["sent_online".to_owned()];
+            all.extend(words(beside));
+            all
+        }
+        Would::Push { channel, .. } => vec![format!("sent_vendor@{channel}")],
+        Would::Hold { reason, .. } => vec![format!("held({reason})")],
+        Would::End(reason) => vec![format!("dropped({reason})")],
+    }
+}
 
 /// Two hundred situations drawn from a fixed seed: tokens, sessions, preferences, modes and classes.
 #[tokio::test]
@@ -36,9 +51,22 @@ async fn explain_says_what_then_happens() {
                 .await
                 .unwrap();
             let found = found.into_iter().next().flatten().unwrap();
-            let preferences = Preferences {
-                muted_classes: vec![Class::Marketing],
-                ..Default::default()
+            let quiet = QuietHours {
+                start: "11:00".into(),
+                end: "13:00".into(),
+                classes: vec![Class::Marketing],
+            };
+            let preferences = if dice.below(2) == 0 {
+                Preferences {
+                    muted_classes: vec![Class::Marketing],
+                    ..Default::default()
+                }
+            } else {
+                Preferences {
+                    quiet_hours: Some(quiet),
+                    timezone: Some("UTC".into()),
+                    ..Default::default()
+                }
             };
             let version = found.version;
             let muted = User {
@@ -68,24 +96,24 @@ async fn explain_says_what_then_happens() {
             .explain(&w.app, draft.clone())
             .await
             .unwrap();
-        let said = match &said.devices[0].would {
-            Would::Online { .. } => "sent_online".to_owned(),
-            Would::Push { channel, .. } => format!("sent_vendor@{channel}"),
-            Would::Hold { reason, .. } => format!("held({reason})"),
-            Would::End(reason) => format!("dropped({reason})"),
-        };
+        let said = words(&said.devices[0].would);
         let id = w.send(draft.clone()).await;
         let happened = w
             .until(|| async {
-                let trace = w.trace(id).await;
-                trace.into_iter().find(|t| {
+                let trace = w.trace(id).await.into_iter();
+                let decided = trace.filter(|t| {
                     ["sent_", "held", "dropped"]
                         .iter()
                         .any(|word| t.starts_with(word))
-                })
+                });
+                let decided: Vec<_> = decided.take(said.len()).collect();
+                (decided.len() == said.len()).then_some(decided)
             })
             .await
-            .unwrap();
+            .unwrap_or_else(|| panic!("situation {n}: {said:?} of {draft:?}"));
+        let told = w.count(id, Stage::SentOnline).await;
+        let online = said.iter().filter(|word| *word == "sent_online").count();
+        assert_eq!(told, online, "situation {n}: {draft:?}");
         assert_eq!(said, happened, "situation {n}: {draft:?}");
     }
 }
@@ -114,4 +142,32 @@ async fn explain_names_what_follows_a_silent_session_and_sends_nothing() {
         Would::End(Reason::NoDevice)
     ));
     assert!(w.alpha.sent().is_empty());
+}
+
+#[tokio::test]
+async fn what_goes_both_ways_is_told_and_counted_on_both() {
+    let w = world().await;
+    let d = w.device("d1", Some("u1"), &["alpha"]).await;
+    w.presence.connect(&w.app, &d);
+    let mut draft = to_users(&["u1"]);
+    draft.options.delivery = DeliveryMode::Both;
+    let said = w.dispatch.explainer().explain(&w.app, draft.clone()).await;
+    let said = said.unwrap();
+    assert_eq!(
+        words(&said.devices[0].would),
+        ["sent_online", "sent_vendor@alpha"]
+    );
+    let id = w.send(draft).await;
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    assert_eq!(
+        w.trace(id).await,
+        [
+            "accepted",
+            "targeted",
+            "sent_online",
+            "sent_vendor@alpha",
+            "accepted_by_vendor(accepted_by_vendor)@alpha"
+        ]
+    );
+    assert_eq!(w.count(id, Stage::SentOnline).await, 1);
 }

@@ -6,6 +6,7 @@
 )]
 
 mod collapse;
+mod counts;
 mod crash;
 mod deliveries;
 mod explain;
@@ -14,8 +15,10 @@ mod hygiene;
 mod lanes;
 mod lint;
 mod memory;
+mod quiet;
 mod quota_day;
 mod quotas;
+mod recalls;
 mod receipts;
 mod store_trouble;
 mod troubled;

@@ -290,6 +290,7 @@ async fn everything_agrees(w: &World, sent: &[Sent], days: &[Day]) {
             class: event.class,
             channel: event.channel.clone(),
             platform: event.platform,
+            ends: event.r#final,
         };
         *counted.entry(key).or_default() += 1;
     }

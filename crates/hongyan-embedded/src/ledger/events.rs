@@ -43,6 +43,7 @@ fn counter_of(event: &Event) -> CounterKey {
         class: event.class,
         channel: event.channel.clone(),
         platform: event.platform,
+        ends: event.r#final,
     }
 }
 

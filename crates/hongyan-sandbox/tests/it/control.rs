@@ -103,6 +103,12 @@ async fn phones_over_http() {
         control(h, "GET", "/phones/none/tray", &[], "").await.status,
         404
     );
+    for (method, at, status) in [("POST", "first", 400), ("GET", "1", 405)] {
+        let path = format!("{path}/tray/{at}/click");
+        let answer = control(h, method, &path, &[], "").await;
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.headers["content-type"], "application/problem+json");
+    }
     assert_eq!(
         control(h, "POST", "/phones", &[], r#"{"platform":"toaster"}"#)
             .await

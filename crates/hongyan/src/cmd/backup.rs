@@ -90,7 +90,7 @@ async fn by_server(mut caller: Caller, bar: &ProgressBar) -> Result<Summary> {
                 });
             }
             Answer::Failed { problem } => bail!("the server could not write the backup: {problem}"),
-            Answer::Status { .. } => {
+            Answer::Status { .. } | Answer::RotatedAdmin { .. } => {
                 bail!("the server answered something else; is it of this version?")
             }
         }

@@ -52,9 +52,9 @@ enum Command {
         #[arg(default_value = "default")]
         name: String,
     },
-    /// Set a credential
+    /// Set a credential; with limits or an endpoint alone, the rest of a stored one stays as it is
     #[command(
-        after_help = "Example:\n  hongyan channel set apns --set team_id=T --set key_id=K --set bundle_id=org.example.app --secret-file private_key=AuthKey.p8"
+        after_help = "Example:\n  hongyan channel set apns --set team_id=T --set key_id=K --set bundle_id=org.example.app --secret-file private_key=AuthKey.p8\n  hongyan channel set apns --rate 500"
     )]
     Set {
         /// The channel
@@ -124,6 +124,9 @@ enum Command {
         channel: String,
         /// The credential
         name: String,
+        /// Also when devices, waiting pushes or the app's channel order need it
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -210,7 +213,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 marketing_per_day,
                 marketing_per_device,
             } => {
-                let mut body = json!({ "config": config(file, &set, &secret_file)? });
+                // Without a configuration, that of the stored credential stays, with its secrets.
+                let stays = file.is_none() && set.is_empty() && secret_file.is_empty();
+                let mut body = if stays {
+                    json!({})
+                } else {
+                    json!({ "config": config(file, &set, &secret_file)? })
+                };
                 if let Some(endpoint) = endpoint {
                     body["endpoint"] = endpoint.into();
                 }
@@ -228,10 +237,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                         put(&mut body, path, value.into())?;
                     }
                 }
-                let answer = admin
-                    .put_credential(&channel, &name, &body)
-                    .await
-                    .map_err(told)?;
+                if body == json!({}) {
+                    return Err(Usage(
+                        "there is nothing to set: give --file, --set, --secret-file, --endpoint or a limit such as --rate"
+                            .to_owned(),
+                    )
+                    .into());
+                }
+                let answer = if stays {
+                    admin.update_credential(&channel, &name, &body).await
+                } else {
+                    admin.put_credential(&channel, &name, &body).await
+                };
+                let answer = answer.map_err(told)?;
                 let (channel, name) = (harmless(&channel), harmless(&name));
                 let words = format!(
                     "set {channel}/{name}; prove it with `hongyan channel check {channel} {name}`"
@@ -257,11 +275,25 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             Command::Broadcast { command } => broadcast(&admin, form, command).await?,
             // Made here, without a server.
             Command::Vapid { .. } => {}
-            Command::Delete { channel, name } => {
-                let answer = admin
-                    .delete_credential(&channel, &name)
-                    .await
-                    .map_err(told)?;
+            Command::Delete {
+                channel,
+                name,
+                force,
+            } => {
+                let answer = if force {
+                    admin.force_delete_credential(&channel, &name).await
+                } else {
+                    admin.delete_credential(&channel, &name).await
+                };
+                let answer = answer.map_err(|error| {
+                    let in_use = error.code() == Some("in_use");
+                    let error = told(error);
+                    if in_use {
+                        anyhow::anyhow!("{error} (here: --force)")
+                    } else {
+                        error
+                    }
+                })?;
                 let words = format!("deleted {}/{}", harmless(&channel), harmless(&name));
                 form.done(&answer, &words)?;
             }
@@ -343,6 +375,21 @@ async fn broadcast(admin: &Admin, form: Form, command: Broadcast) -> anyhow::Res
 
 /// Prints a new key pair as a credential's configuration.
 fn vapid(subject: &str) -> anyhow::Result<()> {
+    let address = |rest: &str| !rest.is_empty() && !rest.contains(char::is_whitespace);
+    let is_mail = |rest: &str| {
+        address(rest)
+            && rest
+                .split_once('@')
+                .is_some_and(|(a, b)| !a.is_empty() && !b.is_empty())
+    };
+    let good = subject.strip_prefix("mailto:").is_some_and(is_mail)
+        || subject.strip_prefix("https://").is_some_and(address);
+    if !good {
+        return Err(Usage(format!(
+            "--subject {subject:?} is not an address that push services can turn to: write mailto:you@example.org or https://example.org"
+        ))
+        .into());
+    }
     let (private_key, public_key) = hongyan_channels::vendor::webpush::generate()
         .context("the system gave no random numbers to make a key of")?;
     super::output::json(&json!({

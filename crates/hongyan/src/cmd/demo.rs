@@ -11,11 +11,13 @@ use hongyan_dispatch::credentials::NewCredential;
 use hongyan_sandbox::{Channel as Service, Handle, ReceiptAddress, Sandbox};
 use serde::{Deserialize, Serialize};
 
+use crate::admin_key::ADMIN_KEY_FILE;
 use crate::cmd::{output, serve};
 use crate::config::Sources;
 use crate::config::setting::Address;
+use crate::data::write_private;
 use crate::shutdown::Signals;
-use crate::wiring::{ADMIN_KEY_FILE, Node, Sandboxed};
+use crate::wiring::{Node, Sandboxed};
 
 /// The demo's app.
 const APP: &str = "demo";
@@ -248,24 +250,6 @@ async fn keep_or_make(
     };
     node.registry.put_key(record).await?;
     Ok(minted.text)
-}
-
-/// Writes a file that only its owner can read, whole or not at all.
-fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let unfinished = path.with_extension("unfinished");
-    let _ = std::fs::remove_file(&unfinished);
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .with_context(|| format!("{} cannot be written", unfinished.display()))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&unfinished, path)
-        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 fn greeting(facts: &Facts, data: &Path) -> String {

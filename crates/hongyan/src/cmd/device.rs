@@ -104,7 +104,7 @@ enum Command {
     },
     /// Import devices from a file with one JSON object a line
     Import {
-        /// The file
+        /// The file (- for stdin)
         file: PathBuf,
         /// Begin at this line: where an import broke off
         #[arg(long, value_name = "LINE", default_value_t = 1)]
@@ -221,19 +221,40 @@ fn bar(total: Option<u64>) -> ProgressBar {
     }
 }
 
+fn spinner(template: &str) -> ProgressBar {
+    match ProgressStyle::with_template(template) {
+        Ok(style) => ProgressBar::new_spinner().with_style(style),
+        Err(_) => ProgressBar::new_spinner(),
+    }
+}
+
 async fn import(admin: &Admin, path: &Path, from_line: u64, form: Form) -> anyhow::Result<()> {
     let unreadable = || format!("cannot read {}", path.display());
-    let file = tokio::fs::File::open(path).await.with_context(unreadable)?;
-    let length = file.metadata().await.with_context(unreadable)?.len();
-    let progress = bar(Some(length));
+    type Source = Box<dyn tokio::io::AsyncRead + Send + Unpin>;
+    let (source, length): (Source, _) = if path == Path::new("-") {
+        (Box::new(tokio::io::stdin()), None)
+    } else {
+        let file = tokio::fs::File::open(path).await.with_context(unreadable)?;
+        let metadata = file.metadata().await.with_context(unreadable)?;
+        anyhow::ensure!(
+            !metadata.is_dir(),
+            "{} is a directory; name a file with one device a line",
+            path.display()
+        );
+        (Box::new(file), Some(metadata.len()))
+    };
+    let progress = match length {
+        Some(length) => bar(Some(length)),
+        None => spinner("{spinner} {bytes} {elapsed}"),
+    };
     let sending = progress.clone();
-    let pieces = stream::try_unfold(file, move |mut file| {
+    let pieces = stream::try_unfold(source, move |mut source| {
         let sending = sending.clone();
         async move {
             let mut piece = bytes::BytesMut::with_capacity(PIECE_BYTES);
-            let read = file.read_buf(&mut piece).await?;
+            let read = source.read_buf(&mut piece).await?;
             sending.inc(read as u64);
-            Ok((read > 0).then(|| (piece.freeze(), file)))
+            Ok((read > 0).then(|| (piece.freeze(), source)))
         }
     });
     let answer = admin.import_devices(pieces, from_line).await;
@@ -250,9 +271,13 @@ async fn import(admin: &Admin, path: &Path, from_line: u64, form: Form) -> anyho
             {
                 output::line(&fault_line(fault))?;
             }
-            let (imported, failed) = (cell(&answer, "imported"), cell(&answer, "failed"));
+            let count = |name| cell(&answer, name);
             output::line(&format!(
-                "devices imported: {imported}, lines refused: {failed}"
+                "devices made: {}, changed: {}; lines taken: {}, refused: {}",
+                count("created"),
+                count("updated"),
+                count("imported"),
+                count("failed")
             ))?;
         }
     }

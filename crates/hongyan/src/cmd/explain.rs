@@ -31,6 +31,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let form = args.remote.form();
     if let Some(id) = &args.message {
         let (user, device) = args.draft.only_user_or_device()?;
+        if args.payloads {
+            return Err(Usage(
+                "--payloads is for messages that are not sent yet: leave --message out".to_owned(),
+            )
+            .into());
+        }
         let admin = args.remote.connect(Reach::App)?;
         return block_on(async {
             let path = format!("/v1/messages/{}/trace", segment(id));
@@ -62,6 +68,8 @@ const COLUMNS: &[Column] = &[
     ("REASON", "reason"),
     ("UNTIL", "until"),
     ("DETAIL", "detail"),
+    ("BESIDE IT", "beside.decision"),
+    ("BESIDE VIA", "beside.channel"),
     ("IF SILENT", "otherwise.decision"),
     ("THEN VIA", "otherwise.channel"),
     ("THEN", "otherwise.reason"),
@@ -73,7 +81,11 @@ fn plan_text(plan: &Value, payloads: bool) -> anyhow::Result<()> {
         output::line("and more devices, which are not listed")?;
     }
     for device in rows(plan).iter().filter(|_| payloads) {
-        let requests = [device.get("request"), device.pointer("/otherwise/request")];
+        let requests = [
+            device.get("request"),
+            device.pointer("/beside/request"),
+            device.pointer("/otherwise/request"),
+        ];
         for request in requests.into_iter().flatten() {
             let name = cell(device, "device");
             // JSON text escapes what could steer the terminal, but for marks beyond ASCII.
@@ -89,6 +101,12 @@ fn plan_text(plan: &Value, payloads: bool) -> anyhow::Result<()> {
 impl MessageArgs {
     /// The one user or device of a trace.
     fn only_user_or_device(&self) -> Result<(Option<&str>, Option<&str>), Usage> {
+        if self.has_content() {
+            return Err(Usage(
+                "--message names a message that was sent: give one --user or one --device beside it, and nothing of a new message"
+                    .to_owned(),
+            ));
+        }
         match (self.users(), self.devices()) {
             ([], []) => Ok((None, None)),
             ([user], []) => Ok((Some(user), None)),
@@ -96,6 +114,34 @@ impl MessageArgs {
             _ => Err(Usage(
                 "with --message give one --user or one --device, or none".to_owned(),
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn a_message_that_was_sent_is_not_made_anew() {
+        for line in [
+            "-m ID hello",
+            "-m ID --topic t",
+            "-m ID --ttl 5",
+            "-m ID -p",
+            "-m ID -u a,b",
+        ] {
+            let line = std::iter::once("x").chain(line.split(' '));
+            let args = Line::try_parse_from(line).unwrap().args;
+            assert!(run(args).unwrap_err().is::<Usage>());
         }
     }
 }

@@ -116,6 +116,27 @@ impl MessageArgs {
         Ok(message)
     }
 
+    /// Whether anything but users and devices was given.
+    pub(crate) fn has_content(&self) -> bool {
+        let texts = [
+            &self.body,
+            &self.title,
+            &self.url,
+            &self.payload,
+            &self.class,
+            &self.topic,
+            &self.segment,
+            &self.collapse,
+            &self.delivery,
+            &self.send_at,
+        ];
+        texts.iter().any(|text| text.is_some())
+            || self.file.is_some()
+            || self.all
+            || self.ttl.is_some()
+            || !(self.set.is_empty() && self.channels.is_empty())
+    }
+
     /// The users that were named.
     pub(crate) fn users(&self) -> &[String] {
         &self.user

@@ -12,10 +12,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::output::Form;
-use crate::wiring::ADMIN_KEY_FILE;
+use crate::admin_key::ADMIN_KEY_FILE;
 
 /// Where a server listens that nobody has named.
 const API_DEFAULT: &str = "http://127.0.0.1:7400";
+/// Data directory that nobody has named.
+const DATA_DEFAULT: &str = "./hongyan-data";
 /// Deadline of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest file of addresses and keys that is read, in bytes.
@@ -70,7 +72,7 @@ pub(crate) struct Remote {
     #[arg(
         long,
         value_name = "DIR",
-        default_value = "./hongyan-data",
+        default_value = DATA_DEFAULT,
         global = true,
         help_heading = "Server"
     )]
@@ -111,6 +113,12 @@ struct Demo {
 }
 
 impl Remote {
+    /// The data directory of a local server, when one was named.
+    pub(crate) fn data(&self) -> Option<&Path> {
+        let named = self.data.as_path() != Path::new(DATA_DEFAULT);
+        named.then_some(self.data.as_path())
+    }
+
     /// How answers are to be shown.
     pub(crate) fn form(&self) -> Form {
         if self.json { Form::Json } else { Form::Text }
@@ -122,6 +130,7 @@ impl Remote {
         if demo.admin_key.is_none() && self.key.is_none() {
             demo.admin_key = admin_key(&self.data.join(ADMIN_KEY_FILE))?;
         }
+        self.nothing_empty()?;
         let (key, app) = self.who(reach, &demo)?;
         let api = self
             .api
@@ -141,6 +150,29 @@ impl Remote {
             Some(app) => admin.for_app(&app),
             None => admin,
         })
+    }
+
+    /// A variable that is set to nothing was mostly meant to be something.
+    fn nothing_empty(&self) -> Result<(), Usage> {
+        for (given, what) in [
+            (
+                &self.api,
+                "--api (HONGYAN_API) is empty: give it as http://host:port",
+            ),
+            (
+                &self.key,
+                "--key (HONGYAN_KEY) is empty: give an admin or server key",
+            ),
+            (
+                &self.app,
+                "--app (HONGYAN_APP) is empty: give the id of an app",
+            ),
+        ] {
+            if given.as_ref().is_some_and(|text| text.trim().is_empty()) {
+                return Err(Usage(format!("{what}, or leave it unset")));
+            }
+        }
+        Ok(())
     }
 
     /// The key to show, and the app to name with it.
@@ -256,7 +288,9 @@ pub(crate) fn told(error: Error) -> anyhow::Error {
         (Error::Unreachable { .. }, _) => {
             "is the server running? start it with `hongyan demo` or `hongyan serve`, or name it with --api"
         }
-        (_, Some(401)) => "check --key or HONGYAN_KEY; keys are made with `hongyan key create`",
+        (_, Some(401)) => {
+            "check --key or HONGYAN_KEY; keys are made with `hongyan key create`, a new admin key with `hongyan key admin --rotate` on the server's machine"
+        }
         (_, Some(403)) => "use a key that may do this: `hongyan key list` shows the scopes",
         (_, Some(429)) => "wait a little and repeat",
         (_, Some(500..)) => "the server's log says more",
@@ -434,6 +468,21 @@ mod tests {
         );
         let no_app = remote(Some("hy_admin_x"), None, Some("http://x"));
         assert!(no_app.who(Reach::App, &demo()).is_err());
+    }
+
+    #[test]
+    fn what_is_empty_is_said_to_be() {
+        for (given, word) in [
+            (remote(None, None, Some("")), "HONGYAN_API"),
+            (remote(Some(" "), None, None), "HONGYAN_KEY"),
+            (remote(None, Some(""), None), "HONGYAN_APP"),
+        ] {
+            let error = given.connect(Reach::App).err().unwrap();
+            assert!(
+                error.is::<Usage>() && error.to_string().contains(word),
+                "{error}"
+            );
+        }
     }
 
     #[test]

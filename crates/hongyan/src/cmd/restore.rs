@@ -9,10 +9,10 @@ use indicatif::HumanBytes;
 
 use super::backup::bar;
 use super::remote::block_on;
+use crate::admin_key::ADMIN_KEY_FILE;
 use crate::config::{Config, Engine, Sources};
 use crate::data::DataDir;
 use crate::seal;
-use crate::wiring::ADMIN_KEY_FILE;
 
 /// Bring a backup back into an empty data directory, for either engine.
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use hongyan_client::Admin;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::message::MessageArgs;
@@ -70,7 +70,11 @@ async fn follow(admin: &Admin, id: &str, form: Form, patience: Duration) -> anyh
         })
         .await?;
         let state = cell(&status, "state");
-        if matches!(state.as_str(), "done" | "expired" | "recalled") {
+        if matches!(state.as_str(), "done" | "recalled") {
+            let total = status.pointer("/deliveries/total").and_then(Value::as_u64);
+            if form == Form::Text && total == Some(0) {
+                output::line("no device was there to get it")?;
+            }
             return Ok(());
         }
         anyhow::ensure!(
@@ -86,7 +90,6 @@ async fn follow(admin: &Admin, id: &str, form: Form, patience: Duration) -> anyh
 mod tests {
     use hongyan_client::Secret;
     use hongyan_client::net::Tls;
-    use serde_json::Value;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 

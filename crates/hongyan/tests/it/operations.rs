@@ -219,3 +219,65 @@ fn secrets_stay_out_of_the_log() {
         assert!(!log.contains(&secret), "{secret}");
     }
 }
+
+/// The lost key need not be known, and what was made with it stays.
+#[test]
+fn a_lost_admin_key_is_replaced_while_the_server_runs_and_while_it_does_not() {
+    let mut demo = Demo::start();
+    let data = demo.data();
+    let rotate = ["key", "admin", "--rotate", "--json", "--data", text(&data)];
+    let apps = |demo: &Demo, key: &str| demo.api_as(key, "GET", "/v1/apps", &Value::Null).0;
+    let file = data.join("admin.key");
+    let first = demo.fact("admin_key");
+    assert_eq!(apps(&demo, &first), 200);
+    fs::remove_file(&file).unwrap();
+    let made = succeeded(&hongyan(&rotate));
+    let second = made["admin_key"].as_str().unwrap().to_owned();
+    assert_eq!(made["ended"], 1);
+    assert_eq!((apps(&demo, &first), apps(&demo, &second)), (401, 200));
+    assert_eq!(fs::read_to_string(&file).unwrap().trim(), second);
+    assert!(!demo.log().contains(&second));
+    demo.stop();
+    let made = succeeded(&hongyan(&rotate));
+    let third = made["admin_key"].as_str().unwrap();
+    demo.launch();
+    assert_eq!((apps(&demo, &second), apps(&demo, third)), (401, 200));
+    assert_eq!(demo.fact("admin_key"), third);
+    let nowhere = tempfile::tempdir().unwrap();
+    let refused = hongyan(&["key", "admin", "--rotate", "--data", text(nowhere.path())]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+/// What the page of metrics has is what the documentation lists, before anything has happened and after.
+#[test]
+fn the_metrics_are_those_of_the_documentation() {
+    let demo = Demo::start();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let page = fs::read_to_string(page).unwrap();
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `hongyan_"));
+    let mut listed: Vec<_> = rows
+        .map(|row| {
+            let mut cells = row.split(" | ");
+            let name = cells.next().unwrap().trim_end_matches('`');
+            format!("# TYPE hongyan_{name} {}", cells.next().unwrap())
+        })
+        .collect();
+    listed.sort_unstable();
+    let phone = demo.phone(&KINDS[0], "counted");
+    for sent in [false, true] {
+        if sent {
+            let id = demo.send(&hello("counted"));
+            demo.sees(&phone, &id);
+        }
+        let (status, text) = demo.api("GET", "/metrics", &Value::Null);
+        assert_eq!(status, 200);
+        let text = text.as_str().unwrap();
+        let mut served: Vec<_> = text.lines().filter(|l| l.starts_with("# TYPE")).collect();
+        served.sort_unstable();
+        assert_eq!(served, listed);
+        let helped = text.lines().filter(|l| l.starts_with("# HELP")).count();
+        assert_eq!(helped, listed.len());
+    }
+}

@@ -8,18 +8,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hongyan_core::Timestamp;
+use hongyan_core::app::KeyKind;
 use hongyan_dispatch::credentials::{Sealer, bound_to};
 use hongyan_embedded::Embedded;
 use hongyan_embedded::store::verify;
 use indicatif::HumanBytes;
 
 use super::Finding;
+use crate::admin_key::ADMIN_KEY_FILE;
 use crate::clock::{SystemDice, machine_time};
 use crate::config::{Config, Loaded};
 use crate::control::{Answer, Ask, Caller, whole};
 use crate::data::{self, DataDir};
 use crate::seal::{MasterSeal, SealError, key_path};
-use crate::wiring::ADMIN_KEY_FILE;
 
 /// Apps and credentials looked at; more are counted, not opened.
 const PAGE: usize = 1_000;
@@ -336,7 +337,7 @@ fn admin_key(data: &Path) -> Finding {
         Finding::warning(
             about,
             format!("{shown} is missing, so commands on this machine have no key"),
-            "put its copy back there, readable by its owner only (it is not part of a backup), or give it to commands with --key or HONGYAN_KEY",
+            "put its copy back there, readable by its owner only (it is not part of a backup), or give it to commands with --key or HONGYAN_KEY; if it is lost, `hongyan key admin --rotate` makes another and ends it",
         )
     }
 }
@@ -365,11 +366,28 @@ async fn store(config: &Config, sealer: Option<MasterSeal>, deep: bool) -> Vec<F
     if deep {
         findings.push(records(&engine).await);
     }
+    findings.extend(stale_admin_key(&engine, &config.server.data).await);
     if let Some(sealer) = sealer {
         findings.extend(credentials(&engine, &sealer).await);
     }
     engine.close().await;
     findings
+}
+
+/// A key in the file that the store does not know: of another server, or ended since.
+async fn stale_admin_key(engine: &Embedded, data: &Path) -> Option<Finding> {
+    let path = data.join(ADMIN_KEY_FILE);
+    let text = fs::read_to_string(&path).ok()?;
+    let hash = hongyan_api::key::hash(text.trim());
+    match engine.registry().key_by_hash(&hash).await {
+        Ok(Some(key)) if key.kind == KeyKind::Admin => None,
+        Ok(_) => Some(Finding::warning(
+            "admin key",
+            format!("the one in {} does not hold in this store", path.display()),
+            "put the right one there, or make another with `hongyan key admin --rotate`, which ends all others",
+        )),
+        Err(error) => Some(Finding::bad("admin key", whole(&error), store_todo())),
+    }
 }
 
 fn store_todo() -> &'static str {
@@ -502,8 +520,27 @@ mod tests {
         let of_key = of_key.unwrap();
         assert_eq!(of_key.health, Health::Warning);
         assert!(of_key.todo.as_ref().unwrap().contains("HONGYAN_KEY"));
-        fs::write(dir.path().join("admin.key"), "").unwrap();
+        fs::write(dir.path().join("admin.key"), "hy_admin_of_another").unwrap();
         assert_eq!(admin_key(dir.path()).health, Health::Good);
+        // The file is there, and what is in it does not hold.
+        let stale = |findings: Vec<Finding>| {
+            let todo = |one: &Finding| one.todo.as_ref().is_some_and(|t| t.contains("--rotate"));
+            findings
+                .iter()
+                .any(|one| one.about == "admin key" && todo(one))
+        };
+        assert!(stale(all(&loaded, false).await));
+        let store = Embedded::open(&options).unwrap();
+        let keys = crate::admin_key::AdminKeys {
+            data: dir.path().to_owned(),
+            registry: store.registry(),
+            dice: Arc::new(crate::clock::SystemDice::default()),
+            clock: Arc::new(crate::clock::SystemClock::default()),
+            api: None,
+        };
+        keys.rotate().await.unwrap();
+        store.close().await;
+        assert!(!stale(all(&loaded, false).await));
     }
 
     #[test]
