@@ -221,6 +221,7 @@ impl Memory {
             notification,
             data: None,
             push,
+            recalls: None,
             options: hongyan_core::message::Options::default(),
             accepted_at: Timestamp(1),
             expires_at: Timestamp::FAR,

@@ -229,6 +229,7 @@ impl Endpoints {
                 urgency: post.urgency,
                 topic: post.topic,
             })),
+            recalls: None,
             accepted_at: now,
             expires_at: now.plus(Duration::from_secs(ttl_s.into())),
         }

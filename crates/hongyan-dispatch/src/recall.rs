@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hongyan_core::delivery::{Input, State};
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
-use hongyan_core::port::{CommitError, Recipient, WriteSet};
+use hongyan_core::port::{CommitError, Fresh, Hint, Recipient, WriteSet};
 use hongyan_core::{
     AppId, ChannelId, CredentialName, DeviceId, Message, MessageId, Reason, Secret, Stage,
     StoreError, Verdict,
@@ -15,6 +15,7 @@ use crate::choice::Learned;
 use crate::credentials::Credentials;
 use crate::feedback::{Feedback, Signal};
 use crate::gate::Gate;
+use crate::ids::Ids;
 use crate::intake;
 use crate::service::Ports;
 
@@ -35,6 +36,7 @@ pub struct Recall {
     pub(crate) feedback: Feedback,
     pub(crate) gate: Gate,
     pub(crate) learned: Learned,
+    pub(crate) ids: Ids,
 }
 
 const PAGE: usize = 500;
@@ -50,24 +52,55 @@ impl Recall {
             .inbox
             .message(app, id)
             .await?
+            .filter(|message| message.recalls.is_none())
             .ok_or(StoreError::NotFound { entity: "message" })?;
-        let now = ports.clock.now();
         if ports.inbox.recalled(app, id).await?.is_none() {
-            let set = WriteSet {
-                recalled: vec![(app.clone(), id, now)],
-                events: vec![intake::about(&message, Stage::Recalled, now)],
-                ..WriteSet::default()
-            };
-            match ports.commit.commit(vec![set]).await.pop() {
-                Some(Ok(_)) => {}
-                Some(Err(CommitError::Store(error))) => return Err(error),
-                _ => return Err(StoreError::Conflict { entity: "message" }),
-            }
+            self.mark(app, &message).await?;
         }
         for owner in intake::owners(&message) {
             ports.presence.recall(app, &owner, id);
         }
         self.stop_and_withdraw(app, &message).await
+    }
+
+    /// Makes the recall durable. Whoever may have the message already is told by a mark in the same lists; of what came over
+    /// a push endpoint there is none, as it waits apart and whoever has it has it.
+    async fn mark(&self, app: &AppId, message: &Message) -> Result<(), StoreError> {
+        let ports = &self.ports;
+        let now = ports.clock.now();
+        let mut set = WriteSet {
+            recalled: vec![(app.clone(), message.id, now)],
+            events: vec![intake::about(message, Stage::Recalled, now)],
+            ..WriteSet::default()
+        };
+        let mut hints = Vec::new();
+        // One that waits for its time has reached nobody.
+        let is_waiting = message.options.send_at.is_some_and(|at| at > now);
+        if message.push.is_none() && !is_waiting {
+            let id = self.ids.next(now, ports.dice.as_ref());
+            let mark = Arc::new(message.recall_mark(id, now));
+            for owner in intake::owners(&mark) {
+                set.inbox.push(intake::entry(&mark, owner.clone()));
+                hints.push(Hint {
+                    app: app.clone(),
+                    owner,
+                    fresh: Some(Fresh {
+                        after: 0,
+                        place: 0,
+                        message: Arc::clone(&mark),
+                    }),
+                });
+            }
+            set.messages.push(mark);
+        }
+        match ports.commit.commit(vec![set]).await.pop() {
+            Some(Ok(done)) => intake::place(&mut hints, &done.places),
+            Some(Err(CommitError::Store(error))) => return Err(error),
+            _ => return Err(StoreError::Conflict { entity: "message" }),
+        }
+        // Before the sessions are told to stop: who gets the mark at once need not be told twice.
+        ports.presence.notify(hints);
+        Ok(())
     }
 
     async fn stop_and_withdraw(

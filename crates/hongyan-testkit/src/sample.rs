@@ -137,6 +137,7 @@ pub fn message_to(n: u64, to: Target) -> Message {
         notification: None,
         data: None,
         push: None,
+        recalls: None,
         options: Options::default(),
         accepted_at: NOW,
         expires_at: at(24 * HOUR),

@@ -1,12 +1,12 @@
 //! Short and long polls: `GET /v1/poll`. A device's polls share one session, which lives on for a moment between them, so
 //! that presence does not flicker and a message that comes in between waits for the next one.
 
-use hongyan_core::Cursor;
 use hongyan_core::session::AppState;
+use hongyan_core::{Cursor, MessageId};
 use tokio::sync::oneshot;
 
 use super::hongyan::Encoding;
-use super::hongyan::outgoing;
+use super::hongyan::outgoing::{self, ServerMessage};
 use super::sse::{Caller, Turned, turned};
 use super::websocket::close;
 use super::{
@@ -53,6 +53,8 @@ pub struct Answer {
     pub superseded: bool,
     /// Messages as JSON objects, in order, as they stand in a `msg`.
     pub messages: Vec<Vec<u8>>,
+    /// Marks of recalls as JSON objects, in order, as they stand in a `recall`: each is of a message that came before it.
+    pub recalled: Vec<Vec<u8>>,
 }
 
 /// A poll that waits for its answer.
@@ -61,10 +63,28 @@ struct Waiting {
     request: Request,
     answer: oneshot::Sender<Result<Answer, Turned>>,
     messages: Vec<Vec<u8>>,
+    recalled: Vec<Vec<u8>>,
     bytes: usize,
     last: Option<Cursor>,
     reset: bool,
     ends: Tick,
+}
+
+impl Waiting {
+    fn is_full(&self) -> bool {
+        self.len() >= usize::from(self.request.limit)
+    }
+
+    fn len(&self) -> usize {
+        self.messages.len() + self.recalled.len()
+    }
+
+    /// Nothing of what was collected is handed out.
+    fn forget(&mut self) {
+        self.messages.clear();
+        self.recalled.clear();
+        self.last = None;
+    }
 }
 
 /// The session of a device's polls.
@@ -151,6 +171,7 @@ impl Poll {
             ends: desk.now() + wait,
             answer,
             messages: Vec::new(),
+            recalled: Vec::new(),
             bytes: 0,
             last: place,
             reset,
@@ -170,6 +191,7 @@ impl Poll {
             request,
             answer,
             messages,
+            recalled,
             last,
             reset,
             ..
@@ -183,14 +205,14 @@ impl Poll {
             reset,
             superseded,
             messages,
+            recalled,
         }));
     }
 
     /// The older of two polls gets nothing: nothing is handed out twice in parallel.
     fn supersede(&mut self, desk: &mut Desk<'_>) {
         if let Some(waiting) = &mut self.waiting {
-            waiting.messages.clear();
-            waiting.last = None;
+            waiting.forget();
             self.answer(true, true, desk);
         }
     }
@@ -245,7 +267,7 @@ impl Protocol for Poll {
         let Some(waiting) = &mut self.waiting else {
             return Taken::Full;
         };
-        let full = waiting.messages.len() >= usize::from(waiting.request.limit)
+        let full = waiting.is_full()
             || (waiting.bytes > 0 && waiting.bytes + shared.len() > ANSWER_BYTES_MAX);
         if full {
             return Taken::Full;
@@ -258,16 +280,31 @@ impl Protocol for Poll {
         Taken::Sent
     }
 
+    fn mark(&mut self, recalled: MessageId, one: &Outgoing<'_>, _desk: &mut Desk<'_>) -> Taken {
+        let Some(waiting) = &mut self.waiting else {
+            return Taken::Full;
+        };
+        if waiting.is_full() {
+            return Taken::Full;
+        }
+        let mark = ServerMessage::mark(recalled, one.place, one.message.id);
+        let mark = outgoing::json(&mark);
+        waiting.bytes += mark.len();
+        waiting.last = Some(one.place);
+        waiting.recalled.push(mark);
+        Taken::Sent
+    }
+
     fn sent(&mut self, count: usize, more: bool, desk: &mut Desk<'_>) {
         let Some(waiting) = &self.waiting else {
             return;
         };
-        let full = waiting.messages.len() >= usize::from(waiting.request.limit);
         // Fewer went out than were read: this answer takes no more.
         let left = more || desk.wants_read();
-        if !waiting.messages.is_empty() && (full || !more || count == 0) {
+        let is_empty = waiting.len() == 0;
+        if !is_empty && (waiting.is_full() || !more || count == 0) {
             self.answer(left, false, desk);
-        } else if waiting.messages.is_empty() && !left && waiting.request.wait_ms == 0 {
+        } else if is_empty && !left && waiting.request.wait_ms == 0 {
             self.answer(false, false, desk);
         }
     }
@@ -286,8 +323,7 @@ impl Protocol for Poll {
     ) {
         // What was collected is the former user's.
         if let Some(waiting) = &mut self.waiting {
-            waiting.messages.clear();
-            waiting.last = None;
+            waiting.forget();
             waiting.reset = true;
             self.answer(true, false, desk);
         }

@@ -74,6 +74,11 @@ impl Protocol for Listener {
         self.0.note(format!("recall {}", number(id)));
     }
 
+    fn mark(&mut self, recalled: MessageId, _: &Outgoing<'_>, _: &mut Desk<'_>) -> Taken {
+        self.0.note(format!("mark {}", number(recalled)));
+        Taken::Sent
+    }
+
     fn close(&mut self, _: &Farewell<'_>, _: &mut Desk<'_>) -> u16 {
         1000
     }

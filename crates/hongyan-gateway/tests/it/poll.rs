@@ -283,3 +283,28 @@ fn an_unknown_device_and_a_takeover_end_a_poll() {
     rig.publish("u", "one");
     assert_eq!(bodies(&answer(&rig, asked)), ["one"]);
 }
+
+#[test]
+fn what_an_earlier_poll_was_answered_is_marked() {
+    let rig = Rig::new();
+    let begin = now(&rig, None, 100).cursor;
+    rig.publish("u", "one");
+    rig.publish("u", "two");
+    let dups = |answer: &Answer| -> Vec<bool> {
+        let read = |bytes: &Vec<u8>| {
+            let message: Value = serde_json::from_slice(bytes).unwrap();
+            message["dup"] == true
+        };
+        answer.messages.iter().map(read).collect()
+    };
+    let first = now(&rig, Some(begin), 1);
+    assert_eq!((bodies(&first).len(), dups(&first)), (1, vec![false]));
+    // The answer was lost.
+    let again = now(&rig, Some(begin), 100);
+    assert_eq!(dups(&again), [true, false]);
+    let last = now(&rig, Some(first.cursor), 100);
+    assert_eq!(dups(&last), [true]);
+    rig.publish("u", "three");
+    let new = now(&rig, Some(last.cursor), 100);
+    assert_eq!(dups(&new), [false]);
+}

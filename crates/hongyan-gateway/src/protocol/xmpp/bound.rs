@@ -141,13 +141,19 @@ impl Machine {
         kept: Option<Box<Kept>>,
         host: &mut dyn Host,
     ) {
-        let mine = kept.filter(|kept| {
-            let id = kept.sm.id.as_ref();
-            id.is_some_and(|id| hex(id) == previd)
-        });
+        let (mine, other): (Option<_>, Option<_>) = match kept {
+            Some(kept) if kept.sm.id.as_ref().is_some_and(|id| hex(id) == previd) => {
+                (Some(kept), None)
+            }
+            other => (None, other),
+        };
         let age = mine.as_ref().map(|kept| host.now().since(kept.since));
         let max = std::time::Duration::from_secs(u64::from(self.shared.resume_s));
         let (Some(mut kept), Some(age)) = (mine, age) else {
+            // The right id may follow on the same stream.
+            if let Some(login) = &mut self.login {
+                login.kept = other;
+            }
             host.write(&failed("item-not-found", None));
             return;
         };
