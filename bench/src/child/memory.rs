@@ -206,6 +206,7 @@ impl Memory {
                 encoding: PushEncoding::Aes128gcm,
                 urgency: Urgency::default(),
                 topic: None,
+                holder: None,
             })
         });
         let notification = push.is_none().then(|| Notification {

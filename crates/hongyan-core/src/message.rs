@@ -46,9 +46,12 @@ pub struct Message {
 
 impl Message {
     /// Whether a device bound to this user may be given it: a message to users is for them alone,
-    /// whichever list it stands in.
+    /// whichever list it stands in, and a push for who held the device when it was posted.
     #[must_use]
     pub fn may_be_given_to(&self, user: Option<&UserId>) -> bool {
+        if let Some(push) = &self.push {
+            return push.is_for(user.map(UserId::as_str));
+        }
         match &self.to {
             Target::Users(users) => user.is_some_and(|u| users.contains(u)),
             Target::Devices(_) | Target::Topic(_) | Target::All => true,

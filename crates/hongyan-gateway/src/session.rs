@@ -431,12 +431,22 @@ impl Session {
             .is_some_and(|window| window.inflight.iter().any(|one| one.id == id))
     }
 
-    /// Reads again: from a place, or from what the device acknowledged. What was in flight is forgotten, but that it was sent.
+    /// Reads again: from a place, or from what the device acknowledged. What was in flight is forgotten, but that it was
+    /// sent: it comes again as that.
     pub fn restart(&mut self, after: Option<Cursor>) {
+        let before = self.unfinished();
+        self.read_from(after, before);
+    }
+
+    /// The same, of a protocol that repeats nothing on one connection: only what earlier connections were sent is marked.
+    pub fn reread(&mut self, after: Option<Cursor>) {
+        let before = self.window.as_ref().and_then(|window| window.sent_before);
+        self.read_from(after, before);
+    }
+
+    fn read_from(&mut self, after: Option<Cursor>, before: Option<Cursor>) {
         let head = self.head();
         let after = after.filter(|place| same_inbox(place, &head));
-        // What went out and was not acknowledged comes as something that was sent before.
-        let before = self.unfinished();
         let before = before.filter(|before| after.is_none_or(|after| !after.covers(before)));
         self.window = before.map(|place| {
             Box::new(Window {

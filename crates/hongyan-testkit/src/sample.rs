@@ -160,6 +160,7 @@ pub fn push_to(
         encoding: PushEncoding::Aes128gcm,
         urgency,
         topic: topic.map(str::to_owned),
+        holder: None,
     };
     Message {
         push: Some(Box::new(push)),

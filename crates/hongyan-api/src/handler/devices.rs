@@ -1,8 +1,8 @@
 //! Devices: registration, state, vendor tokens, login.
 
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use axum::response::Response;
 use futures_util::TryFutureExt as _;
 use schemars::{Schema, SchemaGenerator};
 

@@ -266,7 +266,10 @@ impl Protocol for Sse {
     }
 
     fn recall(&mut self, id: MessageId, desk: &mut Desk<'_>) {
-        self.event("recall", &ServerMessage::recall(id), desk);
+        // Who reads too slowly is told by the mark alone.
+        if desk.has_room(outgoing::MARK_BYTES_MAX) {
+            self.event("recall", &ServerMessage::recall(id), desk);
+        }
     }
 
     fn mark(&mut self, recalled: MessageId, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {

@@ -356,6 +356,14 @@ impl Desk<'_> {
         }
     }
 
+    /// The same, of a protocol that repeats nothing on one connection.
+    pub(crate) fn reread(&mut self, after: Option<Cursor>) {
+        if let Some(session) = self.connection().and_then(|c| c.session.as_mut()) {
+            session.reread(after);
+            self.reactor.queue_pull(self.key);
+        }
+    }
+
     /// Begins or ends to follow a topic; [`Protocol::followed`] tells the outcome. False when the gateway is busy.
     pub(crate) fn follow(&mut self, topic: &Topic, follow: bool) -> bool {
         let (Some(session), Some(seat)) = (self.session(), self.seat()) else {

@@ -20,7 +20,7 @@ impl Rig {
 }
 
 #[test]
-fn over_websocket() {
+fn hw_12_over_websocket() {
     let rig = Rig::new();
     let mut client = rig.live("d");
     client.expect("idle");
@@ -40,7 +40,7 @@ fn over_websocket() {
 }
 
 #[test]
-fn over_a_stream() {
+fn hw_12_over_a_stream() {
     let rig = Rig::new();
     let mut stream = open(&rig, request(None, AckMode::Explicit)).unwrap();
     let welcome = stream.expect("welcome");
@@ -60,7 +60,7 @@ fn over_a_stream() {
 }
 
 #[test]
-fn over_polls() {
+fn hw_12_over_polls() {
     let rig = Rig::new();
     let asked = ask(&rig, "d", None, 60, 100);
     rig.until("it waits", waits(&rig));
@@ -77,7 +77,7 @@ fn over_polls() {
 }
 
 #[test]
-fn over_mqtt() {
+fn hw_12_over_mqtt() {
     let post = post();
     for (version, kicked, deleted) in [
         (
@@ -101,7 +101,7 @@ fn over_mqtt() {
 }
 
 #[test]
-fn over_xmpp() {
+fn hw_12_over_xmpp() {
     let spoken = Spoken::new();
     let at = spoken.plain();
     let mut client = spoken.bound(at, "d");

@@ -285,7 +285,7 @@ fn an_unknown_device_and_a_takeover_end_a_poll() {
 }
 
 #[test]
-fn what_an_earlier_poll_was_answered_is_marked() {
+fn lp_4_what_an_earlier_poll_was_answered_is_marked() {
     let rig = Rig::new();
     let begin = now(&rig, None, 100).cursor;
     rig.publish("u", "one");

@@ -36,7 +36,7 @@ impl Rig {
 }
 
 #[test]
-fn who_is_connected_is_told_once_and_acknowledges_it_like_an_entry() {
+fn hw_11_who_is_connected_is_told_once_and_acknowledges_it_like_an_entry() {
     for by_id in [false, true] {
         let rig = Rig::new();
         let mut client = rig.live("d");
@@ -69,7 +69,7 @@ fn who_is_connected_is_told_once_and_acknowledges_it_like_an_entry() {
 }
 
 #[test]
-fn who_was_away_is_told_when_it_comes_back_until_it_acknowledges() {
+fn hw_11_who_was_away_is_told_when_it_comes_back_until_it_acknowledges() {
     let rig = Rig::new();
     let mut client = rig.live("d");
     client.expect("idle");
@@ -102,7 +102,7 @@ fn who_was_away_is_told_when_it_comes_back_until_it_acknowledges() {
 }
 
 #[test]
-fn what_was_not_fetched_is_simply_gone() {
+fn hw_11_what_was_not_fetched_is_simply_gone() {
     let rig = Rig::new();
     let id = rig.publish("u", "one");
     rig.recall(id, true);
@@ -139,7 +139,7 @@ fn a_session_that_has_to_read_first_may_be_told_twice_and_never_less() {
 }
 
 #[test]
-fn a_stream_has_the_mark_at_its_place() {
+fn sse_10_a_stream_has_the_mark_at_its_place() {
     let rig = Rig::new();
     let mut stream = open(&rig, request(None, AckMode::Resume)).unwrap();
     stream.expect("welcome");
@@ -165,7 +165,7 @@ fn a_stream_has_the_mark_at_its_place() {
 }
 
 #[test]
-fn a_poll_is_answered_with_what_was_recalled() {
+fn lp_9_a_poll_is_answered_with_what_was_recalled() {
     let rig = Rig::new();
     let id = rig.publish("u", "one");
     let first = answer(&rig, ask(&rig, "d", None, 0, 100));
@@ -190,7 +190,7 @@ fn a_poll_is_answered_with_what_was_recalled() {
 }
 
 #[test]
-fn a_limit_counts_marks_too_and_loses_none() {
+fn lp_9_a_limit_counts_marks_too_and_loses_none() {
     let rig = Rig::new();
     let ids: Vec<_> = (0..3).map(|n| rig.publish("u", &n.to_string())).collect();
     answer(&rig, ask(&rig, "d", None, 0, 100));
@@ -209,7 +209,7 @@ fn a_limit_counts_marks_too_and_loses_none() {
 }
 
 #[test]
-fn mqtt_has_the_mark_where_it_had_the_message() {
+fn mq_18_the_mark_comes_where_the_message_came() {
     for version in BOTH {
         let post = post();
         let rig = &post.rig;
@@ -248,7 +248,7 @@ fn mqtt_has_the_mark_where_it_had_the_message() {
 }
 
 #[test]
-fn mqtt_repeats_no_message_that_was_recalled_while_it_was_away() {
+fn mq_18_no_message_is_repeated_that_was_recalled_meanwhile() {
     for version in BOTH {
         let post = post();
         let rig = &post.rig;
@@ -270,7 +270,7 @@ fn mqtt_repeats_no_message_that_was_recalled_while_it_was_away() {
 }
 
 #[test]
-fn xmpp_has_the_mark_as_a_stanza_that_counts() {
+fn xm_19_the_mark_is_a_stanza_that_counts() {
     let spoken = Spoken::new();
     let rig = &spoken.rig;
     let at = spoken.plain();

@@ -88,6 +88,7 @@ pub(crate) fn push(n: u128, device: &str, channel: &str, body: &[u8]) -> Message
         },
         urgency: Urgency::High,
         topic: None,
+        holder: None,
     }));
     message
 }

@@ -212,7 +212,10 @@ impl Protocol for Hongyan {
     }
 
     fn recall(&mut self, id: MessageId, desk: &mut Desk<'_>) {
-        self.say(&ServerMessage::recall(id), desk);
+        // Who reads too slowly is told by the mark alone.
+        if desk.has_room(outgoing::MARK_BYTES_MAX) {
+            self.say(&ServerMessage::recall(id), desk);
+        }
     }
 
     fn mark(&mut self, recalled: MessageId, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {

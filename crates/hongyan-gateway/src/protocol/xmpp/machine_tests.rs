@@ -751,6 +751,16 @@ fn xm_11_what_cannot_be_resumed() {
         "<resume xmlns='urn:xmpp:sm:3' previd='{right}' h='0'/>"
     ));
     assert!(said.contains("<resumed "), "{said}");
+    // Nor is the right one of use to another account of the same device.
+    let (mut client, id_of_bob) = Client::managed(&all, 9);
+    let mut kept = client.machine.park(false, Timestamp(1_000_000));
+    kept.as_mut().unwrap().bare = "bob@localhost".into();
+    let mut client = Client::logged_in(&all);
+    client.host.parked = kept;
+    client.say(&format!(
+        "<resume xmlns='urn:xmpp:sm:3' previd='{id_of_bob}' h='0'/>"
+    ));
+    assert!(client.welcome(10).contains("<item-not-found"));
     // An old one still tells its count.
     let (mut client, old) = Client::managed(&all, 3);
     let kept = client.machine.park(false, Timestamp(0));

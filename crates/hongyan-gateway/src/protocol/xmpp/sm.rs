@@ -117,6 +117,8 @@ impl Sm {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) sm: Sm,
+    /// The account; nobody else resumes it.
+    pub(crate) bare: Box<str>,
     pub(crate) resource: Box<str>,
     pub(crate) priority: Option<i8>,
     pub(crate) carbons: bool,
