@@ -278,7 +278,8 @@ pub(crate) fn router(api: &Api, routes: &[Route]) -> Router {
         })
 }
 
-fn not_allowed(method: &Method, allow: Option<HeaderValue>) -> Problem {
+/// The answer to a method that an address does not take.
+pub(crate) fn not_allowed(method: &Method, allow: Option<HeaderValue>) -> Problem {
     let detail = format!("{method} is not taken here; the Allow header lists what is");
     let problem = Problem::new(Code::MethodNotAllowed, detail);
     match allow {
