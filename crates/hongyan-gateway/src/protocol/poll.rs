@@ -23,6 +23,8 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub const LIMIT_MAX: u16 = 500;
 /// How long a poll that does not wait for messages waits for the store to say whether there are any.
 const READ_MS_MAX: u64 = 5_000;
+/// Polls of one device that wait for its session to be made; others make one of their own.
+const FIRST_LEN_MAX: usize = 8;
 /// How long the session waits for the next poll.
 const LINGER_MS: u64 = 15_000;
 
@@ -91,7 +93,8 @@ impl Waiting {
 #[derive(Debug)]
 struct Poll {
     proof: Option<Proof>,
-    first: Option<(Request, oneshot::Sender<Result<Answer, Turned>>)>,
+    /// Polls that came before the session was there, in order.
+    first: Vec<Ask>,
     waiting: Option<Box<Waiting>>,
     /// When it ends if nobody polls.
     lingers: Tick,
@@ -126,7 +129,7 @@ impl GatewayHandle {
         let permit = admit().map_err(|_| Turned::AWAY)?;
         let protocol = Poll {
             proof: Some(caller.into()),
-            first: Some(ask),
+            first: vec![ask],
             waiting: None,
             lingers: Tick::MAX,
         };
@@ -229,7 +232,7 @@ impl Protocol for Poll {
         };
         desk.hello(Hello {
             proof,
-            cursor: self.first.as_ref().and_then(|(request, _)| request.cursor),
+            cursor: self.first.first().and_then(|(request, _)| request.cursor),
             inflight: Some(LIMIT_MAX),
             state: AppState::Foreground,
         });
@@ -238,7 +241,8 @@ impl Protocol for Poll {
     fn hear(&mut self, _input: Input<'_>, _desk: &mut Desk<'_>) {}
 
     fn welcome(&mut self, _welcome: &Welcome<'_>, desk: &mut Desk<'_>) {
-        if let Some(ask) = self.first.take() {
+        // The last of them is answered, and the others are told that it took over.
+        for ask in std::mem::take(&mut self.first) {
             self.begin_poll(ask, desk);
         }
     }
@@ -247,12 +251,15 @@ impl Protocol for Poll {
         let Ok(mut next) = what.downcast::<Next>() else {
             return;
         };
-        if !desk.is_live() {
+        let is_greeted = (1..FIRST_LEN_MAX).contains(&self.first.len());
+        if !desk.is_live() && !is_greeted {
             return;
         }
         next.1 = None;
-        if let Some(ask) = next.0.take() {
-            self.begin_poll(ask, desk);
+        match next.0.take() {
+            Some(ask) if desk.is_live() => self.begin_poll(ask, desk),
+            Some(ask) => self.first.push(ask),
+            None => {}
         }
     }
 
@@ -333,9 +340,10 @@ impl Protocol for Poll {
         if farewell.code == close::TAKEN_OVER && self.waiting.is_some() {
             self.supersede(desk);
         }
-        let first = self.first.take().map(|(_, answer)| answer);
+        let first = std::mem::take(&mut self.first);
+        let first = first.into_iter().map(|(_, answer)| answer);
         let waiting = self.waiting.take().map(|waiting| waiting.answer);
-        for answer in first.into_iter().chain(waiting) {
+        for answer in first.chain(waiting) {
             let _ = answer.send(Err(turned(farewell)));
         }
         farewell.code

@@ -159,6 +159,24 @@ fn lp_5_of_two_polls_the_older_is_superseded() {
 }
 
 #[test]
+fn lp_5_also_of_two_that_come_before_the_session_is_there() {
+    let rig = Rig::new();
+    let greeting = rig.store.hold("topics_of");
+    let older = ask(&rig, "d", None, 60, 100);
+    rig.until("it is greeted", || rig.store.is_held("topics_of"));
+    let newer = ask(&rig, "d", None, 60, 100);
+    // Whether it comes before the session is there or right behind is all the same.
+    for _ in 0..100 {
+        rig.runtime.block_on(tokio::task::yield_now());
+    }
+    drop(greeting);
+    let first = answer(&rig, older);
+    assert!(first.superseded && first.messages.is_empty());
+    rig.publish("u", "one");
+    assert_eq!(bodies(&answer(&rig, newer)), ["one"]);
+}
+
+#[test]
 fn lp_6_limits_chain_every_entry_once_in_order() {
     let rig = Rig::new();
     let big = "y".repeat(30_000);
