@@ -226,7 +226,7 @@ impl Machine {
         self.shared.party.leave(&live.reader, live.session);
         let (bare, live) = (live.bare(), *live);
         let sm = live.sm?;
-        if clean || sm.id.is_none() {
+        if clean || !sm.is_resumable() {
             return None;
         }
         Some(Box::new(Kept {
