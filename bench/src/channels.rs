@@ -327,6 +327,7 @@ pub(crate) fn outbound(now: Timestamp) -> anyhow::Result<Outbound> {
         }),
         data: None,
         push: None,
+        recalls: None,
         options: Options::default(),
         accepted_at: now,
         expires_at: now.plus(Duration::from_secs(3_600)),

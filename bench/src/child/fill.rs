@@ -123,6 +123,7 @@ fn message(number: u32, to: UserId, expires_at: Timestamp) -> Message {
         }),
         data: None,
         push: None,
+        recalls: None,
         options: Options::default(),
         accepted_at: Timestamp(1),
         expires_at,

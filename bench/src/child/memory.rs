@@ -206,6 +206,7 @@ impl Memory {
                 encoding: PushEncoding::Aes128gcm,
                 urgency: Urgency::default(),
                 topic: None,
+                holder: None,
             })
         });
         let notification = push.is_none().then(|| Notification {
@@ -221,6 +222,7 @@ impl Memory {
             notification,
             data: None,
             push,
+            recalls: None,
             options: hongyan_core::message::Options::default(),
             accepted_at: Timestamp(1),
             expires_at: Timestamp::FAR,

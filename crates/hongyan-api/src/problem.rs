@@ -66,8 +66,12 @@ codes! {
     UserTokenInvalid = "user_token_invalid", FORBIDDEN, "The user_token is not valid";
     /// A browser page that the app does not name.
     OriginForbidden = "origin_forbidden", FORBIDDEN, "This origin may not connect";
+    /// The app's server sent the device away.
+    Kicked = "kicked", FORBIDDEN, "The device was sent away";
     /// It is not there, or belongs to another app.
     NotFound = "not_found", NOT_FOUND, "There is no such thing";
+    /// The device that waits was deleted, or its token replaced.
+    DeviceGone = "device_gone", GONE, "The device is there no more";
     /// The address is known, the method is not.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "This address does not take this method";
     /// The body came too slowly.

@@ -15,7 +15,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use futures_util::FutureExt as _;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, HeaderName, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, CACHE_CONTROL, HeaderName, HeaderValue, ORIGIN, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::uri::Scheme;
@@ -110,6 +110,8 @@ pub(crate) struct Route {
     pub(crate) body_bytes_max: usize,
     /// Content type of answers that are not one JSON document.
     pub(crate) streams: Option<&'static str>,
+    /// A GET that takes a device's session over, so that a HEAD is not taken for it.
+    pub(crate) connects: bool,
     pub(crate) body: BodyDocument,
     pub(crate) query: QueryDocument,
     pub(crate) reply: ReplyDocument,
@@ -147,6 +149,7 @@ impl Route {
             more: "",
             body_bytes_max: BODY_BYTES_MAX,
             streams: None,
+            connects: false,
             body: B::document,
             query: Q::document,
             reply: R::document,
@@ -196,6 +199,12 @@ impl Route {
         self
     }
 
+    /// A GET that takes a device's session over.
+    pub(crate) const fn connects(mut self) -> Self {
+        self.connects = true;
+        self
+    }
+
     /// Whether pages of browsers may call it, if the app names their origin.
     const fn for_browsers(&self) -> bool {
         matches!(
@@ -212,6 +221,20 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 /// Makes the router of the table.
 pub(crate) fn router(api: &Api, routes: &[Route]) -> Router {
     let mut by_path: Vec<(&'static str, MethodRouter, bool)> = Vec::new();
+    let allowed = |path: &str| {
+        let here = || routes.iter().filter(|route| route.path == path);
+        let mut allowed: Vec<&str> = Vec::new();
+        for route in here() {
+            allowed.push(route.method.as_str());
+            if route.method == Method::GET && !route.connects {
+                allowed.push("HEAD");
+            }
+        }
+        if here().any(Route::for_browsers) {
+            allowed.push("OPTIONS");
+        }
+        HeaderValue::from_str(&allowed.join(", ")).ok()
+    };
     for route in routes {
         let Ok(filter) = MethodFilter::try_from(route.method.clone()) else {
             continue;
@@ -235,19 +258,34 @@ pub(crate) fn router(api: &Api, routes: &[Route]) -> Router {
                 preflight(api.clone(), request)
             });
         }
-        router = router.route(path, methods);
+        let allow = allowed(path);
+        let refuse = move |request: Request| {
+            let refused = not_allowed(request.method(), allow);
+            async move { refused }
+        };
+        if routes.iter().any(|r| r.path == path && r.connects) {
+            methods = methods.on(MethodFilter::HEAD, refuse.clone());
+        }
+        router = router.route(path, methods.fallback(refuse));
     }
     router
-        .fallback(|| async { Problem::not_found("this address") })
-        .method_not_allowed_fallback(|request: Request| async move {
-            Problem::new(
-                Code::MethodNotAllowed,
-                format!(
-                    "{} is not taken here; the Allow header lists what is",
-                    request.method()
-                ),
-            )
+        .fallback(|| async {
+            let detail = "nothing is at this address; /openapi.json lists what there is";
+            Problem::new(Code::NotFound, detail)
         })
+        .method_not_allowed_fallback(|request: Request| async move {
+            not_allowed(request.method(), None)
+        })
+}
+
+/// The answer to a method that an address does not take.
+pub(crate) fn not_allowed(method: &Method, allow: Option<HeaderValue>) -> Problem {
+    let detail = format!("{method} is not taken here; the Allow header lists what is");
+    let problem = Problem::new(Code::MethodNotAllowed, detail);
+    match allow {
+        Some(allow) => problem.header(ALLOW, allow),
+        None => problem,
+    }
 }
 
 async fn serve(api: Api, route: Route, mut request: Request) -> Response {

@@ -454,6 +454,8 @@ pub struct PollAnswer {
     pub superseded: bool,
     /// Messages, each a JSON object as it stands in `msg`.
     pub messages: Vec<Vec<u8>>,
+    /// Messages to be taken out of sight, each a JSON object as it stands in `recall`.
+    pub recalled: Vec<Vec<u8>>,
 }
 
 /// A stream or poll was not taken.
@@ -461,6 +463,8 @@ pub struct PollAnswer {
 pub struct Turned {
     /// 204 (the client was replaced and is to stay away), 401, 403, 409, 410, 429 or 503.
     pub status: StatusCode,
+    /// Of a 403: the app's server sent the device away.
+    pub kicked: bool,
     /// What happened and what to do.
     pub detail: String,
 }

@@ -74,7 +74,8 @@ fn devices() -> Vec<Route> {
                    otherwise it gets a new token and is bound to nobody until it logs in."),
         Route::new(GET, "/v1/devices", READ, "List devices", devices::list),
         Route::new(GET, "/v1/devices/{device}", DEVICE_OR_READ, "Read a device", devices::read),
-        Route::new(PATCH, "/v1/devices/{device}", DEVICE_OR_MANAGE, "Change a device", devices::change),
+        Route::new(PATCH, "/v1/devices/{device}", DEVICE_OR_MANAGE, "Change a device", devices::change)
+            .more("With `state` alone nothing is stored, and the answer is 204."),
         Route::new(DELETE, "/v1/devices/{device}", DEVICE_OR_MANAGE, "Forget a device", devices::delete),
         Route::new(PUT, "/v1/devices/{device}/tokens/{channel}", DEVICE_OR_MANAGE, "Set the vendor token of a channel", devices::put_token)
             .more("A vendor token belongs to one device: any other device that had it keeps a dead one. A token that its vendor called dead is tried again when it is given an hour later or after its credential was changed; until then it stays dead."),
@@ -217,8 +218,10 @@ fn client() -> Vec<Route> {
             .more("`Authorization` with the device token, or `ticket` in the query. Events: `welcome`, `msg` (its `id` is the cursor), `idle`, `gap`, `recall`, \
                    `drain`, `taken`, with the fields of the live connection. Messages are acknowledged by `POST /v1/acks`; with `ack=resume` by coming back with \
                    `Last-Event-ID`.")
+            .connects()
             .streams("text/event-stream"),
         Route::new(GET, "/v1/poll", Who::Device, "Fetch messages, and wait for the first", live::poll)
+            .connects()
             .more("Long polling; with `wait=0` plain polling. The cursor acknowledges everything up to it. `Prefer: wait=n` is honoured."),
         Route::new(POST, "/v1/acks", Who::Device, "Acknowledge messages without a connection", client::acks),
         Route::new(POST, "/v1/client-events", Who::Device, "Report what the person did with messages", client::events)

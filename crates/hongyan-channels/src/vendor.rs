@@ -284,6 +284,7 @@ pub(crate) mod fixture {
             }),
             data: json!({"order": 42}).as_object().cloned(),
             push: None,
+            recalls: None,
             options: Options::default(),
             accepted_at: NOW,
             expires_at: NOW.plus(Duration::from_secs(3600)),

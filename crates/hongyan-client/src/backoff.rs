@@ -18,7 +18,7 @@ pub enum Next {
     Register,
     /// A newer connection of the same device took over: stop until the user acts.
     TakenOver,
-    /// The device is blocked or not of this user: stop.
+    /// The device is blocked, not of this user, or was sent away: stop.
     Blocked,
     /// The gateway did not understand this client: stop and report.
     NotUnderstood,
@@ -38,6 +38,17 @@ pub fn after_close(code: Option<u16>, timers: &Timers) -> Next {
         _ => Duration::ZERO,
     };
     Next::Retry { least }
+}
+
+/// What the word of a fatal error asks of the client, where there is no close code; `None` where it may just come back.
+#[must_use]
+pub fn after_word(word: &str) -> Option<Next> {
+    match word {
+        "kicked" => Some(Next::Blocked),
+        "device_deleted" => Some(Next::Register),
+        "unauthorized" => Some(Next::Renew),
+        _ => None,
+    }
 }
 
 /// What a refused upgrade asks of the client.

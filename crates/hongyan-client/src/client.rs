@@ -77,7 +77,7 @@ pub enum Stop {
     Closed,
     /// A newer connection of the same device took over (4409).
     TakenOver,
-    /// The device is blocked or not of this user (4403).
+    /// The device is blocked, not of this user, or was sent away by the app's server (4403).
     Blocked,
     /// The gateway did not understand this client (4400).
     NotUnderstood(String),
@@ -90,7 +90,9 @@ impl std::fmt::Display for Stop {
         match self {
             Self::Closed => f.write_str("closed by the app"),
             Self::TakenOver => f.write_str("a newer connection of this device took over"),
-            Self::Blocked => f.write_str("the device is blocked or not of this user"),
+            Self::Blocked => {
+                f.write_str("the device is blocked, not of this user, or was sent away")
+            }
             Self::NotUnderstood(why) => write!(f, "the gateway did not understand: {why}"),
             Self::NoToken(why) => f.write_str(why),
         }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::backoff::Next;
+use crate::backoff::{self, Next};
 use crate::client::Stop;
 use crate::error::Error;
 use crate::http_client::{Call, Http};
@@ -55,6 +55,8 @@ pub(crate) struct Polled {
     #[serde(default)]
     superseded: bool,
     messages: Vec<Value>,
+    #[serde(default)]
+    recalled: Vec<Value>,
 }
 
 /// What came, not yet looked at.
@@ -333,7 +335,21 @@ impl HttpLink {
                 heard.ended = Some(Ended::Stop(Stop::TakenOver));
                 break;
             }
-            heard.incoming.push(wire::decode_text(&event.data));
+            let incoming = wire::decode_text(&event.data);
+            let last = match &incoming {
+                Ok(Incoming::Error {
+                    code,
+                    msg,
+                    fatal: true,
+                }) => Some((backoff::after_word(code), format!("{code}: {msg}"))),
+                _ => None,
+            };
+            heard.incoming.push(incoming);
+            if let Some((next, why)) = last {
+                let next = next.unwrap_or(Next::Retry { least });
+                heard.ended = Some(Ended::Next { next, why });
+                break;
+            }
         }
         heard
     }
@@ -491,7 +507,8 @@ impl Poll {
             heard.ended = Some(Ended::Stop(Stop::TakenOver));
             return heard;
         }
-        if polled.messages.is_empty() {
+        let is_empty = polled.messages.is_empty() && polled.recalled.is_empty();
+        if is_empty {
             // Where nothing waits for the app, the server's place is ours.
             if self.settled || polled.reset {
                 self.cursor = Some(polled.cursor.clone());
@@ -500,7 +517,7 @@ impl Poll {
             // Its own place is where the device acknowledged.
             self.cursor = None;
         }
-        self.repeats = !polled.messages.is_empty() && self.last.as_ref() == Some(&polled.cursor);
+        self.repeats = !is_empty && self.last.as_ref() == Some(&polled.cursor);
         self.pause = if self.repeats {
             self.pause.saturating_mul(2).min(POLL_PAUSE_MAX)
         } else {
@@ -512,6 +529,10 @@ impl Poll {
         for message in polled.messages {
             let message = serde_json::from_value(message).map(|m| Incoming::Msg(Box::new(m)));
             heard.incoming.push(message.map_err(|e| e.to_string()));
+        }
+        for recall in polled.recalled {
+            let recall = serde_json::from_value::<Incoming>(recall);
+            heard.incoming.push(recall.map_err(|e| e.to_string()));
         }
         if !polled.more && (!self.idle_said || heard.incoming.is_empty()) {
             self.idle_said = true;

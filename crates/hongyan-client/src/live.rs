@@ -315,7 +315,7 @@ impl<'a> Live<'a> {
         match incoming {
             Incoming::Msg(message) => self.message(message).await?,
             Incoming::Gap { lost } => self.driver.overflow.push_back(Event::Gap { lost }),
-            Incoming::Recall { id } => self.driver.overflow.push_back(Event::Recall { id }),
+            Incoming::Recall { id, cursor, mark } => self.recall(id, cursor.zip(mark)).await?,
             Incoming::Idle { head } => {
                 self.known_head = head.or(self.known_head.take());
                 self.suspect = None;
@@ -375,6 +375,20 @@ impl<'a> Live<'a> {
             };
             let why = format!("the gateway sent more than {OPEN_LEN_MAX} messages without an ack");
             return Err(Ended::Next { next, why });
+        }
+        self.taken().await
+    }
+
+    /// A recall; with its place and id where it stands in the inbox. The app has it once it is in its queue.
+    async fn recall(&mut self, id: String, entry: Option<(String, String)>) -> Result<(), Ended> {
+        let Some((cursor, mark)) = entry else {
+            self.driver.overflow.push_back(Event::Recall { id });
+            return Ok(());
+        };
+        self.known_head = Some(cursor.clone());
+        self.suspect = None;
+        if self.driver.tracker.marked(cursor, mark) == Arrival::New {
+            self.driver.overflow.push_back(Event::Recall { id });
         }
         self.taken().await
     }

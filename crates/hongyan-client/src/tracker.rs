@@ -103,11 +103,7 @@ impl Tracker {
 
     pub(crate) fn arrived(&mut self, message: &Message) -> Arrival {
         if self.seen.contains(&message.id) && !self.open.contains_key(&message.id) {
-            // The gateway does not know that it was taken: say it again, by id, since a copy comes
-            // out of order and its place must not stand for those before it.
-            if self.again.len() < ACK_IDS_MAX && !self.again.contains(&message.id) {
-                self.again.push(message.id.clone());
-            }
+            self.say_again(message.id.clone());
             self.taken += 1;
             return Arrival::Copy;
         }
@@ -128,6 +124,30 @@ impl Tracker {
                 self.open.insert(message.id.clone(), Stage::Handed);
                 Arrival::New
             }
+        }
+    }
+
+    /// The mark of a recall arrived: it counts as taken at once, as nothing is to be done with it but to tell the app.
+    pub(crate) fn marked(&mut self, cursor: String, mark: String) -> Arrival {
+        self.taken += 1;
+        if self.seen.contains(&mark) {
+            self.say_again(mark);
+            return Arrival::Copy;
+        }
+        self.order.push_back(Entry {
+            cursor,
+            id: mark.clone(),
+            acked: false,
+        });
+        self.remember(mark);
+        Arrival::New
+    }
+
+    /// The gateway does not know that it was taken: it is said again, by id, since a copy comes out of order and its place
+    /// must not stand for those before it.
+    fn say_again(&mut self, id: String) {
+        if self.again.len() < ACK_IDS_MAX && !self.again.contains(&id) {
+            self.again.push(id);
         }
     }
 
@@ -281,7 +301,7 @@ mod tests {
         Tracker::new(Record::default(), 8, 2)
     }
 
-    /// Steps: `a1` arrives, `t1` taken, `r1` returned, `f` flush, `c` new connection.
+    /// Steps: `a1` arrives, `k1` arrives as a mark, `t1` taken, `r1` returned, `f` flush, `c` new connection.
     fn check(steps: &str, want: &str) {
         let mut tracker = tracker();
         let mut said = Vec::new();
@@ -289,6 +309,10 @@ mod tests {
             let (what, n) = step.split_at(1);
             match what {
                 "a" => match tracker.arrived(&message(n.parse().unwrap())) {
+                    Arrival::New => said.push(format!("new{n}")),
+                    Arrival::Copy => said.push(format!("copy{n}")),
+                },
+                "k" => match tracker.marked(format!("c{n}"), format!("m{n}")) {
                     Arrival::New => said.push(format!("new{n}")),
                     Arrival::Copy => said.push(format!("copy{n}")),
                 },
@@ -322,6 +346,14 @@ mod tests {
         // An old copy behind a new message does not take its place.
         check("a1 t1 f a2 a1 t2 f", "new1 [c1|] new2 copy1 [c2|m1]");
         check("a1 c a1 t1 f", "new1 copy1 [c1|]");
+    }
+
+    #[test]
+    fn a_mark_is_acknowledged_in_its_place() {
+        check("a1 t1 k2 f", "new1 new2 [c2|]");
+        check("a1 k2 f t1 f", "new1 new2 [|m2] [c2|]");
+        check("k1 f k1 f", "new1 [c1|] copy1 [|m1]");
+        check("k1 c k1 f", "new1 copy1 [|m1]");
     }
 
     #[test]

@@ -193,6 +193,12 @@ pub(crate) enum Incoming {
     },
     Recall {
         id: String,
+        /// Its place, when it stands in the inbox.
+        #[serde(default)]
+        cursor: Option<String>,
+        /// Its own id there.
+        #[serde(default)]
+        mark: Option<String>,
     },
     Idle {
         #[serde(default)]

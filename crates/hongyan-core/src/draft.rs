@@ -228,6 +228,7 @@ impl Draft {
             notification: self.notification,
             data: self.data,
             push: None,
+            recalls: None,
             options: self.options,
             accepted_at: now,
             expires_at: begins.plus(ttl),

@@ -32,6 +32,9 @@ pub struct Message {
     /// What came over a push endpoint: the device gets it as it is, and nothing is shown by us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub push: Option<Box<Push>>,
+    /// It is no message but the mark of a recall, of the message that it names: see [`Message::recall_mark`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recalls: Option<MessageId>,
     /// How it travels.
     #[serde(default)]
     pub options: Options,
@@ -43,12 +46,39 @@ pub struct Message {
 
 impl Message {
     /// Whether a device bound to this user may be given it: a message to users is for them alone,
-    /// whichever list it stands in.
+    /// whichever list it stands in, and a push for who held the device when it was posted.
     #[must_use]
     pub fn may_be_given_to(&self, user: Option<&UserId>) -> bool {
+        if let Some(push) = &self.push {
+            return push.is_for(user.map(UserId::as_str));
+        }
         match &self.to {
             Target::Users(users) => user.is_some_and(|u| users.contains(u)),
             Target::Devices(_) | Target::Topic(_) | Target::All => true,
+        }
+    }
+
+    /// The mark of its recall: an entry of its own in the lists in which the message stands, so that whoever got the message
+    /// is told in its turn, over every protocol, and acknowledges that like any entry. Nothing is shown or pushed for it, it
+    /// has no deliveries, and it is kept as long as the longest time to live.
+    #[must_use]
+    pub fn recall_mark(&self, id: MessageId, now: Timestamp) -> Self {
+        Self {
+            id,
+            app: self.app.clone(),
+            to: self.to.clone(),
+            class: self.class,
+            class_detail: None,
+            notification: None,
+            data: None,
+            push: None,
+            recalls: Some(self.id),
+            options: Options {
+                priority: Some(Priority::Normal),
+                ..Options::default()
+            },
+            accepted_at: now,
+            expires_at: now.plus(crate::limits::TTL_MAX),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{AppId, DeviceId, PushChannel, Timestamp};
+use crate::{AppId, DeviceId, PushChannel, Timestamp, UserId};
 
 /// Longest time to live of a push: four weeks and two days, as other push services have it; more is lowered to it.
 pub const PUSH_TTL_S_MAX: u32 = 2_592_000;
@@ -121,6 +121,18 @@ pub struct Push {
     /// What it replaces on its channel while undelivered.
     #[serde(default)]
     pub topic: Option<String>,
+    /// Who held the device when it was posted: nobody else is given it. `None`: nobody held it, and whoever does now is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<UserId>,
+}
+
+impl Push {
+    /// Whether it may be given to the device while this user holds it.
+    #[must_use]
+    pub fn is_for(&self, user: Option<&str>) -> bool {
+        let holder = self.holder.as_ref().map(UserId::as_str);
+        holder.is_none() || holder == user
+    }
 }
 
 impl fmt::Debug for Push {
@@ -263,6 +275,7 @@ mod tests {
             },
             urgency: Urgency::VeryLow,
             topic: Some("t".to_owned()),
+            holder: UserId::parse("u").ok(),
         };
         let json = serde_json::to_vec(&push).unwrap();
         assert_eq!(serde_json::from_slice::<Push>(&json).unwrap(), push);

@@ -124,8 +124,11 @@ impl Bindings {
     pub async fn kick(&self, app: &AppId, device: &DeviceId) -> Result<Device, StoreError> {
         let (this, app, device) = (self.clone(), app.clone(), device.clone());
         to_the_end(async move {
+            // First, so that the connection is told of this and not only that its user changed; again, for one that came
+            // in between.
+            this.ports.presence.kick(&app, &device).await;
             let unbound = this.bind_now(&app, &device, None).await?;
-            this.ports.presence.disconnect(&app, &device).await;
+            this.ports.presence.kick(&app, &device).await;
             Ok(unbound)
         })
         .await

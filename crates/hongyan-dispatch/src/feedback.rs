@@ -423,8 +423,8 @@ async fn unrouted(
     let Some(message) = ports.inbox.message(app, *message_id).await? else {
         return Ok(None);
     };
-    // What a device says of a message that was never meant for its user is not news.
-    if !message.may_be_given_to(signal.user.as_ref()) {
+    // What a device says of the mark of a recall, or of a message that was never meant for its user, is not news.
+    if message.recalls.is_some() || !message.may_be_given_to(signal.user.as_ref()) {
         return Ok(None);
     }
     let device = ports

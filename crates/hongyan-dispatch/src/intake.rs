@@ -239,7 +239,7 @@ fn take_in(message: &Arc<Message>, now: Timestamp, set: &mut WriteSet, hints: &m
 
 /// Says where the entries came to stand, one for each hint. It is told before the caller learns the ids, so that no
 /// recall overtakes it.
-fn place(hints: &mut [Hint], places: &[u64]) {
+pub(crate) fn place(hints: &mut [Hint], places: &[u64]) {
     let known = hints.len() == places.len();
     for (at, hint) in hints.iter_mut().enumerate() {
         match (&mut hint.fresh, places.get(at).copied()) {

@@ -195,7 +195,7 @@ impl Endpoints {
     }
 
     /// The message of a post, which lives for its TTL from now on.
-    fn message(&self, to: &PushEndpoint, post: Post) -> Message {
+    fn message(&self, to: &PushEndpoint, post: Post, holder: Option<UserId>) -> Message {
         let now = self.ports.clock.now();
         let ttl_s = post.ttl_s.min(PUSH_TTL_S_MAX);
         let priority = match post.urgency {
@@ -228,7 +228,9 @@ impl Endpoints {
                 encoding: post.encoding,
                 urgency: post.urgency,
                 topic: post.topic,
+                holder,
             })),
+            recalls: None,
             accepted_at: now,
             expires_at: now.plus(Duration::from_secs(ttl_s.into())),
         }
@@ -380,7 +382,11 @@ impl Pushes for Endpoints {
     }
 
     async fn post(&self, to: &PushEndpoint, post: Post) -> Result<MessageId, StoreError> {
-        let message = Arc::new(self.message(to, post));
+        // The address belongs to the device whoever holds it; what is posted is for who holds it now.
+        let device = std::slice::from_ref(&to.device);
+        let device = self.ports.registry.devices(&to.app, device).await?;
+        let holder = device.into_iter().flatten().next().and_then(|d| d.user);
+        let message = Arc::new(self.message(to, post, holder));
         let id = message.id;
         let kept = message.expires_at > message.accepted_at;
         if kept {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hongyan_core::delivery::{Input, State};
 use hongyan_core::limits::{TARGETS_LEN_MAX, VENDOR_CALL_DEADLINE};
-use hongyan_core::port::{CommitError, Job, JobKind, Recipient, WriteSet};
+use hongyan_core::port::{CommitError, Fresh, Hint, Job, JobKind, Recipient, WriteSet};
 use hongyan_core::{
     AppId, ChannelId, CredentialName, DeviceId, Message, MessageId, Reason, Secret, Stage,
     StoreError, Timestamp, Verdict,
@@ -16,6 +16,7 @@ use crate::choice::Learned;
 use crate::credentials::Credentials;
 use crate::feedback::{Feedback, Signal};
 use crate::gate::Gate;
+use crate::ids::Ids;
 use crate::intake;
 use crate::service::Ports;
 
@@ -36,6 +37,7 @@ pub struct Recall {
     pub(crate) feedback: Feedback,
     pub(crate) gate: Gate,
     pub(crate) learned: Learned,
+    pub(crate) ids: Ids,
 }
 
 const PAGE: usize = 500;
@@ -56,23 +58,14 @@ impl Recall {
             .inbox
             .message(app, id)
             .await?
+            .filter(|message| message.recalls.is_none())
             .ok_or(StoreError::NotFound { entity: "message" })?;
-        let now = ports.clock.now();
         let mut brought_forward = false;
         if ports.inbox.recalled(app, id).await?.is_none() {
+            let now = ports.clock.now();
             let jobs = self.not_begun(&message, now).await?;
             brought_forward = !jobs.is_empty();
-            let set = WriteSet {
-                recalled: vec![(app.clone(), id, now)],
-                jobs,
-                events: vec![intake::about(&message, Stage::Recalled, now)],
-                ..WriteSet::default()
-            };
-            match ports.commit.commit(vec![set]).await.pop() {
-                Some(Ok(_)) => {}
-                Some(Err(CommitError::Store(error))) => return Err(error),
-                _ => return Err(StoreError::Conflict { entity: "message" }),
-            }
+            self.mark(app, &message, jobs, now).await?;
         }
         for owner in intake::owners(&message) {
             ports.presence.recall(app, &owner, id);
@@ -122,6 +115,52 @@ impl Recall {
             .filter(|row| row.key.ends && row.key.reason == Some(Reason::Recalled))
             .map(|row| row.count)
             .sum())
+    }
+
+    /// Makes the recall durable. Whoever may have the message already is told by a mark in the same lists; of what came over
+    /// a push endpoint there is none, as it waits apart and whoever has it has it.
+    async fn mark(
+        &self,
+        app: &AppId,
+        message: &Message,
+        jobs: Vec<Job>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let ports = &self.ports;
+        let mut set = WriteSet {
+            recalled: vec![(app.clone(), message.id, now)],
+            jobs,
+            events: vec![intake::about(message, Stage::Recalled, now)],
+            ..WriteSet::default()
+        };
+        let mut hints = Vec::new();
+        // One that waits for its time has reached nobody.
+        let is_waiting = message.options.send_at.is_some_and(|at| at > now);
+        if message.push.is_none() && !is_waiting {
+            let id = self.ids.next(now, ports.dice.as_ref());
+            let mark = Arc::new(message.recall_mark(id, now));
+            for owner in intake::owners(&mark) {
+                set.inbox.push(intake::entry(&mark, owner.clone()));
+                hints.push(Hint {
+                    app: app.clone(),
+                    owner,
+                    fresh: Some(Fresh {
+                        after: 0,
+                        place: 0,
+                        message: Arc::clone(&mark),
+                    }),
+                });
+            }
+            set.messages.push(mark);
+        }
+        match ports.commit.commit(vec![set]).await.pop() {
+            Some(Ok(done)) => intake::place(&mut hints, &done.places),
+            Some(Err(CommitError::Store(error))) => return Err(error),
+            _ => return Err(StoreError::Conflict { entity: "message" }),
+        }
+        // Before the sessions are told to stop: who gets the mark at once need not be told twice.
+        ports.presence.notify(hints);
+        Ok(())
     }
 
     async fn stop_and_withdraw(

@@ -159,6 +159,7 @@ impl Dispatch {
             feedback: self.feedback.clone(),
             gate: self.gate.clone(),
             learned: self.learned.clone(),
+            ids: self.ids.clone(),
         }
     }
 

@@ -107,9 +107,9 @@ impl Prepared {
         256 + 128 * self.inbox.len() + all.chain(answer).sum::<usize>()
     }
 
-    /// New messages are what admission control holds back; what follows from them must go on.
+    /// New messages are what admission control holds back; what follows from them must go on, and so must a recall.
     fn admission(&self) -> Admission {
-        if self.messages.is_empty() {
+        if self.messages.is_empty() || !self.recalled.is_empty() {
             Admission::Normal
         } else {
             Admission::Intake

@@ -162,7 +162,7 @@ type Refusal = (u16, &'static str, &'static str);
 const UNAUTHORIZED: Refusal = (
     close::UNAUTHORIZED,
     "unauthorized",
-    "the device token is unknown or was revoked",
+    "the device token or ticket is unknown, used up or was revoked",
 );
 const FOREIGN_PAGE: Refusal = (
     close::FORBIDDEN,
@@ -396,7 +396,7 @@ impl Backend {
                 seat: registered.seat.clone(),
                 page,
                 unfinished: left.unfinished,
-                parked: left.parked.map(|(_, parked)| parked),
+                parked: left.parked,
                 state,
             })
         });

@@ -19,7 +19,7 @@ pub(crate) use self::left::Left;
 use crate::gate::Gate;
 use crate::mailbox::{Command, Mailbox};
 use crate::protocol::Kind;
-use crate::protocol::websocket::close;
+use crate::reactor::End;
 use crate::seat::Seat;
 use crate::tickets::Tickets;
 
@@ -33,9 +33,6 @@ const TAKEN_FOR: Duration = Duration::from_secs(5);
 /// Sessions that are given an entry by one command: a reactor's turn ends between two.
 const NEWS_SESSIONS_MAX: usize = 256;
 
-/// Why a session ends whose device is gone.
-const DELETED: &str = "the device was deleted or its token revoked";
-
 /// An app and one of its devices, in one text.
 fn device_key(app: &str, device: &str) -> String {
     format!("{app}\n{device}")
@@ -47,8 +44,40 @@ struct State {
     left: Leavings,
     /// Devices of which a session has ended whose acknowledgements may not be written yet, and who waits for that.
     unwritten: HashMap<String, Unwritten>,
-    /// Sessions that were taken over, the latest last.
+    /// Sessions that were taken over or sent away, the latest last.
     taken: VecDeque<(SessionId, Instant)>,
+}
+
+impl State {
+    /// Remembers for a while that this session's client is to stay away.
+    fn note_taken(&mut self, session: SessionId) {
+        if self.taken.len() >= TAKEN_LEN_MAX {
+            self.taken.pop_front();
+        }
+        self.taken.push_back((session, Instant::now()));
+    }
+
+    /// Takes a session out, unless a newer one of the same device is there, and keeps what it leaves.
+    fn end(&mut self, session: SessionId, seat: &Seat, mut left: Left) {
+        let now = self.index.find(seat.app(), seat.device());
+        // The device has changed hands since: nothing of the former user's is for the next one.
+        let is_same = now.is_none_or(|member| member.seat.user() == seat.user());
+        if is_same && (left.unfinished.is_some() || left.parked.is_some()) {
+            let key = device_key(seat.app(), seat.device());
+            if left.until.is_some() {
+                let member = now.filter(|member| member.session == session);
+                left.session = member.map(|member| Box::new(self.index.info(member)));
+            }
+            if let Some(before) = self.left.take(&key) {
+                // Of another kind of connection: this one took what was its own.
+                left.parked = left.parked.or(before.parked);
+            }
+            self.left.put(key.into(), left);
+        }
+        if self.index.find_session(session, seat).is_some() {
+            self.index.remove(seat.app(), seat.device());
+        }
+    }
 }
 
 /// A session that has ended, and whose last reports are on their way to the store.
@@ -165,17 +194,13 @@ impl Hub {
             .index
             .add(seat.clone(), session, since, kind, app_state);
         if let Some(former) = &former {
-            if state.taken.len() >= TAKEN_LEN_MAX {
-                state.taken.pop_front();
-            }
-            state.taken.push_back((former.session, Instant::now()));
+            state.note_taken(former.session);
         }
         let former = former.map(|former| {
             let (done, ended) = oneshot::channel();
             self.mailbox(former.session).push(Command::Close {
                 session: former.session,
-                code: close::TAKEN_OVER,
-                reason: "taken over by a newer connection of this device",
+                end: End::TAKEN,
                 done,
             });
             ended
@@ -202,21 +227,29 @@ impl Hub {
         let mut left = state.left.take(&key)?;
         if let Some(parked) = left.parked.take_if(|(of, _)| *of != kind) {
             let waits = Left {
-                unfinished: None,
                 parked: Some(parked),
+                ..Left::default()
             };
             state.left.put(key.into(), waits);
         }
         Some(left)
     }
 
-    /// Says that a session ends, and that [`Hub::written`] will follow.
-    pub(crate) fn leaves(&self, session: SessionId, seat: &Seat) {
+    /// Ends a session whose last reports are on their way to the store: [`Hub::written`] will follow. Does nothing to a
+    /// newer one of the same device.
+    pub(crate) fn leave(&self, session: SessionId, seat: &Seat, left: Left) {
         let key = device_key(seat.app(), seat.device());
         let waiting = Vec::new();
-        self.state()
-            .unwritten
-            .insert(key, Unwritten { session, waiting });
+        let mut state = self.state();
+        let unwritten = Unwritten { session, waiting };
+        state.unwritten.insert(key, unwritten);
+        state.end(session, seat, left);
+    }
+
+    /// Forgets what connections of this device left to the next one.
+    pub(crate) fn forget_left(&self, seat: &Seat) {
+        let key = device_key(seat.app(), seat.device());
+        self.state().left.take(&key);
     }
 
     /// Says that all that an ended session acknowledged is in the store, or never will be.
@@ -242,24 +275,9 @@ impl Hub {
         Some(resolves)
     }
 
-    /// Ends a session. Does nothing to a newer one of the same device.
-    pub(crate) fn unregister(&self, session: SessionId, seat: &Seat, mut left: Left) {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let now = state.index.find(seat.app(), seat.device());
-        // The device has changed hands since: nothing of the former user's is for the next one.
-        let is_same = now.is_none_or(|member| member.seat.user() == seat.user());
-        if is_same && (left.unfinished.is_some() || left.parked.is_some()) {
-            let key = device_key(seat.app(), seat.device());
-            if let Some(before) = state.left.take(&key) {
-                // Of another kind of connection: this one took what was its own.
-                left.parked = left.parked.or(before.parked);
-            }
-            state.left.put(key.into(), left);
-        }
-        if state.index.find_session(session, seat).is_some() {
-            state.index.remove(seat.app(), seat.device());
-        }
+    /// Ends a session that reported nothing. Does nothing to a newer one of the same device.
+    pub(crate) fn unregister(&self, session: SessionId, seat: &Seat, left: Left) {
+        self.state().end(session, seat, left);
     }
 
     pub(crate) fn session_of(
@@ -273,7 +291,7 @@ impl Hub {
         (member.kind == kind).then_some(member.session)
     }
 
-    /// Whether this session (in its text form) was taken over in the last seconds.
+    /// Whether this session (in its text form) was taken over, or its device sent away, in the last seconds.
     #[must_use]
     pub fn was_taken(&self, session: Option<&str>) -> bool {
         let Some(session) = session.and_then(|text| u64::from_str_radix(text, 16).ok()) else {
@@ -424,15 +442,30 @@ impl Hub {
     }
 
     /// Asks a session to end for good; resolves when it has.
-    fn close(&self, session: SessionId, reason: &'static str) -> oneshot::Receiver<()> {
+    fn close(&self, session: SessionId, end: End) -> oneshot::Receiver<()> {
         let (done, closed) = oneshot::channel();
-        self.mailbox(session).push(Command::Close {
-            session,
-            code: close::DEVICE_GONE,
-            reason,
-            done,
-        });
+        let close = Command::Close { session, end, done };
+        self.mailbox(session).push(close);
         closed
+    }
+
+    /// Ends the session of a device for good, with all that it would leave.
+    async fn send_away(&self, app: &AppId, device: &DeviceId, end: End) {
+        let session = {
+            let mut state = self.state();
+            let key = device_key(app.as_str(), device.as_str());
+            state.left.take(&key);
+            let member = state.index.find(app.as_str(), device.as_str());
+            let session = member.map(|member| member.session);
+            if let Some(session) = session {
+                state.note_taken(session);
+            }
+            session
+        };
+        if let Some(session) = session {
+            // An error means that it ended by itself.
+            let _ = self.close(session, end).await;
+        }
     }
 
     /// Spreads sessions over the reactors that own them.
@@ -471,14 +504,23 @@ impl Presence for Hub {
             .iter()
             .map(|device| {
                 let member = state.index.find(app.as_str(), device.as_str())?;
-                Some(SessionInfo {
-                    session: member.session,
-                    state: member.state,
-                    since: state.index.since(member),
-                    protocol: member.kind.name(),
-                })
+                Some(state.index.info(member))
             })
             .collect()
+    }
+
+    fn lingering(
+        &self,
+        app: &AppId,
+        devices: &[DeviceId],
+        now: Timestamp,
+    ) -> Vec<Option<SessionInfo>> {
+        let state = self.state();
+        let device = |device: &DeviceId| {
+            let key = device_key(app.as_str(), device.as_str());
+            state.left.lingering(&key, now)
+        };
+        devices.iter().map(device).collect()
     }
 
     fn hand(&self, app: &AppId, device: &DeviceId, message: Arc<Message>) -> bool {
@@ -568,15 +610,11 @@ impl Presence for Hub {
     }
 
     async fn disconnect(&self, app: &AppId, device: &DeviceId) {
-        let session = {
-            let mut state = self.state();
-            let key = device_key(app.as_str(), device.as_str());
-            state.left.take(&key);
-            let member = state.index.find(app.as_str(), device.as_str());
-            member.map(|member| member.session)
-        };
-        let Some(session) = session else { return };
-        let _ = self.close(session, DELETED).await;
+        self.send_away(app, device, End::DELETED).await;
+    }
+
+    async fn kick(&self, app: &AppId, device: &DeviceId) {
+        self.send_away(app, device, End::KICKED).await;
     }
 
     async fn disconnect_app(&self, app: &AppId) {
@@ -585,7 +623,9 @@ impl Presence for Hub {
             state.left.forget(&device_key(app.as_str(), ""));
             state.index.of_app(app.as_str())
         };
-        let closing = sessions.into_iter().map(|one| self.close(one, DELETED));
+        let closing = sessions
+            .into_iter()
+            .map(|one| self.close(one, End::DELETED));
         for closed in closing.collect::<Vec<_>>() {
             // An error means that it ended by itself.
             let _ = closed.await;

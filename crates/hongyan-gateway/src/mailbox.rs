@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 use crate::gate::Permit;
 use crate::gateway::Socket;
 use crate::pipe::Pipe;
-use crate::protocol::{Parked, Speaker};
+use crate::protocol::{Kind, Parked, Speaker};
+use crate::reactor::End;
 use crate::seat::Seat;
 
 /// Commands beyond which hints are dropped and every session looks for itself instead. The other
@@ -55,7 +56,7 @@ pub(crate) struct Greeted {
     /// What the device was sent on earlier connections to this node.
     pub(crate) unfinished: Option<Cursor>,
     /// What the device's former connection of the same protocol left.
-    pub(crate) parked: Option<Parked>,
+    pub(crate) parked: Option<(Kind, Parked)>,
     pub(crate) state: AppState,
 }
 
@@ -148,8 +149,7 @@ pub(crate) enum Command {
     },
     Close {
         session: SessionId,
-        code: u16,
-        reason: &'static str,
+        end: End,
         done: oneshot::Sender<()>,
     },
     Resubscribe(SessionId),

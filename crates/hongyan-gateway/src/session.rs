@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use hongyan_core::message::Target;
 use hongyan_core::port::{Entry, Fresh, Hint, InboxPage, Owner};
-use hongyan_core::{Cursor, MessageId};
+use hongyan_core::{Cursor, Message, MessageId};
 
 use crate::protocol::Taken;
 use crate::seat::Seat;
@@ -32,6 +32,8 @@ pub struct Read {
 pub struct Sent {
     /// Messages that went out, in order.
     pub ids: Vec<MessageId>,
+    /// How many marks of recalls went out besides.
+    pub marks: usize,
     /// Messages that this connection can never carry.
     pub rejected: Vec<MessageId>,
     /// Everything stored was sent, for the first time: say `idle` with this head.
@@ -46,6 +48,8 @@ struct InFlight {
     /// When it is sent again; `None` when only the next connection sends it again.
     due: Option<Tick>,
     tries: u8,
+    /// It is the mark of this message's recall.
+    recalls: Option<MessageId>,
 }
 
 /// Exists only while something is unacknowledged, may have been sent on an earlier connection, or is known and not sent.
@@ -236,18 +240,14 @@ impl Session {
                     continue;
                 }
             }
-            self.window
-                .get_or_insert_default()
-                .inflight
-                .push_back(InFlight {
-                    id: entry.message.id,
-                    place: entry.cursor,
-                    due: first_wait.map(|wait| now + wait),
-                    tries: 1,
-                });
+            let due = first_wait.map(|wait| now + wait);
+            self.take_off(&entry.message, entry.cursor, due);
             self.sent = entry.cursor;
             self.fresh = false;
-            sent.ids.push(entry.message.id);
+            match entry.message.recalls {
+                Some(_) => sent.marks += 1,
+                None => sent.ids.push(entry.message.id),
+            }
         }
         self.sent = page.next;
         self.fresh = false;
@@ -311,16 +311,24 @@ impl Session {
     }
 
     /// A fresh entry went out at its [`Session::next_place`]; it is sent again at `due`.
-    pub fn sent_fresh(&mut self, id: MessageId, place: Cursor, due: Option<Tick>) {
-        let one = InFlight {
-            id,
+    pub fn sent_fresh(&mut self, message: &Message, place: Cursor, due: Option<Tick>) {
+        self.take_off(message, place, due);
+        self.pass(place);
+    }
+
+    /// An entry is in flight from now on; what a mark recalls is no longer.
+    fn take_off(&mut self, message: &Message, place: Cursor, due: Option<Tick>) {
+        let window = self.window.get_or_insert_default();
+        if let Some(recalled) = message.recalls {
+            window.inflight.retain(|one| one.id != recalled);
+        }
+        window.inflight.push_back(InFlight {
+            id: message.id,
             place,
             due,
             tries: 1,
-        };
-        let window = self.window.get_or_insert_default();
-        window.inflight.push_back(one);
-        self.pass(place);
+            recalls: message.recalls,
+        });
     }
 
     /// A fresh entry was left out at its [`Session::next_place`].
@@ -359,9 +367,13 @@ impl Session {
         self.tidy();
     }
 
-    /// Forgets a message that was recalled.
-    pub fn recall(&mut self, id: MessageId) {
+    /// Forgets a message that was recalled. Answers whether the mark of it is on its way to the device.
+    pub fn recall(&mut self, id: MessageId) -> bool {
         self.ack_ids(&[id]);
+        self.window.as_ref().is_some_and(|window| {
+            let mut inflight = window.inflight.iter();
+            inflight.any(|one| one.recalls == Some(id))
+        })
     }
 
     /// Sends a message again at `due`; false when it is not in flight.
@@ -419,11 +431,29 @@ impl Session {
             .is_some_and(|window| window.inflight.iter().any(|one| one.id == id))
     }
 
-    /// Reads again: from a place, or from what the device acknowledged. What was in flight is forgotten.
+    /// Reads again: from a place, or from what the device acknowledged. What was in flight is forgotten, but that it was
+    /// sent: it comes again as that.
     pub fn restart(&mut self, after: Option<Cursor>) {
+        let before = self.unfinished();
+        self.read_from(after, before);
+    }
+
+    /// The same, of a protocol that repeats nothing on one connection: only what earlier connections were sent is marked.
+    pub fn reread(&mut self, after: Option<Cursor>) {
+        let before = self.window.as_ref().and_then(|window| window.sent_before);
+        self.read_from(after, before);
+    }
+
+    fn read_from(&mut self, after: Option<Cursor>, before: Option<Cursor>) {
         let head = self.head();
-        self.window = None;
         let after = after.filter(|place| same_inbox(place, &head));
+        let before = before.filter(|before| after.is_none_or(|after| !after.covers(before)));
+        self.window = before.map(|place| {
+            Box::new(Window {
+                sent_before: Some(place),
+                ..Window::default()
+            })
+        });
         self.fresh = after.is_none();
         self.sent = after.unwrap_or(head);
         self.set_head(head);

@@ -326,7 +326,7 @@ fn a_fresh_entry_needs_no_read_when_everything_before_it_was_sent() {
     take(&mut one, &nothing(0));
     assert_eq!(next(&one, 2), None, "there is one before it");
     assert_eq!(next(&one, 1), Some(place(1)));
-    one.sent_fresh(id(1), place(1), Some(300));
+    one.sent_fresh(&entry(1).message, place(1), Some(300));
     assert_eq!((one.head(), one.sent()), (place(1), Some(place(1))));
     assert_eq!(next(&one, 1), None, "it was sent");
     one.want();
@@ -335,7 +335,7 @@ fn a_fresh_entry_needs_no_read_when_everything_before_it_was_sent() {
     assert_eq!(read.after, Some(place(1)));
     assert_eq!(next(&one, 2), None, "a read is under way");
     take(&mut one, &nothing(1));
-    one.sent_fresh(id(2), next(&one, 2).unwrap(), None);
+    one.sent_fresh(&entry(2).message, next(&one, 2).unwrap(), None);
     assert_eq!(next(&one, 3), None, "the window is full");
     assert_eq!(one.ack_upto(place(2)), Some(place(2)));
     assert_eq!(next(&one, 3), Some(place(3)));
@@ -476,7 +476,7 @@ proptest::proptest! {
             match session.next_place(&hint, &fresh) {
                 Some(place) => {
                     sent.push(n);
-                    session.sent_fresh(id(n), place, Some(now + 300));
+                    session.sent_fresh(&entry(n).message, place, Some(now + 300));
                 }
                 None => session.want(),
             }

@@ -29,6 +29,7 @@ cases! { $ push_suite:
     a_push_behind_many_broadcasts_is_acked_with_them,
     pushes_and_broadcasts_share_a_cursor,
     a_device_that_is_forgotten_leaves_no_pushes,
+    up_16_a_push_is_for_who_held_the_device_when_it_was_posted,
 }
 
 async fn store(ports: &Ports, sets: Vec<WriteSet>) -> Vec<PushedOut> {
@@ -414,4 +415,38 @@ async fn a_device_that_is_forgotten_leaves_no_pushes(subject: &mut dyn Subject) 
     assert_eq!(waiting(&ports).await, []);
     store(&ports, vec![plain(31, "a")]).await;
     assert_eq!(waiting(&ports).await, numbers(31..=31));
+}
+
+async fn up_16_a_push_is_for_who_held_the_device_when_it_was_posted(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    bound(&ports).await;
+    let held = |n: u64, holder: Option<&str>| {
+        let mut message = push_to("d1", n, "a", Urgency::Normal, None);
+        if let Some(push) = &mut message.push {
+            push.holder = holder.map(user_id);
+        }
+        append_message(message, &own_list())
+    };
+    let sets = vec![held(1, Some("u1")), held(2, None), held(3, Some("u1"))];
+    store(&ports, sets).await;
+    assert_eq!(waiting(&ports).await, numbers(1..=3));
+    // The device changes hands: its addresses stay good, and what nobody was named for is for whoever holds it.
+    let moved = hongyan_core::Device {
+        binding: 2,
+        version: 2,
+        ..device_of("d1", "u2")
+    };
+    ports.registry.put_device(moved, Some(1)).await.unwrap();
+    store(&ports, vec![held(4, Some("u2"))]).await;
+    for user in [Some("u2"), None] {
+        let page = ports.inbox.read(&reader("d1", user), None, 10, NOW).await;
+        let ids: Vec<_> = page.unwrap().entries.iter().map(|e| e.message.id).collect();
+        let want: &[u64] = if user.is_some() { &[2, 4] } else { &[2] };
+        assert_eq!(ids, want.iter().map(|n| message_id(*n)).collect::<Vec<_>>());
+    }
+    // What is given to nobody is not acknowledged by anybody.
+    let me = reader("d1", Some("u2"));
+    let page = ports.inbox.read(&me, None, 10, NOW).await.unwrap();
+    let acked = ports.inbox.ack(&me, Ack::Upto(page.head), NOW).await;
+    assert_eq!(acked.unwrap(), [message_id(2), message_id(4)]);
 }

@@ -137,6 +137,7 @@ pub fn message_to(n: u64, to: Target) -> Message {
         notification: None,
         data: None,
         push: None,
+        recalls: None,
         options: Options::default(),
         accepted_at: NOW,
         expires_at: at(24 * HOUR),
@@ -159,6 +160,7 @@ pub fn push_to(
         encoding: PushEncoding::Aes128gcm,
         urgency,
         topic: topic.map(str::to_owned),
+        holder: None,
     };
     Message {
         push: Some(Box::new(push)),

@@ -412,6 +412,7 @@ fn busy(busy: hongyan_gateway::Busy) -> wanted::Turned {
             hongyan_gateway::Busy::Full => http::StatusCode::SERVICE_UNAVAILABLE,
             hongyan_gateway::Busy::Address => http::StatusCode::TOO_MANY_REQUESTS,
         },
+        kicked: false,
         detail: busy.to_string(),
     }
 }
@@ -427,6 +428,7 @@ fn turned(turned: hongyan_gateway::protocol::sse::Turned) -> wanted::Turned {
             close::RESTART | close::TAKEN_OVER => StatusCode::CONFLICT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         },
+        kicked: turned.word == close::KICKED,
         detail: turned.detail.to_owned(),
     }
 }
@@ -559,6 +561,7 @@ impl wanted::Connect for Connect {
         if self.0.hub().was_taken(request.session.as_deref()) {
             return Err(wanted::Turned {
                 status: http::StatusCode::NO_CONTENT,
+                kicked: false,
                 detail: String::new(),
             });
         }
@@ -598,6 +601,7 @@ impl wanted::Connect for Connect {
             reset: answer.reset,
             superseded: answer.superseded,
             messages: answer.messages,
+            recalled: answer.recalled,
         })
     }
 

@@ -1,12 +1,15 @@
 //! Devices: registration, state, vendor tokens, login.
 
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::TryFutureExt as _;
+use schemars::{Schema, SchemaGenerator};
 
 use hongyan_core::app::{KeyKind, Scope};
 use hongyan_core::device;
 use hongyan_core::limits::CONFLICT_RETRIES_MAX;
+use hongyan_core::port::SessionInfo;
 use hongyan_core::{AppId, ChannelId, DeviceId, StoreError, Timestamp, UserId};
 
 use super::numbers::Countries;
@@ -17,7 +20,7 @@ use crate::auth::Caller;
 use crate::body::Json;
 use crate::key::{self, TokenKind};
 use crate::problem::{Code, Problem};
-use crate::reply::{Done, Reply};
+use crate::reply::{Done, IntoReply, Reply};
 use crate::route::Call;
 use crate::wire::device::{
     Device, DeviceChange, Login, NamedToken, Registered, Registration, VendorToken, WakeKey, check,
@@ -223,7 +226,7 @@ pub(crate) async fn list(call: Call<Page>) -> Result<Reply<List<Device>>, Proble
 /// Devices with the state of their connections.
 pub(crate) fn show(api: &Api, app: &AppId, devices: Vec<device::Device>) -> Vec<Device> {
     let ids: Vec<DeviceId> = devices.iter().map(|d| d.id.clone()).collect();
-    let sessions = api.ports().presence.sessions(app, &ids);
+    let sessions = connected(api, app, &ids);
     devices
         .into_iter()
         .zip(sessions.into_iter().chain(std::iter::repeat(None)))
@@ -231,18 +234,52 @@ pub(crate) fn show(api: &Api, app: &AppId, devices: Vec<device::Device>) -> Vec<
         .collect()
 }
 
-pub(crate) async fn change(call: Call<(), Json<DeviceChange>>) -> Result<Reply<Device>, Problem> {
+/// The sessions of devices, also those that were cut and may still be resumed.
+pub(crate) fn connected(api: &Api, app: &AppId, ids: &[DeviceId]) -> Vec<Option<SessionInfo>> {
+    let presence = &api.ports().presence;
+    let sessions = presence.sessions(app, ids);
+    let lingering = presence.lingering(app, ids, api.now());
+    let both = sessions.into_iter().zip(lingering);
+    both.map(|(session, cut)| session.or(cut)).collect()
+}
+
+/// What a change is answered: the device, or nothing when only `state` was said, of which nothing is stored.
+#[derive(Debug)]
+pub(crate) enum Changed {
+    State,
+    Device(Box<Reply<Device>>),
+}
+
+impl IntoReply for Changed {
+    fn into_reply(self) -> Response {
+        match self {
+            Self::State => Done.into_reply(),
+            Self::Device(device) => device.into_reply(),
+        }
+    }
+
+    fn document(generator: &mut SchemaGenerator) -> (u16, Option<Schema>) {
+        Reply::<Device>::document(generator)
+    }
+}
+
+pub(crate) async fn change(call: Call<(), Json<DeviceChange>>) -> Result<Changed, Problem> {
     let (app, id) = (call.app()?, call.device_id()?);
     let change = call.body.value;
     if let Some(state) = change.state {
         call.api.ports().connect.state(&app, &id, state);
+        if change.is_state_alone() {
+            call.api.device(&app, &id).await?;
+            return Ok(Changed::State);
+        }
     }
     let device = update(&call.api, &app, &id, |device| {
         change.clone().apply(device);
         no_faults(check(device))
     })
     .await?;
-    Ok(Reply::new(whole(&call.api, &app, device).await?))
+    let device = whole(&call.api, &app, device).await?;
+    Ok(Changed::Device(Box::new(Reply::new(device))))
 }
 
 /// Reads, changes and writes a device, as often as somebody else gets in between.

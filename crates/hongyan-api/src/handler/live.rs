@@ -138,18 +138,19 @@ pub(crate) async fn poll(call: Call<PollQuery>) -> Result<Reply<Polled>, Problem
         .poll(request)
         .await
         .map_err(problem)?;
-    let messages = answer.messages.into_iter().filter_map(|message| {
+    let whole = |message: Vec<u8>| {
         // They were written as JSON by the gateway.
         let text = String::from_utf8(message).ok()?;
         RawValue::from_string(text).ok()
-    });
+    };
     let reply = Reply::new(Polled {
         cursor: answer.cursor.to_string(),
         head: answer.head.to_string(),
         more: answer.more,
         reset: answer.reset,
         superseded: answer.superseded,
-        messages: messages.collect(),
+        messages: answer.messages.into_iter().filter_map(whole).collect(),
+        recalled: answer.recalled.into_iter().filter_map(whole).collect(),
     })
     .header(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(if wait_s == 0 {
@@ -197,8 +198,9 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 fn problem(turned: Turned) -> Problem {
     let code = match turned.status {
         StatusCode::UNAUTHORIZED => Code::Unauthorized,
+        StatusCode::FORBIDDEN if turned.kicked => Code::Kicked,
         StatusCode::FORBIDDEN => Code::OriginForbidden,
-        StatusCode::GONE => Code::NotFound,
+        StatusCode::GONE => Code::DeviceGone,
         StatusCode::CONFLICT => Code::Conflict,
         StatusCode::TOO_MANY_REQUESTS => Code::RateLimited,
         _ => Code::Busy,

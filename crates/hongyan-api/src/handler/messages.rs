@@ -169,7 +169,8 @@ async fn is_still_planned(
 pub(crate) async fn status(call: Call<StatusQuery>) -> Result<Reply<Status>, Problem> {
     let (app, id): (_, MessageId) = (call.app()?, message_id(&call)?);
     let ports = call.api.ports();
-    let Some(message) = ports.inbox.message(&app, id).await? else {
+    let found = ports.inbox.message(&app, id).await?;
+    let Some(message) = found.filter(|message| message.recalls.is_none()) else {
         return Err(Problem::not_found("message"));
     };
     let recalled = ports.inbox.recalled(&app, id).await?;

@@ -83,7 +83,7 @@ pub(crate) async fn presence(call: Call) -> Result<Reply<Presence>, Problem> {
     let (app, user): (_, UserId) = (call.app()?, call.id("user")?);
     let devices = devices_of(&call.api, &app, &user).await?;
     let ids: Vec<DeviceId> = devices.iter().map(|d| d.id.clone()).collect();
-    let sessions = call.api.ports().presence.sessions(&app, &ids);
+    let sessions = super::devices::connected(&call.api, &app, &ids);
     let devices: Vec<DevicePresence> = devices
         .into_iter()
         .zip(sessions.into_iter().chain(std::iter::repeat(None)))

@@ -30,7 +30,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use hongyan_core::port::{Post, PushState, Pushes};
 use hongyan_core::push::{PUSH_AESGCM_BYTES_MAX, PUSH_BODY_BYTES_MAX, PushEncoding};
@@ -40,8 +40,8 @@ use crate::api::{Api, Cache};
 use crate::body::collect;
 use crate::limiter::{Limiter, Rate};
 use crate::options::BUCKETS_MAX;
-use crate::problem::Code;
-use crate::route::Peer;
+use crate::problem::{Code, Problem};
+use crate::route::{Peer, not_allowed};
 use crate::services::From;
 
 use answer::Refusal;
@@ -151,6 +151,7 @@ pub(crate) fn router(api: &Api) -> Router {
             )
             .on(MethodFilter::GET, handler(api, check))
     };
+    let browsers = || on(MethodFilter::GET, handler(api, autopush)).fallback(refusing("GET, HEAD"));
     let up = Form::UnifiedPush { opaque };
     let matrix = if opaque && api.push().options.matrix {
         Router::new().route(
@@ -176,16 +177,10 @@ pub(crate) fn router(api: &Api) -> Router {
                 handler(api, |_| async { Ok(discovery()) }),
             ),
         )
-        .route("/autopush", on(MethodFilter::GET, handler(api, autopush)))
-        .route("/autopush/", on(MethodFilter::GET, handler(api, autopush)))
-        .route(
-            "/autopush/{key}",
-            on(MethodFilter::GET, handler(api, autopush)),
-        )
-        .route(
-            "/autopush/{key}/",
-            on(MethodFilter::GET, handler(api, autopush)),
-        )
+        .route("/autopush", browsers())
+        .route("/autopush/", browsers())
+        .route("/autopush/{key}", browsers())
+        .route("/autopush/{key}/", browsers())
         .route(
             "/m/{message}",
             methods(api, "DELETE, OPTIONS").on(MethodFilter::DELETE, handler(api, withdraw)),
@@ -249,6 +244,17 @@ fn methods(api: &Api, allowed: &'static str) -> MethodRouter {
             Ok(response)
         }),
     )
+    .fallback(refusing(allowed))
+}
+
+/// Answers methods that are not taken as every other address does.
+fn refusing(
+    allowed: &'static str,
+) -> impl Fn(Method) -> std::future::Ready<Problem> + Clone + Send + Sync + 'static {
+    move |method| {
+        let allow = HeaderValue::from_static(allowed);
+        std::future::ready(not_allowed(&method, Some(allow)))
+    }
 }
 
 type Served = std::pin::Pin<Box<dyn Future<Output = Response> + Send>>;

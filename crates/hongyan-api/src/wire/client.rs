@@ -114,6 +114,11 @@ pub(crate) struct Polled {
     /// Messages in order, each with the fields of `msg` of the live connection.
     #[schemars(with = "Vec<serde_json::Value>")]
     pub(crate) messages: Vec<Box<RawValue>>,
+    /// Messages to be taken out of sight, each with the fields of `recall` of the live connection. They came earlier, or
+    /// stand in `messages`; the cursor acknowledges these too.
+    #[schemars(with = "Vec<serde_json::Value>")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) recalled: Vec<Box<RawValue>>,
 }
 
 /// What the person did with a message.

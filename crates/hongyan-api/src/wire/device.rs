@@ -284,7 +284,7 @@ impl Device {
 }
 
 /// What to change of a device. Fields that are left out stay; `null` clears.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DeviceChange {
     /// Package or bundle id.
@@ -314,6 +314,15 @@ pub(crate) struct DeviceChange {
 }
 
 impl DeviceChange {
+    /// Whether nothing but `state` is said.
+    pub(crate) fn is_state_alone(&self) -> bool {
+        let stored = Self {
+            state: None,
+            ..self.clone()
+        };
+        stored == Self::default()
+    }
+
     pub(crate) fn apply(self, device: &mut device::Device) {
         self.package.apply(&mut device.package);
         self.brand.apply(&mut device.brand);

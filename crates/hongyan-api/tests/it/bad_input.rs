@@ -230,6 +230,23 @@ async fn requests_that_go_astray() {
         .await;
     assert_eq!(wrong.header("allow"), "POST");
     wrong.problem(405, "method_not_allowed");
+    let allowed = [
+        ("/v1/devices/d1", "GET, HEAD, PATCH, DELETE, OPTIONS"),
+        ("/v1/poll", "GET, OPTIONS"),
+        ("/v1/stream", "GET"),
+        ("/v1/apps", "POST, GET, HEAD"),
+    ];
+    for (path, want) in allowed {
+        let wrong = w.call(Method::PUT, path, &w.server, Value::Null).await;
+        assert_eq!(wrong.header("allow"), want, "{path}");
+        wrong.problem(405, "method_not_allowed");
+    }
+    // A look at the head is no poll and no stream: it would take the device's session over.
+    let device = w.register("d1").await;
+    for (path, want) in [("/v1/poll", "GET, OPTIONS"), ("/v1/stream", "GET")] {
+        let head = w.call(Method::HEAD, path, &device, Value::Null).await;
+        assert_eq!((head.status.as_u16(), head.header("allow")), (405, want));
+    }
     w.get("/v1/devices/%ff", &w.server)
         .await
         .fault(400, "invalid_request", "path");

@@ -507,3 +507,28 @@ async fn a_device_gets_ready_for_xmpp_by_itself() {
     let token = off.register("d1").await;
     off.post(path, &token, json!({})).await.expect(404);
 }
+
+#[tokio::test]
+async fn whether_the_app_is_in_front_is_taken_and_not_stored() {
+    let w = world().await;
+    let device = w.register("d1").await;
+    let change = |body: Value| w.call(Method::PATCH, "/v1/devices/d1", &device, body);
+    for state in ["background", "foreground"] {
+        let said = change(json!({"state": state})).await;
+        assert_eq!((said.status.as_u16(), said.body.len()), (204, 0));
+    }
+    // With anything else it is a change, and its answer the device.
+    let changed = change(json!({"state": "background", "locale": "de"})).await;
+    assert_eq!(changed.expect(200)["locale"], "de");
+    change(json!({"state": "asleep"}))
+        .await
+        .problem(400, "invalid_request");
+    w.call(
+        Method::PATCH,
+        "/v1/devices/nobody",
+        &w.server,
+        json!({"state": "background"}),
+    )
+    .await
+    .problem(404, "not_found");
+}

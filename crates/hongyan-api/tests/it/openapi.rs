@@ -208,6 +208,7 @@ fn replies_promise_what_they_always_hold() {
         ("ShownToken", "reason"),
         ("Polled", "reset"),
         ("Polled", "superseded"),
+        ("Polled", "recalled"),
         ("Problem", "errors"),
         ("DeliveryItem", "reason"),
         ("DevicePresence", "state"),

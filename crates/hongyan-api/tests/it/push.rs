@@ -255,8 +255,15 @@ async fn up_01_browsers_may_ask_before_they_post() {
             "{name}"
         );
     }
-    let answer = call(phone.w.address, Method::PUT, &path, "", &[], "").await;
-    assert_eq!(answer.status, 405);
+    for (path, allowed) in [
+        (path.as_str(), "POST, GET, HEAD, OPTIONS"),
+        ("/m/nothing", "DELETE, OPTIONS"),
+        ("/autopush", "GET, HEAD"),
+    ] {
+        let answer = call(phone.w.address, Method::PUT, path, "", &[], "").await;
+        assert_eq!(answer.header("allow"), allowed, "{path}");
+        answer.problem(405, "method_not_allowed");
+    }
 }
 
 #[tokio::test]

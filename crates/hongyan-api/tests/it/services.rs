@@ -567,6 +567,7 @@ impl Connect for FakeConnect {
     /// Streams what it was asked with, as one event.
     async fn stream(&self, request: StreamRequest) -> Result<Bytestream, Turned> {
         let turned = |status| Turned {
+            kicked: false,
             status,
             detail: "turned".to_owned(),
         };
@@ -608,6 +609,7 @@ impl Connect for FakeConnect {
             reset: cursor != PLACE,
             superseded: false,
             messages: vec![asked.to_string().into_bytes()],
+            recalled: Vec::new(),
         })
     }
 

@@ -128,6 +128,7 @@ pub(crate) fn message(class: Class) -> Message {
         }),
         data: json!({"order": 42}).as_object().cloned(),
         push: None,
+        recalls: None,
         options: Options::default(),
         accepted_at: now,
         expires_at: now.plus(Duration::from_secs(3600)),

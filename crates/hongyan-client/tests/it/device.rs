@@ -93,6 +93,23 @@ async fn cbor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recall_that_comes_again_is_acked_and_not_told() {
+    let (gateway, options) = pair(Codec::Json);
+    let (_client, mut inbox) = start(options);
+    let recall = json!({"t": "recall", "id": "m9", "cursor": "c1", "mark": "k1"});
+    let mut conn = gateway.welcome("c1").await;
+    conn.say(recall.clone()).await;
+    assert_eq!(inbox.recv().await, Some(Event::Recall { id: "m9".into() }));
+    // Cut before the ack could go out.
+    drop(conn);
+    let mut conn = gateway.welcome("c2").await;
+    conn.say(recall).await;
+    conn.msg(2).await;
+    assert_eq!(message(&mut inbox).await, "m2");
+    assert_eq!(conn.expect("ack").await["upto"], "c2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_copy_is_not_shown_and_acked_again() {
     let (gateway, options) = pair(Codec::Json);
     let (client, mut inbox) = start(options);

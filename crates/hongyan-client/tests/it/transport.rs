@@ -280,3 +280,55 @@ async fn nothing_comes_twice_over_two_ways() {
     ways.until_acked(2).await;
     client.close().await;
 }
+
+#[tokio::test]
+async fn a_recall_is_told_once_and_acknowledged_over_every_way() {
+    for transport in [Transport::WebSocket, Transport::Sse, Transport::Poll] {
+        let ways = Ways::start().await;
+        let mut options = options(&ways);
+        options.transports = vec![transport];
+        ways.publish();
+        let (client, mut inbox) = start(options.clone());
+        messages(&mut inbox, 1..=1).await;
+        ways.until_acked(1).await;
+        ways.recall(1);
+        ways.publish();
+        let recall = Event::Recall { id: "m1".into() };
+        // Over a poll both may come in one answer: then messages stand first.
+        let both = [event(&mut inbox).await, event(&mut inbox).await];
+        assert!(both.contains(&recall), "{transport}: {both:?}");
+        ways.until_acked(3).await;
+        client.close().await;
+        // Who was away finds it, and goes on behind it.
+        ways.recall(3);
+        let (client, mut inbox) = start(options.clone());
+        assert_eq!(event(&mut inbox).await, Event::Recall { id: "m3".into() });
+        ways.until_acked(4).await;
+        client.close().await;
+        ways.publish();
+        let (client, mut inbox) = start(options);
+        messages(&mut inbox, 5..=5).await;
+        ways.until_acked(5).await;
+        client.close().await;
+    }
+}
+
+#[tokio::test]
+async fn the_last_word_of_a_stream_says_whether_to_come_back() {
+    for (word, want) in [
+        ("kicked", "sent away"),
+        ("device_deleted", "deleted"),
+        ("unauthorized", "cannot be renewed"),
+    ] {
+        let ways = Ways::start().await;
+        let mut options = options(&ways);
+        options.transports = vec![Transport::Sse];
+        let (client, _inbox) = start(options);
+        uses(&client, Transport::Sse).await;
+        let error = format!(r#"{{"t":"error","code":"{word}","msg":"so","fatal":true}}"#);
+        ways.write(&format!("event: error\ndata: {error}\n\n"));
+        let stop = stopped(&client).await.to_string();
+        assert!(stop.contains(want), "{word}: {stop}");
+        assert_eq!(ways.asked(SSE), 1);
+    }
+}

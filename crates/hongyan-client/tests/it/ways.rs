@@ -45,6 +45,8 @@ struct Shop {
     ways: HashMap<&'static str, Way>,
     /// Entries 1..=len.
     len: u32,
+    /// Those that are marks of recalls, and of which message.
+    marks: HashMap<u32, u32>,
     acked: BTreeSet<u32>,
     /// `METHOD path body` of what the client said, and which way it came.
     asked: Vec<String>,
@@ -74,10 +76,6 @@ fn place(cursor: Option<&str>) -> u32 {
     cursor.map_or(0, |c| c.trim_start_matches('c').parse().unwrap())
 }
 
-fn msg(n: u32) -> Value {
-    json!({"t": "msg", "cursor": format!("c{n}"), "id": format!("m{n}"), "class": "im"})
-}
-
 impl Ways {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -85,6 +83,7 @@ impl Ways {
         let shop = Shop {
             ways: HashMap::new(),
             len: 0,
+            marks: HashMap::new(),
             acked: BTreeSet::new(),
             asked: Vec::new(),
             events: Vec::new(),
@@ -130,6 +129,25 @@ impl Ways {
     /// A further message arrives in the inbox.
     pub fn publish(&self) {
         self.shop(|shop| shop.len += 1);
+    }
+
+    /// A message is recalled.
+    pub fn recall(&self, n: u32) {
+        self.shop(|shop| {
+            shop.len += 1;
+            shop.marks.insert(shop.len, n);
+        });
+    }
+
+    /// An entry as it goes out.
+    fn entry(&self, n: u32) -> Value {
+        let (cursor, id) = (format!("c{n}"), format!("m{n}"));
+        match self.shop.lock().unwrap().marks.get(&n) {
+            Some(recalled) => {
+                json!({"t": "recall", "cursor": cursor, "mark": id, "id": format!("m{recalled}")})
+            }
+            None => json!({"t": "msg", "cursor": cursor, "id": id, "class": "im"}),
+        }
     }
 
     /// Written to streams that are open, as it is.
@@ -298,7 +316,7 @@ impl Ways {
         loop {
             changed.borrow_and_update();
             for n in self.waiting(sent).0 {
-                let _ = socket.send(Frame::text(msg(n).to_string())).await;
+                let _ = socket.send(Frame::text(self.entry(n).to_string())).await;
                 sent = n;
             }
             if !std::mem::replace(&mut idle, true) {
@@ -342,8 +360,9 @@ impl Ways {
             loop {
                 changed.borrow_and_update();
                 for n in this.waiting(sent).0 {
-                    let data = msg(n);
-                    text.push_str(&format!("id: c{n}\nevent: msg\ndata: {data}\n\n"));
+                    let data = this.entry(n);
+                    let name = data["t"].as_str().unwrap();
+                    text.push_str(&format!("id: c{n}\nevent: {name}\ndata: {data}\n\n"));
                     sent = n;
                 }
                 if !std::mem::replace(&mut idle, true) {
@@ -355,7 +374,9 @@ impl Ways {
                     text.push_str(more);
                 }
                 written = extra.len();
-                let ends = text.contains("taken") || text.contains("drain");
+                let ends = ["taken", "drain", "fatal"]
+                    .iter()
+                    .any(|end| text.contains(end));
                 if out.send(std::mem::take(&mut text)).await.is_err() || ends {
                     return;
                 }
@@ -394,9 +415,14 @@ impl Ways {
         let limit: usize = query["limit"].parse().unwrap();
         let (now, later) = waits.split_at(waits.len().min(limit));
         let last = now.last().copied().unwrap_or(after);
-        let messages: Vec<Value> = now.iter().map(|n| msg(*n)).collect();
-        let answer = json!({"cursor": format!("c{last}"), "head": format!("c{head}"),
+        let entries = now.iter().map(|n| self.entry(*n));
+        let (messages, recalled): (Vec<Value>, Vec<Value>) =
+            entries.partition(|entry| entry["t"] == "msg");
+        let mut answer = json!({"cursor": format!("c{last}"), "head": format!("c{head}"),
             "more": !later.is_empty(), "superseded": superseded, "messages": messages});
+        if !recalled.is_empty() {
+            answer["recalled"] = recalled.into();
+        }
         full(200, "application/json", answer.to_string())
     }
 }

@@ -63,6 +63,17 @@ pub trait Presence: Send + Sync + std::fmt::Debug {
     /// The session of each device, in order.
     fn sessions(&self, app: &AppId, devices: &[DeviceId]) -> Vec<Option<SessionInfo>>;
 
+    /// Of devices that have no session: the one that was cut and may still be resumed, in order. To whoever asks the device
+    /// counts as connected; nothing reaches it, so that it is pushed to.
+    fn lingering(
+        &self,
+        _app: &AppId,
+        devices: &[DeviceId],
+        _now: Timestamp,
+    ) -> Vec<Option<SessionInfo>> {
+        vec![None; devices.len()]
+    }
+
     /// Wakes the sessions that read these lists.
     fn notify(&self, hints: Vec<Hint>);
 
@@ -70,7 +81,8 @@ pub trait Presence: Send + Sync + std::fmt::Debug {
     /// addressed to the former user can leave to this device any more.
     async fn rebind(&self, app: &AppId, device: &DeviceId, user: Option<UserId>);
 
-    /// Tells sessions that read this owner's list to take the message out of sight.
+    /// Tells sessions that read this owner's list to take the message out of sight, and not to give it any more. Who was
+    /// given its mark ([`Message::recall_mark`]) before is not told twice.
     fn recall(&self, app: &AppId, owner: &Owner, message: MessageId);
 
     /// Gives a message that is not stored to the device's session, if there is one now; answers whether there is. Nothing comes
@@ -81,6 +93,11 @@ pub trait Presence: Send + Sync + std::fmt::Debug {
 
     /// Closes the device's session because the device was deleted or its token revoked.
     async fn disconnect(&self, app: &AppId, device: &DeviceId);
+
+    /// Closes the device's session because the app's server wants it out; the device is still there.
+    async fn kick(&self, app: &AppId, device: &DeviceId) {
+        self.disconnect(app, device).await;
+    }
 
     /// Closes all sessions of an app because it was deleted: another app may have its name later. When this resolves,
     /// nothing leaves to them any more.

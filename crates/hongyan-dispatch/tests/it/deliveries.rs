@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use hongyan_core::device::TokenState;
 use hongyan_core::message::{DeliveryMode, DeviceChoice, Target};
-use hongyan_core::port::Owner;
+use hongyan_core::port::{Ack, Owner, Reader};
 use hongyan_core::user::{Preferences, QuietHours};
 use hongyan_core::verdict::Unsure;
-use hongyan_core::{Class, Reason, Topic, User, Verdict};
+use hongyan_core::{Class, Reason, StoreError, Topic, User, Verdict};
 use hongyan_dispatch::intake::{AcceptError, IdempotencyKey};
 
 use crate::world::{NOON, channel, device, to, to_users, user, world};
@@ -361,6 +361,78 @@ async fn a_recall_stops_what_has_not_left() {
             .unwrap()
             .withdrawn,
         1
+    );
+}
+
+#[tokio::test]
+async fn a_recall_leaves_a_mark_where_its_message_stood() {
+    let w = world().await;
+    let d = w.device("d1", Some("u1"), &[]).await;
+    w.presence.connect(&w.app, &d);
+    let me = Reader {
+        app: w.app.clone(),
+        device: d.clone(),
+        user: Some(user("u1")),
+    };
+    let read = || async {
+        let now = w.ports.clock.now();
+        w.ports.inbox.read(&me, None, 10, now).await.unwrap()
+    };
+    let id = w.send(to_users(&["u1"])).await;
+    w.sees(id, "sent_online").await;
+    w.ack(&d, Some("u1"), id).await;
+    assert_eq!(w.outcome(id).await, Reason::Delivered);
+    let unread = w.send(to_users(&["u1"])).await;
+    w.sees(unread, "sent_online").await;
+    let recall = w.dispatch.recall();
+    for id in [id, unread, id] {
+        recall.recall(&w.app, id).await.unwrap();
+    }
+    let page = read().await;
+    let marks: Vec<_> = page.entries.iter().map(|e| e.message.recalls).collect();
+    assert_eq!(marks, [Some(id), Some(unread)], "once each, and no message");
+    let first = &page.entries[0].message;
+    assert!(first.expires_at > w.ports.clock.now().plus(Duration::from_secs(6 * 86_400)));
+    // It is told with its place, so that who has everything before it needs no read.
+    let hints = w.presence.hints();
+    let fresh: Vec<_> = hints
+        .iter()
+        .filter_map(|hint| hint.fresh.as_ref())
+        .collect();
+    let told = |recalled| {
+        fresh
+            .iter()
+            .find(|one| one.message.recalls == Some(recalled))
+    };
+    assert!(told(id).is_some_and(|one| one.place == one.after + 1));
+    // It is no message to whoever asks, and who has it is no delivery.
+    let mark = first.id;
+    let refused = recall.recall(&w.app, mark).await;
+    assert!(
+        matches!(refused, Err(StoreError::NotFound { .. })),
+        "{refused:?}"
+    );
+    let acked = w
+        .ports
+        .inbox
+        .ack(&me, Ack::Upto(page.head), w.ports.clock.now())
+        .await;
+    assert_eq!(acked.unwrap().len(), 2);
+    w.ack(&d, Some("u1"), mark).await;
+    let after = w.send(to_users(&["u1"])).await;
+    w.sees(after, "sent_online").await;
+    assert!(w.events(mark).await.is_empty());
+    // Nobody has what waits for its time.
+    let mut later = to_users(&["u1"]);
+    later.options.send_at = Some(w.ports.clock.now().plus(Duration::from_secs(3600)));
+    let later = w.send(later).await;
+    recall.recall(&w.app, later).await.unwrap();
+    assert!(
+        read()
+            .await
+            .entries
+            .iter()
+            .all(|e| e.message.recalls != Some(later))
     );
 }
 

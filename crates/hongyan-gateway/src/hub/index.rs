@@ -6,6 +6,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use hashbrown::HashTable;
+use hongyan_core::port::SessionInfo;
 use hongyan_core::session::AppState;
 use hongyan_core::{AppId, SessionId, Timestamp, Topic};
 use slab::Slab;
@@ -158,6 +159,16 @@ impl Index {
     pub(super) fn since(&self, member: &Member) -> Timestamp {
         let began = self.began.map_or(0, Timestamp::millis);
         Timestamp(began + i64::from(member.since) * SINCE_UNIT_MS)
+    }
+
+    /// What others may know of a member.
+    pub(super) fn info(&self, member: &Member) -> SessionInfo {
+        SessionInfo {
+            session: member.session,
+            state: member.state,
+            since: self.since(member),
+            protocol: member.kind.name(),
+        }
     }
 
     /// Adds a device that is not there.

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use hongyan_core::Cursor;
+use hongyan_core::port::SessionInfo;
+use hongyan_core::{Cursor, Timestamp};
 
 use crate::protocol::{Kind, Parked};
 
@@ -18,6 +19,10 @@ pub(crate) struct Left {
     pub(crate) unfinished: Option<Cursor>,
     /// What its protocol keeps.
     pub(crate) parked: Option<(Kind, Parked)>,
+    /// Until when the device still counts as connected.
+    pub(crate) until: Option<Timestamp>,
+    /// What was known of the session, while `until` has not come.
+    pub(crate) session: Option<Box<SessionInfo>>,
 }
 
 impl std::fmt::Debug for Left {
@@ -42,6 +47,13 @@ pub(super) struct Leavings {
 impl Leavings {
     pub(super) fn take(&mut self, device: &str) -> Option<Left> {
         self.left.remove(device).map(|(_, left)| left)
+    }
+
+    /// The session that was cut and may still be resumed.
+    pub(super) fn lingering(&self, device: &str, now: Timestamp) -> Option<SessionInfo> {
+        let (_, left) = self.left.get(device)?;
+        let session = left.session.as_deref();
+        session.filter(|_| left.until > Some(now)).cloned()
     }
 
     pub(super) fn put(&mut self, device: Arc<str>, left: Left) {

@@ -197,8 +197,21 @@ pub(crate) trait Protocol: fmt::Debug + Send {
     /// So many older entries left the ring before this device fetched them.
     fn gap(&mut self, _lost: u64, _desk: &mut Desk<'_>) {}
 
-    /// A message is to be removed from sight.
+    /// A message is to be removed from sight, and its mark was not sent yet.
     fn recall(&mut self, _id: MessageId, _desk: &mut Desk<'_>) {}
+
+    /// Puts the mark of a recall into the queue, as an entry at its place: it is acknowledged like one.
+    fn mark(&mut self, _recalled: MessageId, _one: &Outgoing<'_>, _desk: &mut Desk<'_>) -> Taken {
+        Taken::Skipped { rejected: false }
+    }
+
+    /// [`Protocol::send`] or [`Protocol::mark`], as the entry is.
+    fn give(&mut self, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
+        match one.message.recalls {
+            Some(recalled) => self.mark(recalled, one, desk),
+            None => self.send(one, desk),
+        }
+    }
 
     /// Everything stored was sent; said once.
     fn idle(&mut self, _head: Cursor, _desk: &mut Desk<'_>) {}
@@ -230,6 +243,12 @@ pub(crate) trait Protocol: fmt::Debug + Send {
     /// The connection is over, however it ended (`clean`: the peer said goodbye). What it answers is given to the device's next connection of the
     /// same protocol.
     fn park(&mut self, _clean: bool, _now: Timestamp) -> Option<Parked> {
+        None
+    }
+
+    /// Until when the device counts as connected although its connection is over; asked after [`Protocol::park`] kept
+    /// something.
+    fn lingers(&self, _now: Timestamp) -> Option<Timestamp> {
         None
     }
 

@@ -1,12 +1,12 @@
 //! Short and long polls: `GET /v1/poll`. A device's polls share one session, which lives on for a moment between them, so
 //! that presence does not flicker and a message that comes in between waits for the next one.
 
-use hongyan_core::Cursor;
 use hongyan_core::session::AppState;
+use hongyan_core::{Cursor, MessageId};
 use tokio::sync::oneshot;
 
 use super::hongyan::Encoding;
-use super::hongyan::outgoing;
+use super::hongyan::outgoing::{self, ServerMessage};
 use super::sse::{Caller, Turned, turned};
 use super::websocket::close;
 use super::{
@@ -23,6 +23,8 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub const LIMIT_MAX: u16 = 500;
 /// How long a poll that does not wait for messages waits for the store to say whether there are any.
 const READ_MS_MAX: u64 = 5_000;
+/// Polls of one device that wait for its session to be made; others make one of their own.
+const FIRST_LEN_MAX: usize = 8;
 /// How long the session waits for the next poll.
 const LINGER_MS: u64 = 15_000;
 
@@ -53,6 +55,8 @@ pub struct Answer {
     pub superseded: bool,
     /// Messages as JSON objects, in order, as they stand in a `msg`.
     pub messages: Vec<Vec<u8>>,
+    /// Marks of recalls as JSON objects, in order, as they stand in a `recall`: each is of a message that came before it.
+    pub recalled: Vec<Vec<u8>>,
 }
 
 /// A poll that waits for its answer.
@@ -61,17 +65,36 @@ struct Waiting {
     request: Request,
     answer: oneshot::Sender<Result<Answer, Turned>>,
     messages: Vec<Vec<u8>>,
+    recalled: Vec<Vec<u8>>,
     bytes: usize,
     last: Option<Cursor>,
     reset: bool,
     ends: Tick,
 }
 
+impl Waiting {
+    fn is_full(&self) -> bool {
+        self.len() >= usize::from(self.request.limit)
+    }
+
+    fn len(&self) -> usize {
+        self.messages.len() + self.recalled.len()
+    }
+
+    /// Nothing of what was collected is handed out.
+    fn forget(&mut self) {
+        self.messages.clear();
+        self.recalled.clear();
+        self.last = None;
+    }
+}
+
 /// The session of a device's polls.
 #[derive(Debug)]
 struct Poll {
     proof: Option<Proof>,
-    first: Option<(Request, oneshot::Sender<Result<Answer, Turned>>)>,
+    /// Polls that came before the session was there, in order.
+    first: Vec<Ask>,
     waiting: Option<Box<Waiting>>,
     /// When it ends if nobody polls.
     lingers: Tick,
@@ -106,7 +129,7 @@ impl GatewayHandle {
         let permit = admit().map_err(|_| Turned::AWAY)?;
         let protocol = Poll {
             proof: Some(caller.into()),
-            first: Some(ask),
+            first: vec![ask],
             waiting: None,
             lingers: Tick::MAX,
         };
@@ -151,6 +174,7 @@ impl Poll {
             ends: desk.now() + wait,
             answer,
             messages: Vec::new(),
+            recalled: Vec::new(),
             bytes: 0,
             last: place,
             reset,
@@ -170,6 +194,7 @@ impl Poll {
             request,
             answer,
             messages,
+            recalled,
             last,
             reset,
             ..
@@ -183,14 +208,14 @@ impl Poll {
             reset,
             superseded,
             messages,
+            recalled,
         }));
     }
 
     /// The older of two polls gets nothing: nothing is handed out twice in parallel.
     fn supersede(&mut self, desk: &mut Desk<'_>) {
         if let Some(waiting) = &mut self.waiting {
-            waiting.messages.clear();
-            waiting.last = None;
+            waiting.forget();
             self.answer(true, true, desk);
         }
     }
@@ -207,7 +232,7 @@ impl Protocol for Poll {
         };
         desk.hello(Hello {
             proof,
-            cursor: self.first.as_ref().and_then(|(request, _)| request.cursor),
+            cursor: self.first.first().and_then(|(request, _)| request.cursor),
             inflight: Some(LIMIT_MAX),
             state: AppState::Foreground,
         });
@@ -216,7 +241,8 @@ impl Protocol for Poll {
     fn hear(&mut self, _input: Input<'_>, _desk: &mut Desk<'_>) {}
 
     fn welcome(&mut self, _welcome: &Welcome<'_>, desk: &mut Desk<'_>) {
-        if let Some(ask) = self.first.take() {
+        // The last of them is answered, and the others are told that it took over.
+        for ask in std::mem::take(&mut self.first) {
             self.begin_poll(ask, desk);
         }
     }
@@ -225,12 +251,15 @@ impl Protocol for Poll {
         let Ok(mut next) = what.downcast::<Next>() else {
             return;
         };
-        if !desk.is_live() {
+        let is_greeted = (1..FIRST_LEN_MAX).contains(&self.first.len());
+        if !desk.is_live() && !is_greeted {
             return;
         }
         next.1 = None;
-        if let Some(ask) = next.0.take() {
-            self.begin_poll(ask, desk);
+        match next.0.take() {
+            Some(ask) if desk.is_live() => self.begin_poll(ask, desk),
+            Some(ask) => self.first.push(ask),
+            None => {}
         }
     }
 
@@ -245,7 +274,7 @@ impl Protocol for Poll {
         let Some(waiting) = &mut self.waiting else {
             return Taken::Full;
         };
-        let full = waiting.messages.len() >= usize::from(waiting.request.limit)
+        let full = waiting.is_full()
             || (waiting.bytes > 0 && waiting.bytes + shared.len() > ANSWER_BYTES_MAX);
         if full {
             return Taken::Full;
@@ -258,16 +287,31 @@ impl Protocol for Poll {
         Taken::Sent
     }
 
+    fn mark(&mut self, recalled: MessageId, one: &Outgoing<'_>, _desk: &mut Desk<'_>) -> Taken {
+        let Some(waiting) = &mut self.waiting else {
+            return Taken::Full;
+        };
+        if waiting.is_full() {
+            return Taken::Full;
+        }
+        let mark = ServerMessage::mark(recalled, one.place, one.message.id);
+        let mark = outgoing::json(&mark);
+        waiting.bytes += mark.len();
+        waiting.last = Some(one.place);
+        waiting.recalled.push(mark);
+        Taken::Sent
+    }
+
     fn sent(&mut self, count: usize, more: bool, desk: &mut Desk<'_>) {
         let Some(waiting) = &self.waiting else {
             return;
         };
-        let full = waiting.messages.len() >= usize::from(waiting.request.limit);
         // Fewer went out than were read: this answer takes no more.
         let left = more || desk.wants_read();
-        if !waiting.messages.is_empty() && (full || !more || count == 0) {
+        let is_empty = waiting.len() == 0;
+        if !is_empty && (waiting.is_full() || !more || count == 0) {
             self.answer(left, false, desk);
-        } else if waiting.messages.is_empty() && !left && waiting.request.wait_ms == 0 {
+        } else if is_empty && !left && waiting.request.wait_ms == 0 {
             self.answer(false, false, desk);
         }
     }
@@ -286,8 +330,7 @@ impl Protocol for Poll {
     ) {
         // What was collected is the former user's.
         if let Some(waiting) = &mut self.waiting {
-            waiting.messages.clear();
-            waiting.last = None;
+            waiting.forget();
             waiting.reset = true;
             self.answer(true, false, desk);
         }
@@ -297,9 +340,10 @@ impl Protocol for Poll {
         if farewell.code == close::TAKEN_OVER && self.waiting.is_some() {
             self.supersede(desk);
         }
-        let first = self.first.take().map(|(_, answer)| answer);
+        let first = std::mem::take(&mut self.first);
+        let first = first.into_iter().map(|(_, answer)| answer);
         let waiting = self.waiting.take().map(|waiting| waiting.answer);
-        for answer in first.into_iter().chain(waiting) {
+        for answer in first.chain(waiting) {
             let _ = answer.send(Err(turned(farewell)));
         }
         farewell.code

@@ -6,7 +6,7 @@ use hongyan_core::{Cursor, MessageId};
 use tokio::sync::oneshot;
 
 use super::hongyan::Encoding;
-use super::hongyan::outgoing::{self, Id, Place, Replay, ServerMessage};
+use super::hongyan::outgoing::{self, Place, Replay, ServerMessage};
 use super::websocket::close;
 use super::{
     Desk, Farewell, Hello, Input, Kind, Outgoing, Proof, Protocol, Silence, Speaker, Taken, Welcome,
@@ -266,7 +266,20 @@ impl Protocol for Sse {
     }
 
     fn recall(&mut self, id: MessageId, desk: &mut Desk<'_>) {
-        self.event("recall", &ServerMessage::Recall { id: Id(id) }, desk);
+        // Who reads too slowly is told by the mark alone.
+        if desk.has_room(outgoing::MARK_BYTES_MAX) {
+            self.event("recall", &ServerMessage::recall(id), desk);
+        }
+    }
+
+    fn mark(&mut self, recalled: MessageId, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
+        if !desk.has_room(outgoing::MARK_BYTES_MAX) {
+            return Taken::Full;
+        }
+        let data = outgoing::json(&ServerMessage::mark(recalled, one.place, one.message.id));
+        desk.frame(|out| write_event(Some(&one.place), "recall", &[&data], out));
+        self.beat = desk.now() + ticks(BEAT_MS);
+        Taken::Sent
     }
 
     fn idle(&mut self, head: Cursor, desk: &mut Desk<'_>) {
@@ -333,11 +346,18 @@ pub(super) fn turned(farewell: &Farewell<'_>) -> Turned {
             "unauthorized",
             "the device token or ticket is unknown, used up or was revoked",
         ),
+        close::FORBIDDEN if farewell.word == close::KICKED => (
+            close::KICKED,
+            "the app's server sent this device away; connect again after the next login",
+        ),
         close::FORBIDDEN => (
             "origin_forbidden",
             "the device's app does not name this page's origin",
         ),
-        close::DEVICE_GONE => ("device_deleted", "the device was deleted"),
+        close::DEVICE_GONE => (
+            "device_deleted",
+            "the device was deleted or its token revoked; register it again",
+        ),
         close::RESTART => (
             "binding_changed",
             "the device's user changed meanwhile; connect again",

@@ -89,7 +89,7 @@ impl Reactor {
             place,
             dup: false,
         };
-        let taken = self.speak(key, None, |protocol, desk| protocol.send(&one, desk))?;
+        let taken = self.speak(key, None, |protocol, desk| protocol.give(&one, desk))?;
         let message = fresh.message.id;
         let session = self.connections.get_mut(key)?.session.as_mut()?;
         match taken {
@@ -108,11 +108,13 @@ impl Reactor {
             .then(|| self.parts.options.redeliver_after(1))
             .flatten();
         let due = wait.map(|wait| self.now + wait);
-        session.sent_fresh(message, place, due);
-        let seat = session.seat().clone();
-        metrics::counter!("hongyan_gateway_messages_total").increment(1);
-        let what = What::Sent(id, vec![message]);
-        self.reports.push(Report { seat, what });
+        session.sent_fresh(&fresh.message, place, due);
+        if fresh.message.recalls.is_none() {
+            let seat = session.seat().clone();
+            metrics::counter!("hongyan_gateway_messages_total").increment(1);
+            let what = What::Sent(id, vec![message]);
+            self.reports.push(Report { seat, what });
+        }
         self.speak(key, None, |protocol, desk| protocol.sent(1, false, desk));
         let timer = self.connections.get(key)?.timer;
         if due.is_some_and(|due| due < timer) {
@@ -211,6 +213,7 @@ impl Reactor {
         let more = page.more;
         let sent = self.send_page(key, &page);
         let count = sent.ids.len();
+        let marks = sent.marks;
         for rejected in sent.rejected {
             self.report(key, What::Reject(rejected));
         }
@@ -223,7 +226,7 @@ impl Reactor {
             });
         }
         self.speak(key, None, |protocol, desk| {
-            protocol.sent(count, more, desk);
+            protocol.sent(count + marks, more, desk);
             if let Some(head) = sent.idle {
                 protocol.idle(head, desk);
             }
@@ -259,7 +262,7 @@ impl Reactor {
                     place: entry.cursor,
                     dup,
                 };
-                protocol.send(&one, desk)
+                protocol.give(&one, desk)
             })
         });
         if let Some(connection) = self.connections.get_mut(key) {
@@ -363,7 +366,7 @@ impl Reactor {
                     place,
                     dup: true,
                 };
-                let taken = self.speak(key, None, |protocol, desk| protocol.send(&one, desk));
+                let taken = self.speak(key, None, |protocol, desk| protocol.give(&one, desk));
                 if taken == Some(Taken::Sent) {
                     metrics::counter!("hongyan_gateway_redeliveries_total").increment(1);
                 } else {
@@ -384,8 +387,9 @@ impl Reactor {
             .get_mut(key)
             .and_then(|c| c.session.as_mut());
         let Some(session) = session else { return };
-        session.recall(id);
-        self.speak(key, None, |protocol, desk| protocol.recall(id, desk));
+        if !session.recall(id) {
+            self.speak(key, None, |protocol, desk| protocol.recall(id, desk));
+        }
         self.queue_pull(key);
     }
 }

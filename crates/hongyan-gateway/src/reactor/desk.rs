@@ -23,12 +23,41 @@ use crate::wheel::Tick;
 const RETRY_MS: u64 = 30_000;
 
 /// How a connection is to end once its protocol has finished what it is doing.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct End {
-    pub(super) code: u16,
-    pub(super) word: &'static str,
-    pub(super) detail: &'static str,
-    pub(super) error: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) code: u16,
+    pub(crate) word: &'static str,
+    pub(crate) detail: &'static str,
+    pub(crate) error: bool,
+}
+
+impl End {
+    /// A newer connection of the device took over.
+    pub(crate) const TAKEN: Self = Self {
+        code: close::TAKEN_OVER,
+        word: "taken",
+        detail: "taken over by a newer connection of this device",
+        error: false,
+    };
+    /// The device is gone, or its token is.
+    pub(crate) const DELETED: Self = Self {
+        code: close::DEVICE_GONE,
+        word: "device_deleted",
+        detail: "the device was deleted or its token revoked; register it again",
+        error: true,
+    };
+    /// The app's server wants the device out.
+    pub(crate) const KICKED: Self = Self {
+        code: close::FORBIDDEN,
+        word: close::KICKED,
+        detail: "the app's server sent this device away; connect again after the next login",
+        error: true,
+    };
+
+    /// Whether the device's next connection is to know nothing of this one.
+    pub(super) fn is_for_good(&self) -> bool {
+        *self == Self::DELETED || *self == Self::KICKED
+    }
 }
 
 /// A protocol's hold on its connection.
@@ -323,6 +352,14 @@ impl Desk<'_> {
     pub(crate) fn restart(&mut self, after: Option<Cursor>) {
         if let Some(session) = self.connection().and_then(|c| c.session.as_mut()) {
             session.restart(after);
+            self.reactor.queue_pull(self.key);
+        }
+    }
+
+    /// The same, of a protocol that repeats nothing on one connection.
+    pub(crate) fn reread(&mut self, after: Option<Cursor>) {
+        if let Some(session) = self.connection().and_then(|c| c.session.as_mut()) {
+            session.reread(after);
             self.reactor.queue_pull(self.key);
         }
     }

@@ -9,6 +9,7 @@ use super::Reactor;
 use super::connection::Phase;
 use crate::options::ticks;
 use crate::protocol::{Outgoing, Taken};
+use crate::seat::Seat;
 use crate::wheel::Tick;
 
 /// Messages that wait for first pages, in one reactor.
@@ -64,6 +65,13 @@ impl Reactor {
             (Phase::Live, Some(session)) => session.sent(),
             _ => None,
         };
+        // Posted for who held the device a moment ago.
+        let push = one.message.push.as_deref();
+        let user = connection.seat().and_then(Seat::user);
+        if place.is_some() && push.is_some_and(|push| !push.is_for(user)) {
+            unstored_lost();
+            return;
+        }
         let Some(place) = place else {
             // The session is there for others already, but not for its protocol: its first page brings it.
             let begins =

@@ -1,8 +1,8 @@
 //! Ends of connections: from either side, with a farewell or without.
 
+use super::End;
 use super::Reactor;
 use super::connection::{Framing, Phase, session_id};
-use super::desk::End;
 use crate::backend::{Report, What};
 use crate::hub::Left;
 use crate::options::ticks;
@@ -94,19 +94,20 @@ impl Reactor {
         let clean = connection.clean;
         let now = self.parts.clock.now();
         let parked = connection.speaker.protocol_mut().and_then(|protocol| {
-            protocol
-                .park(clean, now)
-                .map(|parked| (protocol.kind(), parked))
+            let parked = protocol.park(clean, now)?;
+            Some(((protocol.kind(), parked), protocol.lingers(now)))
         });
+        let (parked, until) = parked.unzip();
         let seat = match connection.session.take() {
             Some(session) => {
                 let seat = session.seat().clone();
                 let left = Left {
                     unfinished: session.unfinished(),
                     parked,
+                    until: until.flatten(),
+                    ..Left::default()
                 };
-                self.parts.hub.leaves(id, &seat);
-                self.parts.hub.unregister(id, &seat, left);
+                self.parts.hub.leave(id, &seat, left);
                 Some(seat)
             }
             // Its work failed while the session was in hand.
@@ -180,6 +181,7 @@ fn close_label(code: u16) -> &'static str {
         1013 => "1013",
         4400 => "4400",
         4401 => "4401",
+        4403 => "4403",
         4408 => "4408",
         4409 => "4409",
         4410 => "4410",

@@ -32,7 +32,7 @@ use slab::Slab;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-pub(crate) use self::desk::Desk;
+pub(crate) use self::desk::{Desk, End};
 
 use self::connection::{Connection, Framing, place_of, session_id};
 use self::early::Early;
@@ -415,14 +415,13 @@ impl Reactor {
                 self.rebind(session, seat);
                 let _ = done.send(());
             }
-            Command::Close {
-                session,
-                code,
-                reason,
-                done,
-            } => {
+            Command::Close { session, end, done } => {
                 if let Some(key) = self.find(session) {
-                    self.close(key, code, reason);
+                    let seat = self.connections[key].seat().cloned();
+                    self.close_saying(key, end, false);
+                    if let Some(seat) = seat.filter(|_| end.is_for_good()) {
+                        self.parts.hub.forget_left(&seat);
+                    }
                 }
                 let _ = done.send(());
             }

@@ -133,8 +133,8 @@ enum Step {
     Batch(Vec<(u8, bool)>),
     /// The hub is told that a device's topics change.
     Topics(u8),
-    /// One of the last messages is recalled.
-    Recall(u8),
+    /// One of the last messages is recalled; the hint of its mark carries the entry or does not.
+    Recall(u8, bool),
     Dial,
     Turn,
     /// The store looks up what was asked.
@@ -149,7 +149,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => one().prop_map(|(list, fresh)| Step::Publish(list, fresh)),
         2 => proptest::collection::vec(one(), 2..5).prop_map(Step::Batch),
         1 => (0..3u8).prop_map(Step::Topics),
-        1 => (0..6u8).prop_map(Step::Recall),
+        1 => (0..6u8, proptest::bool::weighted(0.8)).prop_map(|(back, fresh)| Step::Recall(back, fresh)),
         1 => Just(Step::Dial),
         4 => Just(Step::Turn),
         3 => Just(Step::Answer),
@@ -173,7 +173,7 @@ proptest! {
                         stage.hub.topics_change(&phone.reader);
                     }
                 }
-                Step::Recall(back) => stage.recall_last(u64::from(back)),
+                Step::Recall(back, fresh) => stage.recall_last(u64::from(back), fresh),
                 Step::Dial if phones.len() < 3 => {
                     let name = format!("d{}", phones.len());
                     phones.push(stage.dial(&name));
@@ -189,8 +189,10 @@ proptest! {
             let mut lines = phone.heard.lines();
             for n in stage.recalled() {
                 let at = |line: String| lines.iter().position(|one| *one == line);
-                if let (Some(shown), Some(told)) = (at(n.to_string()), at(format!("recall {n}"))) {
-                    prop_assert!(shown < told, "{n} was shown after its recall: {lines:?}");
+                let shown = at(n.to_string());
+                for told in [at(format!("recall {n}")), at(format!("mark {n}"))] {
+                    let is_late = shown.is_some() && told.is_some_and(|told| Some(told) < shown);
+                    prop_assert!(!is_late, "{n} was shown after its recall: {lines:?}");
                 }
                 lines.retain(|one| *one != n.to_string() && *one != format!("recall {n}"));
             }

@@ -66,12 +66,16 @@ impl Protocol for Listener {
     fn welcome(&mut self, _: &Welcome<'_>, _: &mut Desk<'_>) {}
 
     fn send(&mut self, one: &Outgoing<'_>, _: &mut Desk<'_>) -> Taken {
-        self.0.note(body(one.message).to_owned());
+        self.0.note(line(one.message));
         Taken::Sent
     }
 
     fn recall(&mut self, id: MessageId, _: &mut Desk<'_>) {
         self.0.note(format!("recall {}", number(id)));
+    }
+
+    fn mark(&mut self, _: MessageId, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
+        self.send(one, desk)
     }
 
     fn close(&mut self, _: &Farewell<'_>, _: &mut Desk<'_>) -> u16 {
@@ -90,9 +94,13 @@ impl Protocol for Listener {
     }
 }
 
-fn body(message: &Message) -> &str {
-    let notification = message.notification.as_ref().unwrap();
-    &notification.body
+/// What a connection notes of an entry.
+fn line(message: &Message) -> String {
+    match (&message.notification, message.recalls) {
+        (Some(notification), _) => notification.body.clone(),
+        (None, Some(recalled)) => format!("mark {}", number(recalled)),
+        (None, None) => panic!("{message:?}"),
+    }
 }
 
 /// The id of the n-th message, and back.
@@ -279,6 +287,10 @@ impl Stage {
             Owner::Audience(Audience::Topic(topic)) => Target::Topic(topic.clone()),
             Owner::Audience(Audience::All) => Target::All,
         };
+        self.put(owner, message)
+    }
+
+    fn put(&mut self, owner: Owner, message: Message) -> Hint {
         let message = Arc::new(message);
         let in_list = self
             .stored
@@ -312,13 +324,26 @@ impl Stage {
         self.hub.recall(&app(), owner, id(n));
     }
 
-    /// The same with the last but so many.
-    pub(super) fn recall_last(&mut self, back: u64) {
-        let at = (self.stored.len() as u64).checked_sub(back + 1);
-        let one = at.and_then(|at| Some((at, self.stored.get(at as usize)?)));
-        if let Some((n, owner)) = one.map(|(at, one)| (at, one.owner.clone())) {
-            self.recall(&owner, n);
+    /// Recalls the last entry but so many, if it is a message, as dispatch does: with a mark in its list.
+    pub(super) fn recall_last(&mut self, back: u64, with_entry: bool) {
+        let len = self.stored.len() as u64;
+        let at = len.checked_sub(back + 1);
+        let Some(one) = at.and_then(|at| self.stored.get(at as usize)) else {
+            return;
+        };
+        let recalled = one.message.id;
+        if one.message.recalls.is_some() || self.recalled.contains(&recalled) {
+            return;
         }
+        let (owner, mark) = (
+            one.owner.clone(),
+            one.message.recall_mark(id(len), Timestamp(0)),
+        );
+        self.recalled.push(recalled);
+        let mut hint = self.put(owner.clone(), mark);
+        hint.fresh = hint.fresh.filter(|_| with_entry);
+        self.hub.notify(vec![hint]);
+        self.hub.recall(&app(), &owner, recalled);
     }
 
     pub(super) fn recalled(&self) -> Vec<u64> {
@@ -417,11 +442,11 @@ impl Stage {
         }
     }
 
-    /// Bodies that a device is to be sent, in order.
+    /// What a device is to be sent, in order.
     pub(super) fn due_to(&self, phone: &Phone) -> Vec<String> {
         let page = self.page(&phone.reader, None, usize::MAX);
-        let bodies = page.entries.iter().map(|entry| body(&entry.message));
-        bodies.map(str::to_owned).collect()
+        let lines = page.entries.iter().map(|entry| line(&entry.message));
+        lines.collect()
     }
 
     pub(super) fn seat(&self, phone: &Phone) -> Option<Seat> {

@@ -59,7 +59,7 @@ impl Sweep {
 impl Reactor {
     /// Queues a look at sessions. So many are not queued as would be one look for each message of a busy app: those that
     /// follow are joined in one after which sessions read for themselves. With very many in the queue those of all apps are
-    /// joined, and recalls no longer reach who shows their message; who did not get it yet does not.
+    /// joined, and recalls are told by their marks alone.
     pub(super) fn look(&mut self, app: Option<AppId>, what: SweepFor) {
         let (app, what) = match what {
             _ if self.sweeps.len() < SWEEPS_LEN_MAX => (app, what),

@@ -110,7 +110,8 @@ impl Reactor {
             // It left while it was greeted.
             let left = Left {
                 unfinished,
-                parked: None,
+                parked,
+                ..Left::default()
             };
             self.parts.hub.unregister(id, &seat, left);
             return;
@@ -149,6 +150,7 @@ impl Reactor {
             resumed: known.is_some(),
             inflight: opening.inflight,
         };
+        let parked = parked.map(|(_, parked)| parked);
         self.speak(key, parked, |protocol, desk| {
             protocol.welcome(&welcome, desk);
         });

@@ -214,3 +214,17 @@ fn topics_that_change_during_a_greeting_are_read_after_it() {
     assert_eq!(topic_reads(&mut stage), [phone.session]);
     assert_eq!(stage.clock.now(), Timestamp(1_000), "at once");
 }
+
+#[test]
+fn a_recall_is_told_once_to_who_gets_its_mark_at_once() {
+    let mut stage = Stage::new();
+    let phone = stage.live("d");
+    for owner in [user(), all()] {
+        stage.publish(owner);
+        stage.settle();
+        stage.recall_last(0, true);
+        stage.settle();
+    }
+    assert_eq!(phone.heard.lines(), ["0", "mark 0", "2", "mark 2"]);
+    assert!(stage.jobs.is_empty(), "nothing was read");
+}

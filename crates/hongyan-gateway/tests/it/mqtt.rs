@@ -129,7 +129,7 @@ impl Post {
     }
 
     /// The same, subscribed to all of its inbox.
-    fn subscribed(&self, version: Version) -> Phone {
+    pub(crate) fn subscribed(&self, version: Version) -> Phone {
         let (mut phone, _) = self.device(version, false, 600);
         phone.subscribe(&["hy/me/inbox"], QoS::AtLeastOnce);
         assert_eq!(phone.hear(), Heard::SubAck(vec![1]));

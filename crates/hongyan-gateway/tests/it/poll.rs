@@ -159,6 +159,24 @@ fn lp_5_of_two_polls_the_older_is_superseded() {
 }
 
 #[test]
+fn lp_5_also_of_two_that_come_before_the_session_is_there() {
+    let rig = Rig::new();
+    let greeting = rig.store.hold("topics_of");
+    let older = ask(&rig, "d", None, 60, 100);
+    rig.until("it is greeted", || rig.store.is_held("topics_of"));
+    let newer = ask(&rig, "d", None, 60, 100);
+    // Whether it comes before the session is there or right behind is all the same.
+    for _ in 0..100 {
+        rig.runtime.block_on(tokio::task::yield_now());
+    }
+    drop(greeting);
+    let first = answer(&rig, older);
+    assert!(first.superseded && first.messages.is_empty());
+    rig.publish("u", "one");
+    assert_eq!(bodies(&answer(&rig, newer)), ["one"]);
+}
+
+#[test]
 fn lp_6_limits_chain_every_entry_once_in_order() {
     let rig = Rig::new();
     let big = "y".repeat(30_000);
@@ -282,4 +300,29 @@ fn an_unknown_device_and_a_takeover_end_a_poll() {
     assert_eq!(client.closed(), close::TAKEN_OVER);
     rig.publish("u", "one");
     assert_eq!(bodies(&answer(&rig, asked)), ["one"]);
+}
+
+#[test]
+fn lp_4_what_an_earlier_poll_was_answered_is_marked() {
+    let rig = Rig::new();
+    let begin = now(&rig, None, 100).cursor;
+    rig.publish("u", "one");
+    rig.publish("u", "two");
+    let dups = |answer: &Answer| -> Vec<bool> {
+        let read = |bytes: &Vec<u8>| {
+            let message: Value = serde_json::from_slice(bytes).unwrap();
+            message["dup"] == true
+        };
+        answer.messages.iter().map(read).collect()
+    };
+    let first = now(&rig, Some(begin), 1);
+    assert_eq!((bodies(&first).len(), dups(&first)), (1, vec![false]));
+    // The answer was lost.
+    let again = now(&rig, Some(begin), 100);
+    assert_eq!(dups(&again), [true, false]);
+    let last = now(&rig, Some(first.cursor), 100);
+    assert_eq!(dups(&last), [true]);
+    rig.publish("u", "three");
+    let new = now(&rig, Some(last.cursor), 100);
+    assert_eq!(dups(&new), [false]);
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::mqtt::{self, Heard};
 use crate::rig::Rig;
-use crate::store::{app, device, push};
+use crate::store::{app, device, push, user};
 use crate::xmpp::Spoken;
 use crate::{poll, sse};
 
@@ -207,4 +207,21 @@ fn up_11_mqtt_has_the_bytes_of_a_channel_under_its_name() {
         };
         assert_eq!((dup, again, topic.as_str()), (true, id, "hy/me/ch/another"));
     }
+}
+
+#[test]
+fn up_16_what_was_posted_for_the_former_holder_is_not_handed_to_the_next() {
+    let rig = Rig::new();
+    let mut client = rig.live("d");
+    client.until_idle();
+    let held_by = |n: u128, holder: &str| {
+        let mut message = push(1_000 + n, "d", CHANNEL, b"now or never");
+        if let Some(push) = &mut message.push {
+            push.holder = Some(user(holder));
+        }
+        Arc::new(message)
+    };
+    rig.hub.hand(&app(), &device("d"), held_by(1, "former"));
+    rig.hub.hand(&app(), &device("d"), held_by(2, "u"));
+    assert_is(&client.expect("msg"), 2);
 }

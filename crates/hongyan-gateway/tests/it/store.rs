@@ -88,6 +88,7 @@ pub(crate) fn push(n: u128, device: &str, channel: &str, body: &[u8]) -> Message
         },
         urgency: Urgency::High,
         topic: None,
+        holder: None,
     }));
     message
 }
@@ -238,6 +239,20 @@ impl Store {
             place: *place,
             message: Arc::clone(message),
         }
+    }
+
+    /// Recalls an entry of a list, as dispatch does: the list has a mark of it from then on. Answers the mark's id.
+    pub(crate) fn recall(&self, owner: &Owner, id: MessageId) -> MessageId {
+        let mut state = self.lock();
+        state.recalled.insert(id);
+        state.order += 1;
+        let order = state.order;
+        let mark = MessageId(uuid::Uuid::from_u128(u128::from(order) | 7 << 76 | 2 << 62));
+        let list = state.lists.get_mut(owner).unwrap();
+        let recalled = list.iter().find(|(_, one)| one.id == id).unwrap();
+        let message = recalled.1.recall_mark(mark, Timestamp(0));
+        list.push((order, Arc::new(message)));
+        mark
     }
 
     pub(crate) fn mark_recalled(&self, id: MessageId) {

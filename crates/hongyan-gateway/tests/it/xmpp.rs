@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use hongyan_core::port::{Clock as _, Presence as _};
 use hongyan_gateway::protocol::Speech;
 use hongyan_gateway::{Listener, Options, Socket, Xmpp, XmppOptions};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
@@ -16,6 +17,7 @@ use serde_json::json;
 
 use crate::client::{bodies, frame};
 use crate::rig::Rig;
+use crate::store::{app, device};
 
 pub(crate) const OPEN: &str = "<?xml version='1.0'?><stream:stream to='localhost' xmlns='jabber:client' \
                     xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>";
@@ -498,4 +500,44 @@ fn a_deleted_device_is_sent_away() {
         .runtime
         .block_on(spoken.rig.hub.disconnect(&app, &device));
     assert!(client.rest().contains("<not-authorized "));
+}
+
+#[test]
+fn xm_20_who_may_resume_counts_as_connected_and_has_no_session() {
+    let spoken = Spoken::new();
+    let rig = &spoken.rig;
+    let at = spoken.plain();
+    let (app, devices) = (app(), [device("d")]);
+    let lingering = || {
+        let now = rig.clock.now();
+        rig.hub.lingering(&app, &devices, now).remove(0)
+    };
+    let mut client = spoken.bound(at, "d");
+    let id = client.manage();
+    assert!(lingering().is_none(), "it is there");
+    drop(client);
+    rig.until("it is cut", || rig.hub.is_empty());
+    assert!(rig.hub.sessions(&app, &devices)[0].is_none());
+    assert_eq!(lingering().unwrap().protocol, "xmpp");
+    // Back, and gone for good: nothing lingers.
+    let mut client = Client::connect(at);
+    client.log_in("d");
+    client.say(&format!(
+        "<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='1'/>"
+    ));
+    client.until("<resumed ");
+    assert!(lingering().is_none());
+    client.say("</stream:stream>");
+    client.until("</stream:stream>");
+    rig.until("it said goodbye", || rig.hub.is_empty());
+    assert!(lingering().is_none());
+    // It lingers as long as it may be resumed.
+    let mut client = spoken.bound(at, "d");
+    client.manage();
+    drop(client);
+    rig.until("it is cut", || rig.hub.is_empty());
+    rig.advance(Duration::from_secs(299));
+    assert!(lingering().is_some());
+    rig.advance(Duration::from_secs(2));
+    assert!(lingering().is_none());
 }

@@ -279,3 +279,36 @@ fn a_recalled_message_leaves_the_inbox() {
     demo.sees(&phone, &marker);
     assert!(demo.shown(&phone, &id).is_empty());
 }
+
+/// The notification of a message that was taken back vanishes, also from a phone that was away then, and had it from the
+/// connection or from the vendor.
+#[test]
+fn a_recall_reaches_a_phone_that_was_away() {
+    let demo = Demo::start();
+    for_each(&KINDS[..2], |kind| {
+        let user = format!("shown-{}", kind.channel);
+        let phone = demo.phone(kind, &user);
+        demo.until_online(&user, true);
+        let over_the_connection = demo.send(&hello(&user));
+        demo.sees(&phone, &over_the_connection);
+        demo.set(&phone, &json!({ "state": "killed" }));
+        demo.until_online(&user, false);
+        let over_the_vendor = demo.send(&hello(&user));
+        demo.sees(&phone, &over_the_vendor);
+        let both = [over_the_connection, over_the_vendor];
+        for id in &both {
+            let path = format!("/v1/messages/{id}/recall");
+            let (status, answer) = demo.api("POST", &path, &json!({}));
+            assert!((200..300).contains(&status), "{answer}");
+        }
+        demo.set(&phone, &json!({ "state": "foreground" }));
+        for id in &both {
+            until("the notification vanishes", || {
+                let shown = demo.shown(&phone, id);
+                shown.iter().all(|one| one["gone"] == true).then_some(())
+            });
+        }
+        let last = demo.send(&hello(&user));
+        demo.sees(&phone, &last);
+    });
+}

@@ -19,4 +19,5 @@ mod journeys;
 mod open_mqtt;
 mod operations;
 mod push;
+mod taken_back;
 mod wake;

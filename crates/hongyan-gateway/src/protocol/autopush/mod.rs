@@ -527,6 +527,11 @@ impl Protocol for Autopush {
         Taken::Sent
     }
 
+    /// There is no word for it, and browsers are shown no messages that could be recalled.
+    fn mark(&mut self, _: hongyan_core::MessageId, _: &Outgoing<'_>, _: &mut Desk<'_>) -> Taken {
+        Taken::Skipped { rejected: true }
+    }
+
     /// More came than is kept. There is no word for it, and the browser goes on with what is there: its other channels have
     /// lost nothing, and whoever has the address of one must not be able to end them.
     fn gap(&mut self, lost: u64, _desk: &mut Desk<'_>) {

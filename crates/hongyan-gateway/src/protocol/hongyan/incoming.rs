@@ -107,7 +107,15 @@ struct Wire {
     at: Option<Time>,
     topic: Option<String>,
     code: Option<String>,
-    n: Option<u64>,
+    n: Option<Count>,
+}
+
+/// The number of a ping.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Count {
+    Whole(u64),
+    Other(serde::de::IgnoredAny),
 }
 
 #[derive(Deserialize)]
@@ -165,7 +173,14 @@ pub fn parse(encoding: Encoding, bytes: &[u8]) -> Result<ClientMessage, Misunder
         "sub" => topic(wire.topic).map(ClientMessage::Subscribe),
         "unsub" => topic(wire.topic).map(ClientMessage::Unsubscribe),
         "nack" => nack(wire),
-        "ping" => Ok(ClientMessage::Ping(wire.n)),
+        "ping" => match wire.n {
+            None => Ok(ClientMessage::Ping(None)),
+            Some(Count::Whole(n)) => Ok(ClientMessage::Ping(Some(n))),
+            Some(Count::Other(_)) => Err(Misunderstood::mild(
+                "bad_message",
+                "n of a ping is a whole number from 0 to 2^64-1, or absent",
+            )),
+        },
         "bye" => Ok(ClientMessage::Bye),
         _ => Err(Misunderstood::mild(
             "unknown_type",
@@ -375,6 +390,10 @@ mod tests {
             Ok(ClientMessage::Ping(Some(7)))
         );
         assert_eq!(json(r#"{"t":"ping"}"#), Ok(ClientMessage::Ping(None)));
+        assert_eq!(
+            json(r#"{"t":"ping","n":null}"#),
+            Ok(ClientMessage::Ping(None))
+        );
         assert_eq!(json(r#"{"t":"bye"}"#), Ok(ClientMessage::Bye));
     }
 
@@ -384,6 +403,10 @@ mod tests {
         check_error("[]", "bad_message", Some(4400));
         check_error(r#"{"t":5}"#, "bad_message", Some(4400));
         check_error(r#"{"t":"fly"}"#, "unknown_type", None);
+        for n in ["-1", "1.5", "\"7\"", "[7]", "18446744073709551616"] {
+            let ping = format!(r#"{{"t":"ping","n":{n}}}"#);
+            check_error(&ping, "bad_message", None);
+        }
         check_error(
             r#"{"t":"hello","v":2,"auth":{"token":"x"}}"#,
             "bad_version",

@@ -3,7 +3,7 @@
 use hongyan_core::{Cursor, MessageId, Topic};
 
 use self::incoming::ClientMessage;
-use self::outgoing::{Id, Place, Replay, ServerMessage};
+use self::outgoing::{Place, Replay, ServerMessage};
 use super::websocket::close;
 use super::{
     Desk, Farewell, Hello, Input, Kind, Outgoing, Proof, Protocol, Silence, Taken, Welcome,
@@ -212,7 +212,19 @@ impl Protocol for Hongyan {
     }
 
     fn recall(&mut self, id: MessageId, desk: &mut Desk<'_>) {
-        self.say(&ServerMessage::Recall { id: Id(id) }, desk);
+        // Who reads too slowly is told by the mark alone.
+        if desk.has_room(outgoing::MARK_BYTES_MAX) {
+            self.say(&ServerMessage::recall(id), desk);
+        }
+    }
+
+    fn mark(&mut self, recalled: MessageId, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
+        if !desk.has_room(outgoing::MARK_BYTES_MAX) {
+            return Taken::Full;
+        }
+        let mark = ServerMessage::mark(recalled, one.place, one.message.id);
+        self.say(&mark, desk);
+        Taken::Sent
     }
 
     fn idle(&mut self, head: Cursor, desk: &mut Desk<'_>) {

@@ -14,6 +14,9 @@ use serde::Serialize;
 use super::Encoding;
 use crate::protocol::websocket::frame::{self, Opcode};
 
+/// Bytes of the mark of a recall, at most.
+pub const MARK_BYTES_MAX: usize = 256;
+
 /// What the gateway says, but for `msg`.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(tag = "t", rename_all = "snake_case")]
@@ -33,8 +36,14 @@ pub enum ServerMessage<'a> {
     Gap {
         lost: u64,
     },
+    /// A message is to be taken out of sight. With a cursor it is an entry of the inbox, to be acknowledged up to there or
+    /// by the id of its mark.
     Recall {
         id: Id,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cursor: Option<Place>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mark: Option<Id>,
     },
     Idle {
         head: Place,
@@ -76,6 +85,28 @@ pub struct Id(pub MessageId);
 impl Serialize for Id {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
+    }
+}
+
+impl ServerMessage<'_> {
+    /// A recall that is told at once, outside of the inbox.
+    #[must_use]
+    pub const fn recall(id: MessageId) -> Self {
+        Self::Recall {
+            id: Id(id),
+            cursor: None,
+            mark: None,
+        }
+    }
+
+    /// The mark of a recall, at its place in the inbox.
+    #[must_use]
+    pub const fn mark(recalled: MessageId, place: Cursor, mark: MessageId) -> Self {
+        Self::Recall {
+            id: Id(recalled),
+            cursor: Some(Place(place)),
+            mark: Some(Id(mark)),
+        }
     }
 }
 

@@ -207,7 +207,7 @@ impl Client {
         if clean {
             // What waits is for the device's other ways.
             self.begins = Some(welcome.head);
-            desk.restart(self.begins);
+            desk.reread(self.begins);
         }
         let device = welcome.reader.device.clone();
         self.connack(present, Some(device.as_str()), desk);

@@ -4,7 +4,8 @@ use hongyan_core::MessageId;
 use hongyan_mqtt::packet::{Ack, Packet, Property, PropertyList, Publish as Publication};
 
 use super::{Client, LANDED_MAX};
-use crate::protocol::hongyan::{Encoding, outgoing};
+use crate::protocol::hongyan::Encoding;
+use crate::protocol::hongyan::outgoing::{self, ServerMessage};
 use crate::protocol::{Desk, Outgoing, Taken};
 
 impl Client {
@@ -64,9 +65,13 @@ impl Client {
         }
         let raw = found.raw(one.message);
         // A push that goes out under its channel's name is the bytes that were posted.
-        let shared = match raw {
-            Some(push) => push.body.clone(),
-            None => desk.encoded(Encoding::Json, one.message),
+        let shared = match (raw, one.message.recalls) {
+            (Some(push), _) => push.body.clone(),
+            (None, Some(recalled)) => {
+                let mark = ServerMessage::mark(recalled, one.place, one.message.id);
+                outgoing::json(&mark).into()
+            }
+            (None, None) => desk.encoded(Encoding::Json, one.message),
         };
         if !desk.has_room(shared.len() + 512) {
             return Taken::Full;
@@ -75,9 +80,9 @@ impl Client {
         let Some((packet_id, again)) = self.flights.take_off(id, found.qos) else {
             return Taken::Full;
         };
-        let payload = match raw {
-            Some(_) => shared,
-            None => {
+        let payload = match (raw, one.message.recalls) {
+            (Some(_), _) | (_, Some(_)) => shared,
+            (None, None) => {
                 let own = outgoing::msg_begin(Encoding::Json, &shared, one.place, one.dup);
                 [own.as_slice(), &shared[1.min(shared.len())..]]
                     .concat()
@@ -89,6 +94,7 @@ impl Client {
             let left_ms = one.message.expires_at.millis() - desk.clock().millis();
             let left_s = u64::try_from(left_ms).unwrap_or(0).div_ceil(1000).max(1);
             let id_text = id.to_string();
+            let recalled = one.message.recalls.map(|recalled| recalled.to_string());
             let properties = [
                 Property::MessageExpiry(u32::try_from(left_s).unwrap_or(u32::MAX)),
                 Property::UserProperty("id", &id_text),
@@ -103,9 +109,11 @@ impl Client {
             let push = raw
                 .map(super::subscriptions::properties)
                 .unwrap_or_default();
+            let recalled = recalled.as_deref();
+            let recalled = recalled.map(|id| Property::UserProperty("recalled", id));
             let ids = found.ids.iter().map(|id| Property::SubscriptionId(*id));
             let all = properties.into_iter().chain(what.iter().copied());
-            for property in all.chain(push).chain(ids) {
+            for property in all.chain(recalled).chain(push).chain(ids) {
                 let _ = list.push(property);
             }
         }

@@ -324,8 +324,13 @@ impl Protocol for Client {
     }
 
     fn recall(&mut self, id: MessageId, _desk: &mut Desk<'_>) {
-        // There is no word for it; it only must not come again.
+        // It is told by its mark; the message only must not come again.
         self.flights.forget_ids(&[id]);
+    }
+
+    fn mark(&mut self, recalled: MessageId, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
+        self.flights.forget_ids(&[recalled]);
+        self.deliver(one, desk)
     }
 
     fn followed(
@@ -368,6 +373,7 @@ impl Protocol for Client {
             (close::GOING_AWAY | close::RESTART, _) => ReasonCode::SERVER_SHUTTING_DOWN,
             (close::TRY_AGAIN, _) => ReasonCode::SERVER_UNAVAILABLE,
             (close::UNAUTHORIZED, _) => ReasonCode::BAD_USER_NAME_OR_PASSWORD,
+            (close::FORBIDDEN, close::KICKED) => ReasonCode::ADMINISTRATIVE_ACTION,
             (close::FORBIDDEN | close::DEVICE_GONE, _) => ReasonCode::NOT_AUTHORIZED,
             (close::TOO_SLOW, "silent") => ReasonCode::KEEP_ALIVE_TIMEOUT,
             (close::TOO_SLOW, _) => ReasonCode::QUOTA_EXCEEDED,

@@ -128,7 +128,7 @@ impl Client {
             return;
         }
         let (Some(begins), Some(seat)) = (self.begins, desk.seat()) else {
-            desk.restart(None);
+            desk.reread(None);
             return;
         };
         let asked = desk.ask(move |ports| async move {
@@ -150,7 +150,7 @@ impl Client {
             })
         });
         if !asked {
-            desk.restart(Some(begins));
+            desk.reread(Some(begins));
         }
     }
 
@@ -158,7 +158,7 @@ impl Client {
     pub(super) fn reads_from(&self, from: &ReadFrom, desk: &mut Desk<'_>) {
         // Of a user that has left meanwhile: their place is none here, and everything is read anew.
         if self.begins.is_some() {
-            desk.restart(Some(from.0));
+            desk.reread(Some(from.0));
         }
     }
 

@@ -280,6 +280,7 @@ mod tests {
             encoding: hongyan_core::push::PushEncoding::Opaque,
             urgency: hongyan_core::push::Urgency::Normal,
             topic: None,
+            holder: None,
         }));
         let found = |filters: &[&str]| {
             let mut all = Subscriptions::default();

@@ -26,8 +26,10 @@ pub mod close {
     pub const BAD_MESSAGE: u16 = 4400;
     /// Token or ticket missing, bad or expired.
     pub const UNAUTHORIZED: u16 = 4401;
-    /// The device may not connect from there.
+    /// The device may not connect, or not from there: the word says which.
     pub const FORBIDDEN: u16 = 4403;
+    /// The word of a [`FORBIDDEN`] by which the app's server ends a session.
+    pub const KICKED: &str = "kicked";
     /// Too slow: no hello in time, or the send queue stayed full.
     pub const TOO_SLOW: u16 = 4408;
     /// A newer connection of the same device took over.

@@ -39,8 +39,7 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn bare(&self) -> String {
-        let user = self.reader.user.as_ref().map_or("", UserId::as_str);
-        format!("{}@{}", jid::escape(user), self.domain)
+        bare(&self.reader, &self.domain)
     }
 
     pub(super) fn full(&self) -> String {
@@ -50,6 +49,12 @@ impl Live {
     pub(super) fn takes_entries(&self) -> bool {
         self.priority.is_some_and(|priority| priority >= 0)
     }
+}
+
+/// The bare JID of an account.
+fn bare(reader: &Reader, domain: &str) -> String {
+    let user = reader.user.as_ref().map_or("", UserId::as_str);
+    format!("{}@{domain}", jid::escape(user))
 }
 
 impl Machine {
@@ -141,13 +146,23 @@ impl Machine {
         kept: Option<Box<Kept>>,
         host: &mut dyn Host,
     ) {
-        let mine = kept.filter(|kept| {
+        let domain = self.login.as_ref().map_or("", |login| &login.domain);
+        let bare = bare(&reader, domain);
+        let is_named = |kept: &Kept| {
             let id = kept.sm.id.as_ref();
-            id.is_some_and(|id| hex(id) == previd)
-        });
+            *kept.bare == bare && id.is_some_and(|id| hex(id) == previd)
+        };
+        let (mine, other) = match kept {
+            Some(kept) if is_named(&kept) => (Some(kept), None),
+            other => (None, other),
+        };
         let age = mine.as_ref().map(|kept| host.now().since(kept.since));
         let max = std::time::Duration::from_secs(u64::from(self.shared.resume_s));
         let (Some(mut kept), Some(age)) = (mine, age) else {
+            // The right id may follow on the same stream.
+            if let Some(login) = &mut self.login {
+                login.kept = other;
+            }
             host.write(&failed("item-not-found", None));
             return;
         };
@@ -209,11 +224,13 @@ impl Machine {
     pub(crate) fn park(&mut self, clean: bool, now: Timestamp) -> Option<Box<Kept>> {
         let live = self.live.take()?;
         self.shared.party.leave(&live.reader, live.session);
+        let (bare, live) = (live.bare(), *live);
         let sm = live.sm?;
-        if clean || sm.id.is_none() {
+        if clean || !sm.is_resumable() {
             return None;
         }
         Some(Box::new(Kept {
+            bare: bare.into(),
             sm: *sm,
             resource: live.resource.as_ref().into(),
             priority: live.priority,

@@ -123,7 +123,10 @@ impl Machine {
             domain: &live.domain,
         };
         let mut text = String::with_capacity(1024);
-        entry::write(message, place, waited, to, &mut text);
+        match message.recalls {
+            Some(recalled) => entry::write_mark(message, recalled, place, to, &mut text),
+            None => entry::write(message, place, waited, to, &mut text),
+        }
         host.write(&text);
         let ask = match &mut live.sm {
             Some(sm) => sm.sent(Item::Entry(message.id)),
@@ -188,10 +191,17 @@ impl Machine {
         }
     }
 
+    /// A message that is held back was recalled.
+    pub(crate) fn unhold(&mut self, id: MessageId) {
+        if let Some(live) = &mut self.live {
+            live.held.retain(|one| one.message.id != id);
+        }
+    }
+
     /// A message is to be taken out of sight.
     pub(crate) fn recall(&mut self, id: MessageId, host: &mut dyn Host) {
+        self.unhold(id);
         let Some(live) = &mut self.live else { return };
-        live.held.retain(|one| one.message.id != id);
         let text = format!(
             "<message xmlns='{}' from='{}' to='{}' type='headline'><recall xmlns='{}' id='{id}'/></message>",
             ns::CLIENT,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hongyan_core::message::Target;
 use hongyan_core::push::Urgency;
-use hongyan_core::{Class, Cursor, Message, Timestamp};
+use hongyan_core::{Class, Cursor, Message, MessageId, Timestamp};
 
 use super::jid;
 use super::xml::{escape, ns};
@@ -104,6 +104,29 @@ pub(crate) fn write(
         out,
         "<data xmlns='{NAMESPACE}'>{}</data></message>",
         escape(json)
+    );
+}
+
+/// Writes the mark of a recall: a headline, which no client keeps, with the place at which it is acknowledged.
+pub(crate) fn write_mark(
+    mark: &Message,
+    recalled: MessageId,
+    place: &Cursor,
+    to: Recipient<'_>,
+    out: &mut String,
+) {
+    let bare = escape(to.bare);
+    let _ = write!(
+        out,
+        "<message xmlns='{}' from='{}' to='{bare}/{}' id='{}' type='headline'>\
+         <recall xmlns='{NAMESPACE}' id='{recalled}'/>\
+         <stanza-id xmlns='urn:xmpp:sid:0' by='{bare}' id='{place}'/>\
+         <no-store xmlns='{}'/></message>",
+        ns::CLIENT,
+        to.domain,
+        escape(to.resource),
+        mark.id,
+        ns::HINTS,
     );
 }
 

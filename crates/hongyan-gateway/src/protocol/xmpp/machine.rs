@@ -336,7 +336,7 @@ impl Machine {
     }
 
     /// The gateway closes the connection: the last words, if they were not said yet.
-    pub(crate) fn closing(&mut self, code: u16, detail: &str, host: &mut dyn Host) {
+    pub(crate) fn closing(&mut self, code: u16, word: &str, detail: &str, host: &mut dyn Host) {
         if self.said_close {
             self.closed = true;
             return;
@@ -345,6 +345,7 @@ impl Machine {
             close::NORMAL => "",
             close::TAKEN_OVER => "conflict",
             close::GOING_AWAY | close::RESTART => "system-shutdown",
+            close::FORBIDDEN if word == close::KICKED => "policy-violation",
             close::UNAUTHORIZED | close::FORBIDDEN | close::DEVICE_GONE => "not-authorized",
             close::TOO_SLOW if self.live.is_none() => "connection-timeout",
             close::RATE_LIMITED | close::TOO_SLOW => "policy-violation",

@@ -277,6 +277,7 @@ fn place() -> Cursor {
 fn message(n: u32, class: Class) -> Arc<Message> {
     Arc::new(Message {
         push: None,
+        recalls: None,
         id: MessageId::parse(&format!("{n:032x}")).unwrap(),
         app: AppId::parse("demo").unwrap(),
         to: Target::Users(vec![UserId::parse("alice").unwrap()]),
@@ -471,7 +472,7 @@ fn xm_03_stream_errors_on_both_grounds() {
     let mut client = Client::live();
     client
         .machine
-        .closing(close::TAKEN_OVER, "", &mut client.host);
+        .closing(close::TAKEN_OVER, "", "", &mut client.host);
     assert!(client.host.take().contains("<conflict "));
 }
 
@@ -739,6 +740,27 @@ fn xm_11_what_cannot_be_resumed() {
     let said =
         client.say("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
     assert!(said.contains("<jid>"), "{said}");
+    // A wrong one costs the right one nothing.
+    let (mut client, right) = Client::managed(&all, 7);
+    let kept = client.machine.park(false, Timestamp(1_000_000));
+    let mut client = Client::logged_in(&all);
+    client.host.parked = kept;
+    client.say("<resume xmlns='urn:xmpp:sm:3' previd='ffffffff' h='0'/>");
+    assert!(client.welcome(8).contains("<item-not-found"));
+    let said = client.say(&format!(
+        "<resume xmlns='urn:xmpp:sm:3' previd='{right}' h='0'/>"
+    ));
+    assert!(said.contains("<resumed "), "{said}");
+    // Nor is the right one of use to another account of the same device.
+    let (mut client, id_of_bob) = Client::managed(&all, 9);
+    let mut kept = client.machine.park(false, Timestamp(1_000_000));
+    kept.as_mut().unwrap().bare = "bob@localhost".into();
+    let mut client = Client::logged_in(&all);
+    client.host.parked = kept;
+    client.say(&format!(
+        "<resume xmlns='urn:xmpp:sm:3' previd='{id_of_bob}' h='0'/>"
+    ));
+    assert!(client.welcome(10).contains("<item-not-found"));
     // An old one still tells its count.
     let (mut client, old) = Client::managed(&all, 3);
     let kept = client.machine.park(false, Timestamp(0));
@@ -949,6 +971,21 @@ fn xm_16_carbons_reach_other_resources_once() {
             .iter()
             .all(|(_, text)| !text.contains("carbons"))
     );
+    // What is said to the app is copied to the others as sent.
+    one.host.told.clear();
+    one.say("<message type='chat' to='im@localhost' id='s'><body>help</body></message>");
+    assert_eq!(one.host.told.len(), 1, "{:?}", one.host.told);
+    let (to, text) = &one.host.told[0];
+    assert!(
+        *to == SessionId(3)
+            && text.contains("<sent xmlns='urn:xmpp:carbons:2'><forwarded")
+            && text.contains("to='im@localhost'")
+            && text.contains("<body>help</body>"),
+        "{text}"
+    );
+    one.host.told.clear();
+    one.say("<message type='chat' to='localhost'><body>x</body><private xmlns='urn:xmpp:carbons:2'/></message>");
+    assert!(one.host.told.is_empty());
     // Private ones are not copied.
     one.host.told.clear();
     one.say("<message type='chat' to='alice@localhost/two'><body>x</body><private xmlns='urn:xmpp:carbons:2'/></message>");
@@ -1091,6 +1128,7 @@ fn xm_03_every_end_has_its_condition_on_both_grounds() {
         ),
     ] {
         for (code, condition) in [
+            (close::FORBIDDEN, "policy-violation"),
             (close::TAKEN_OVER, "conflict"),
             (close::GOING_AWAY, "system-shutdown"),
             (close::RESTART, "system-shutdown"),
@@ -1103,7 +1141,11 @@ fn xm_03_every_end_has_its_condition_on_both_grounds() {
             (close::BAD_MESSAGE, "undefined-condition"),
         ] {
             let mut client = bound(ground);
-            client.machine.closing(code, "", &mut client.host);
+            let word = match code {
+                close::FORBIDDEN => close::KICKED,
+                _ => "",
+            };
+            client.machine.closing(code, word, "", &mut client.host);
             let told = client.host.take();
             let want = format!("<{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>");
             assert!(
@@ -1115,7 +1157,7 @@ fn xm_03_every_end_has_its_condition_on_both_grounds() {
         let mut client = Client::on(&shared(), ground, None);
         client
             .machine
-            .closing(close::TOO_SLOW, "", &mut client.host);
+            .closing(close::TOO_SLOW, "", "", &mut client.host);
         let told = client.host.take();
         assert!(
             told.contains("<connection-timeout ") && told.ends_with(end),

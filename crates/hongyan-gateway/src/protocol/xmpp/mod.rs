@@ -179,6 +179,11 @@ impl Protocol for Speaking {
         }
     }
 
+    fn mark(&mut self, recalled: MessageId, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
+        self.machine.unhold(recalled);
+        self.send(one, desk)
+    }
+
     fn sent(&mut self, _count: usize, _more: bool, desk: &mut Desk<'_>) {
         self.with(desk, |machine, host| machine.sent(host));
     }
@@ -216,7 +221,7 @@ impl Protocol for Speaking {
 
     fn close(&mut self, farewell: &Farewell<'_>, desk: &mut Desk<'_>) -> u16 {
         self.with(desk, |machine, host| {
-            machine.closing(farewell.code, farewell.detail, host);
+            machine.closing(farewell.code, farewell.word, farewell.detail, host);
         });
         farewell.code
     }
@@ -224,6 +229,13 @@ impl Protocol for Speaking {
     fn park(&mut self, clean: bool, _now: hongyan_core::Timestamp) -> Option<Parked> {
         let kept = self.machine.park(clean, self.server.now())?;
         Some(kept)
+    }
+
+    fn lingers(&self, _now: hongyan_core::Timestamp) -> Option<Timestamp> {
+        // As in `park`: what it kept may be resumed by that clock.
+        let resume_s = self.server.options.resume_s;
+        let resume = std::time::Duration::from_secs(u64::from(resume_s));
+        Some(self.server.now().plus(resume))
     }
 
     fn due(&self) -> Option<Tick> {

@@ -10,6 +10,9 @@ const ASK_AFTER: u8 = 10;
 const QUEUE_LEN_MAX: usize = 1_024;
 /// Bytes of unacknowledged stanzas that are not entries of the inbox.
 const QUEUE_BYTES_MAX: usize = 256 * 1024;
+/// The same of a session whose connection was cut: very many may be kept at once, for whoever cares to cut them. One with
+/// more cannot be resumed; its entries are in the inbox anyway.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// An unacknowledged stanza: entries are in the inbox anyway, others are kept whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,11 @@ impl Sm {
     /// Whether the client acknowledges too little to go on.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() >= QUEUE_LEN_MAX || self.bytes >= QUEUE_BYTES_MAX
+    }
+
+    /// Whether it may be kept for a resumption.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.id.is_some() && self.bytes <= KEPT_BYTES_MAX
     }
 
     /// Whether there is something to ask for; it counts as asked then.
@@ -117,6 +125,8 @@ impl Sm {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) sm: Sm,
+    /// The account; nobody else resumes it.
+    pub(crate) bare: Box<str>,
     pub(crate) resource: Box<str>,
     pub(crate) priority: Option<i8>,
     pub(crate) carbons: bool,
@@ -149,6 +159,20 @@ mod tests {
         assert_eq!(sm.acked(3), Err(TooHigh { sent: 2 }));
         assert_eq!(sm.acked(2).unwrap().len(), 1);
         assert_eq!(sm.acked(2).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_session_that_is_kept_is_small() {
+        let mut sm = Sm::new(Some([7; 16]));
+        for n in 0..QUEUE_LEN_MAX as u128 {
+            sm.sent(entry(n));
+        }
+        assert!(sm.is_resumable(), "entries are kept by the inbox");
+        sm.sent(Item::Stanza("x".repeat(KEPT_BYTES_MAX).into()));
+        assert!(sm.is_resumable());
+        sm.sent(Item::Stanza("x".into()));
+        assert!(!sm.is_resumable());
+        assert!(!Sm::new(None).is_resumable());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::deliver::{Copied, Pings};
 use super::entry::stamp;
 use super::jid::Jid;
 use super::machine::{Ground, Host, Machine, Query};
+use super::party::Peer;
 use super::sm::{Sm, hex};
 use super::xml::{Element, Node, escape, ns};
 
@@ -189,7 +190,10 @@ impl Machine {
             // Receipts and markers are taken above; other signs of a chat are for nobody.
             None => return,
             Some(text) if text.len() > SAID_BYTES_MAX => ("modify", "not-acceptable"),
-            Some(text) => return host.said(text),
+            Some(text) => {
+                host.said(text);
+                return self.copy_sent(&message, &to, host);
+            }
         };
         let text = error_to(&message, Some(&to), condition.0, condition.1);
         self.stanza(text, host);
@@ -243,34 +247,14 @@ impl Machine {
             let text = error_to(&message, Some(to), "cancel", "service-unavailable");
             return self.stanza(text, host);
         }
-        let private = message.child(ns::CARBONS, "private").is_some()
-            || message.child(ns::HINTS, "no-copy").is_some();
-        let talk = message.attribute("type") == Some("chat")
-            || (message
-                .attribute("type")
-                .is_none_or(|kind| kind == "normal")
-                && message.child(ns::CLIENT, "body").is_some())
-            || message.elements().any(|child| child.ns == ns::CHAT_STATES);
+        let copied = is_copied(&message);
         let mut say = Vec::new();
         for peer in &peers {
             let direct = reached.iter().any(|one| one.session == peer.session);
             if direct {
                 say.push((peer.session, text.clone()));
-            } else if peer.carbons && peer.session != me && talk && !private {
-                let mut copy = String::new();
-                let _ = write!(
-                    copy,
-                    "<message xmlns='{}' from='{}' to='{}/{}' type='chat'><received xmlns='{}'><forwarded xmlns='{}'>",
-                    ns::CLIENT,
-                    escape(&bare),
-                    escape(&bare),
-                    escape(&peer.resource),
-                    ns::CARBONS,
-                    ns::FORWARD
-                );
-                message.write(ns::FORWARD, &mut copy);
-                copy.push_str("</forwarded></received></message>");
-                say.push((peer.session, copy));
+            } else if peer.carbons && peer.session != me && copied {
+                say.push((peer.session, carbon("received", &message, &bare, peer)));
             }
         }
         for (session, text) in say {
@@ -278,6 +262,21 @@ impl Machine {
                 self.stanza(text, host);
             } else {
                 host.tell(session, Copied(text));
+            }
+        }
+    }
+
+    /// The user's other resources see what was said to the app (XEP-0280).
+    fn copy_sent(&self, message: &Element, to: &str, host: &mut dyn Host) {
+        let Some(live) = self.live.as_ref().filter(|_| is_copied(message)) else {
+            return;
+        };
+        let mut message = message.clone();
+        message.set("to", to);
+        for peer in self.shared.party.of(&live.reader) {
+            if peer.carbons && peer.session != live.session {
+                let copy = carbon("sent", &message, &live.bare(), &peer);
+                host.tell(peer.session, Copied(copy));
             }
         }
     }
@@ -357,6 +356,10 @@ impl Machine {
             ));
         }
         let mine = own || at_domain;
+        if !mine && !at_push {
+            // Of somebody else: who they are, or whether they are there, is not told.
+            return Some(error_to(iq, to.as_deref(), "cancel", "service-unavailable"));
+        }
         let (space, name) = (payload.ns.as_str(), payload.name.as_str());
         let result = match (space, name, get) {
             (ns::PING, "ping", true) => String::new(),
@@ -548,6 +551,36 @@ pub(super) fn error_to(
     let mut text = String::new();
     answer.write("", &mut text);
     text
+}
+
+/// Whether a message is one of those that other resources are to see (XEP-0280 section 6).
+fn is_copied(message: &Element) -> bool {
+    let private = message.child(ns::CARBONS, "private").is_some()
+        || message.child(ns::HINTS, "no-copy").is_some();
+    let kind = message.attribute("type");
+    let talk = kind == Some("chat")
+        || (kind.is_none_or(|kind| kind == "normal")
+            && message.child(ns::CLIENT, "body").is_some())
+        || message.elements().any(|child| child.ns == ns::CHAT_STATES);
+    talk && !private
+}
+
+/// A copy of a message for another resource of the user: `sent` by this one, or `received`.
+fn carbon(what: &str, message: &Element, bare: &str, peer: &Peer) -> String {
+    let mut copy = String::new();
+    let _ = write!(
+        copy,
+        "<message xmlns='{}' from='{}' to='{}/{}' type='chat'><{what} xmlns='{}'><forwarded xmlns='{}'>",
+        ns::CLIENT,
+        escape(bare),
+        escape(bare),
+        escape(&peer.resource),
+        ns::CARBONS,
+        ns::FORWARD
+    );
+    message.write(ns::FORWARD, &mut copy);
+    let _ = write!(copy, "</forwarded></{what}></message>");
+    copy
 }
 
 fn same_bare(address: &str, bare: &str) -> bool {

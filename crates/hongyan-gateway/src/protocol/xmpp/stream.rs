@@ -205,6 +205,7 @@ impl Reader {
             match event {
                 Xml::StartElement(_, name, attributes) if !self.open => {
                     let header = active.header.trim_ascii_start();
+                    let clients = is_of_clients(header);
                     if !is_usual(header) {
                         self.header = Some(header.into());
                     }
@@ -215,7 +216,9 @@ impl Reader {
                             .map(|(_, value)| value.clone())
                     };
                     break Event::Open(Header {
-                        sound: name.0.as_str() == ns::STREAMS && name.1.as_str() == "stream",
+                        sound: name.0.as_str() == ns::STREAMS
+                            && name.1.as_str() == "stream"
+                            && clients,
                         to: attribute("to"),
                         version: attribute("version"),
                     });
@@ -282,6 +285,30 @@ fn is_usual(header: &[u8]) -> bool {
         && text.matches("xmlns").count() == 2
         && declares(" xmlns", ns::CLIENT)
         && declares(" xmlns:stream", ns::STREAMS)
+}
+
+/// Whether what a header says of its content is that it is a client's: no default namespace, or that of clients
+/// (RFC 6120 section 4.8.2). That of servers is for links between servers, which there are none of.
+fn is_of_clients(header: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(header) else {
+        return false;
+    };
+    let text = match text.strip_prefix("<?xml") {
+        Some(after) => after.split_once("?>").map_or("", |(_, rest)| rest),
+        None => text,
+    };
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("xmlns") {
+        rest = after;
+        let value = after.trim_start().strip_prefix('=').map(str::trim_start);
+        let value = value.filter(|_| before.ends_with(|last: char| last.is_ascii_whitespace()));
+        if let Some(value) = value {
+            let inner = value.get(1..).unwrap_or_default();
+            let end = inner.find(['\'', '"']).unwrap_or(inner.len());
+            return inner.get(..end) == Some(ns::CLIENT);
+        }
+    }
+    true
 }
 
 fn is_space(byte: u8) -> bool {

@@ -148,3 +148,24 @@ fn xm_06_a_websocket_message_is_one_element() {
         "a missing namespace is seen by who reads the element"
     );
 }
+
+#[test]
+fn xm_03_a_stream_of_servers_is_no_clients() {
+    let check = |declares: &str, want: bool| {
+        let header = format!(
+            "<?xml version='1.0'?><stream:stream to='x' {declares} \
+             xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
+        );
+        let events = read(&[header.as_bytes()], 4096).unwrap();
+        let [Event::Open(header)] = events.as_slice() else {
+            panic!("{events:?}")
+        };
+        assert_eq!(header.sound, want, "{declares}");
+    };
+    check("xmlns='jabber:client'", true);
+    check("xmlns = \"jabber:client\"", true);
+    check("xmlns:c='jabber:client'", true);
+    check("xmlns='jabber:server'", false);
+    check("xmlns = \"jabber:server\"", false);
+    check("xmlns:c='jabber:client'\txmlns='jabber:server'", false);
+}
