@@ -81,13 +81,22 @@ pub(crate) fn unavailable(after: Option<Duration>, words: &str) -> Verdict {
     }
 }
 
-/// The vendor asked to slow down: it did not take the message.
+/// The vendor asked the whole credential to slow down, and to come again no sooner than `after` when that is its own word: it
+/// did not take the message.
 pub(crate) fn rate_limited(after: Option<Duration>, words: &str) -> Verdict {
     Verdict::Retry {
         reason: Reason::VendorRateLimited,
         after,
         detail: detail(words),
         certainty: Unsure::NotTaken,
+    }
+}
+
+/// The vendor takes no more for this one device for a while.
+pub(crate) fn device_limited(after: Option<Duration>, words: &str) -> Verdict {
+    Verdict::DeviceLimited {
+        after,
+        detail: detail(words),
     }
 }
 

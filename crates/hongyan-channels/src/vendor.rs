@@ -341,6 +341,10 @@ pub(crate) mod fixture {
             V::Refused { reason, .. } => format!("refused {reason}"),
             V::CredentialBad { .. } => "credential_bad".to_owned(),
             V::QuotaExhausted { .. } => "quota".to_owned(),
+            V::DeviceLimited { after, .. } => {
+                let after = after.map(|a| format!(" {}s", a.as_secs()));
+                format!("device_limited{}", after.unwrap_or_default())
+            }
             V::Unknown { .. } => "unknown".to_owned(),
             V::Retry {
                 reason,
@@ -371,6 +375,8 @@ pub(crate) mod fixture {
 
 #[cfg(test)]
 mod tests {
+    use hongyan_core::port::{QuotaWord, RateCounts};
+
     use super::*;
 
     #[test]
@@ -396,6 +402,41 @@ mod tests {
         assert_eq!(spared(&[gone], 10), 0, "the vendor knows the app");
     }
 
+    /// What people read of a vendor's rate is what its lane keeps.
+    #[test]
+    fn heads_tell_the_rate_in_the_vendors_unit() {
+        let heads = [
+            ("apns", include_str!("vendor/apns.rs")),
+            ("fcm", include_str!("vendor/fcm.rs")),
+            ("huawei", include_str!("vendor/huawei.rs")),
+            ("harmony", include_str!("vendor/harmony.rs")),
+            ("xiaomi", include_str!("vendor/xiaomi.rs")),
+            ("oppo", include_str!("vendor/oppo.rs")),
+            ("vivo", include_str!("vendor/vivo.rs")),
+            ("honor", include_str!("vendor/honor.rs")),
+            ("meizu", include_str!("vendor/meizu.rs")),
+            ("webpush", include_str!("vendor/webpush.rs")),
+            ("jpush", include_str!("vendor/jpush.rs")),
+            ("getui", include_str!("vendor/getui.rs")),
+            ("umeng", include_str!("vendor/umeng.rs")),
+            ("tpns", include_str!("vendor/tpns.rs")),
+            ("aliyun", include_str!("vendor/aliyun.rs")),
+            ("sms", include_str!("vendor/sms.rs")),
+        ];
+        let vendors = all(&fixture::egress());
+        assert_eq!(vendors.len(), heads.len());
+        for vendor in vendors {
+            let id = vendor.id();
+            let head = heads.iter().find(|(name, _)| *name == id.as_str());
+            let (_, head) = head.unwrap();
+            let told = head.lines().find_map(|l| l.strip_prefix("//! Rate: "));
+            let told = told.unwrap().replace(',', "");
+            let c = vendor.capability();
+            let want = format!("{} {} a second", c.rate_per_s, c.rate_counts.as_str());
+            assert!(told.starts_with(&want), "{id}: {told}");
+        }
+    }
+
     #[test]
     fn every_vendor_has_a_name_and_sane_numbers() {
         let vendors = all(&fixture::egress());
@@ -408,6 +449,12 @@ mod tests {
         for vendor in vendors {
             let c = vendor.capability();
             assert!(c.payload_bytes_max >= 1024 && c.batch_len_max > 0 && c.concurrency > 0);
+            let (devices, last) = (RateCounts::Devices, QuotaWord::Final);
+            let name = vendor.id().to_string();
+            let counts_devices = ["apns", "fcm", "huawei", "harmony", "oppo", "webpush"];
+            let counts = counts_devices.contains(&name.as_str());
+            assert_eq!(c.rate_counts == devices, counts, "{name}");
+            assert_eq!(c.quota_word == last, name == "vivo", "{name}");
             assert!(vendor.check_config(&serde_json::json!({})).is_err());
             assert!(vendor.check_config(&serde_json::json!("text")).is_err());
         }

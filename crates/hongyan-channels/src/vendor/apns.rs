@@ -6,6 +6,8 @@
 //! notification requests to APNs", "Sending channel management requests to APNs" (read 2026-11). Unverified: which of its two
 //! hosts Apple prefers for broadcasts.
 //!
+//! Rate: 100,000 devices a second, each a request of its own. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `bundle_id` | the app's bundle id, which is the topic |
@@ -68,7 +70,7 @@ use bytes::Bytes;
 use hongyan_core::device::Environment;
 use hongyan_core::port::{
     Batch, Broadcasts, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential,
-    Outbound, Parcel, Recipient, Vendor,
+    Outbound, Parcel, QuotaWord, RateCounts, Recipient, Vendor,
 };
 use hongyan_core::{ChannelId, Message, Reason, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -79,8 +81,8 @@ use tokio::time::Instant;
 use self::encoding::{BROADCAST_BYTES_MAX, Encoded, apns_id, encode, push_type_of};
 pub(super) use self::encoding::{aps_without_alert, collapse_text};
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
-    unavailable,
+    accepted, credential_bad, device_limited, rate_limited, refused, retry_after, token_dead,
+    too_large, unavailable,
 };
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Identity, Origin, Protocol};
@@ -94,11 +96,12 @@ const ACTIVITY: &str = "liveactivity";
 /// Where broadcasts are published, before the bundle id.
 const BROADCASTS: &str = "/4/broadcasts/apps/";
 
-/// Apple publishes no rate; the numbers of streams and connections are what its notes advise to keep reusing.
+/// Apple publishes no rate, and takes one device a request; the numbers of streams and connections are what its notes advise to keep reusing.
 const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
     batch_len_max: 100,
-    rate_per_s: 1_000,
+    rate_per_s: 100_000,
+    rate_counts: RateCounts::Devices,
     concurrency: 128,
     ttl_max: Duration::from_secs(30 * 86_400),
     recalls: false,
@@ -106,6 +109,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: true,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 /// A provider token is used this long; Apple refuses it after 60 minutes and dislikes new ones before 20.
@@ -277,9 +281,8 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         (_, "BadDeviceToken" | "DeviceTokenNotForTopic") => token_dead(&words),
         (410, _) | (_, "Unregistered" | "ExpiredToken") => dead_since(answer, &words),
         (413, _) | (_, "PayloadTooLarge") => too_large(&words),
-        (_, "TooManyRequests" | "TooManyProviderTokenUpdates") | (429, _) => {
-            rate_limited(after.or(Some(DEVICE_PAUSE)), &words)
-        }
+        (_, "TooManyRequests") => device_limited(after.or(Some(DEVICE_PAUSE)), &words),
+        (_, "TooManyProviderTokenUpdates") | (429, _) => rate_limited(after, &words),
         // Refused after a renewal as well: the clocks differ. It heals without a person once they agree.
         (_, "ExpiredProviderToken") => {
             unavailable(after, &format!("{words}: check this machine's clock"))

@@ -6,6 +6,8 @@
 //! meaning of `actionid` in receipts (`receipt_actions`); how often one app may push (the lane starts at 80 a second); whether
 //! a list push leaves unknown cids out of its answer (they are asked for then).
 //!
+//! Rate: 80 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_id`, `app_key`, `master_secret` | as the console shows them |
@@ -44,10 +46,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,
-    Recipient, Vendor,
+    CheckReport, ConfigError, CountedAs, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound,
+    Parcel, QuotaWord, RateCounts, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -78,6 +80,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: PAYLOAD_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 80,
+    rate_counts: RateCounts::Requests,
     concurrency: 32,
     ttl_max: Duration::from_secs(3 * 86_400),
     recalls: true,
@@ -85,6 +88,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const ENDPOINT: &str = "https://restapi.getui.com";
@@ -197,13 +201,13 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         10002 => credential_bad(&format!(
             "{words}: the app or this machine's address is blocked"
         )),
-        10003 | 10005 => rate_limited(Some(after.unwrap_or(MINUTE)), &words),
+        10003 | 10005 => rate_limited(after, &words),
         20001 if why.contains(TARGET_INVALID) => token_dead(&words),
         1 | 405 | 10004 | 20001 => refused(&words),
         30000..=39_999 => limited(now, &words),
         _ => match answer.status {
             403 => limited(now, &words),
-            429 => rate_limited(Some(after.unwrap_or(MINUTE)), &words),
+            429 => rate_limited(after, &words),
             401 => credential_bad(&words),
             400..=499 => refused(&words),
             _ => unavailable(after, &words),
@@ -572,6 +576,15 @@ fn is_cid(token: &str) -> bool {
 
 #[async_trait]
 impl Channel for Sender {
+    /// For more than one the content is stored first.
+    fn requests(&self, devices: usize) -> usize {
+        devices.min(2)
+    }
+
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
         Ok(Parcel {

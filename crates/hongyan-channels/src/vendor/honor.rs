@@ -6,6 +6,8 @@
 //! lengths of title and text, the path of the token endpoint, and what the numbers in receipts mean. Business codes
 //! could only be read in part; those of Huawei's shape are understood as Huawei means them.
 //!
+//! Rate: 2,400 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_id` | the App ID of the console; the path has it |
@@ -35,10 +37,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Truncation, Vendor,
+    CheckReport, ConfigError, CountedAs, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts,
+    Receipt, ReceiptKind, Recipient, Truncation, Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -64,6 +66,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: BODY_BYTES_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 2400,
+    rate_counts: RateCounts::Requests,
     concurrency: 64,
     ttl_max: Duration::from_secs(15 * 86_400),
     recalls: false,
@@ -71,6 +74,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const PUSH_URL: &str = "https://push-api.cloud.honor.com";
@@ -623,6 +627,14 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    fn requests(&self, devices: usize) -> usize {
+        devices.div_ceil(self.config.batch.max(1))
+    }
+
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
         Ok(Parcel {

@@ -5,6 +5,8 @@
 //! sister product JUMS is read, with the types of the push API: 1 delivered, 2 clicked, 8 taken); the size limit of the
 //! iOS part (`ios_bytes_max`); whether an id of one's own making may be used as `cid` (so it comes from the pool).
 //!
+//! Rate: 8 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_key`, `master_secret` | as the console shows them |
@@ -45,10 +47,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,
-    Recipient, Vendor,
+    CheckReport, ConfigError, CountedAs, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound,
+    Parcel, QuotaWord, RateCounts, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -78,6 +80,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: ANDROID_BYTES_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 8,
+    rate_counts: RateCounts::Requests,
     concurrency: 16,
     ttl_max: TTL_MAX,
     recalls: true,
@@ -85,6 +88,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const TTL_MAX: Duration = Duration::from_secs(3 * 86_400);
@@ -559,6 +563,10 @@ fn named_in(words: &str, tokens: &[&str]) -> Vec<String> {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let callback = self.callback.as_ref().map(ReceiptUrl::shown);
         let encoded = encode(&self.config, callback.as_deref(), outbound)?;

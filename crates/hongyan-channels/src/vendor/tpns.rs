@@ -4,6 +4,8 @@
 //! server SDKs, read 2026-11. Unverified and therefore a setting: the layout of receipt callbacks (`receipts`); left out: the
 //! paths to withdraw a push, the clock's window. The service is in maintenance: Tencent moves its customers to TIMPush.
 //!
+//! Rate: 100 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `access_id`, `secret_key` | of the application; Android and iOS have one each |
@@ -33,10 +35,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, Earlier, OpenCredential, Outbound, Parcel, Receipt, Recipient,
-    Vendor,
+    CheckReport, ConfigError, CountedAs, Earlier, OpenCredential, Outbound, Parcel, QuotaWord,
+    RateCounts, Receipt, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{
+    ChannelId, Class, ClassDetail, Message, MessageId, Reason, Secret, Timestamp, Verdict,
+};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ring::hmac;
@@ -86,6 +90,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 100,
+    rate_counts: RateCounts::Requests,
     concurrency: 32,
     ttl_max: Duration::from_secs(72 * 3600),
     recalls: false,
@@ -93,6 +98,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: Some(POLL_EVERY),
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const REGIONS: &[(&str, &str)] = &[
@@ -693,6 +699,10 @@ fn is_token(token: &str) -> bool {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let mut encoded = encode(&self.config, outbound)?;
         encoded

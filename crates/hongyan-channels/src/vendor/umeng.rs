@@ -7,6 +7,8 @@
 //! delivered, 2 clicked, 3 dismissed, `ts`, `callback_params` is read); that times are of China; how often one app may
 //! send (the lane starts at 80 a second).
 //!
+//! Rate: 80 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_key`, `master_secret` | as the console shows them; one platform has one pair |
@@ -37,10 +39,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Vendor,
+    CheckReport, ConfigError, CountedAs, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts,
+    Receipt, ReceiptKind, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, MessageId, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{
+    ChannelId, Class, ClassDetail, Message, MessageId, Reason, Secret, Timestamp, Verdict,
+};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -67,6 +71,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: PAYLOAD_BYTES_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 80,
+    rate_counts: RateCounts::Requests,
     concurrency: 32,
     ttl_max: Duration::from_secs(7 * 86_400),
     recalls: false,
@@ -74,6 +79,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const ENDPOINT: &str = "https://msgapi.umeng.com";
@@ -87,8 +93,6 @@ const ANDROID_TOKEN_LEN: usize = 44;
 const IOS_TOKEN_LEN: usize = 64;
 /// Calls for one batch in which some tokens are bad: Umeng does not say which, so halves are tried.
 const CALLS_MAX: usize = 64;
-/// Limits of calls turn over every minute.
-const MINUTE: Duration = Duration::from_secs(60);
 /// Items of one post of receipts that are read.
 const ITEMS_MAX: usize = 1000;
 
@@ -237,7 +241,7 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         2022 => too_large(&words),
         4010 | 4014 | 4020 | 4025 | 4026 | 5000 | 5005 => token_dead(&words),
         2012 => until_midnight(now, &words),
-        2026 | 2050 => rate_limited(Some(after.unwrap_or(MINUTE)), &words),
+        2026 | 2050 => rate_limited(after, &words),
         2013 | 2014 | 2020 | 2023 | 2038 | 3000..=3004 | 6003 | 6004 => unavailable(after, &words),
         2004 | 2054 => credential_bad(&format!(
             "{words}: add this machine's address to the app's IP list"
@@ -402,6 +406,10 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let callback = self.callback.as_ref().map(ReceiptUrl::shown);
         let encoded = encode(&self.config, callback.as_deref(), outbound)?;

@@ -83,7 +83,10 @@ impl Delivery {
                 detail,
             } => self.undelivered(channel, reason, detail, out),
             Input::NotSent {
-                reason, retry_at, ..
+                reason,
+                retry_at,
+                detail,
+                ..
             } => {
                 let State::Pushing {
                     channel,
@@ -95,6 +98,7 @@ impl Delivery {
                 let mut held = Happened::new(Stage::Held, Some(reason));
                 held.channel = Some(channel.clone());
                 held.until = Some(retry_at);
+                held.detail = detail;
                 out.push(held);
                 // Nothing left the house, so it does not count as a try.
                 self.attempt = self.attempt.saturating_sub(1);
@@ -449,6 +453,7 @@ impl Delivery {
             return Next::Nothing;
         }
         let credential = credential.clone();
+        let verdict = verdict.word();
         let detail = Some(verdict.detail().to_owned()).filter(|d| !d.is_empty());
         match verdict {
             Verdict::Accepted { .. } => {

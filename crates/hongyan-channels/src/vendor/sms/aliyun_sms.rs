@@ -313,6 +313,10 @@ impl Provider for Sender {
         })
     }
 
+    fn requests(&self, _numbers: usize) -> usize {
+        1
+    }
+
     async fn send(&self, encoded: &Encoded, numbers: &[&str], until: Instant) -> Vec<Verdict> {
         let answer = match self.call(encoded, numbers, until).await {
             Ok(answer) => answer,

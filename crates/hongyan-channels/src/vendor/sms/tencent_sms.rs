@@ -465,6 +465,10 @@ impl Provider for Sender {
     }
 
     /// Mainland numbers and others in calls of their own: Tencent takes no mixture.
+    fn requests(&self, _numbers: usize) -> usize {
+        1
+    }
+
     async fn send(&self, encoded: &Encoded, numbers: &[&str], until: Instant) -> Vec<Verdict> {
         let (home, abroad): (Vec<&str>, Vec<&str>) = numbers
             .iter()

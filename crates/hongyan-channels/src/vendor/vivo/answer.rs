@@ -62,7 +62,12 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp, keeps_inactive:
             until: Some(until_beijing_midnight(now)),
             detail: texts::detail(words),
         },
-        10_071 => rate_limited(Some(until_beijing_hour(now, OPENS_AT)), words),
+        10_071 => Verdict::QuotaExhausted {
+            until: Some(until_beijing_hour(now, OPENS_AT)),
+            detail: texts::detail(&format!(
+                "{words}: operation messages go from seven to 23 in Beijing"
+            )),
+        },
         10_072 => rate_limited(after, words),
         10_085 | 10_104 => refused(&format!(
             "{words}: vivo refuses texts that look like a test (only digits, Latin letters or symbols, brackets, 测试)"
