@@ -64,6 +64,18 @@ pub(crate) fn credential_bad(words: &str) -> Verdict {
     }
 }
 
+/// The credential must be mended, and this is how; the vendor's own words give way to it.
+pub(crate) fn mend(words: &str, how: &str) -> Verdict {
+    const WORDS_BYTES_MAX: usize = 160;
+    let words = words.trim();
+    let mut end = words.len().min(WORDS_BYTES_MAX);
+    while !words.is_char_boundary(end) {
+        end -= 1;
+    }
+    let words = words.get(..end).unwrap_or_default();
+    credential_bad(&format!("{words}: {how}"))
+}
+
 pub(crate) fn quota(words: &str) -> Verdict {
     Verdict::QuotaExhausted {
         until: None,

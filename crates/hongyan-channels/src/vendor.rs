@@ -402,6 +402,53 @@ mod tests {
         assert_eq!(spared(&[gone], 10), 0, "the vendor knows the app");
     }
 
+    /// A refused key is mended by a person, who has to be told how, however much the vendor says.
+    #[test]
+    fn a_refused_credential_says_what_to_do() {
+        let long = "x".repeat(2_000);
+        let bodies = [
+            (401, String::new()),
+            (403, String::new()),
+            (403, r#"{"reason":"Forbidden"}"#.to_owned()),
+            (401, format!(r#"{{"code":21301,"reason":"{long}"}}"#)),
+            (200, r#"{"code":22022,"reason":"package"}"#.to_owned()),
+            (
+                401,
+                r#"{"error":{"code":1004,"message":"Authen failed"}}"#.to_owned(),
+            ),
+            (401, r#"{"code":20003,"message":"Authenticate"}"#.to_owned()),
+            (
+                400,
+                r#"{"ret":"FAIL","data":{"error_code":"2021","error_msg":"m"}}"#.to_owned(),
+            ),
+            (401, r#"{"code":10001,"msg":"token"}"#.to_owned()),
+        ];
+        let names = all(&fixture::egress())
+            .into_iter()
+            .map(|v| v.id().to_string());
+        for name in names {
+            for (status, body) in &bodies {
+                let answer = fixture::answer(*status, body);
+                let Some(Verdict::CredentialBad { detail }) = judge(&name, &answer, fixture::NOW)
+                else {
+                    continue;
+                };
+                let told = [
+                    "check ",
+                    "add ",
+                    "make ",
+                    "enable ",
+                    "register ",
+                    "has no right",
+                ];
+                assert!(
+                    told.iter().any(|t| detail.contains(t)),
+                    "{name} {status}: {detail}"
+                );
+            }
+        }
+    }
+
     /// What people read of a vendor's rate is what its lane keeps.
     #[test]
     fn heads_tell_the_rate_in_the_vendors_unit() {

@@ -81,8 +81,8 @@ use tokio::time::Instant;
 use self::encoding::{BROADCAST_BYTES_MAX, Encoded, apns_id, encode, push_type_of};
 pub(super) use self::encoding::{aps_without_alert, collapse_text};
 use crate::answer::{
-    accepted, credential_bad, device_limited, rate_limited, refused, retry_after, token_dead,
-    too_large, unavailable,
+    accepted, device_limited, mend, rate_limited, refused, retry_after, token_dead, too_large,
+    unavailable,
 };
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Identity, Origin, Protocol};
@@ -289,21 +289,23 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         }
         (_, "IdleTimeout" | "Shutdown" | "UnrelatedKeyIdInToken") => unavailable(after, &words),
         (_, "ChannelNotRegistered" | "BadChannelId") => token_dead(&words),
-        (_, "FeatureNotEnabled") => credential_bad(&format!(
-            "{words}: switch broadcast on for the app id in the developer account"
-        )),
-        (_, "TopicDisallowed" | "BadTopic" | "MissingTopic" | "TopicMismatch") => credential_bad(
-            &format!("{words}: check bundle_id and what the key may send to"),
+        (_, "FeatureNotEnabled") => mend(
+            &words,
+            "switch broadcast on for the app id in the developer account",
         ),
-        (_, "InvalidProviderToken") => credential_bad(&format!(
-            "{words}: check key_id, team_id, private_key and the clock"
-        )),
-        (_, "BadPath" | "MethodNotAllowed") => {
-            credential_bad(&format!("{words}: check the endpoint"))
+        (_, "TopicDisallowed" | "BadTopic" | "MissingTopic" | "TopicMismatch") => {
+            mend(&words, "check bundle_id and what the key may send to")
         }
-        (401 | 403, _) => credential_bad(&words),
+        (_, "InvalidProviderToken") => {
+            mend(&words, "check key_id, team_id, private_key and the clock")
+        }
+        (_, "BadPath" | "MethodNotAllowed") => mend(&words, "check the endpoint"),
+        (401 | 403, _) => mend(
+            &words,
+            "check key_id, team_id, private_key (or the certificate), bundle_id and environment",
+        ),
         (500..=599, _) => unavailable(after, &words),
-        (404 | 405, _) => credential_bad(&format!("{words}: check the endpoint")),
+        (404 | 405, _) => mend(&words, "check the endpoint"),
         _ => refused(&words),
     }
 }

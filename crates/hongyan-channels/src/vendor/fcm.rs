@@ -37,7 +37,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use crate::answer::{
-    accepted, credential_bad, device_limited, rate_limited, refused, retry_after, token_dead,
+    accepted, credential_bad, device_limited, mend, rate_limited, refused, retry_after, token_dead,
     unavailable, unreadable,
 };
 use crate::config::{self, Fields};
@@ -442,11 +442,15 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         ("", "UNAUTHENTICATED", _) if fault.info == "ACCESS_TOKEN_EXPIRED" => {
             unavailable(after, &format!("{words}: check this machine's clock"))
         }
-        ("", "UNAUTHENTICATED", _) | (_, _, 401) => credential_bad(&words),
-        ("", "PERMISSION_DENIED", _) | (_, _, 403) => credential_bad(&format!(
-            "{words}: enable the Firebase Cloud Messaging API and give the account the right to send"
-        )),
-        ("", "NOT_FOUND", _) | (_, _, 404) => credential_bad(&format!("{words}: check project_id")),
+        ("", "UNAUTHENTICATED", _) | (_, _, 401) => mend(
+            &words,
+            "make a new key for the service account, store it, and check this machine's clock",
+        ),
+        ("", "PERMISSION_DENIED", _) | (_, _, 403) => mend(
+            &words,
+            "enable the Firebase Cloud Messaging API and give the account the right to send",
+        ),
+        ("", "NOT_FOUND", _) | (_, _, 404) => mend(&words, "check project_id"),
         (_, _, 429) => rate_limited(after.or(Some(QUOTA_PAUSE)), &words),
         (_, _, 500..=599) => unavailable(after, &words),
         (_, _, 400..=499) => refused(&words),

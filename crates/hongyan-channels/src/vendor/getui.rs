@@ -60,8 +60,8 @@ use self::body::{Encoded, encode};
 use self::callback::Actions;
 use self::tasks::Tasks;
 use crate::answer::{
-    accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, unavailable,
-    unreadable, until_beijing_midnight,
+    accepted, credential_bad, mend, quota, rate_limited, refused, retry_after, token_dead,
+    unavailable, unreadable, until_beijing_midnight,
 };
 use crate::classes::Grants;
 use crate::config::{self, Fields};
@@ -175,6 +175,9 @@ fn parts(answer: &Answer) -> Option<(i64, String, Value)> {
 
 const TARGET_INVALID: &str = "target user is invalid";
 
+/// What to do about a refused key.
+const KEYS: &str = "check app_id, app_key, master_secret and this machine's clock";
+
 pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
     let after = retry_after(&answer.headers, now);
     let Some((code, why, data)) = parts(answer) else {
@@ -182,9 +185,9 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         return Decoded::all(match answer.status {
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 => credential_bad(&words),
+            401 => mend(&words, KEYS),
             403 => limited(now, &words),
-            404 => credential_bad(&format!("{words}: check app_id and endpoint")),
+            404 => mend(&words, "check app_id and endpoint"),
             400..=499 => refused(&words),
             status => unreadable(status),
         });
@@ -196,11 +199,9 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         301 => credential_bad(&format!(
             "{words}: set the credential's endpoint to one of {data}"
         )),
-        404 => credential_bad(&format!("{words}: check app_id and endpoint")),
-        10001 => credential_bad(&words),
-        10002 => credential_bad(&format!(
-            "{words}: the app or this machine's address is blocked"
-        )),
+        404 => mend(&words, "check app_id and endpoint"),
+        10001 => mend(&words, KEYS),
+        10002 => mend(&words, "the app or this machine's address is blocked"),
         10003 | 10005 => rate_limited(after, &words),
         20001 if why.contains(TARGET_INVALID) => token_dead(&words),
         1 | 405 | 10004 | 20001 => refused(&words),
@@ -208,7 +209,7 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         _ => match answer.status {
             403 => limited(now, &words),
             429 => rate_limited(after, &words),
-            401 => credential_bad(&words),
+            401 => mend(&words, KEYS),
             400..=499 => refused(&words),
             _ => unavailable(after, &words),
         },

@@ -51,7 +51,7 @@ use super::Decoded;
 use super::counted::{Counted, Counts};
 use crate::acs::hex;
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
+    accepted, credential_bad, mend, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable,
 };
 use crate::classes::Grants;
@@ -462,10 +462,11 @@ fn read(answer: &Answer, now: Timestamp) -> Decoded {
         return Decoded::all(match answer.status {
             200..=299 => unreadable(answer.status),
             // The wrong host, or a wrong key: there is no body then.
-            401 | 403 => credential_bad(&format!(
-                "{words}: check access_id, secret_key, region and this machine's clock"
-            )),
-            404 => credential_bad(&format!("{words}: check region and endpoint")),
+            401 | 403 => mend(
+                &words,
+                "check access_id, secret_key, region and this machine's clock",
+            ),
+            404 => mend(&words, "check region and endpoint"),
             429 => rate_limited(after, &words),
             400..=499 => refused(&words),
             500..=599 => unavailable(after, &words),
@@ -486,10 +487,11 @@ fn read(answer: &Answer, now: Timestamp) -> Decoded {
             accepted(id.as_deref())
         }
         1_008_006 | 1_008_029 | 10110 | 10_110_008 => token_dead(&words),
-        1_008_003 => credential_bad(&format!("{words}: check this machine's clock as well")),
-        1_008_013 | 1_008_020..=1_008_023 | 1_008_030 | 1_008_031 | 10104..=10106 => {
-            credential_bad(&words)
-        }
+        1_008_003 => mend(&words, "check this machine's clock as well"),
+        1_008_013 | 1_008_020..=1_008_023 | 1_008_030 | 1_008_031 | 10104..=10106 => mend(
+            &words,
+            "check access_id, secret_key, region and that the app may push",
+        ),
         10117 => too_large(&words),
         1_008_028 => rate_limited(Some(after.unwrap_or(Duration::from_secs(1))), &words),
         1_008_004

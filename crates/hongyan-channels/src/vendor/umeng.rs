@@ -52,8 +52,8 @@ use tokio::time::Instant;
 
 use self::body::{Encoded, encode};
 use crate::answer::{
-    accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, too_large,
-    unavailable, unreadable, until_beijing_midnight,
+    accepted, mend, quota, rate_limited, refused, retry_after, token_dead, too_large, unavailable,
+    unreadable, until_beijing_midnight,
 };
 use crate::callback::ReceiptUrl;
 use crate::classes::Grants;
@@ -229,8 +229,8 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
             200 if success => accepted(id),
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 | 403 => credential_bad(&words),
-            404 => credential_bad(&format!("{words}: check the endpoint")),
+            401 | 403 => mend(&words, "check app_key and master_secret"),
+            404 => mend(&words, "check the endpoint"),
             400..=499 => refused(&words),
             status => unreadable(status),
         };
@@ -243,22 +243,26 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         2012 => until_midnight(now, &words),
         2026 | 2050 => rate_limited(after, &words),
         2013 | 2014 | 2020 | 2023 | 2038 | 3000..=3004 | 6003 | 6004 => unavailable(after, &words),
-        2004 | 2054 => credential_bad(&format!(
-            "{words}: add this machine's address to the app's IP list"
-        )),
+        2004 | 2054 => mend(&words, "add this machine's address to the app's IP list"),
         // The clocks differ. It heals without a person once they agree.
         2028 => unavailable(after, &format!("{words}: check this machine's clock")),
-        2036 | 2052 => credential_bad(&format!("{words}: set this machine's clock")),
-        2006 | 2007 | 2027 => credential_bad(&format!("{words}: check master_secret")),
-        1000 | 1018 | 1020 | 2000 | 2021 | 2032..=2035 | 5001 | 5007..=5010 | 6001 | 6002 => {
-            credential_bad(&words)
-        }
+        2036 | 2052 => mend(&words, "set this machine's clock"),
+        2006 | 2007 | 2027 => mend(&words, "check master_secret"),
+        1000 | 1018 | 1020 | 2000 | 2021 => mend(
+            &words,
+            "check app_key, that it is of this platform, and that the app is enabled in Umeng's console",
+        ),
+        2032..=2035 | 5001 | 5007..=5010 | 6002 => mend(
+            &words,
+            "store Apple's certificate or key anew in Umeng's console",
+        ),
+        6001 => mend(&words, "ask Umeng to switch the interface on for the app"),
         // All others of the table are faults of the body, which no repeat mends.
         1001..=1028 | 2001..=2053 | 5002 | 10089 => refused(&words),
         _ => match answer.status {
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 | 403 => credential_bad(&words),
+            401 | 403 => mend(&words, "check app_key and master_secret"),
             _ => refused(&words),
         },
     }

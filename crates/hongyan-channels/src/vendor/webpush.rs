@@ -65,8 +65,8 @@ use self::subscription::Subscription;
 use self::vapid::Vapid;
 pub use self::vapid::generate;
 use crate::answer::{
-    accepted, credential_bad, device_limited, rate_limited, refused, retry_after, token_dead,
-    too_large, unavailable,
+    accepted, device_limited, mend, rate_limited, refused, retry_after, token_dead, too_large,
+    unavailable,
 };
 use crate::config::{self, Fields};
 use crate::egress::{CallError, Egress, Origin};
@@ -351,9 +351,10 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     let words = words_of(answer);
     let after = retry_after(&answer.headers, now);
     let refused_key = || {
-        credential_bad(&format!(
-            "{words}: check private_key, subject and this machine's clock; subscriptions made with another public key cannot be reached"
-        ))
+        mend(
+            &words,
+            "check private_key, subject and this machine's clock; subscriptions made with another public key cannot be reached",
+        )
     };
     match answer.status {
         200..=299 => {

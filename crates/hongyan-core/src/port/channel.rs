@@ -332,9 +332,12 @@ pub enum CallbackError {
     /// The same signed request was taken before.
     #[error("the callback was taken before")]
     Replayed,
-    /// It is not what the vendor sends.
+    /// It is not what the vendor sends, and nothing in it shows that it is from the vendor.
     #[error("the callback cannot be read: {0}")]
     Malformed(String),
+    /// Its signature is right, and it is not what the vendor sends.
+    #[error("the callback cannot be read, though its signature holds: {0}")]
+    SignedMalformed(String),
 }
 
 /// What a vendor says about an earlier push. At least one of `message` and `vendor_id` names the push, unless the news is

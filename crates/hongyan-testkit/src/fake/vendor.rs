@@ -342,7 +342,11 @@ impl Channel for FakeVendor {
             Some(_) => return Some(Err(CallbackError::Signature("x-signed".to_owned()))),
         };
         let Ok(said) = serde_json::from_slice::<serde_json::Value>(request.body) else {
-            return Some(Err(CallbackError::Malformed("not JSON".to_owned())));
+            let why = "not JSON".to_owned();
+            return Some(Err(match signed {
+                true => CallbackError::SignedMalformed(why),
+                false => CallbackError::Malformed(why),
+            }));
         };
         let text = |name: &str| said.get(name).and_then(serde_json::Value::as_str);
         let receipt = Receipt {

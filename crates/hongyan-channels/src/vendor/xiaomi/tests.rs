@@ -102,13 +102,13 @@ fn long_texts_are_shortened_and_told() {
 }
 
 #[test]
-fn empty_texts_stand_in_for_each_other() {
+fn a_text_without_a_title_gets_one() {
     let mut outbound = fixture::outbound();
     outbound.title = Some(" ".to_owned());
     let form = encoded(&outbound).unwrap().form;
     assert_eq!(
         (form["title"].as_str(), form["description"].as_str()),
-        ("is on its way", "is on its way")
+        ("New message", "is on its way")
     );
 }
 
