@@ -69,7 +69,7 @@ struct Inner {
     learned: Learned,
     quotas: Quotas,
     carried: Carried,
-    lanes: Mutex<HashMap<(LaneKey, Peer), Queue>>,
+    lanes: Mutex<HashMap<LaneKey, HashMap<Peer, Queue>>>,
 }
 
 /// What waits in a lane: the urgent classes are taken first, and come back in a row of their own.
@@ -129,25 +129,23 @@ impl Lanes {
         );
         let vendor = self.inner.credentials.vendor(&key.1);
         let peer = vendor.and_then(|vendor| vendor.peer(&shipment.token));
-        let mut key = (key, peer.map(Into::into));
+        let mut peer: Peer = peer.map(Into::into);
         let refused = {
             let mut lanes = self
                 .inner
                 .lanes
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if key.1.is_some()
-                && !lanes.contains_key(&key)
-                && lanes.keys().filter(|(of, _)| *of == key.0).count() >= PEERS_MAX
-            {
-                key.1 = None;
+            let peers = lanes.entry(key.clone()).or_default();
+            if !peers.contains_key(&peer) && peers.len() >= PEERS_MAX {
+                peer = None;
             }
-            let queue = lanes
-                .entry(key.clone())
-                .or_insert_with(|| self.start(key.clone()));
+            let queue = peers
+                .entry(peer.clone())
+                .or_insert_with(|| self.start(key.clone(), peer.clone()));
             if queue.bulk.sender.is_closed() {
                 // The lane ended for lack of work between two shipments.
-                *queue = self.start(key);
+                *queue = self.start(key, peer);
             }
             let way = queue.of(shipment.message.class);
             let waiting = way.sender.max_capacity() - way.sender.capacity();
@@ -169,7 +167,7 @@ impl Lanes {
         }
     }
 
-    fn start(&self, (key, peer): (LaneKey, Peer)) -> Queue {
+    fn start(&self, key: LaneKey, peer: Peer) -> Queue {
         let way = || {
             let (sender, rest) = mpsc::channel(LANE_QUEUE_LEN_MAX);
             let returns = Arc::new(Returns::new());
@@ -200,11 +198,9 @@ impl Lanes {
 
     /// Lanes that exist now.
     pub(crate) fn len(&self) -> usize {
-        self.inner
-            .lanes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        let lanes = self.inner.lanes.lock();
+        let lanes = lanes.unwrap_or_else(PoisonError::into_inner);
+        lanes.values().map(HashMap::len).sum()
     }
 }
 
@@ -316,12 +312,11 @@ impl Lane {
             let is_later = |s: &Shipment| is_bulk(s.message.class);
             let (wait, first): (Vec<_>, Vec<_>) = batch.drain(..).partition(is_later);
             let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
-            // No call is more than the vendor takes in a second.
-            let batch_len = match capability.rate_counts {
-                RateCounts::Requests => capability.batch_len_max,
-                RateCounts::Devices => capability.batch_len_max.min(rate as usize),
+            // No batch is more than the vendor takes in a second, so that the urgent do not wait behind it for long.
+            let batch_len = match capability.batch_len_max.max(1) {
+                len if counts(&opened, len) > rate => len.min(rate as usize).max(1),
+                len => len,
             };
-            let batch_len = batch_len.max(1);
             let mut turn = grouped(first, batch_len);
             later.extend(grouped(wait, batch_len));
             if turn.is_empty() {
@@ -338,11 +333,7 @@ impl Lane {
                 }
                 let now = self.inner.ports.clock.now();
                 bucket.set_rate(lock(&health).pace.of(rate, now));
-                let counts = match capability.rate_counts {
-                    RateCounts::Requests => opened.channel.requests(group.len()),
-                    RateCounts::Devices => group.len(),
-                };
-                let counts = u32::try_from(counts).unwrap_or(u32::MAX);
+                let counts = counts(&opened, group.len());
                 while let Err(wait) = bucket.take(counts, self.inner.ports.clock.now()) {
                     tokio::time::sleep(wait).await;
                 }
@@ -415,9 +406,15 @@ impl Lane {
             .lanes
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let key = (self.key.clone(), self.peer.clone());
-        if lanes.get(&key).is_some_and(|q| q.bulk.sender.is_closed()) {
-            lanes.remove(&key);
+        let Some(peers) = lanes.get_mut(&self.key) else {
+            return;
+        };
+        let ended = |queue: &Queue| queue.bulk.sender.is_closed();
+        if peers.get(&self.peer).is_some_and(ended) {
+            peers.remove(&self.peer);
+        }
+        if peers.is_empty() {
+            lanes.remove(&self.key);
         }
     }
 
@@ -542,6 +539,15 @@ impl Lane {
             called,
         }
     }
+}
+
+/// How much of its rate a batch of so many devices takes, as the vendor counts.
+fn counts(opened: &Opened, devices: usize) -> u32 {
+    let counts = match opened.vendor.capability().rate_counts {
+        RateCounts::Requests => opened.channel.requests(devices),
+        RateCounts::Devices => devices,
+    };
+    u32::try_from(counts).unwrap_or(u32::MAX)
 }
 
 /// What becomes of a message that does not live as long as its vendor's pause: another channel may take it.

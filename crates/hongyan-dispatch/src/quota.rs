@@ -18,8 +18,8 @@ use hongyan_core::{
 };
 
 pub use closing::Closed;
-pub(crate) use closing::Exhausted;
 use closing::Said;
+pub(crate) use closing::{Exhausted, believed_until};
 
 /// Counters of single devices that are changed at once.
 const AT_ONCE: usize = 128;

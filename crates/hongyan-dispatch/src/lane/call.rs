@@ -13,7 +13,7 @@ use hongyan_core::{DeviceId, Reason, Secret, Stage, StoreError, Timestamp, Verdi
 use super::quota::Ready;
 use super::{FULL_RETRY, Health, Lane, PAUSE_MAX, PAUSE_NAMED_MAX, lock};
 use crate::credentials::Opened;
-use crate::quota::{Day, is_bulk};
+use crate::quota::{Day, believed_until, is_bulk};
 use crate::render::{self, Shortened};
 use crate::shipment::Shipment;
 use crate::situation;
@@ -130,7 +130,7 @@ impl Lane {
             let input = match verdict.word() {
                 Verdict::QuotaExhausted { until, detail } if is_bulk(shipment.message.class) => {
                     let day = Day::at(now, opened.vendor.day_offset_s());
-                    let opens_at = until.map_or(day.end, |after| now.plus(after));
+                    let opens_at = believed_until(until, day, now);
                     self.over_quota(&shipment, &device, opens_at, Some(detail), called)
                         .await
                 }

@@ -64,6 +64,16 @@ const fn closes(word: QuotaWord, kind: Kind) -> &'static str {
     }
 }
 
+/// Until when a vendor's word is believed: to the time that it names, or the end of its day. Just after midnight its clock may
+/// still be in the day before, so that its day has all but ended.
+pub(crate) fn believed_until(named: Option<Duration>, day: Day, now: Timestamp) -> Timestamp {
+    let until = named.map_or(day.end, |after| now.plus(after));
+    match now.since(day.start) < EARLY {
+        true => until.min(day.start.plus(EARLY)),
+        false => until,
+    }
+}
+
 fn closed_key(account: &Account, what: &str) -> String {
     account.key(&format!("closed/{what}"))
 }
@@ -96,12 +106,7 @@ impl Quotas {
             };
         };
         let now = self.clock.now();
-        let named = exhausted.until.map_or(day.end, |after| now.plus(after));
-        let mut until = named.min(day.end);
-        // Its clock may still be in the day before.
-        if now.since(day.start) < EARLY {
-            until = until.min(day.start.plus(EARLY));
-        }
+        let until = believed_until(exhausted.until, day, now).min(day.end);
         if until <= now {
             return Ok(());
         }

@@ -405,6 +405,18 @@ async fn one_push_asks_now_and_then_whether_it_is_still_closed() {
 }
 
 #[tokio::test]
+async fn a_vendor_whose_clock_is_behind_costs_minutes_and_no_day() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.pass(TO_MIDNIGHT + Duration::from_secs(60));
+    w.alpha.script([used_up()]);
+    let held = w.send(of_class(Class::Marketing, "u1")).await;
+    assert_eq!(settled(&w, held).await, "held");
+    w.pass(Duration::from_secs(5 * 60 + 60));
+    assert_eq!(w.outcome(held).await, Reason::AcceptedByVendor);
+}
+
+#[tokio::test]
 async fn of_a_batch_only_one_asks() {
     let w = world().await;
     let users: Vec<String> = (0..20).map(|n| format!("u{n}")).collect();
