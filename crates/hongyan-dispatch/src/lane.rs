@@ -255,11 +255,15 @@ impl Lane {
                         shipment = bulk.recv() => shipment,
                     }
                 });
-                let Ok(Some(first)) = first.await else {
-                    self.close(urgent, bulk).await;
-                    return;
-                };
-                batch.push(first);
+                match first.await {
+                    Ok(Some(first)) => batch.push(first),
+                    // Another lane would not know of the vendor's pause.
+                    Err(_elapsed) if self.paused(&health).is_some() => continue,
+                    Ok(None) | Err(_) => {
+                        self.close(urgent, bulk).await;
+                        return;
+                    }
+                }
                 while batch.len() < TAKE_LEN_MAX
                     && let Ok(shipment) = bulk.try_recv()
                 {
@@ -287,6 +291,8 @@ impl Lane {
                 .as_ref()
                 .is_none_or(|(generation, ..)| *generation != opened.generation);
             if fresh {
+                // Whom the vendor asked to pause was another credential, or the same with more.
+                lock(&health).paused_until = Timestamp(0);
                 let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
                 let at_once = match capability.rate_counts {
                     RateCounts::Requests => capability.batch_len_max.max(1) as u64,
@@ -340,6 +346,13 @@ impl Lane {
                 let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
                     continue;
                 };
+                // While this waited its turn an earlier call may have been told to pause.
+                if let Some(until) = self.paused(&health) {
+                    lock(&health).breaker.not_made();
+                    self.send_back(group, Reason::VendorRateLimited, until)
+                        .await;
+                    continue;
+                }
                 let (lane, opened, health) = (self.clone(), opened.clone(), Arc::clone(&health));
                 tokio::spawn(async move {
                     lane.send(opened, group, &health).await;
@@ -430,6 +443,13 @@ impl Lane {
             Ok(()) => Ok(pause),
             Err(at) => Err((Reason::BreakerOpen, at)),
         }
+    }
+
+    /// The end of a pause that is too long to be waited out here.
+    fn paused(&self, health: &Mutex<Health>) -> Option<Timestamp> {
+        let until = lock(health).paused_until;
+        let left = until.since(self.inner.ports.clock.now());
+        (left > PAUSE_IN_LANE_MAX).then_some(until)
     }
 
     async fn send_back(&self, group: Vec<Shipment>, reason: Reason, at: Timestamp) {

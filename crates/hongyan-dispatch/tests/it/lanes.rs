@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hongyan_core::app::DailyQuota;
 use hongyan_core::limits::LEASE;
 use hongyan_core::message::Target;
 use hongyan_core::port::{RateCounts, Receipt, ReceiptKind};
@@ -447,6 +448,38 @@ async fn a_pause_that_the_vendor_names_is_kept_to_its_end() {
     let next = w.send(to_users(&["u2"])).await;
     w.sees(next, "held(vendor_rate_limited)@alpha").await;
     w.pass(Duration::from_secs(120));
+    assert_eq!(w.outcome(next).await, Reason::AcceptedByVendor);
+}
+
+/// What waits for a slot when the vendor asks for a pause does not go out after it.
+#[tokio::test]
+async fn a_pause_holds_for_those_that_wait_their_turn() {
+    let w = world().await;
+    let gate = w.alpha.gate();
+    let all = u32::try_from(gate.available_permits()).unwrap();
+    let closed = gate.clone().acquire_many_owned(all).await.unwrap();
+    w.alpha.script((0..8).map(|_| slow_down(Some(600))));
+    let mut sent = Vec::new();
+    for n in 0..12 {
+        let user = format!("u{n}");
+        w.device(&format!("d{n}"), Some(&user), &["alpha"]).await;
+        sent.push(w.send(to_users(&[&user])).await);
+        w.with_a_lane(sent[n]).await;
+    }
+    let begun = w.until(|| async { (w.alpha.begun() == 8).then_some(()) });
+    begun.await.expect("all slots are taken");
+    drop(closed);
+    for id in &sent {
+        let trace = w.at_alpha(*id).await;
+        assert!(
+            trace.iter().any(|t| t.contains("vendor_rate_limited")),
+            "{trace:?}"
+        );
+    }
+    assert_eq!(w.alpha.sent().len(), 8, "those that were under way");
+    // A credential that is stored anew is another matter.
+    w.limit("alpha", DailyQuota::default()).await;
+    let next = w.send(to_users(&["u0"])).await;
     assert_eq!(w.outcome(next).await, Reason::AcceptedByVendor);
 }
 
