@@ -29,7 +29,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use hongyan_core::port::{Recipient, Vendor};
+use hongyan_core::port::{CheckReport, Recipient, Vendor};
 use hongyan_core::{ChannelId, Reason, Timestamp, Verdict};
 
 use crate::Egress;
@@ -102,6 +102,28 @@ fn for_all(recipients: &[Recipient], verdict: &Verdict) -> Vec<Verdict> {
 /// The refusal of a message that would never be taken.
 fn refusal((reason, detail): (Reason, String)) -> Verdict {
     Verdict::Refused { reason, detail }
+}
+
+/// What a check says when the vendor's answer proves nothing, or nobody could be asked: always with what to do.
+fn unproved(verdict: &Verdict) -> CheckReport {
+    let said = verdict.detail();
+    let detail = match verdict {
+        Verdict::Retry {
+            reason: Reason::VendorRateLimited,
+            ..
+        }
+        | Verdict::DeviceLimited { .. } => {
+            format!("{said}: the vendor asks to slow down; check again in a few minutes")
+        }
+        Verdict::Retry { .. } | Verdict::Unknown { .. } => format!(
+            "{said}: the vendor could not be asked; check the endpoint and this machine's way to it, then again"
+        ),
+        Verdict::Refused { .. } => format!(
+            "{said}: the vendor refused the check itself; check the credential's other settings"
+        ),
+        _ => said.to_owned(),
+    };
+    CheckReport { ok: false, detail }
 }
 
 /// The same verdict where the vendor certainly sent nothing: what failed was a call before the send.
@@ -447,6 +469,21 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_check_that_proves_nothing_says_what_to_do() {
+        use crate::answer::{credential_bad, device_limited, rate_limited, refused, unavailable};
+        let told = |verdict: Verdict| {
+            let report = unproved(&verdict);
+            assert!(!report.ok);
+            report.detail
+        };
+        assert!(told(unavailable(None, "503")).starts_with("503: the vendor could not be asked"));
+        assert!(told(rate_limited(None, "429")).contains("check again in a few minutes"));
+        assert!(told(device_limited(None, "429")).contains("check again in a few minutes"));
+        assert!(told(refused("400")).contains("other settings"));
+        assert_eq!(told(credential_bad("x: check key")), "x: check key");
     }
 
     /// What people read of a vendor's rate is what its lane keeps.

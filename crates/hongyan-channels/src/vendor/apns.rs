@@ -739,9 +739,9 @@ impl Channel for Sender {
             Ok(answer) if answer.status == 200 => report(true, "APNs accepts the credential"),
             Ok(answer) => match decode(&answer, self.egress.now()) {
                 Verdict::TokenDead { .. } => report(true, "APNs accepts the credential"),
-                other => report(false, other.detail()),
+                other => vendor::unproved(&other),
             },
-            Err(verdict) => report(false, verdict.detail()),
+            Err(verdict) => vendor::unproved(&verdict),
         }
     }
 

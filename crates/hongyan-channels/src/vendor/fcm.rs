@@ -678,10 +678,7 @@ impl Channel for Sender {
                     detail: "FCM accepts the credential".to_owned(),
                 }
             }
-            other => CheckReport {
-                ok: false,
-                detail: other.detail().to_owned(),
-            },
+            other => vendor::unproved(&other),
         }
     }
 

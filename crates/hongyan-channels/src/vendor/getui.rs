@@ -629,10 +629,7 @@ impl Channel for Sender {
     /// A new access token, and with it a question about a device that nobody has.
     async fn check(&self, deadline: Duration) -> CheckReport {
         let until = Instant::now() + deadline;
-        let report = |verdict: &Verdict| CheckReport {
-            ok: false,
-            detail: verdict.detail().to_owned(),
-        };
+        let report = vendor::unproved;
         let now = self.egress.now();
         if let Err(error) = auth::fetch(&self.config, &self.pool, now, until).await {
             return report(&error.verdict());

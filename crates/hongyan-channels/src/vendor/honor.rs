@@ -680,10 +680,7 @@ impl Channel for Sender {
                     detail: "Honor accepts the credential".to_owned(),
                 }
             }
-            other => CheckReport {
-                ok: false,
-                detail: other.detail().to_owned(),
-            },
+            other => vendor::unproved(&other),
         }
     }
 

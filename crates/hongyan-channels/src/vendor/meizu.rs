@@ -615,8 +615,8 @@ impl Channel for Sender {
             Err(verdict) => verdict,
         };
         match verdict {
-            Verdict::CredentialBad { detail } | Verdict::Retry { detail, .. } => {
-                CheckReport { ok: false, detail }
+            bad @ (Verdict::CredentialBad { .. } | Verdict::Retry { .. }) => {
+                vendor::unproved(&bad)
             }
             _ if self.callback_too_long => CheckReport {
                 ok: true,

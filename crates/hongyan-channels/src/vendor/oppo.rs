@@ -612,10 +612,7 @@ impl Channel for Sender {
         let decoded = self.unicast(&self.home, &encoded, &nobody, until).await;
         let verdict = decoded.named.get(&nobody).unwrap_or(&decoded.rest);
         match verdict {
-            Verdict::CredentialBad { detail } | Verdict::Retry { detail, .. } => CheckReport {
-                ok: false,
-                detail: detail.clone(),
-            },
+            bad @ (Verdict::CredentialBad { .. } | Verdict::Retry { .. }) => vendor::unproved(bad),
             Verdict::QuotaExhausted { .. } => CheckReport {
                 ok: true,
                 detail: "OPPO accepts the credential; today's quota is used up".to_owned(),

@@ -465,10 +465,7 @@ impl Channel for Sender {
                 ok: true,
                 detail: "Umeng accepts the credential".to_owned(),
             },
-            other => CheckReport {
-                ok: false,
-                detail: other.detail().to_owned(),
-            },
+            other => vendor::unproved(&other),
         }
     }
 

@@ -476,8 +476,8 @@ impl Channel for Sender {
             Err(verdict) => verdict,
         };
         match verdict {
-            Verdict::CredentialBad { detail } | Verdict::Retry { detail, .. } => {
-                CheckReport { ok: false, detail }
+            bad @ (Verdict::CredentialBad { .. } | Verdict::Retry { .. }) => {
+                vendor::unproved(&bad)
             }
             Verdict::QuotaExhausted { .. } => CheckReport {
                 ok: true,

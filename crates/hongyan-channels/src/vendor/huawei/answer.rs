@@ -11,7 +11,7 @@ use crate::answer::{
     unavailable, unreadable,
 };
 use crate::http::Answer;
-use crate::vendor::Decoded;
+use crate::vendor::{self, Decoded};
 
 /// The business code of an answer, whatever the HTTP status; empty when there is none.
 pub(super) fn code_of(answer: &Answer) -> String {
@@ -145,9 +145,6 @@ pub(in crate::vendor) fn checked(verdict: &Verdict) -> CheckReport {
                 detail: "Huawei accepts the credential".to_owned(),
             }
         }
-        other => CheckReport {
-            ok: false,
-            detail: other.detail().to_owned(),
-        },
+        other => vendor::unproved(other),
     }
 }
