@@ -430,7 +430,11 @@ async fn of_a_batch_only_one_asks() {
     let mut draft = to_users(&users);
     draft.class = Class::Marketing;
     let id = w.send(draft).await;
-    let held = || async { (w.count(id, Stage::Held).await == 20).then_some(()) };
+    let held = || async {
+        let events = w.events(id).await;
+        let held = events.iter().filter(|e| e.stage == Stage::Held).count();
+        (held == 20).then_some(())
+    };
     w.until(held).await.expect("all wait");
     let asked = w.alpha.sent().into_iter().filter(|s| s.message == id);
     assert_eq!(asked.count(), 1);
