@@ -20,7 +20,7 @@ use hongyan_core::error::BoxError;
 use hongyan_core::message::{Notification, Options, Target};
 use hongyan_core::port::{
     Batch, Capability, Channel, ChannelError, CheckReport, Clock, ConfigError, OpenCredential,
-    Outbound, Parcel, Recipient, Registry, Vendor,
+    Outbound, Parcel, QuotaWord, RateCounts, Recipient, Registry, Vendor,
 };
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{ChannelId, Class, CredentialName, Message, Reason, Timestamp, UserId, Verdict};
@@ -447,6 +447,7 @@ static CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
     batch_len_max: 1,
     rate_per_s: 100_000,
+    rate_counts: RateCounts::Requests,
     concurrency: 64,
     ttl_max: Duration::from_secs(86_400),
     recalls: false,
@@ -454,6 +455,7 @@ static CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 impl Vendor for Stub {

@@ -133,7 +133,7 @@ pub struct QuotaStanding {
     pub per_day: Option<u64>,
     /// Whether that is the vendor's own word.
     pub per_day_named: bool,
-    /// Limit of `marketing` and `subscription` together.
+    /// The most that `marketing` may use.
     pub marketing_per_day: Option<u64>,
     /// Whether it comes of the vendor's own word.
     pub marketing_named: bool,
@@ -143,10 +143,21 @@ pub struct QuotaStanding {
     pub reserved: u64,
     /// When the limit of all classes will be reached, should the day go on as it began.
     pub runs_out_at: Option<Timestamp>,
-    /// When that of `marketing` and `subscription` will be.
+    /// When nothing will be left for `marketing`.
     pub marketing_runs_out_at: Option<Timestamp>,
-    /// Until when the vendor takes no more `marketing` and `subscription`, by its own word.
-    pub closed_until: Option<Timestamp>,
+    /// The classes of which the vendor takes no more for now, by its own word.
+    pub closed: Vec<ClosedClass>,
+}
+
+/// A class that a vendor closed by saying that its quota is used up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedClass {
+    /// The class.
+    pub class: Class,
+    /// Until when.
+    pub until: Timestamp,
+    /// The vendor's words.
+    pub why: String,
 }
 
 /// What would happen to a message.

@@ -14,7 +14,9 @@ use ring::{digest, hmac, rand};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::answer::{credential_bad, rate_limited, refused, retry_after, unavailable, unreadable};
+use crate::answer::{
+    credential_bad, mend, rate_limited, refused, retry_after, unavailable, unreadable,
+};
 use crate::config::Fields;
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
@@ -233,7 +235,7 @@ pub(crate) fn gateway(answer: &Answer, code: &str, words: &str, now: Timestamp) 
     Some(match code {
         "Throttling" | "Throttling.User" | "Throttling.Api" => rate_limited(after, words),
         "InternalError" | "ServiceUnavailable" => unavailable(after, words),
-        "InvalidTimeStamp.Expired" => credential_bad(&format!("{words}: set this machine's clock")),
+        "InvalidTimeStamp.Expired" => mend(words, "set this machine's clock"),
         "SignatureNonceUsed" => unavailable(after, words),
         "InvalidProduct.NotFound"
         | "InvalidApi.NotFound"
@@ -243,11 +245,17 @@ pub(crate) fn gateway(answer: &Answer, code: &str, words: &str, now: Timestamp) 
         | "IncompleteSignature"
         | "Forbidden"
         | "Forbidden.RAM"
-        | "NoPermission" => credential_bad(words),
+        | "NoPermission" => mend(
+            words,
+            "check access_key_id, access_key_secret and the RAM user's rights",
+        ),
         code if code.starts_with("InvalidAccessKeyId")
             || code.starts_with("InvalidSecurityToken") =>
         {
-            credential_bad(words)
+            mend(
+                words,
+                "check access_key_id, access_key_secret and security_token",
+            )
         }
         _ => return None,
     })

@@ -64,6 +64,18 @@ pub(crate) fn credential_bad(words: &str) -> Verdict {
     }
 }
 
+/// The credential must be mended, and this is how; the vendor's own words give way to it.
+pub(crate) fn mend(words: &str, how: &str) -> Verdict {
+    const WORDS_BYTES_MAX: usize = 160;
+    let words = words.trim();
+    let mut end = words.len().min(WORDS_BYTES_MAX);
+    while !words.is_char_boundary(end) {
+        end -= 1;
+    }
+    let words = words.get(..end).unwrap_or_default();
+    credential_bad(&format!("{words}: {how}"))
+}
+
 pub(crate) fn quota(words: &str) -> Verdict {
     Verdict::QuotaExhausted {
         until: None,
@@ -81,13 +93,22 @@ pub(crate) fn unavailable(after: Option<Duration>, words: &str) -> Verdict {
     }
 }
 
-/// The vendor asked to slow down: it did not take the message.
+/// The vendor asked the whole credential to slow down, and to come again no sooner than `after` when that is its own word: it
+/// did not take the message.
 pub(crate) fn rate_limited(after: Option<Duration>, words: &str) -> Verdict {
     Verdict::Retry {
         reason: Reason::VendorRateLimited,
         after,
         detail: detail(words),
         certainty: Unsure::NotTaken,
+    }
+}
+
+/// The vendor takes no more for this one device for a while.
+pub(crate) fn device_limited(after: Option<Duration>, words: &str) -> Verdict {
+    Verdict::DeviceLimited {
+        after,
+        detail: detail(words),
     }
 }
 

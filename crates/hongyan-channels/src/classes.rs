@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use hongyan_core::message::Priority;
+use hongyan_core::port::CountedAs;
 use hongyan_core::{Class, ClassDetail, Message, Reason};
 use serde_json::Value;
 
@@ -43,6 +44,8 @@ pub struct Marks {
     pub webpush_urgency: &'static str,
     /// Whether it makes a sound when the sender names none.
     pub sounds: bool,
+    /// Under which of its daily counts a vendor that takes these marks has it.
+    pub counted: CountedAs,
 }
 
 const IM: Marks = Marks {
@@ -60,6 +63,7 @@ const IM: Marks = Marks {
     fcm_notification: "PRIORITY_HIGH",
     webpush_urgency: "high",
     sounds: true,
+    counted: CountedAs::Service,
 };
 const TRANSACTION: Marks = Marks {
     huawei_category: "EXPRESS",
@@ -91,6 +95,7 @@ const MARKETING: Marks = Marks {
     fcm_notification: "PRIORITY_LOW",
     webpush_urgency: "low",
     sounds: false,
+    counted: CountedAs::Marketing,
 };
 
 /// The marks of a kind of message.
@@ -223,6 +228,14 @@ impl Grants {
         self.strict
     }
 
+    /// Under which of its daily counts the vendor has a kind of message.
+    pub(crate) fn counted(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        let class = self
+            .class_of(class, detail)
+            .map_or(class, |(class, _)| class);
+        marks(class, detail).counted
+    }
+
     /// For people.
     pub(crate) fn shown(&self) -> Option<Value> {
         let granted = self.granted.as_ref()?;
@@ -237,11 +250,19 @@ impl Grants {
         &self,
         message: &Message,
     ) -> Result<(Class, Option<String>), (Reason, String)> {
-        let class = message.class;
+        self.class_of(message.class, message.class_detail)
+    }
+
+    /// The same of a kind of message.
+    pub(crate) fn class_of(
+        &self,
+        class: Class,
+        detail: Option<ClassDetail>,
+    ) -> Result<(Class, Option<String>), (Reason, String)> {
         let Some(granted) = &self.granted else {
             return Ok((class, None));
         };
-        let names = names(class, message.class_detail);
+        let names = names(class, detail);
         if class == Class::Marketing || names.iter().any(|name| granted.contains(name)) {
             return Ok((class, None));
         }
@@ -427,6 +448,22 @@ mod tests {
         let mut fields = Fields::new(&wrong);
         Grants::read(&mut fields);
         assert_eq!(fields.finish_strict().len(), 2);
+    }
+
+    #[test]
+    fn a_class_counts_as_what_it_goes_out_as() {
+        let grants = |config: &Value| Grants::read(&mut Fields::new(config));
+        let counted = |config: &Value| Class::ALL.map(|c| grants(config).counted(c, None).as_str());
+        let (service, marketing) = ("service", "marketing");
+        assert_eq!(counted(&json!({})), [service, service, service, marketing]);
+        assert_eq!(
+            counted(&json!({"granted": ["transaction", "subscription"]})),
+            [marketing, service, service, marketing]
+        );
+        let some = grants(&json!({"granted": ["transaction.finance"]}));
+        let of = |detail| some.counted(Class::Transaction, detail).as_str();
+        assert_eq!(of(Some(ClassDetail::Finance)), service);
+        assert_eq!(of(Some(ClassDetail::Health)), marketing);
     }
 
     #[test]

@@ -29,7 +29,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use hongyan_core::port::{Recipient, Vendor};
+use hongyan_core::port::{CheckReport, Recipient, Vendor};
 use hongyan_core::{ChannelId, Reason, Timestamp, Verdict};
 
 use crate::Egress;
@@ -102,6 +102,28 @@ fn for_all(recipients: &[Recipient], verdict: &Verdict) -> Vec<Verdict> {
 /// The refusal of a message that would never be taken.
 fn refusal((reason, detail): (Reason, String)) -> Verdict {
     Verdict::Refused { reason, detail }
+}
+
+/// What a check says when the vendor's answer proves nothing, or nobody could be asked: always with what to do.
+fn unproved(verdict: &Verdict) -> CheckReport {
+    let said = verdict.detail();
+    let detail = match verdict {
+        Verdict::Retry {
+            reason: Reason::VendorRateLimited,
+            ..
+        }
+        | Verdict::DeviceLimited { .. } => {
+            format!("{said}: the vendor asks to slow down; check again in a few minutes")
+        }
+        Verdict::Retry { .. } | Verdict::Unknown { .. } => format!(
+            "{said}: the vendor could not be asked; check the endpoint and this machine's way to it, then again"
+        ),
+        Verdict::Refused { .. } => format!(
+            "{said}: the vendor refused the check itself; check the credential's other settings"
+        ),
+        _ => said.to_owned(),
+    };
+    CheckReport { ok: false, detail }
 }
 
 /// The same verdict where the vendor certainly sent nothing: what failed was a call before the send.
@@ -342,6 +364,10 @@ pub(crate) mod fixture {
             V::Refused { reason, .. } => format!("refused {reason}"),
             V::CredentialBad { .. } => "credential_bad".to_owned(),
             V::QuotaExhausted { .. } => "quota".to_owned(),
+            V::DeviceLimited { after, .. } => {
+                let after = after.map(|a| format!(" {}s", a.as_secs()));
+                format!("device_limited{}", after.unwrap_or_default())
+            }
             V::Unknown { .. } => "unknown".to_owned(),
             V::Retry {
                 reason,
@@ -372,6 +398,8 @@ pub(crate) mod fixture {
 
 #[cfg(test)]
 mod tests {
+    use hongyan_core::port::{QuotaWord, RateCounts};
+
     use super::*;
 
     #[test]
@@ -397,6 +425,103 @@ mod tests {
         assert_eq!(spared(&[gone], 10), 0, "the vendor knows the app");
     }
 
+    /// A refused key is mended by a person, who has to be told how, however much the vendor says.
+    #[test]
+    fn a_refused_credential_says_what_to_do() {
+        let long = "x".repeat(2_000);
+        let bodies = [
+            (401, String::new()),
+            (403, String::new()),
+            (403, r#"{"reason":"Forbidden"}"#.to_owned()),
+            (401, format!(r#"{{"code":21301,"reason":"{long}"}}"#)),
+            (200, r#"{"code":22022,"reason":"package"}"#.to_owned()),
+            (
+                401,
+                r#"{"error":{"code":1004,"message":"Authen failed"}}"#.to_owned(),
+            ),
+            (401, r#"{"code":20003,"message":"Authenticate"}"#.to_owned()),
+            (
+                400,
+                r#"{"ret":"FAIL","data":{"error_code":"2021","error_msg":"m"}}"#.to_owned(),
+            ),
+            (401, r#"{"code":10001,"msg":"token"}"#.to_owned()),
+        ];
+        let names = all(&fixture::egress())
+            .into_iter()
+            .map(|v| v.id().to_string());
+        for name in names {
+            for (status, body) in &bodies {
+                let answer = fixture::answer(*status, body);
+                let Some(Verdict::CredentialBad { detail }) = judge(&name, &answer, fixture::NOW)
+                else {
+                    continue;
+                };
+                let told = [
+                    "check ",
+                    "add ",
+                    "make ",
+                    "enable ",
+                    "register ",
+                    "has no right",
+                ];
+                assert!(
+                    told.iter().any(|t| detail.contains(t)),
+                    "{name} {status}: {detail}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_check_that_proves_nothing_says_what_to_do() {
+        use crate::answer::{credential_bad, device_limited, rate_limited, refused, unavailable};
+        let told = |verdict: Verdict| {
+            let report = unproved(&verdict);
+            assert!(!report.ok);
+            report.detail
+        };
+        assert!(told(unavailable(None, "503")).starts_with("503: the vendor could not be asked"));
+        assert!(told(rate_limited(None, "429")).contains("check again in a few minutes"));
+        assert!(told(device_limited(None, "429")).contains("check again in a few minutes"));
+        assert!(told(refused("400")).contains("other settings"));
+        assert_eq!(told(credential_bad("x: check key")), "x: check key");
+    }
+
+    /// What people read of a vendor's rate is what its lane keeps.
+    #[test]
+    fn heads_tell_the_rate_in_the_vendors_unit() {
+        let heads = [
+            ("apns", include_str!("vendor/apns.rs")),
+            ("fcm", include_str!("vendor/fcm.rs")),
+            ("huawei", include_str!("vendor/huawei.rs")),
+            ("harmony", include_str!("vendor/harmony.rs")),
+            ("xiaomi", include_str!("vendor/xiaomi.rs")),
+            ("oppo", include_str!("vendor/oppo.rs")),
+            ("vivo", include_str!("vendor/vivo.rs")),
+            ("honor", include_str!("vendor/honor.rs")),
+            ("meizu", include_str!("vendor/meizu.rs")),
+            ("webpush", include_str!("vendor/webpush.rs")),
+            ("jpush", include_str!("vendor/jpush.rs")),
+            ("getui", include_str!("vendor/getui.rs")),
+            ("umeng", include_str!("vendor/umeng.rs")),
+            ("tpns", include_str!("vendor/tpns.rs")),
+            ("aliyun", include_str!("vendor/aliyun.rs")),
+            ("sms", include_str!("vendor/sms.rs")),
+        ];
+        let vendors = all(&fixture::egress());
+        assert_eq!(vendors.len(), heads.len());
+        for vendor in vendors {
+            let id = vendor.id();
+            let head = heads.iter().find(|(name, _)| *name == id.as_str());
+            let (_, head) = head.unwrap();
+            let told = head.lines().find_map(|l| l.strip_prefix("//! Rate: "));
+            let told = told.unwrap().replace(',', "");
+            let c = vendor.capability();
+            let want = format!("{} {} a second", c.rate_per_s, c.rate_counts.as_str());
+            assert!(told.starts_with(&want), "{id}: {told}");
+        }
+    }
+
     #[test]
     fn every_vendor_has_a_name_and_sane_numbers() {
         let vendors = all(&fixture::egress());
@@ -409,6 +534,12 @@ mod tests {
         for vendor in vendors {
             let c = vendor.capability();
             assert!(c.payload_bytes_max >= 1024 && c.batch_len_max > 0 && c.concurrency > 0);
+            let (devices, last) = (RateCounts::Devices, QuotaWord::Final);
+            let name = vendor.id().to_string();
+            let counts_devices = ["apns", "fcm", "huawei", "harmony", "oppo", "webpush"];
+            let counts = counts_devices.contains(&name.as_str());
+            assert_eq!(c.rate_counts == devices, counts, "{name}");
+            assert_eq!(c.quota_word == last, name == "vivo", "{name}");
             assert!(vendor.check_config(&serde_json::json!({})).is_err());
             assert!(vendor.check_config(&serde_json::json!("text")).is_err());
         }

@@ -153,7 +153,7 @@ pub struct Credential {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct LaneLimits {
-    /// Requests to the vendor per second.
+    /// Requests to the vendor per second; devices per second where the vendor counts those.
     pub rate_per_s: Option<u32>,
     /// Requests under way at once.
     pub concurrency: Option<u32>,
@@ -171,9 +171,9 @@ pub struct DailyQuota {
     pub per_day: Option<u64>,
     /// Of these, how many are kept for `im` and `transaction`; a fifth when absent.
     pub reserved: Option<u64>,
-    /// Pushes of `marketing` and `subscription` together.
+    /// Pushes that the vendor counts as marketing: of `marketing`, and of a class that goes out as public.
     pub marketing_per_day: Option<u64>,
-    /// Pushes of `marketing` to one device.
+    /// Such pushes to one device.
     pub marketing_per_device: Option<u32>,
 }
 

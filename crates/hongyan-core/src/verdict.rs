@@ -42,9 +42,16 @@ pub enum Verdict {
         /// The vendor's words.
         detail: String,
     },
+    /// The vendor takes no more for this one device for a while; others are not concerned.
+    DeviceLimited {
+        /// Not sooner than this, when the vendor or its rules say so.
+        after: Option<Duration>,
+        /// The vendor's words.
+        detail: String,
+    },
     /// Try again.
     Retry {
-        /// [`Reason::VendorUnavailable`] or [`Reason::VendorRateLimited`].
+        /// [`Reason::VendorUnavailable`] or [`Reason::VendorRateLimited`]; the latter is a word to the whole credential.
         reason: Reason,
         /// Not sooner than this, when the vendor said so.
         after: Option<Duration>,
@@ -58,8 +65,8 @@ pub enum Verdict {
         /// What failed on the way.
         detail: String,
     },
-    /// A channel's own word, in the form that the vendor's would have: it was not asked, because of what it said before or
-    /// because there was no way to it for this one recipient. Says nothing of the vendor's health.
+    /// A channel's own word, in the form that the vendor's would have: it was not asked, because there was no way to it for
+    /// this one recipient. Says nothing of the vendor's health.
     Unasked(Box<Verdict>),
 }
 
@@ -114,6 +121,12 @@ impl Verdict {
     pub fn word(self) -> Self {
         match self {
             Self::Unasked(word) => word.word(),
+            Self::DeviceLimited { after, detail } => Self::Retry {
+                reason: Reason::VendorRateLimited,
+                after,
+                detail,
+                certainty: Unsure::NotTaken,
+            },
             other => other,
         }
     }
@@ -141,6 +154,7 @@ impl Verdict {
             | Self::Retry { reason, .. } => *reason,
             Self::CredentialBad { .. } => Reason::CredentialInvalid,
             Self::QuotaExhausted { .. } => Reason::QuotaExhausted,
+            Self::DeviceLimited { .. } => Reason::VendorRateLimited,
             Self::Unknown { .. } => Reason::VendorUnavailable,
         }
     }
@@ -155,6 +169,7 @@ impl Verdict {
             | Self::Refused { detail, .. }
             | Self::CredentialBad { detail }
             | Self::QuotaExhausted { detail, .. }
+            | Self::DeviceLimited { detail, .. }
             | Self::Unknown { detail }
             | Self::Retry { detail, .. } => detail,
         }

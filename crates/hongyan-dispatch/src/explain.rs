@@ -16,7 +16,7 @@ use hongyan_core::{
 use crate::choice::Learned;
 use crate::credentials::{CredentialError, Credentials};
 use crate::plan::{self, plan};
-use crate::quota::{Account, Day, Effective, Quotas, is_bulk};
+use crate::quota::{Account, Day, Effective, Kind, Quotas, Terms, is_bulk};
 use crate::render;
 use crate::router::latest;
 use crate::service::Ports;
@@ -247,15 +247,12 @@ impl Explainer {
                 credential: credential.clone(),
             };
             let day = Day::at(read.now, opened.vendor.day_offset_s());
-            let limits = Effective::of(
-                &opened.limits.quota,
-                &opened.channel.limits(),
-                day,
-                read.now,
-            );
+            let terms = Terms::of(opened.channel.as_ref(), opened.vendor.as_ref());
+            let limits = Effective::of(&opened.limits.quota, &terms, day, read.now);
+            let kind = Kind::of(message, opened.channel.as_ref());
             let opens_at = self
                 .quotas
-                .opens_at(&account, &limits.quota, day, message.class, &device.id)
+                .opens_at(&account, &limits, day, kind, &device.id)
                 .await?;
             let Some(opens_at) = opens_at else {
                 let strict = read.facts.policy.strict_payload;

@@ -1,6 +1,7 @@
 //! One lane for each (app, channel, credential): a bulkhead with its own queue, rate, breaker and deadline.
 //!
-//! A slow or broken vendor fills its own lane only; what does not fit waits in the work store, not in memory.
+//! A slow or broken vendor fills its own lane only; what does not fit waits in the work store, not in memory. Where a channel
+//! leads to several vendors (the push services of browsers) each has a lane.
 
 mod call;
 mod quota;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use hongyan_core::delivery::{Called, Input};
 use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX, VENDOR_CALL_DEADLINE};
+use hongyan_core::port::RateCounts;
 use hongyan_core::{AppId, ChannelId, Class, CredentialName, Reason, Timestamp, Verdict};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -30,8 +32,10 @@ use crate::shipment::{Shipment, grouped};
 const IDLE_MAX: Duration = Duration::from_secs(300);
 /// A vendor's pause up to this long is waited out in the lane; a longer one sends its shipments back to the work store.
 const PAUSE_IN_LANE_MAX: Duration = Duration::from_millis(500);
-/// Longest pause of a lane: recovery is noticed within this.
+/// Longest pause of a lane whose vendor names no time: recovery is noticed within this.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Longest pause that a vendor may name.
+const PAUSE_NAMED_MAX: Duration = Duration::from_secs(3_600);
 /// Soonest time at which a shipment that found the lane full may come again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
 /// How long to wait for the receipt of a push that may have been taken and is not made again, before another channel follows.
@@ -40,11 +44,15 @@ pub(crate) const UNKNOWN_FOR: Duration = Duration::from_secs(300);
 const ASK_LIMITS_EVERY: Duration = Duration::from_secs(600);
 /// Shipments taken out of the queue at once.
 const TAKE_LEN_MAX: usize = 1_000;
+/// Vendors that a credential has lanes of their own for at once; further ones share one.
+const PEERS_MAX: usize = 32;
 /// Shipments that may wait in a lane while the process as a whole holds as many as it may: enough that lanes which
 /// move go on, whoever fills the rest.
 const CROWDED_QUEUE_LEN_MAX: usize = 256;
 
 type LaneKey = (AppId, ChannelId, CredentialName);
+/// Which of a credential's vendors, where a channel leads to several.
+type Peer = Option<Box<str>>;
 
 /// All lanes of this process.
 #[derive(Debug, Clone)]
@@ -61,7 +69,7 @@ struct Inner {
     learned: Learned,
     quotas: Quotas,
     carried: Carried,
-    lanes: Mutex<HashMap<LaneKey, Queue>>,
+    lanes: Mutex<HashMap<LaneKey, HashMap<Peer, Queue>>>,
 }
 
 /// What waits in a lane: the urgent classes are taken first, and come back in a row of their own.
@@ -119,18 +127,25 @@ impl Lanes {
             shipment.channel.clone(),
             shipment.credential.clone(),
         );
+        let vendor = self.inner.credentials.vendor(&key.1);
+        let peer = vendor.and_then(|vendor| vendor.peer(&shipment.token));
+        let mut peer: Peer = peer.map(Into::into);
         let refused = {
             let mut lanes = self
                 .inner
                 .lanes
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            let queue = lanes
-                .entry(key.clone())
-                .or_insert_with(|| self.start(key.clone()));
+            let peers = lanes.entry(key.clone()).or_default();
+            if !peers.contains_key(&peer) && peers.len() >= PEERS_MAX {
+                peer = None;
+            }
+            let queue = peers
+                .entry(peer.clone())
+                .or_insert_with(|| self.start(key.clone(), peer.clone()));
             if queue.bulk.sender.is_closed() {
                 // The lane ended for lack of work between two shipments.
-                *queue = self.start(key);
+                *queue = self.start(key, peer);
             }
             let way = queue.of(shipment.message.class);
             let waiting = way.sender.max_capacity() - way.sender.capacity();
@@ -145,6 +160,7 @@ impl Lanes {
             let input = Input::NotSent {
                 reason: Reason::VendorRateLimited,
                 retry_at: returns.next(self.inner.ports.clock.now().plus(FULL_RETRY)),
+                detail: None,
                 called: None,
             };
             self.inner.feedback.send(shipment.signal(input)).await;
@@ -155,12 +171,13 @@ impl Lanes {
     pub(crate) fn waiting(&self, key: &LaneKey) -> usize {
         let lanes = self.inner.lanes.lock();
         let lanes = lanes.unwrap_or_else(PoisonError::into_inner);
-        let ways = lanes.get(key).map(|queue| [&queue.urgent, &queue.bulk]);
-        let waiting = |way: &Way| way.sender.max_capacity() - way.sender.capacity();
-        ways.iter().flatten().map(|way| waiting(way)).sum()
+        let queues = lanes.get(key).into_iter().flat_map(HashMap::values);
+        let ways = queues.flat_map(|queue| [&queue.urgent, &queue.bulk]);
+        ways.map(|way| way.sender.max_capacity() - way.sender.capacity())
+            .sum()
     }
 
-    fn start(&self, key: LaneKey) -> Queue {
+    fn start(&self, key: LaneKey, peer: Peer) -> Queue {
         let way = || {
             let (sender, rest) = mpsc::channel(LANE_QUEUE_LEN_MAX);
             let returns = Arc::new(Returns::new());
@@ -171,6 +188,7 @@ impl Lanes {
         let lane = Lane {
             inner: Arc::clone(&self.inner),
             key,
+            peer,
             urgent: Arc::clone(&urgent.returns),
             bulk: Arc::clone(&bulk.returns),
             tomorrow: Arc::new(Returns::new()),
@@ -190,11 +208,9 @@ impl Lanes {
 
     /// Lanes that exist now.
     pub(crate) fn len(&self) -> usize {
-        self.inner
-            .lanes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        let lanes = self.inner.lanes.lock();
+        let lanes = lanes.unwrap_or_else(PoisonError::into_inner);
+        lanes.values().map(HashMap::len).sum()
     }
 }
 
@@ -208,12 +224,15 @@ struct Health {
     pace: Pace,
     /// Tokens called dead in a row, over calls.
     deaths: usize,
+    /// Devices in a row for which the vendor took no more.
+    crowded: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Lane {
     inner: Arc<Inner>,
     key: LaneKey,
+    peer: Peer,
     urgent: Arc<Returns>,
     bulk: Arc<Returns>,
     /// For those that wait for the vendor's next day: nobody else waits behind them.
@@ -228,6 +247,7 @@ impl Lane {
             paused_until: Timestamp(0),
             pace: Pace::default(),
             deaths: 0,
+            crowded: 0,
         }));
         let mut pace: Option<(u64, Bucket, Arc<Semaphore>)> = None;
         let mut batch = Vec::new();
@@ -245,11 +265,15 @@ impl Lane {
                         shipment = bulk.recv() => shipment,
                     }
                 });
-                let Ok(Some(first)) = first.await else {
-                    self.close(urgent, bulk).await;
-                    return;
-                };
-                batch.push(first);
+                match first.await {
+                    Ok(Some(first)) => batch.push(first),
+                    // Another lane would not know of the vendor's pause.
+                    Err(_elapsed) if self.paused(&health).is_some() => continue,
+                    Ok(None) | Err(_) => {
+                        self.close(urgent, bulk).await;
+                        return;
+                    }
+                }
                 while batch.len() < TAKE_LEN_MAX
                     && let Ok(shipment) = bulk.try_recv()
                 {
@@ -277,10 +301,15 @@ impl Lane {
                 .as_ref()
                 .is_none_or(|(generation, ..)| *generation != opened.generation);
             if fresh {
+                // Whom the vendor asked to pause was another credential, or the same with more.
+                lock(&health).paused_until = Timestamp(0);
                 let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
-                let batch_len = capability.batch_len_max.max(1) as u64;
+                let at_once = match capability.rate_counts {
+                    RateCounts::Requests => capability.batch_len_max.max(1) as u64,
+                    RateCounts::Devices => 1,
+                };
                 for returns in [&self.urgent, &self.bulk, &self.tomorrow] {
-                    returns.pace(batch_len.saturating_mul(rate.into()));
+                    returns.pace(at_once.saturating_mul(rate.into()));
                 }
                 let slots = opened
                     .limits
@@ -298,7 +327,12 @@ impl Lane {
             };
             let is_later = |s: &Shipment| is_bulk(s.message.class);
             let (wait, first): (Vec<_>, Vec<_>) = batch.drain(..).partition(is_later);
-            let batch_len = capability.batch_len_max.max(1);
+            let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
+            // No batch is more than the vendor takes in a second, so that the urgent do not wait behind it for long.
+            let batch_len = match capability.batch_len_max.max(1) {
+                len if counts(&opened, len) > rate => len.min(rate as usize).max(1),
+                len => len,
+            };
             let mut turn = grouped(first, batch_len);
             later.extend(grouped(wait, batch_len));
             if turn.is_empty() {
@@ -313,15 +347,22 @@ impl Lane {
                         continue;
                     }
                 }
-                let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
                 let now = self.inner.ports.clock.now();
                 bucket.set_rate(lock(&health).pace.of(rate, now));
-                while let Err(wait) = bucket.take(self.inner.ports.clock.now()) {
+                let counts = counts(&opened, group.len());
+                while let Err(wait) = bucket.take(counts, self.inner.ports.clock.now()) {
                     tokio::time::sleep(wait).await;
                 }
                 let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
                     continue;
                 };
+                // While this waited its turn an earlier call may have been told to pause.
+                if let Some(until) = self.paused(&health) {
+                    lock(&health).breaker.not_made();
+                    self.send_back(group, Reason::VendorRateLimited, until)
+                        .await;
+                    continue;
+                }
                 let (lane, opened, health) = (self.clone(), opened.clone(), Arc::clone(&health));
                 tokio::spawn(async move {
                     lane.send(opened, group, &health).await;
@@ -388,10 +429,14 @@ impl Lane {
             .lanes
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if lanes
-            .get(&self.key)
-            .is_some_and(|q| q.bulk.sender.is_closed())
-        {
+        let Some(peers) = lanes.get_mut(&self.key) else {
+            return;
+        };
+        let ended = |queue: &Queue| queue.bulk.sender.is_closed();
+        if peers.get(&self.peer).is_some_and(ended) {
+            peers.remove(&self.peer);
+        }
+        if peers.is_empty() {
             lanes.remove(&self.key);
         }
     }
@@ -410,12 +455,27 @@ impl Lane {
         }
     }
 
+    /// The end of a pause that is too long to be waited out here.
+    fn paused(&self, health: &Mutex<Health>) -> Option<Timestamp> {
+        let until = lock(health).paused_until;
+        let left = until.since(self.inner.ports.clock.now());
+        (left > PAUSE_IN_LANE_MAX).then_some(until)
+    }
+
     async fn send_back(&self, group: Vec<Shipment>, reason: Reason, at: Timestamp) {
+        let now = self.inner.ports.clock.now();
         for shipment in group {
-            let input = Input::NotSent {
-                reason,
-                retry_at: self.returns(shipment.message.class).next(at),
-                called: None,
+            let input = if reason == Reason::VendorRateLimited && at >= shipment.delivery.expires_at
+            {
+                let detail = "the vendor asked for a pause";
+                self.answer(&shipment, outlived(detail, at), None, None, now)
+            } else {
+                Input::NotSent {
+                    reason,
+                    retry_at: self.returns(shipment.message.class).next(at),
+                    detail: None,
+                    called: None,
+                }
             };
             self.inner.feedback.send(shipment.signal(input)).await;
         }
@@ -431,6 +491,7 @@ impl Lane {
                 CredentialError::Store(_) => Input::NotSent {
                     reason: Reason::VendorUnavailable,
                     retry_at: now.plus(Duration::from_secs(1)),
+                    detail: None,
                     called: None,
                 },
                 _ => self.answer(
@@ -464,6 +525,27 @@ impl Lane {
         } else {
             verdict.once_only()
         };
+        let verdict = match verdict {
+            Verdict::Retry {
+                reason: reason @ Reason::VendorRateLimited,
+                after: Some(after),
+                detail,
+                certainty,
+            } => {
+                let after = after.min(PAUSE_NAMED_MAX);
+                if now.plus(after) >= shipment.delivery.expires_at {
+                    outlived(&detail, now.plus(after))
+                } else {
+                    Verdict::Retry {
+                        reason,
+                        after: Some(after),
+                        detail,
+                        certainty,
+                    }
+                }
+            }
+            verdict => verdict,
+        };
         let unknown = matches!(verdict, Verdict::Unknown { .. });
         let after = match &verdict {
             Verdict::Retry { after, .. } => *after,
@@ -486,6 +568,26 @@ impl Lane {
             verdict,
             called,
         }
+    }
+}
+
+/// How much of its rate a batch of so many devices takes, as the vendor counts.
+fn counts(opened: &Opened, devices: usize) -> u32 {
+    let counts = match opened.vendor.capability().rate_counts {
+        RateCounts::Requests => opened.channel.requests(devices),
+        RateCounts::Devices => devices,
+    };
+    u32::try_from(counts).unwrap_or(u32::MAX)
+}
+
+/// What becomes of a message that does not live as long as its vendor's pause: another channel may take it.
+fn outlived(detail: &str, until: Timestamp) -> Verdict {
+    Verdict::Refused {
+        reason: Reason::VendorRateLimited,
+        detail: format!(
+            "{detail}; the message ends before it may be sent, at {}",
+            until.rfc3339()
+        ),
     }
 }
 

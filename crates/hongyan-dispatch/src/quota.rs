@@ -1,24 +1,26 @@
 //! Daily quotas of credentials: what may be sent today, what is kept for whom, what a vendor said about it.
 //!
 //! A day is the vendor's. `im` and `transaction` may use all of it, `subscription` and `marketing` only what is not
-//! reserved. What is taken before a call and not accepted by the vendor is given back, so that the counters are those of the
-//! accepted pushes.
+//! reserved; a limit on marketing holds what the vendor counts as that, which the channel says. What is taken before a call
+//! and not accepted by the vendor is given back, so that the counters are those of the accepted pushes.
+
+mod closing;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use hongyan_core::app::DailyQuota;
-use hongyan_core::port::{self, Clock, DailyLimit, LimitOf};
-use hongyan_core::{AppId, ChannelId, Class, CredentialName, DeviceId, StoreError, Timestamp};
+use hongyan_core::port::{self, Channel, Clock, CountedAs, DailyLimit, LimitOf, QuotaWord, Vendor};
+use hongyan_core::{
+    AppId, ChannelId, Class, CredentialName, DeviceId, Message, StoreError, Timestamp,
+};
 
-/// A vendor that says "quota reached" this many times in a row is believed for the rest of its day.
-const BELIEVED_AFTER: u32 = 5;
-/// How long after its midnight a vendor's clock may still be in the day before.
-const EARLY: Duration = Duration::from_secs(300);
-/// Accounts whose vendors said something today; beyond it nobody more is believed until those of earlier days are forgotten.
-const SAID_MAX: usize = 10_000;
+pub use closing::Closed;
+use closing::Said;
+pub(crate) use closing::{Exhausted, believed_until};
+
 /// Counters of single devices that are changed at once.
 const AT_ONCE: usize = 128;
 const DAY_MS: i64 = 86_400_000;
@@ -39,6 +41,19 @@ pub struct Account {
 impl Account {
     fn key(&self, what: &str) -> String {
         format!("{}/{}/{}/{what}", self.app, self.channel, self.credential)
+    }
+
+    fn used_key(&self, class: Class) -> String {
+        self.key(&format!("used/{}", class.as_str()))
+    }
+
+    /// What went out of a service class and was counted as marketing.
+    fn public_key(&self, class: Class) -> String {
+        self.key(&format!("public/{}", class.as_str()))
+    }
+
+    fn device_key(&self, device: &DeviceId) -> String {
+        self.key(&format!("device/{device}"))
     }
 }
 
@@ -64,28 +79,93 @@ impl Day {
     }
 }
 
-fn closed_key(account: &Account, class: Class) -> String {
-    account.key(&format!("closed/{}", class.as_str()))
-}
-
 /// Whether a class comes after what is reserved for the others.
 pub(crate) const fn is_bulk(class: Class) -> bool {
     matches!(class, Class::Marketing | Class::Subscription)
 }
 
-/// What the bulk classes may use in all.
-fn bulk_limit(quota: &DailyQuota) -> Option<u64> {
-    let rest = quota
+/// What `marketing` and `subscription` may use together of a limit that all classes share.
+fn unreserved(quota: &DailyQuota) -> Option<u64> {
+    quota
         .per_day
-        .map(|all| all.saturating_sub(quota.reserved.unwrap_or(all / 5)));
-    match (rest, quota.marketing_per_day) {
-        (Some(rest), Some(marketing)) => Some(rest.min(marketing)),
-        (one, other) => one.or(other),
+        .map(|all| all.saturating_sub(quota.reserved.unwrap_or(all / 5)))
+}
+
+/// A push, as far as quotas are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) class: Class,
+    pub(crate) counted: CountedAs,
+}
+
+impl Kind {
+    /// The kind of a message where it goes out through this channel.
+    pub(crate) fn of(message: &Message, channel: &dyn Channel) -> Self {
+        Self {
+            class: message.class,
+            counted: channel.counts_as(message.class, message.class_detail),
+        }
+    }
+
+    fn is_marketing(self) -> bool {
+        self.counted == CountedAs::Marketing
+    }
+
+    /// The counters that it shares with pushes to other devices, each with its limit, the most particular first.
+    fn shared(self, limits: &Effective) -> impl Iterator<Item = (&'static str, u64)> {
+        let quota = &limits.quota;
+        let marketing = limits.marketing_for(self.class);
+        let marketing = marketing.filter(|_| self.is_marketing());
+        let bulk = unreserved(quota).filter(|_| is_bulk(self.class));
+        [
+            ("marketing", marketing),
+            ("bulk", bulk),
+            ("all", quota.per_day),
+        ]
+        .into_iter()
+        .filter_map(|(what, limit)| Some((what, limit?)))
+    }
+
+    fn per_device(self, limits: &Effective) -> Option<u64> {
+        let limit = limits.quota.marketing_per_device.map(u64::from);
+        limit.filter(|_| self.is_marketing())
+    }
+}
+
+/// What a channel says about its vendor's quotas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// The limits that the vendor named.
+    pub named: Vec<DailyLimit>,
+    /// How each class is counted, in the order of [`Class::ALL`].
+    counted: [CountedAs; Class::ALL.len()],
+    word: QuotaWord,
+}
+
+impl Terms {
+    /// Those of an open channel.
+    #[must_use]
+    pub fn of(channel: &dyn Channel, vendor: &dyn Vendor) -> Self {
+        Self {
+            named: channel.limits(),
+            counted: Class::ALL.map(|class| channel.counts_as(class, None)),
+            word: vendor.capability().quota_word,
+        }
+    }
+
+    /// Those of a channel that does not open.
+    #[must_use]
+    pub fn unopened(vendor: &dyn Vendor) -> Self {
+        Self {
+            named: Vec::new(),
+            counted: Class::ALL.map(CountedAs::of),
+            word: vendor.capability().quota_word,
+        }
     }
 }
 
 /// The limits of a credential, and which of them are the vendor's word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Effective {
     /// What counts.
     pub quota: DailyQuota,
@@ -93,19 +173,21 @@ pub struct Effective {
     pub per_day_named: bool,
     /// Whether [`DailyQuota::marketing_per_day`] is the vendor's.
     pub marketing_named: bool,
-    /// What the vendor itself counted today under the limits that are its own.
-    counted: [Option<u64>; 2],
+    /// What the vendor itself counted today under the limits that are its own: of all, and of marketing.
+    heard: [Option<u64>; 2],
+    counted: [CountedAs; Class::ALL.len()],
+    word: QuotaWord,
 }
 
 impl Effective {
     /// What was configured; where nothing was, what the vendor named lately.
     #[must_use]
-    pub fn of(configured: &DailyQuota, named: &[DailyLimit], day: Day, now: Timestamp) -> Self {
+    pub fn of(configured: &DailyQuota, terms: &Terms, day: Day, now: Timestamp) -> Self {
         let find = |of: LimitOf| {
             let fresh = |l: &&DailyLimit| l.of == of && now.since(l.at) < NAMED_FOR;
-            named.iter().filter(fresh).max_by_key(|l| l.at)
+            terms.named.iter().filter(fresh).max_by_key(|l| l.at)
         };
-        let counted = |limit: Option<&DailyLimit>| {
+        let heard = |limit: Option<&DailyLimit>| {
             let today = limit.filter(|l| l.at >= day.start);
             today.and_then(|l| l.used)
         };
@@ -119,19 +201,29 @@ impl Effective {
             },
             per_day_named: all.is_some(),
             marketing_named: marketing.is_some(),
-            counted: [counted(all), counted(marketing)],
+            heard: [heard(all), heard(marketing)],
+            counted: terms.counted,
+            word: terms.word,
         }
     }
 
-    /// Only what was configured.
-    #[must_use]
-    pub const fn configured(quota: DailyQuota) -> Self {
-        Self {
-            quota,
-            per_day_named: false,
-            marketing_named: false,
-            counted: [None, None],
-        }
+    /// What a class may use of the limit on marketing. An urgent class that goes out as marketing, because it was not granted,
+    /// finds a part reserved there, too.
+    fn marketing_for(&self, class: Class) -> Option<u64> {
+        let limit = self.quota.marketing_per_day?;
+        let urgent_too = Class::ALL
+            .into_iter()
+            .zip(self.counted)
+            .any(|(class, counted)| !is_bulk(class) && counted == CountedAs::Marketing);
+        Some(match is_bulk(class) && urgent_too {
+            true => limit.saturating_sub(self.quota.reserved.unwrap_or(limit / 5)),
+            false => limit,
+        })
+    }
+
+    /// What the vendor's word that a quota is used up closes.
+    pub(crate) const fn word(&self) -> QuotaWord {
+        self.word
     }
 }
 
@@ -141,6 +233,11 @@ pub(crate) struct Taken {
     pub(crate) granted: Vec<bool>,
     /// When there is more, for those that got none.
     pub(crate) opens_at: Timestamp,
+    /// Why there is none, when it is the vendor's word.
+    pub(crate) why: Option<String>,
+    /// Whether the vendor had closed, and this asks whether it still is.
+    probe: bool,
+    kind: Kind,
     day: Day,
 }
 
@@ -155,36 +252,18 @@ pub struct Standing {
     pub per_day: Option<u64>,
     /// Whether that is the vendor's own word, since none was configured.
     pub per_day_named: bool,
-    /// The limit of `marketing` and `subscription` together.
-    pub bulk_per_day: Option<u64>,
+    /// The most that `marketing` may use.
+    pub marketing_per_day: Option<u64>,
     /// Whether it comes of the vendor's own word.
-    pub bulk_named: bool,
+    pub marketing_named: bool,
     /// What of the limit is kept for `im` and `transaction`, and not used yet.
     pub reserved: u64,
     /// When the limit of all classes will be reached if the day goes on as it began.
     pub runs_out_at: Option<Timestamp>,
-    /// When that of `marketing` and `subscription` will be.
-    pub bulk_runs_out_at: Option<Timestamp>,
-    /// Until when the vendor takes no more `marketing`, by its own word.
-    pub closed_until: Option<Timestamp>,
-}
-
-#[derive(Debug)]
-struct Said {
-    /// The day that it was said on.
-    day: Timestamp,
-    in_a_row: u32,
-    closed_until: Option<Timestamp>,
-}
-
-impl Default for Said {
-    fn default() -> Self {
-        Self {
-            day: Timestamp(0),
-            in_a_row: 0,
-            closed_until: None,
-        }
-    }
+    /// When nothing will be left for `marketing`.
+    pub marketing_runs_out_at: Option<Timestamp>,
+    /// The classes of which the vendor takes no more for now, by its own word.
+    pub closed: Vec<(Class, Closed)>,
 }
 
 /// The quotas of all credentials. Cheap to clone.
@@ -192,7 +271,7 @@ impl Default for Said {
 pub struct Quotas {
     port: Arc<dyn port::Quota>,
     clock: Arc<dyn Clock>,
-    said: Arc<Mutex<HashMap<(Account, Class), Said>>>,
+    said: Arc<Mutex<HashMap<(Account, &'static str), Said>>>,
 }
 
 impl Quotas {
@@ -210,33 +289,43 @@ impl Quotas {
         account: &Account,
         limits: &Effective,
         day: Day,
-        class: Class,
+        kind: Kind,
         devices: &[DeviceId],
     ) -> Result<Taken, StoreError> {
-        if let Some(opens_at) = self.closed(account, day, class).await? {
-            return Ok(Taken {
-                granted: vec![false; devices.len()],
-                opens_at,
-                day,
-            });
+        let mut taken = Taken {
+            granted: vec![false; devices.len()],
+            opens_at: day.end,
+            why: None,
+            probe: false,
+            kind,
+            day,
+        };
+        let mut asked = devices;
+        if let Some(closed) = self.closed(account, limits.word, day, kind).await? {
+            taken.opens_at = closed.until;
+            taken.why = Some(closed.why);
+            if !self.may_probe(account, limits.word, kind) {
+                return Ok(taken);
+            }
+            // One tells as much as all.
+            taken.probe = true;
+            asked = devices.get(..1).unwrap_or_default();
         }
         self.catch_up(account, limits, day).await?;
-        let quota = &limits.quota;
-        let mut taken = Vec::new();
+        let mut got = Vec::new();
         let granted = self
-            .take_each(account, quota, day, class, devices, &mut taken)
+            .take_each(account, limits, day, kind, asked, &mut got)
             .await;
         if granted.is_err() {
             // What was taken before the store failed is not used.
-            for (key, count) in taken {
+            for (key, count) in got {
                 self.back(&key, day, count).await?;
             }
         }
-        Ok(Taken {
-            granted: granted?,
-            opens_at: day.end,
-            day,
-        })
+        for (place, granted) in taken.granted.iter_mut().zip(granted?) {
+            *place = granted;
+        }
+        Ok(taken)
     }
 
     /// A limit that is set or named in the course of the day counts what went out before it, here or, as the vendor counts,
@@ -247,13 +336,15 @@ impl Quotas {
         limits: &Effective,
         day: Day,
     ) -> Result<(), StoreError> {
-        let [all, marketing] = limits.counted;
+        let [all, marketing] = limits.heard;
+        let quota = &limits.quota;
         let counters = [
-            ("all", limits.quota.per_day.is_some(), all),
-            ("bulk", bulk_limit(&limits.quota).is_some(), marketing),
+            ("all", quota.per_day, all),
+            ("bulk", unreserved(quota), None),
+            ("marketing", quota.marketing_per_day, marketing),
         ];
-        for (what, has_limit, counted) in counters {
-            if !has_limit {
+        for (what, limit, heard) in counters {
+            if limit.is_none() {
                 continue;
             }
             let begun = account.key(&format!("begun/{what}"));
@@ -262,39 +353,54 @@ impl Quotas {
             {
                 continue;
             }
-            let mut used = 0;
-            for class in Class::ALL {
-                if what == "all" || is_bulk(class) {
-                    let key = account.key(&format!("used/{}", class.as_str()));
-                    used += self.port.used(&key, day.start).await?;
+            let used = match what {
+                "marketing" => self.used_as_marketing(account, day).await?,
+                what => {
+                    let mut used = 0;
+                    for class in Class::ALL {
+                        if what == "all" || is_bulk(class) {
+                            used += self.port.used(&account.used_key(class), day.start).await?;
+                        }
+                    }
+                    used
                 }
-            }
-            let before = used.max(counted.unwrap_or(0));
+            };
+            let before = used.max(heard.unwrap_or(0));
             self.one(&account.key(what), day, u64::MAX, before).await?;
         }
         Ok(())
+    }
+
+    /// What the vendor took today and counts as marketing.
+    async fn used_as_marketing(&self, account: &Account, day: Day) -> Result<u64, StoreError> {
+        let mut used = 0;
+        for class in Class::ALL {
+            let key = match class {
+                Class::Marketing => account.used_key(class),
+                class => account.public_key(class),
+            };
+            used += self.port.used(&key, day.start).await?;
+        }
+        Ok(used)
     }
 
     /// Takes from each counter, and writes into `taken` what it took.
     async fn take_each(
         &self,
         account: &Account,
-        quota: &DailyQuota,
+        limits: &Effective,
         day: Day,
-        class: Class,
+        kind: Kind,
         devices: &[DeviceId],
         taken: &mut Vec<(String, u64)>,
     ) -> Result<Vec<bool>, StoreError> {
         let mut granted = vec![true; devices.len()];
-        if class == Class::Marketing
-            && let Some(limit) = quota.marketing_per_device
-        {
-            let key = |device| account.key(&format!("device/{device}"));
-            let keys: Vec<String> = devices.iter().map(key).collect();
+        if let Some(limit) = kind.per_device(limits) {
+            let keys: Vec<String> = devices.iter().map(|d| account.device_key(d)).collect();
             let mut each = Vec::with_capacity(keys.len());
             // All of a batch in few writes of the store, not one after another.
             for some in keys.chunks(AT_ONCE) {
-                let calls = some.iter().map(|key| self.one(key, day, limit.into(), 1));
+                let calls = some.iter().map(|key| self.one(key, day, limit, 1));
                 each.extend(join_all(calls.collect::<Vec<_>>()).await);
             }
             let mut failed = None;
@@ -313,24 +419,18 @@ impl Quotas {
         }
         let want = granted.iter().filter(|g| **g).count() as u64;
         let mut have = want;
-        let shared = [
-            ("bulk", bulk_limit(quota).filter(|_| is_bulk(class))),
-            ("all", quota.per_day),
-        ];
-        for (what, limit) in shared {
-            if let Some(limit) = limit {
-                let key = account.key(what);
-                let got = self.one(&key, day, limit, have).await?;
-                if what == "all" && have > got && is_bulk(class) && bulk_limit(quota).is_some() {
-                    let bulk = account.key("bulk");
-                    self.back(&bulk, day, have - got).await?;
-                    if let Some((_, count)) = taken.iter_mut().find(|(key, _)| *key == bulk) {
-                        *count -= have - got;
-                    }
-                }
-                taken.push((key, got));
-                have = got;
+        let before = taken.len();
+        for (what, limit) in kind.shared(limits) {
+            let key = account.key(what);
+            let got = self.one(&key, day, limit, have).await?;
+            // Another counter had more: the rest of it goes back.
+            let excess = have - got;
+            for (key, count) in taken.iter_mut().skip(before) {
+                self.back(key, day, excess).await?;
+                *count -= excess;
             }
+            taken.push((key, got));
+            have = got;
         }
         // Those that come last go without.
         let mut excess = want - have;
@@ -345,38 +445,31 @@ impl Quotas {
                 back.push(device);
             }
         }
-        self.devices_back(account, quota, day, class, back).await?;
+        self.devices_back(account, limits, day, kind, back).await?;
         Ok(granted)
     }
 
-    /// When one more push of this class to this device may go, if not now; takes nothing.
+    /// When one more push of this kind to this device may go, if not now; takes nothing.
     pub(crate) async fn opens_at(
         &self,
         account: &Account,
-        quota: &DailyQuota,
+        limits: &Effective,
         day: Day,
-        class: Class,
+        kind: Kind,
         device: &DeviceId,
     ) -> Result<Option<Timestamp>, StoreError> {
-        if let Some(opens_at) = self.closed(account, day, class).await? {
-            return Ok(Some(opens_at));
+        if let Some(closed) = self.closed(account, limits.word, day, kind).await?
+            && !closed.asks
+        {
+            return Ok(Some(closed.until));
         }
         let device = format!("device/{device}");
-        let limits = [
-            ("all", quota.per_day),
-            ("bulk", bulk_limit(quota).filter(|_| is_bulk(class))),
-            (
-                device.as_str(),
-                quota
-                    .marketing_per_device
-                    .filter(|_| class == Class::Marketing)
-                    .map(u64::from),
-            ),
-        ];
-        for (what, limit) in limits {
-            if let Some(limit) = limit
-                && self.port.used(&account.key(what), day.start).await? >= limit
-            {
+        let own = kind.per_device(limits).map(|limit| (device, limit));
+        let shared = kind
+            .shared(limits)
+            .map(|(what, limit)| (what.to_owned(), limit));
+        for (what, limit) in shared.chain(own) {
+            if self.port.used(&account.key(&what), day.start).await? >= limit {
                 return Ok(Some(day.end));
             }
         }
@@ -387,27 +480,27 @@ impl Quotas {
     pub(crate) async fn settle(
         &self,
         account: &Account,
-        quota: &DailyQuota,
-        class: Class,
+        limits: &Effective,
         taken: &Taken,
         results: &[(DeviceId, bool)],
     ) -> Result<(), StoreError> {
-        let day = taken.day;
+        let (day, kind) = (taken.day, taken.kind);
         let accepted = results.iter().filter(|(_, ok)| *ok).count() as u64;
         let unused = results.len() as u64 - accepted;
         if accepted > 0 {
-            let key = account.key(&format!("used/{}", class.as_str()));
+            let key = account.used_key(kind.class);
             self.one(&key, day, u64::MAX, accepted).await?;
+            if kind.is_marketing() && kind.class != Class::Marketing {
+                let key = account.public_key(kind.class);
+                self.one(&key, day, u64::MAX, accepted).await?;
+            }
         }
         if unused > 0 {
-            if is_bulk(class) && bulk_limit(quota).is_some() {
-                self.back(&account.key("bulk"), day, unused).await?;
-            }
-            if quota.per_day.is_some() {
-                self.back(&account.key("all"), day, unused).await?;
+            for (what, _) in kind.shared(limits) {
+                self.back(&account.key(what), day, unused).await?;
             }
             let devices = results.iter().filter(|(_, ok)| !*ok).map(|(d, _)| d);
-            self.devices_back(account, quota, day, class, devices.collect())
+            self.devices_back(account, limits, day, kind, devices.collect())
                 .await?;
         }
         Ok(())
@@ -416,115 +509,19 @@ impl Quotas {
     async fn devices_back(
         &self,
         account: &Account,
-        quota: &DailyQuota,
+        limits: &Effective,
         day: Day,
-        class: Class,
+        kind: Kind,
         devices: Vec<&DeviceId>,
     ) -> Result<(), StoreError> {
-        if class != Class::Marketing || quota.marketing_per_device.is_none() {
+        if kind.per_device(limits).is_none() {
             return Ok(());
         }
-        let key = |device| account.key(&format!("device/{device}"));
-        let keys: Vec<String> = devices.into_iter().map(key).collect();
+        let keys: Vec<String> = devices.into_iter().map(|d| account.device_key(d)).collect();
         for some in keys.chunks(AT_ONCE) {
             let calls = some.iter().map(|key| self.back(key, day, 1));
-            let done = join_all(calls.collect::<Vec<_>>()).await;
-            done.into_iter().collect::<Result<(), StoreError>>()?;
-        }
-        Ok(())
-    }
-
-    /// The vendor answered a call of this class: it said that its quota is used up, or it did not. Once it has said so
-    /// often enough, this class, if it is a bulk class, is closed until `until` or the end of its day; the others are asked each time.
-    pub(crate) async fn heard(
-        &self,
-        account: &Account,
-        day: Day,
-        class: Class,
-        exhausted: Option<Option<Duration>>,
-    ) -> Result<(), StoreError> {
-        if !is_bulk(class) {
-            return Ok(());
-        }
-        let Some(until) = exhausted else {
-            if let Some(said) = self.lock().get_mut(&(account.clone(), class)) {
-                said.in_a_row = 0;
-            }
-            return Ok(());
-        };
-        let now = self.clock.now();
-        // Its clock may still be in the day before.
-        if now.since(day.start) < EARLY {
-            return Ok(());
-        }
-        let until = until.map_or(day.end, |after| now.plus(after)).min(day.end);
-        let believed = {
-            let mut all = self.lock();
-            if all.len() >= SAID_MAX {
-                all.retain(|_, said| said.day == day.start);
-            }
-            let key = (account.clone(), class);
-            if all.len() >= SAID_MAX && !all.contains_key(&key) {
-                return Ok(());
-            }
-            let said = all.entry(key).or_default();
-            if said.day != day.start {
-                *said = Said {
-                    day: day.start,
-                    ..Said::default()
-                };
-            }
-            said.in_a_row += 1;
-            let believed = said.in_a_row >= BELIEVED_AFTER;
-            if believed {
-                said.closed_until = Some(until);
-            }
-            believed
-        };
-        if believed {
-            // Kept over a restart: some vendors punish those who go on asking.
-            self.one(&closed_key(account, class), day, 1, 1).await?;
-        }
-        Ok(())
-    }
-
-    /// Until when a class is closed by the vendor's word.
-    async fn closed(
-        &self,
-        account: &Account,
-        day: Day,
-        class: Class,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        if !is_bulk(class) {
-            return Ok(None);
-        }
-        let now = self.clock.now();
-        let known = {
-            let all = self.lock();
-            let key = (account.clone(), class);
-            let said = all.get(&key).filter(|said| said.day == day.start);
-            said.and_then(|said| said.closed_until)
-        };
-        if let Some(until) = known {
-            return Ok((until > now).then_some(until));
-        }
-        // Perhaps it was closed before this process began.
-        let key = closed_key(account, class);
-        let closed = self.port.used(&key, day.start).await? > 0;
-        Ok(closed.then_some(day.end))
-    }
-
-    /// Forgets what the vendor said today: the credential was stored anew, perhaps with more quota.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn reopen(&self, account: &Account, offset_s: i32) -> Result<(), StoreError> {
-        let day = Day::at(self.clock.now(), offset_s);
-        for class in Class::ALL.into_iter().filter(|c| is_bulk(*c)) {
-            self.lock().remove(&(account.clone(), class));
-            let key = closed_key(account, class);
-            if self.port.used(&key, day.start).await? > 0 {
-                self.back(&key, day, 1).await?;
+            for done in join_all(calls.collect::<Vec<_>>()).await {
+                done?;
             }
         }
         Ok(())
@@ -544,33 +541,42 @@ impl Quotas {
         let now = self.clock.now();
         let day = Day::at(now, offset_s);
         let mut used = Vec::with_capacity(Class::ALL.len());
-        for class in Class::ALL {
-            let key = account.key(&format!("used/{}", class.as_str()));
-            used.push((class, self.port.used(&key, day.start).await?));
+        let mut closed = Vec::new();
+        for (class, counted) in Class::ALL.into_iter().zip(limits.counted) {
+            used.push((
+                class,
+                self.port.used(&account.used_key(class), day.start).await?,
+            ));
+            let kind = Kind { class, counted };
+            let word = self.closed(account, limits.word, day, kind).await?;
+            closed.extend(word.map(|closed| (class, closed)));
         }
         let sum = |bulk_only: bool| -> u64 {
             let counted = used.iter().filter(|(c, _)| !bulk_only || is_bulk(*c));
             counted.map(|(_, n)| n).sum()
         };
-        let bulk_per_day = bulk_limit(quota);
+        let as_marketing = self.used_as_marketing(account, day).await?;
+        let (rest, marketing) = (unreserved(quota), limits.marketing_for(Class::Marketing));
         let reserved = quota
             .per_day
             .map_or(0, |all| quota.reserved.unwrap_or(all / 5))
             .saturating_sub(sum(false) - sum(true));
+        let runs_out = |used, limit: Option<u64>| runs_out_at(used, limit?, day, now);
+        let ends = [runs_out(sum(true), rest), runs_out(as_marketing, marketing)];
         Ok(Standing {
-            runs_out_at: quota
-                .per_day
-                .and_then(|limit| runs_out_at(sum(false), limit, day, now)),
-            bulk_runs_out_at: bulk_per_day
-                .and_then(|limit| runs_out_at(sum(true), limit, day, now)),
-            closed_until: self.closed(account, day, Class::Marketing).await?,
+            runs_out_at: runs_out(sum(false), quota.per_day),
+            marketing_runs_out_at: ends.into_iter().flatten().min(),
+            closed,
             day,
-            used,
             per_day: quota.per_day,
             per_day_named: limits.per_day_named,
-            bulk_per_day,
-            bulk_named: limits.marketing_named
-                || (limits.per_day_named && quota.marketing_per_day.is_none()),
+            marketing_per_day: rest.into_iter().chain(marketing).min(),
+            marketing_named: match (rest, marketing) {
+                (Some(rest), Some(marketing)) if rest < marketing => limits.per_day_named,
+                (_, Some(_)) => limits.marketing_named,
+                _ => limits.per_day_named,
+            },
+            used,
             reserved,
         })
     }
@@ -588,10 +594,6 @@ impl Quotas {
             return Ok(());
         }
         self.port.give_back(key, day.start, count).await
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(Account, Class), Said>> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -34,19 +34,22 @@ impl Bucket {
         self.level = self.level.min(self.burst);
     }
 
-    /// Takes one, or says how long to wait before asking again.
+    /// Takes so many, or says how long to wait before asking again. More than the burst is taken from a full bucket, and paid
+    /// back before anything else is.
     ///
     /// # Errors
     /// The wait, never zero.
-    pub fn take(&mut self, now: Timestamp) -> Result<(), Duration> {
+    pub fn take(&mut self, count: u32, now: Timestamp) -> Result<(), Duration> {
         let passed = now.since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         self.level = (self.level + passed * f64::from(self.per_s)).min(self.burst);
-        if self.level >= 1.0 {
-            self.level -= 1.0;
+        let count = f64::from(count.max(1));
+        let needed = count.min(self.burst);
+        if self.level >= needed {
+            self.level -= count;
             return Ok(());
         }
-        let wait = (1.0 - self.level) / f64::from(self.per_s);
+        let wait = (needed - self.level) / f64::from(self.per_s);
         Err(Duration::from_secs_f64(wait).max(Duration::from_millis(1)))
     }
 }
@@ -128,14 +131,51 @@ mod tests {
         assert_eq!(pace.of(2, at(199)), 1);
     }
 
+    #[test]
+    fn a_batch_counts_as_many_as_it_has() {
+        let at = |ms: i64| Timestamp(ms);
+        let mut bucket = Bucket::new(4_000, at(0));
+        assert!(bucket.take(1_000, at(0)).is_ok());
+        // A quarter of a second's worth went, of which a tenth was saved up.
+        let wait = Duration::from_millis(250);
+        assert_eq!(bucket.take(1_000, at(0)), Err(wait));
+        assert_eq!(bucket.take(1_000, at(249)), Err(Duration::from_millis(1)));
+        assert!(bucket.take(1_000, at(250)).is_ok());
+        assert!(bucket.take(1, at(250)).is_err(), "the debt comes first");
+        let mut sent = 0;
+        for ms in 250..=10_250 {
+            if bucket.take(1_000, at(ms)).is_ok() {
+                sent += 1_000;
+            }
+        }
+        assert_eq!(sent, 40_000, "ten seconds of it");
+    }
+
     proptest! {
+        #[test]
+        fn never_above_the_rate_whatever_is_taken_at_once(
+            rate in 1u32..500, takes in prop::collection::vec((0i64..50, 1u32..100), 1..400)
+        ) {
+            let mut bucket = Bucket::new(rate, Timestamp(0));
+            let (mut now, mut taken, mut most) = (0i64, 0u32, 0u32);
+            for (gap, count) in takes {
+                now += gap;
+                if bucket.take(count, Timestamp(now)).is_ok() {
+                    taken += count;
+                    most = most.max(count);
+                }
+            }
+            let allowed = f64::from(rate) / 10.0 + 1.0 + f64::from(rate) * (now as f64) / 1000.0;
+            prop_assert!(f64::from(taken) <= allowed + f64::from(most) + 1e-6);
+        }
+
         #[test]
         fn never_above_the_rate(rate in 1u32..500, gaps in prop::collection::vec(0i64..50, 1..400)) {
             let mut bucket = Bucket::new(rate, Timestamp(0));
             let (mut now, mut taken) = (0i64, 0u32);
             for gap in gaps {
                 now += gap;
-                if bucket.take(Timestamp(now)).is_ok() {
+                if bucket.take(1, Timestamp(now)).is_ok() {
                     taken += 1;
                 }
             }

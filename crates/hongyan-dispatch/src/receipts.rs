@@ -154,6 +154,11 @@ impl Receipts {
                 refused("malformed");
                 return Err(CallbackRefused::Malformed(why));
             }
+            // The vendor's own words, which this version cannot read: whoever operates it must hear that.
+            Some(Err(CallbackError::SignedMalformed(why))) => {
+                refused("malformed");
+                return Err(CallbackRefused::Malformed(why));
+            }
             None if proved => {
                 refused("unknown");
                 return Err(CallbackRefused::Unknown);

@@ -17,10 +17,12 @@ pub fn outbound(message: &Arc<Message>, package: Option<String>, now: Timestamp)
     let (title, body, badge) = match &message.notification {
         None => (None, None, None),
         Some(n) => {
-            let title = push.title.as_ref().unwrap_or(&n.title);
+            // A title that was written for the push names whom its author wants named.
+            let own = Some(&n.title).filter(|_| push.show_sender);
+            let title = push.title.as_ref().or(own);
             let body = push.body.as_ref().unwrap_or(&n.body);
             (
-                Some(title.clone()).filter(|t| push.show_sender && !t.is_empty()),
+                title.cloned().filter(|t| !t.is_empty()),
                 Some(body.clone()).filter(|b| !b.is_empty()),
                 n.badge.filter(|_| push.badge),
             )
@@ -207,6 +209,11 @@ mod tests {
             shown(|o| o.push.badge = false),
             (text("Li Lei"), body(), None)
         );
+        let hidden = shown(|o| {
+            o.push.show_sender = false;
+            o.push.title = text("Chat");
+        });
+        assert_eq!(hidden, (text("Chat"), body(), Some(3)));
         let hidden = shown(|o| {
             o.push.title = text("Chat");
             o.push.body = text("You have a new message");

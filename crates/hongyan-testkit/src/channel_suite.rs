@@ -135,6 +135,7 @@ pub fn words(verdict: &Verdict) -> String {
         Verdict::Refused { reason, .. } => format!("refused {reason}"),
         Verdict::CredentialBad { .. } => "credential_bad".to_owned(),
         Verdict::QuotaExhausted { .. } => "quota_exhausted".to_owned(),
+        Verdict::DeviceLimited { .. } => "device_limited".to_owned(),
         Verdict::Unknown { .. } => "unknown".to_owned(),
         Verdict::Retry {
             reason, certainty, ..

@@ -15,7 +15,7 @@ use hongyan_dispatch::Dispatch;
 use hongyan_dispatch::credentials::{CredentialError, NewCredential};
 use hongyan_dispatch::explain::{ExplainError, Would};
 use hongyan_dispatch::intake::{AcceptError, IdempotencyKey};
-use hongyan_dispatch::quota::{Account, Day, Effective};
+use hongyan_dispatch::quota::{Account, Day, Effective, Terms};
 use hongyan_dispatch::receipts::CallbackRefused;
 use wanted::ServiceError;
 
@@ -299,18 +299,18 @@ impl wanted::Services for Services {
             let credentials = self.dispatch.credentials();
             let opening = credentials.open(&account.app, &account.channel, &account.credential);
             // One that does not open names nothing; its own limits are shown all the same.
-            let named = opening
-                .await
-                .map(|opened| opened.channel.limits())
-                .unwrap_or_default();
+            let terms = match opening.await {
+                Ok(opened) => Terms::of(opened.channel.as_ref(), opened.vendor.as_ref()),
+                Err(_) => Terms::unopened(vendor.as_ref()),
+            };
             let offset_s = vendor.day_offset_s();
             let at = self.clock.now();
-            let limits = Effective::of(&c.limits.quota, &named, Day::at(at, offset_s), at);
+            let limits = Effective::of(&c.limits.quota, &terms, Day::at(at, offset_s), at);
             let quotas = self.dispatch.quotas();
             let now = quotas.standing(&account, &limits, offset_s).await?;
             let used: u64 = now.used.iter().map(|(_, n)| n).sum();
-            let silent = limits.quota.is_empty() && named.is_empty();
-            if silent && now.closed_until.is_none() && used == 0 {
+            let silent = limits.quota.is_empty() && terms.named.is_empty();
+            if silent && now.closed.is_empty() && used == 0 {
                 continue;
             }
             standings.push(wanted::QuotaStanding {
@@ -321,13 +321,19 @@ impl wanted::Services for Services {
                 used: now.used,
                 per_day: now.per_day,
                 per_day_named: now.per_day_named,
-                marketing_per_day: now.bulk_per_day,
-                marketing_named: now.bulk_named,
-                named,
+                marketing_per_day: now.marketing_per_day,
+                marketing_named: now.marketing_named,
+                named: terms.named,
                 reserved: now.reserved,
                 runs_out_at: now.runs_out_at,
-                marketing_runs_out_at: now.bulk_runs_out_at,
-                closed_until: now.closed_until,
+                marketing_runs_out_at: now.marketing_runs_out_at,
+                closed: (now.closed.into_iter())
+                    .map(|(class, closed)| wanted::ClosedClass {
+                        class,
+                        until: closed.until,
+                        why: closed.why,
+                    })
+                    .collect(),
             });
         }
         Ok(standings)

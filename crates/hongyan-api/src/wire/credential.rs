@@ -108,7 +108,8 @@ pub(crate) struct DeleteQuery {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
-    /// Requests to the vendor per second.
+    /// Requests to the vendor per second; devices per second where the vendor counts those (`huawei`, `harmony`, `oppo`, `apns`,
+    /// `fcm`, `webpush`). At a web push service it is each service's own.
     #[schemars(range(min = 1))]
     pub(crate) rate_per_s: Option<u32>,
     /// Requests under way at once.
@@ -129,7 +130,7 @@ pub(crate) struct Quota {
     pub(crate) per_day: Option<u64>,
     /// Of these, how many are kept for `im` and `transaction`; a fifth when left out.
     pub(crate) reserved: Option<u64>,
-    /// Pushes of `marketing` and `subscription` together.
+    /// Pushes that the vendor counts as marketing: of `marketing`, and of a class that goes out as public.
     pub(crate) marketing_per_day: Option<u64>,
     /// Pushes of `marketing` to one device.
     pub(crate) marketing_per_device: Option<u32>,

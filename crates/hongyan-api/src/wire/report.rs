@@ -168,7 +168,8 @@ pub(crate) struct QuotaRow {
     pub(crate) per_day: Option<u64>,
     /// Where that limit is from: `configured` or `vendor`.
     pub(crate) per_day_from: Option<&'static str>,
-    /// Limit of `marketing` and `subscription` together, what is reserved for the others already taken off.
+    /// The most that `marketing` may use: the vendor's limit on it, or what of the limit of all classes is not reserved for the
+    /// others, whichever is less.
     pub(crate) marketing_per_day: Option<u64>,
     /// Where that limit is from: `configured` or `vendor`.
     pub(crate) marketing_per_day_from: Option<&'static str>,
@@ -178,10 +179,22 @@ pub(crate) struct QuotaRow {
     pub(crate) reserved: u64,
     /// When the limit of all classes will be reached if the day goes on as it began; absent when not today.
     pub(crate) runs_out_at: Option<Moment>,
-    /// When that of `marketing` and `subscription` will be.
+    /// When nothing will be left for `marketing`.
     pub(crate) marketing_runs_out_at: Option<Moment>,
-    /// Until when the vendor takes no more `marketing` and `subscription`, by its own word.
+    /// Until when the vendor takes no more of at least one class, by its own word; the last of them.
     pub(crate) closed_until: Option<Moment>,
+    /// Those classes: pushes of them wait, or go another way.
+    pub(crate) closed: BTreeMap<&'static str, ClosedClass>,
+}
+
+/// A class of which a vendor takes no more for now.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ClosedClass {
+    /// Until when: the end of the vendor's day, or the time that it named. Where the vendor does not mind, one push asks now
+    /// and then whether it still is.
+    pub(crate) until: Moment,
+    /// The vendor's words.
+    pub(crate) why: String,
 }
 
 /// A daily limit by the vendor's own word.
@@ -235,7 +248,13 @@ impl From<QuotaStanding> for QuotaRow {
             reserved: q.reserved,
             runs_out_at: q.runs_out_at.map(Into::into),
             marketing_runs_out_at: q.marketing_runs_out_at.map(Into::into),
-            closed_until: q.closed_until.map(Into::into),
+            closed_until: q.closed.iter().map(|c| c.until).max().map(Into::into),
+            closed: (q.closed.into_iter())
+                .map(|c| {
+                    let (until, why) = (c.until.into(), c.why);
+                    (c.class.as_str(), ClosedClass { until, why })
+                })
+                .collect(),
         }
     }
 }

@@ -56,4 +56,7 @@ async fn quotas_are_set_with_a_credential_and_reported() {
     assert_eq!(row["vendor"], named);
     assert_eq!(row["marketing_runs_out_at"], "1970-01-01T11:06:40.000Z");
     assert_eq!(row["runs_out_at"], Value::Null);
+    assert_eq!(row["closed_until"], "1970-01-01T00:00:50.000Z");
+    let closed = json!({"im": {"until": "1970-01-01T00:00:50.000Z", "why": "over"}});
+    assert_eq!(row["closed"], closed);
 }

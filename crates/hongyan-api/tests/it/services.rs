@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hongyan_api::services::{
-    Accepted, Adopted, Bytestream, CallbackCall, CallbackReply, Connect, DeviceExplanation,
-    Explanation, IdempotencyKey, LiveCaller, NewCredential, Place, PollAnswer, PollRequest,
-    QuotaStanding, RecallReport, Refused, ServiceError, Services, StreamRequest, Turned, Upgrade,
-    Would,
+    Accepted, Adopted, Bytestream, CallbackCall, CallbackReply, ClosedClass, Connect,
+    DeviceExplanation, Explanation, IdempotencyKey, LiveCaller, NewCredential, Place, PollAnswer,
+    PollRequest, QuotaStanding, RecallReport, Refused, ServiceError, Services, StreamRequest,
+    Turned, Upgrade, Would,
 };
 use hongyan_core::app::Credential;
 use hongyan_core::draft::Draft;
@@ -473,7 +473,11 @@ impl Services for FakeServices {
             reserved: 17,
             runs_out_at: None,
             marketing_runs_out_at: Some(Timestamp(40_000_000)),
-            closed_until: None,
+            closed: vec![ClosedClass {
+                class: Class::Im,
+                until: Timestamp(50_000),
+                why: "over".to_owned(),
+            }],
         }])
     }
 }

@@ -5,6 +5,8 @@
 //! of per-device receipts (`receipts`). Unverified, the product's own error codes for quotas and bad targets: an unknown 4xx
 //! is final.
 //!
+//! Rate: 400 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `access_key_id`, `access_key_secret`, `security_token` | key of a RAM user with the right `mpush:Push`; the token for temporary keys |
@@ -34,10 +36,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, Earlier, OpenCredential, Outbound, Parcel, Receipt, Recipient,
-    Truncation, Vendor,
+    CheckReport, ConfigError, CountedAs, Earlier, OpenCredential, Outbound, Parcel, QuotaWord,
+    RateCounts, Receipt, Recipient, Truncation, Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{
+    ChannelId, Class, ClassDetail, Message, MessageId, Reason, Secret, Timestamp, Verdict,
+};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -78,6 +82,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4000,
     batch_len_max: TARGETS_MAX,
     rate_per_s: 400,
+    rate_counts: RateCounts::Requests,
     concurrency: 32,
     ttl_max: Duration::from_secs(72 * 3600),
     recalls: false,
@@ -85,6 +90,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: Some(POLL_EVERY),
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 /// The parameters that decide class and quota at the makers.
@@ -692,6 +698,10 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
         Ok(Parcel {

@@ -6,6 +6,8 @@
 //! notification requests to APNs", "Sending channel management requests to APNs" (read 2026-11). Unverified: which of its two
 //! hosts Apple prefers for broadcasts.
 //!
+//! Rate: 100,000 devices a second, each a request of its own. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `bundle_id` | the app's bundle id, which is the topic |
@@ -68,7 +70,7 @@ use bytes::Bytes;
 use hongyan_core::device::Environment;
 use hongyan_core::port::{
     Batch, Broadcasts, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential,
-    Outbound, Parcel, Recipient, Vendor,
+    Outbound, Parcel, QuotaWord, RateCounts, Recipient, Vendor,
 };
 use hongyan_core::{ChannelId, Message, Reason, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -79,7 +81,7 @@ use tokio::time::Instant;
 use self::encoding::{BROADCAST_BYTES_MAX, Encoded, apns_id, encode, push_type_of};
 pub(super) use self::encoding::{aps_without_alert, collapse_text};
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
+    accepted, device_limited, mend, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable,
 };
 use crate::config::{self, Fields};
@@ -94,11 +96,12 @@ const ACTIVITY: &str = "liveactivity";
 /// Where broadcasts are published, before the bundle id.
 const BROADCASTS: &str = "/4/broadcasts/apps/";
 
-/// Apple publishes no rate; the numbers of streams and connections are what its notes advise to keep reusing.
+/// Apple publishes no rate, and takes one device a request; the numbers of streams and connections are what its notes advise to keep reusing.
 const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
     batch_len_max: 100,
-    rate_per_s: 1_000,
+    rate_per_s: 100_000,
+    rate_counts: RateCounts::Devices,
     concurrency: 128,
     ttl_max: Duration::from_secs(30 * 86_400),
     recalls: false,
@@ -106,6 +109,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: true,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 /// A provider token is used this long; Apple refuses it after 60 minutes and dislikes new ones before 20.
@@ -277,30 +281,31 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         (_, "BadDeviceToken" | "DeviceTokenNotForTopic") => token_dead(&words),
         (410, _) | (_, "Unregistered" | "ExpiredToken") => dead_since(answer, &words),
         (413, _) | (_, "PayloadTooLarge") => too_large(&words),
-        (_, "TooManyRequests" | "TooManyProviderTokenUpdates") | (429, _) => {
-            rate_limited(after.or(Some(DEVICE_PAUSE)), &words)
-        }
+        (_, "TooManyRequests") => device_limited(after.or(Some(DEVICE_PAUSE)), &words),
+        (_, "TooManyProviderTokenUpdates") | (429, _) => rate_limited(after, &words),
         // Refused after a renewal as well: the clocks differ. It heals without a person once they agree.
         (_, "ExpiredProviderToken") => {
             unavailable(after, &format!("{words}: check this machine's clock"))
         }
         (_, "IdleTimeout" | "Shutdown" | "UnrelatedKeyIdInToken") => unavailable(after, &words),
         (_, "ChannelNotRegistered" | "BadChannelId") => token_dead(&words),
-        (_, "FeatureNotEnabled") => credential_bad(&format!(
-            "{words}: switch broadcast on for the app id in the developer account"
-        )),
-        (_, "TopicDisallowed" | "BadTopic" | "MissingTopic" | "TopicMismatch") => credential_bad(
-            &format!("{words}: check bundle_id and what the key may send to"),
+        (_, "FeatureNotEnabled") => mend(
+            &words,
+            "switch broadcast on for the app id in the developer account",
         ),
-        (_, "InvalidProviderToken") => credential_bad(&format!(
-            "{words}: check key_id, team_id, private_key and the clock"
-        )),
-        (_, "BadPath" | "MethodNotAllowed") => {
-            credential_bad(&format!("{words}: check the endpoint"))
+        (_, "TopicDisallowed" | "BadTopic" | "MissingTopic" | "TopicMismatch") => {
+            mend(&words, "check bundle_id and what the key may send to")
         }
-        (401 | 403, _) => credential_bad(&words),
+        (_, "InvalidProviderToken") => {
+            mend(&words, "check key_id, team_id, private_key and the clock")
+        }
+        (_, "BadPath" | "MethodNotAllowed") => mend(&words, "check the endpoint"),
+        (401 | 403, _) => mend(
+            &words,
+            "check key_id, team_id, private_key (or the certificate), bundle_id and environment",
+        ),
         (500..=599, _) => unavailable(after, &words),
-        (404 | 405, _) => credential_bad(&format!("{words}: check the endpoint")),
+        (404 | 405, _) => mend(&words, "check the endpoint"),
         _ => refused(&words),
     }
 }
@@ -734,9 +739,9 @@ impl Channel for Sender {
             Ok(answer) if answer.status == 200 => report(true, "APNs accepts the credential"),
             Ok(answer) => match decode(&answer, self.egress.now()) {
                 Verdict::TokenDead { .. } => report(true, "APNs accepts the credential"),
-                other => report(false, other.detail()),
+                other => vendor::unproved(&other),
             },
-            Err(verdict) => report(false, verdict.detail()),
+            Err(verdict) => vendor::unproved(&verdict),
         }
     }
 

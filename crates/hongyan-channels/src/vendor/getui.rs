@@ -6,6 +6,8 @@
 //! meaning of `actionid` in receipts (`receipt_actions`); how often one app may push (the lane starts at 80 a second); whether
 //! a list push leaves unknown cids out of its answer (they are asked for then).
 //!
+//! Rate: 80 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_id`, `app_key`, `master_secret` | as the console shows them |
@@ -44,10 +46,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,
-    Recipient, Vendor,
+    CheckReport, ConfigError, CountedAs, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound,
+    Parcel, QuotaWord, RateCounts, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -58,8 +60,8 @@ use self::body::{Encoded, encode};
 use self::callback::Actions;
 use self::tasks::Tasks;
 use crate::answer::{
-    accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, unavailable,
-    unreadable, until_beijing_midnight,
+    accepted, credential_bad, mend, quota, rate_limited, refused, retry_after, token_dead,
+    unavailable, unreadable, until_beijing_midnight,
 };
 use crate::classes::Grants;
 use crate::config::{self, Fields};
@@ -78,6 +80,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: PAYLOAD_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 80,
+    rate_counts: RateCounts::Requests,
     concurrency: 32,
     ttl_max: Duration::from_secs(3 * 86_400),
     recalls: true,
@@ -85,6 +88,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const ENDPOINT: &str = "https://restapi.getui.com";
@@ -171,6 +175,9 @@ fn parts(answer: &Answer) -> Option<(i64, String, Value)> {
 
 const TARGET_INVALID: &str = "target user is invalid";
 
+/// What to do about a refused key.
+const KEYS: &str = "check app_id, app_key, master_secret and this machine's clock";
+
 pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
     let after = retry_after(&answer.headers, now);
     let Some((code, why, data)) = parts(answer) else {
@@ -178,9 +185,9 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         return Decoded::all(match answer.status {
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 => credential_bad(&words),
+            401 => mend(&words, KEYS),
             403 => limited(now, &words),
-            404 => credential_bad(&format!("{words}: check app_id and endpoint")),
+            404 => mend(&words, "check app_id and endpoint"),
             400..=499 => refused(&words),
             status => unreadable(status),
         });
@@ -192,19 +199,17 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         301 => credential_bad(&format!(
             "{words}: set the credential's endpoint to one of {data}"
         )),
-        404 => credential_bad(&format!("{words}: check app_id and endpoint")),
-        10001 => credential_bad(&words),
-        10002 => credential_bad(&format!(
-            "{words}: the app or this machine's address is blocked"
-        )),
-        10003 | 10005 => rate_limited(Some(after.unwrap_or(MINUTE)), &words),
+        404 => mend(&words, "check app_id and endpoint"),
+        10001 => mend(&words, KEYS),
+        10002 => mend(&words, "the app or this machine's address is blocked"),
+        10003 | 10005 => rate_limited(after, &words),
         20001 if why.contains(TARGET_INVALID) => token_dead(&words),
         1 | 405 | 10004 | 20001 => refused(&words),
         30000..=39_999 => limited(now, &words),
         _ => match answer.status {
             403 => limited(now, &words),
-            429 => rate_limited(Some(after.unwrap_or(MINUTE)), &words),
-            401 => credential_bad(&words),
+            429 => rate_limited(after, &words),
+            401 => mend(&words, KEYS),
             400..=499 => refused(&words),
             _ => unavailable(after, &words),
         },
@@ -572,6 +577,15 @@ fn is_cid(token: &str) -> bool {
 
 #[async_trait]
 impl Channel for Sender {
+    /// For more than one the content is stored first.
+    fn requests(&self, devices: usize) -> usize {
+        devices.min(2)
+    }
+
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
         Ok(Parcel {
@@ -615,10 +629,7 @@ impl Channel for Sender {
     /// A new access token, and with it a question about a device that nobody has.
     async fn check(&self, deadline: Duration) -> CheckReport {
         let until = Instant::now() + deadline;
-        let report = |verdict: &Verdict| CheckReport {
-            ok: false,
-            detail: verdict.detail().to_owned(),
-        };
+        let report = vendor::unproved;
         let now = self.egress.now();
         if let Err(error) = auth::fetch(&self.config, &self.pool, now, until).await {
             return report(&error.verdict());

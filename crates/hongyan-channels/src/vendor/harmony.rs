@@ -8,6 +8,8 @@
 //! (without which nothing can be recalled), `receipt_id`, `test` (test messages, 1,000 a day), `granted`,
 //! `strict_classes`, `categories`, `class_override`, `receipt_user` and `receipt_key` as for `huawei`.
 //!
+//! Rate: 4,800 devices a second, however many share a request. `limits.rate_per_s` sets another.
+//!
 //! The scene is an alert (`push-type` 0), or a background message (6) without a text. A sender may choose another with
 //! `options.vendor.harmony.push_type`; everything else of `options.vendor.harmony` is merged into the body (`payload`,
 //! `pushOptions`). The target and `biTag` cannot be set that way, and a marketing message keeps its category, and cannot
@@ -20,9 +22,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Recipient, Vendor,
+    CheckReport, ConfigError, CountedAs, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts,
+    Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, Reason, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -42,11 +45,12 @@ use crate::{payload, texts};
 
 const NAME: &str = "harmony";
 
-/// Huawei counts tokens per second, at least 6,000 for an app; excess is answered 503.
+/// Huawei counts devices that are pushed to per second, at least 6,000 for an app: four fifths of it. Excess is answered 503.
 const CAPABILITY: Capability = Capability {
     payload_bytes_max: BODY_BYTES_MAX,
     batch_len_max: TOKENS_MAX,
-    rate_per_s: 500,
+    rate_per_s: 4_800,
+    rate_counts: RateCounts::Devices,
     concurrency: 64,
     ttl_max: Duration::from_secs(15 * 86_400),
     recalls: true,
@@ -54,6 +58,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 /// Scenes: alert, card, voice broadcast, background, live view, in-app call.
@@ -387,6 +392,10 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.rights.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
         Ok(Parcel {

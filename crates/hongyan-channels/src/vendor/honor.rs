@@ -6,6 +6,8 @@
 //! lengths of title and text, the path of the token endpoint, and what the numbers in receipts mean. Business codes
 //! could only be read in part; those of Huawei's shape are understood as Huawei means them.
 //!
+//! Rate: 2,400 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_id` | the App ID of the console; the path has it |
@@ -35,10 +37,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Truncation, Vendor,
+    CheckReport, ConfigError, CountedAs, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts,
+    Receipt, ReceiptKind, Recipient, Truncation, Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -46,8 +48,8 @@ use tokio::time::Instant;
 
 use super::huawei::{path_part, read_statuses};
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
-    unavailable, unreadable,
+    accepted, mend, rate_limited, refused, retry_after, token_dead, too_large, unavailable,
+    unreadable,
 };
 use crate::classes::{self, Grants};
 use crate::config::{self, Fields};
@@ -64,6 +66,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: BODY_BYTES_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 2400,
+    rate_counts: RateCounts::Requests,
     concurrency: 64,
     ttl_max: Duration::from_secs(15 * 86_400),
     recalls: false,
@@ -71,6 +74,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const PUSH_URL: &str = "https://push-api.cloud.honor.com";
@@ -365,17 +369,19 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
     let after = retry_after(&answer.headers, now);
     let status_words = format!("Honor answered status {}", answer.status);
     Decoded::all(match (code.as_str(), answer.status) {
-        ("200" | "0" | "80000000" | "80100000", 200..=299) => return taken(&body),
+        ("200" | "0" | "80000000" | "80100000", 200..=299) => return taken(&body, &words),
         ("80300007", _) => token_dead("80300007 all tokens are invalid"),
         ("80300008" | "413", _) => too_large(&words),
         ("80300010", _) => refused(&format!("{words}: lower batch in the credential")),
-        ("80200001" | "80200003" | "401", _) => credential_bad(&format!(
-            "{words}: check client_id and client_secret (not the App Secret)"
-        )),
-        ("80300002" | "403", _) => credential_bad(&format!(
-            "{words}: the app has no right to push, or app_id is not of this client_id"
-        )),
-        ("404", _) => credential_bad(&format!("{words}: check app_id")),
+        ("80200001" | "80200003" | "401", _) => mend(
+            &words,
+            "check client_id and client_secret (not the App Secret)",
+        ),
+        ("80300002" | "403", _) => mend(
+            &words,
+            "the app has no right to push, or app_id is not of this client_id",
+        ),
+        ("404", _) => mend(&words, "check app_id"),
         // Honor has no code for it, but a word: the message is good, and the clocks differ.
         ("400" | "80100001" | "80100003", _) if said.contains("timestamp") => {
             unavailable(after, &format!("{words}: check this machine's clock"))
@@ -385,13 +391,15 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         ("429" | "503", _) => rate_limited(after, &words),
         ("500" | "502" | "504" | "81000001", _) => unavailable(after, &words),
         (_, 400) => refused(&status_words),
-        (_, 401) => credential_bad(&format!(
-            "{status_words}: check client_id and client_secret (not the App Secret)"
-        )),
-        (_, 403) => credential_bad(&format!(
-            "{status_words}: the app has no right to push, or app_id is not of this client_id"
-        )),
-        (_, 404) => credential_bad(&format!("{status_words}: check app_id and the endpoint")),
+        (_, 401) => mend(
+            &status_words,
+            "check client_id and client_secret (not the App Secret)",
+        ),
+        (_, 403) => mend(
+            &status_words,
+            "the app has no right to push, or app_id is not of this client_id",
+        ),
+        (_, 404) => mend(&status_words, "check app_id and the endpoint"),
         (_, 413) => too_large(&status_words),
         (_, 429 | 503) => rate_limited(after, &status_words),
         (_, 500..=599) => unavailable(after, &status_words),
@@ -403,7 +411,7 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
 }
 
 /// An answer of success, with the tokens that it takes out.
-fn taken(body: &Value) -> Decoded {
+fn taken(body: &Value, words: &str) -> Decoded {
     let data = body.get("data").unwrap_or(&Value::Null);
     let mut named = BTreeMap::new();
     let mut add = |list: &str, verdict: &Verdict| {
@@ -414,9 +422,9 @@ fn taken(body: &Value) -> Decoded {
     };
     add(
         "failTokens",
-        &refused(
-            "failTokens: Honor could not send to this token and gives no reason; when all fail, check that the tokens come from this app",
-        ),
+        &refused(&format!(
+            "failTokens: Honor could not send to this token, and says of the whole: {words}; when all fail, check that the tokens come from this app"
+        )),
     );
     add(
         "expireTokens",
@@ -623,6 +631,14 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    fn requests(&self, devices: usize) -> usize {
+        devices.div_ceil(self.config.batch.max(1))
+    }
+
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
         Ok(Parcel {
@@ -664,10 +680,7 @@ impl Channel for Sender {
                     detail: "Honor accepts the credential".to_owned(),
                 }
             }
-            other => CheckReport {
-                ok: false,
-                detail: other.detail().to_owned(),
-            },
+            other => vendor::unproved(&other),
         }
     }
 

@@ -4,6 +4,8 @@
 //! an authentication token from a service account" (read 2026-11). Unverified: which HTTP status a business code comes
 //! with, so the code is read whatever the status; other regions' host names, so the credential's endpoint may be set.
 //!
+//! Rate: 4,800 devices a second, however many share a request. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_id` | the app id of AppGallery Connect |
@@ -36,9 +38,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Recipient, Vendor,
+    CheckReport, ConfigError, CountedAs, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts,
+    Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, Reason, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -63,11 +66,12 @@ pub(super) use self::receipts::{Receipts, read_statuses};
 
 const NAME: &str = "huawei";
 
-/// Huawei counts tokens per second, at least 6,000 for an app; excess is answered 503.
+/// Huawei counts devices that are pushed to per second, at least 6,000 for an app: four fifths of it. Excess is answered 503.
 const CAPABILITY: Capability = Capability {
     payload_bytes_max: BODY_BYTES_MAX,
     batch_len_max: TOKENS_MAX,
-    rate_per_s: 500,
+    rate_per_s: 4_800,
+    rate_counts: RateCounts::Devices,
     concurrency: 64,
     ttl_max: Duration::from_secs(15 * 86_400),
     recalls: false,
@@ -75,6 +79,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 /// Body without the tokens, bytes.
@@ -238,6 +243,10 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.rights.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(&self.config, outbound)?;
         Ok(Parcel {

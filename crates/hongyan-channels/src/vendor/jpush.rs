@@ -5,6 +5,8 @@
 //! sister product JUMS is read, with the types of the push API: 1 delivered, 2 clicked, 8 taken); the size limit of the
 //! iOS part (`ios_bytes_max`); whether an id of one's own making may be used as `cid` (so it comes from the pool).
 //!
+//! Rate: 8 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_key`, `master_secret` | as the console shows them |
@@ -45,10 +47,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,
-    Recipient, Vendor,
+    CheckReport, ConfigError, CountedAs, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound,
+    Parcel, QuotaWord, RateCounts, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -57,8 +59,8 @@ use tokio::time::Instant;
 use self::body::{Encoded, encode};
 use self::cid::Cids;
 use crate::answer::{
-    accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, too_large,
-    unavailable, unreadable, until_beijing_midnight,
+    accepted, mend, quota, rate_limited, refused, retry_after, token_dead, too_large, unavailable,
+    unreadable, until_beijing_midnight,
 };
 use crate::callback::ReceiptUrl;
 use crate::classes::Grants;
@@ -78,6 +80,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: ANDROID_BYTES_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 8,
+    rate_counts: RateCounts::Requests,
     concurrency: 16,
     ttl_max: TTL_MAX,
     recalls: true,
@@ -85,6 +88,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const TTL_MAX: Duration = Duration::from_secs(3 * 86_400);
@@ -233,6 +237,9 @@ fn error(answer: &Answer) -> Option<(i64, String)> {
     Some((code, words.unwrap_or_default().to_owned()))
 }
 
+/// What to do about a refused key.
+const KEYS: &str = "check app_key and master_secret, and that zone is that of the app";
+
 /// Seconds until the rate window turns over.
 fn reset(answer: &Answer, now: Timestamp) -> Option<Duration> {
     let seconds = answer.headers.get("x-rate-limit-reset");
@@ -256,8 +263,8 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
             (200, Some(id)) => accepted(Some(&id)),
             (429, _) => rate_limited(after, &words),
             (500..=599, _) => unavailable(after, &words),
-            (401 | 403, _) => credential_bad(&words),
-            (404 | 410, _) => credential_bad(&format!("{words}: check zone and endpoint")),
+            (401 | 403, _) => mend(&words, KEYS),
+            (404 | 410, _) => mend(&words, "check zone and endpoint"),
             (400..=499, _) => refused(&words),
             (status, _) => unreadable(status),
         };
@@ -275,10 +282,10 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         1003 if why.contains("registration_id") => token_dead(&words),
         1011 => token_dead(&words),
         1005 => too_large(&words),
-        1004 | 1008 | 7001 | 7004 | 7008 | 8101 | 3001 => credential_bad(&words),
-        1020 => credential_bad(&format!("{words}: the endpoint must be https")),
-        2003 => credential_bad(&format!("{words}: JPush blocked the app")),
-        2004 => credential_bad(&format!("{words}: add this machine to the app's IP list")),
+        1004 | 1008 | 7001 | 7004 | 7008 | 8101 | 3001 => mend(&words, KEYS),
+        1020 => mend(&words, "the endpoint must be https"),
+        2003 => mend(&words, "JPush blocked the app"),
+        2004 => mend(&words, "add this machine to the app's IP list"),
         1012 | 2008 => match quota(&words) {
             Verdict::QuotaExhausted { detail, .. } => Verdict::QuotaExhausted {
                 until: Some(until_beijing_midnight(now)),
@@ -298,7 +305,7 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         _ => match answer.status {
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 | 403 => credential_bad(&words),
+            401 | 403 => mend(&words, KEYS),
             _ => refused(&words),
         },
     }
@@ -559,6 +566,10 @@ fn named_in(words: &str, tokens: &[&str]) -> Vec<String> {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let callback = self.callback.as_ref().map(ReceiptUrl::shown);
         let encoded = encode(&self.config, callback.as_deref(), outbound)?;

@@ -3,6 +3,8 @@
 //! Sources: GitHub MEIZUPUSH/PushAPI (HTTP document of 2025-04), MEIZUPUSH/JavaSdk, Meizu's notice on message classes in
 //! force since 2025-05-07 (read 2026-11). Unverified, and therefore a setting: how large a message may be as a whole.
 //!
+//! Rate: 160 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_id`, `app_secret` | AppId and AppSecret of the console |
@@ -35,9 +37,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Recipient, Truncation, Vendor,
+    CheckReport, ConfigError, CountedAs, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts,
+    Recipient, Truncation, Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, Reason, Secret, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Verdict};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use md5::{Digest as _, Md5};
@@ -63,6 +66,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: MESSAGE_BYTES,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 160,
+    rate_counts: RateCounts::Requests,
     concurrency: 8,
     ttl_max: Duration::from_secs(72 * 3600),
     recalls: false,
@@ -70,6 +74,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const SHOWN_PATH: &str = "/garcia/api/server/push/varnished/pushByPushId";
@@ -559,6 +564,10 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let mut encoded = encode(&self.config, outbound)?;
         if let Some(Value::String(url)) = encoded.message.pointer_mut("/extra/callback") {
@@ -606,8 +615,8 @@ impl Channel for Sender {
             Err(verdict) => verdict,
         };
         match verdict {
-            Verdict::CredentialBad { detail } | Verdict::Retry { detail, .. } => {
-                CheckReport { ok: false, detail }
+            bad @ (Verdict::CredentialBad { .. } | Verdict::Retry { .. }) => {
+                vendor::unproved(&bad)
             }
             _ if self.callback_too_long => CheckReport {
                 ok: true,

@@ -7,6 +7,8 @@
 //! twice is refused (then the list goes out message by message), where tokens of overseas phones authenticate (at their
 //! own host).
 //!
+//! Rate: 4,000 devices a second, however many share a request. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_key`, `master_secret` | AppKey and MasterSecret of the console |
@@ -42,10 +44,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Vendor,
+    CheckReport, ConfigError, CountedAs, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts,
+    Receipt, ReceiptKind, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -72,6 +74,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: PARAMETERS_CHARS_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 4000,
+    rate_counts: RateCounts::Devices,
     concurrency: 32,
     ttl_max: Duration::from_secs(10 * 86_400),
     recalls: false,
@@ -79,6 +82,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: Some(Duration::from_secs(600)),
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const HOME: &str = "https://api.push.oppomobile.com";
@@ -546,6 +550,10 @@ fn read_token(answer: &Answer, now: Timestamp) -> Result<Fetched, TokenError> {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let callback = self.callback.as_ref().map(ReceiptUrl::shown);
         let encoded = encode(&self.config, callback.as_deref(), outbound)?;
@@ -604,10 +612,7 @@ impl Channel for Sender {
         let decoded = self.unicast(&self.home, &encoded, &nobody, until).await;
         let verdict = decoded.named.get(&nobody).unwrap_or(&decoded.rest);
         match verdict {
-            Verdict::CredentialBad { detail } | Verdict::Retry { detail, .. } => CheckReport {
-                ok: false,
-                detail: detail.clone(),
-            },
+            bad @ (Verdict::CredentialBad { .. } | Verdict::Retry { .. }) => vendor::unproved(bad),
             Verdict::QuotaExhausted { .. } => CheckReport {
                 ok: true,
                 detail: "OPPO accepts the credential; today's quota is used up".to_owned(),

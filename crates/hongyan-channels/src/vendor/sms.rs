@@ -3,6 +3,9 @@
 //! Sources: see each provider's file; 3GPP TS 23.038 and 23.040 for counts; SMS signalling is this project's own (`signal`).
 //! The device token is a telephone number, E.164; numbers without a country code get the credential's.
 //!
+//! Rate: 80 requests a second: one for a list of numbers at `aliyun_sms` and `tencent_sms`, one for each number at the others and in mode
+//! `signal`. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `provider` | `aliyun_sms`, `tencent_sms`, `twilio` or `smpp`, with that provider's fields beside it: see the modules |
@@ -47,8 +50,8 @@ use async_trait::async_trait;
 use hongyan_core::message::DeliveryMode;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Vendor, WakeKey,
+    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts, Receipt,
+    ReceiptKind, Recipient, Vendor, WakeKey,
 };
 use hongyan_core::{ChannelId, DeviceId, Message, Reason, Timestamp, Verdict, telephone};
 use serde_json::{Map, Value};
@@ -72,6 +75,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: 6_400,
     batch_len_max: 200,
     rate_per_s: 80,
+    rate_counts: RateCounts::Requests,
     concurrency: 16,
     ttl_max: Duration::from_secs(2 * 86_400),
     recalls: false,
@@ -79,6 +83,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: Some(Duration::from_secs(1)),
     environments: false,
     repeatable: false,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 /// A request without its numbers.
@@ -113,6 +118,11 @@ trait Provider: Send + Sync + std::fmt::Debug {
 
     /// Sends to numbers in E.164, each once; one verdict each, in order.
     async fn send(&self, encoded: &Encoded, numbers: &[&str], until: Instant) -> Vec<Verdict>;
+
+    /// How many requests so many numbers are.
+    fn requests(&self, numbers: usize) -> usize {
+        numbers
+    }
 
     /// Proves the credential.
     async fn check(&self, until: Instant) -> CheckReport;
@@ -398,6 +408,14 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    /// Every wake-up is a request of its own.
+    fn requests(&self, devices: usize) -> usize {
+        match self.common.signal {
+            Some(_) => devices,
+            None => self.provider.requests(devices),
+        }
+    }
+
     /// In mode `signal` the code is left out: it is the device's own.
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let mut words = self.words(outbound)?;

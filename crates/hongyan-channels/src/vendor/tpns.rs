@@ -4,6 +4,8 @@
 //! server SDKs, read 2026-11. Unverified and therefore a setting: the layout of receipt callbacks (`receipts`); left out: the
 //! paths to withdraw a push, the clock's window. The service is in maintenance: Tencent moves its customers to TIMPush.
 //!
+//! Rate: 100 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `access_id`, `secret_key` | of the application; Android and iOS have one each |
@@ -33,10 +35,12 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, Earlier, OpenCredential, Outbound, Parcel, Receipt, Recipient,
-    Vendor,
+    CheckReport, ConfigError, CountedAs, Earlier, OpenCredential, Outbound, Parcel, QuotaWord,
+    RateCounts, Receipt, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{
+    ChannelId, Class, ClassDetail, Message, MessageId, Reason, Secret, Timestamp, Verdict,
+};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ring::hmac;
@@ -47,7 +51,7 @@ use super::Decoded;
 use super::counted::{Counted, Counts};
 use crate::acs::hex;
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
+    accepted, credential_bad, mend, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable,
 };
 use crate::classes::Grants;
@@ -86,6 +90,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 100,
+    rate_counts: RateCounts::Requests,
     concurrency: 32,
     ttl_max: Duration::from_secs(72 * 3600),
     recalls: false,
@@ -93,6 +98,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: Some(POLL_EVERY),
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const REGIONS: &[(&str, &str)] = &[
@@ -456,10 +462,11 @@ fn read(answer: &Answer, now: Timestamp) -> Decoded {
         return Decoded::all(match answer.status {
             200..=299 => unreadable(answer.status),
             // The wrong host, or a wrong key: there is no body then.
-            401 | 403 => credential_bad(&format!(
-                "{words}: check access_id, secret_key, region and this machine's clock"
-            )),
-            404 => credential_bad(&format!("{words}: check region and endpoint")),
+            401 | 403 => mend(
+                &words,
+                "check access_id, secret_key, region and this machine's clock",
+            ),
+            404 => mend(&words, "check region and endpoint"),
             429 => rate_limited(after, &words),
             400..=499 => refused(&words),
             500..=599 => unavailable(after, &words),
@@ -480,10 +487,11 @@ fn read(answer: &Answer, now: Timestamp) -> Decoded {
             accepted(id.as_deref())
         }
         1_008_006 | 1_008_029 | 10110 | 10_110_008 => token_dead(&words),
-        1_008_003 => credential_bad(&format!("{words}: check this machine's clock as well")),
-        1_008_013 | 1_008_020..=1_008_023 | 1_008_030 | 1_008_031 | 10104..=10106 => {
-            credential_bad(&words)
-        }
+        1_008_003 => mend(&words, "check this machine's clock as well"),
+        1_008_013 | 1_008_020..=1_008_023 | 1_008_030 | 1_008_031 | 10104..=10106 => mend(
+            &words,
+            "check access_id, secret_key, region and that the app may push",
+        ),
         10117 => too_large(&words),
         1_008_028 => rate_limited(Some(after.unwrap_or(Duration::from_secs(1))), &words),
         1_008_004
@@ -693,6 +701,10 @@ fn is_token(token: &str) -> bool {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let mut encoded = encode(&self.config, outbound)?;
         encoded

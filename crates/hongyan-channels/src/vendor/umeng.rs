@@ -7,6 +7,8 @@
 //! delivered, 2 clicked, 3 dismissed, `ts`, `callback_params` is read); that times are of China; how often one app may
 //! send (the lane starts at 80 a second).
 //!
+//! Rate: 80 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_key`, `master_secret` | as the console shows them; one platform has one pair |
@@ -37,10 +39,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Receipt, ReceiptKind, Recipient,
-    Vendor,
+    CheckReport, ConfigError, CountedAs, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts,
+    Receipt, ReceiptKind, Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, MessageId, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{
+    ChannelId, Class, ClassDetail, Message, MessageId, Reason, Secret, Timestamp, Verdict,
+};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -48,8 +52,8 @@ use tokio::time::Instant;
 
 use self::body::{Encoded, encode};
 use crate::answer::{
-    accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, too_large,
-    unavailable, unreadable, until_beijing_midnight,
+    accepted, mend, quota, rate_limited, refused, retry_after, token_dead, too_large, unavailable,
+    unreadable, until_beijing_midnight,
 };
 use crate::callback::ReceiptUrl;
 use crate::classes::Grants;
@@ -67,6 +71,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: PAYLOAD_BYTES_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 80,
+    rate_counts: RateCounts::Requests,
     concurrency: 32,
     ttl_max: Duration::from_secs(7 * 86_400),
     recalls: false,
@@ -74,6 +79,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const ENDPOINT: &str = "https://msgapi.umeng.com";
@@ -87,8 +93,6 @@ const ANDROID_TOKEN_LEN: usize = 44;
 const IOS_TOKEN_LEN: usize = 64;
 /// Calls for one batch in which some tokens are bad: Umeng does not say which, so halves are tried.
 const CALLS_MAX: usize = 64;
-/// Limits of calls turn over every minute.
-const MINUTE: Duration = Duration::from_secs(60);
 /// Items of one post of receipts that are read.
 const ITEMS_MAX: usize = 1000;
 
@@ -225,8 +229,8 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
             200 if success => accepted(id),
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 | 403 => credential_bad(&words),
-            404 => credential_bad(&format!("{words}: check the endpoint")),
+            401 | 403 => mend(&words, "check app_key and master_secret"),
+            404 => mend(&words, "check the endpoint"),
             400..=499 => refused(&words),
             status => unreadable(status),
         };
@@ -237,24 +241,28 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         2022 => too_large(&words),
         4010 | 4014 | 4020 | 4025 | 4026 | 5000 | 5005 => token_dead(&words),
         2012 => until_midnight(now, &words),
-        2026 | 2050 => rate_limited(Some(after.unwrap_or(MINUTE)), &words),
+        2026 | 2050 => rate_limited(after, &words),
         2013 | 2014 | 2020 | 2023 | 2038 | 3000..=3004 | 6003 | 6004 => unavailable(after, &words),
-        2004 | 2054 => credential_bad(&format!(
-            "{words}: add this machine's address to the app's IP list"
-        )),
+        2004 | 2054 => mend(&words, "add this machine's address to the app's IP list"),
         // The clocks differ. It heals without a person once they agree.
         2028 => unavailable(after, &format!("{words}: check this machine's clock")),
-        2036 | 2052 => credential_bad(&format!("{words}: set this machine's clock")),
-        2006 | 2007 | 2027 => credential_bad(&format!("{words}: check master_secret")),
-        1000 | 1018 | 1020 | 2000 | 2021 | 2032..=2035 | 5001 | 5007..=5010 | 6001 | 6002 => {
-            credential_bad(&words)
-        }
+        2036 | 2052 => mend(&words, "set this machine's clock"),
+        2006 | 2007 | 2027 => mend(&words, "check master_secret"),
+        1000 | 1018 | 1020 | 2000 | 2021 => mend(
+            &words,
+            "check app_key, that it is of this platform, and that the app is enabled in Umeng's console",
+        ),
+        2032..=2035 | 5001 | 5007..=5010 | 6002 => mend(
+            &words,
+            "store Apple's certificate or key anew in Umeng's console",
+        ),
+        6001 => mend(&words, "ask Umeng to switch the interface on for the app"),
         // All others of the table are faults of the body, which no repeat mends.
         1001..=1028 | 2001..=2053 | 5002 | 10089 => refused(&words),
         _ => match answer.status {
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 | 403 => credential_bad(&words),
+            401 | 403 => mend(&words, "check app_key and master_secret"),
             _ => refused(&words),
         },
     }
@@ -402,6 +410,10 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let callback = self.callback.as_ref().map(ReceiptUrl::shown);
         let encoded = encode(&self.config, callback.as_deref(), outbound)?;
@@ -453,10 +465,7 @@ impl Channel for Sender {
                 ok: true,
                 detail: "Umeng accepts the credential".to_owned(),
             },
-            other => CheckReport {
-                ok: false,
-                detail: other.detail().to_owned(),
-            },
+            other => vendor::unproved(&other),
         }
     }
 

@@ -6,8 +6,12 @@
 //! life of a stored content (used for an hour of one day), names of failures in receipts (only what names one is a failure),
 //! `/invalidUser/check` (seen in clients).
 //!
-//! vivo lowers the quota of an app that goes on calling after a quota code: such an answer closes the interface for the
-//! class until midnight in Beijing (code 10071, outside hours: until seven), and what is sent meanwhile is answered here.
+//! vivo lowers the quota of an app that goes on calling after a quota code: such an answer closes system messages (the
+//! classes `im`, `transaction` and `subscription` as far as they are granted) or operation messages until midnight in
+//! Beijing, and nobody asks again before. Code 10071, outside hours, closes operation messages until seven. Where only lists
+//! have run out (10252), devices are sent to one by one.
+//!
+//! Rate: 2,400 requests a second. `limits.rate_per_s` sets another.
 //!
 //! | credential | what |
 //! | --- | --- |
@@ -35,15 +39,17 @@ mod message;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, OpenCredential, Outbound, Parcel, Recipient, Vendor,
+    CheckReport, ConfigError, CountedAs, OpenCredential, Outbound, Parcel, QuotaWord, RateCounts,
+    Recipient, Vendor,
 };
-use hongyan_core::{ChannelId, Message, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -53,7 +59,7 @@ pub(super) use self::answer::decode;
 use self::answer::{code_of, is_reg_id, read_callback, wrong_app};
 use self::credential::Config;
 use self::message::{Encoded, encode};
-use crate::answer::{refused, unavailable};
+use crate::answer::{refused, unavailable, until_beijing_midnight};
 use crate::callback::ReceiptUrl;
 use crate::config;
 use crate::egress::{Egress, Origin};
@@ -70,6 +76,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: CUSTOM_CHARS_MAX,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 2400,
+    rate_counts: RateCounts::Requests,
     concurrency: 32,
     ttl_max: TTL_MAX,
     recalls: false,
@@ -77,6 +84,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::Final,
 };
 
 const ENDPOINT: &str = "https://api-push.vivo.com.cn";
@@ -109,6 +117,8 @@ const TOKEN_PACE: Pace = Pace {
 };
 /// How long a stored content is sent to further lists, on the same day.
 const CONTENT_REUSE: Duration = Duration::from_secs(3600);
+/// There are no more lists today.
+const NO_LISTS: i64 = 10_252;
 /// Hour in Beijing from which operation messages may be sent again; they may until 23.
 const OPENS_AT: u32 = 7;
 
@@ -174,24 +184,10 @@ impl Vendor for Vivo {
             callback: callback.filter(|_| !callback_too_long),
             tokens: TokenCache::with_pace(TOKEN_PACE),
             contents: Stored::new(CONTENT_REUSE),
-            closed: Mutex::default(),
+            no_lists_until: AtomicI64::new(0),
             config,
         }))
     }
-}
-
-/// The parts of the service whose quotas are counted apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Interface {
-    Single,
-    List,
-}
-
-/// An interface that vivo closed for a class.
-#[derive(Debug, Clone)]
-struct Closed {
-    until: Timestamp,
-    said: Verdict,
 }
 
 /// A channel for one app.
@@ -205,8 +201,8 @@ struct Sender {
     pool: h1::Pool,
     tokens: TokenCache,
     contents: Stored,
-    /// By interface and whether it is for system messages: four at most.
-    closed: Mutex<BTreeMap<(Interface, bool), Closed>>,
+    /// Until when there are no more lists today, which have a limit of their own; single sends go on.
+    no_lists_until: AtomicI64,
 }
 
 fn json_call(path: &str, body: &Value, token: Option<&str>) -> Call {
@@ -281,70 +277,23 @@ impl Sender {
         }
     }
 
-    /// What vivo said when it closed the interface for the class, while it is closed.
-    fn closed(&self, interface: Interface, system: bool) -> Option<Verdict> {
+    /// Reads an answer; that there are no more lists is remembered.
+    fn judge(&self, answer: &Answer) -> Decoded {
         let now = self.egress.now();
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        closed.retain(|_, c| now < c.until);
-        let found = closed.get(&(interface, system))?;
-        let left = found.until.since(now);
-        let said = match found.said.clone() {
-            Verdict::Retry {
-                reason,
-                detail,
-                certainty,
-                ..
-            } => Verdict::Retry {
-                reason,
-                after: Some(left),
-                detail,
-                certainty,
-            },
-            Verdict::QuotaExhausted { detail, .. } => Verdict::QuotaExhausted {
-                until: Some(left),
-                detail,
-            },
-            other => other,
-        };
-        Some(said.unasked())
+        if code_of(answer) == Some(NO_LISTS) {
+            let until = now.plus(until_beijing_midnight(now)).millis();
+            self.no_lists_until.store(until, Ordering::Relaxed);
+        }
+        decode(answer, now, self.config.keeps_inactive)
     }
 
-    /// Reads an answer, and closes what it says is closed.
-    fn judge(&self, answer: &Answer, interface: Interface, encoded: &Encoded) -> Decoded {
-        let now = self.egress.now();
-        let decoded = decode(answer, now, self.config.keeps_inactive);
-        let (left, interfaces): (_, &[Interface]) = match (code_of(answer), &decoded.rest) {
-            (Some(10_252), Verdict::QuotaExhausted { until, .. }) => (*until, &[Interface::List]),
-            (Some(_), Verdict::QuotaExhausted { until, .. }) => match interface {
-                Interface::Single => (*until, &[Interface::Single]),
-                Interface::List => (*until, &[Interface::Single, Interface::List]),
-            },
-            (Some(10_071), Verdict::Retry { after, .. }) => {
-                (*after, &[Interface::Single, Interface::List])
-            }
-            _ => (None, &[]),
-        };
-        if let Some(left) = left {
-            let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-            for interface in interfaces {
-                closed.insert(
-                    (*interface, encoded.system),
-                    Closed {
-                        until: now.plus(left),
-                        said: decoded.rest.clone(),
-                    },
-                );
-            }
-        }
-        decoded
+    fn has_lists(&self) -> bool {
+        self.egress.now().millis() >= self.no_lists_until.load(Ordering::Relaxed)
     }
 
     async fn single(&self, encoded: &Encoded, token: &str, until: Instant) -> Verdict {
-        if let Some(verdict) = self.closed(Interface::Single, encoded.system) {
-            return verdict;
-        }
         let decoded = match self.post(SEND_PATH, &encoded.single(token), until).await {
-            Ok(answer) => self.judge(&answer, Interface::Single, encoded),
+            Ok(answer) => self.judge(&answer),
             Err(verdict) => return verdict,
         };
         decoded.named.get(token).cloned().unwrap_or(decoded.rest)
@@ -364,11 +313,8 @@ impl Sender {
 
     /// The stored content, then its id to the whole list.
     async fn list(&self, encoded: &Encoded, tokens: &[&str], until: Instant) -> Decoded {
-        if let Some(verdict) = self.closed(Interface::List, encoded.system) {
-            return match self.closed(Interface::Single, encoded.system) {
-                None => self.singles(encoded, tokens, until).await,
-                Some(_) => Decoded::all(verdict),
-            };
+        if !self.has_lists() {
+            return self.singles(encoded, tokens, until).await;
         }
         let now = self.egress.now();
         let key = encoded.content_key(now);
@@ -393,8 +339,9 @@ impl Sender {
             Ok(answer) => answer,
             Err(verdict) => return Decoded::all(verdict),
         };
-        let mut decoded = self.judge(&answer, Interface::List, encoded);
+        let mut decoded = self.judge(&answer);
         match code_of(&answer) {
+            Some(NO_LISTS) => self.singles(encoded, tokens, until).await,
             // One of them is illegal and none is named: one by one tells which.
             Some(10_054 | 10_302) if decoded.named.is_empty() => {
                 self.singles(encoded, tokens, until).await
@@ -421,9 +368,9 @@ impl Sender {
         if code_of(&answer) == Some(0) && !task.is_empty() {
             return Ok(task);
         }
-        let decoded = self.judge(&answer, Interface::List, encoded);
+        let decoded = self.judge(&answer);
         match (code_of(&answer), decoded.rest) {
-            (Some(10_252), _) => Err(Unstored::Singles),
+            (Some(NO_LISTS), _) => Err(Unstored::Singles),
             (_, Verdict::Accepted { .. }) => Err(Unstored::Told(unavailable(
                 None,
                 "the answer to the stored content has no taskId",
@@ -461,6 +408,18 @@ fn read_token(answer: &Answer, now: Timestamp) -> Result<Fetched, TokenError> {
 
 #[async_trait]
 impl Channel for Sender {
+    /// For more than one the content is stored first; where lists have run out each goes alone.
+    fn requests(&self, devices: usize) -> usize {
+        match self.has_lists() {
+            true => devices.min(2),
+            false => devices,
+        }
+    }
+
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.grants.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let callback = self.callback.as_ref().map(ReceiptUrl::shown);
         let encoded = encode(&self.config, callback.as_deref(), outbound)?;
@@ -517,8 +476,8 @@ impl Channel for Sender {
             Err(verdict) => verdict,
         };
         match verdict {
-            Verdict::CredentialBad { detail } | Verdict::Retry { detail, .. } => {
-                CheckReport { ok: false, detail }
+            bad @ (Verdict::CredentialBad { .. } | Verdict::Retry { .. }) => {
+                vendor::unproved(&bad)
             }
             Verdict::QuotaExhausted { .. } => CheckReport {
                 ok: true,

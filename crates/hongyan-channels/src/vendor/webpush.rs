@@ -5,6 +5,8 @@
 //! notification service request and response headers" (read 2026-11). Unverified: Apple's statuses for wrong tokens, and the words
 //! with which Mozilla tells a key that is not the subscription's; both only decide between a dead token and a refusal.
 //!
+//! Rate: 1,000 devices a second at each push service. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `private_key` | the VAPID key on P-256: PEM, or base64url as web-push tools print it. `hongyan channel vapid` makes one |
@@ -49,7 +51,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Capability, Channel, ChannelError, CheckReport, ConfigError, OpenCredential, Outbound,
-    Parcel, Recipient, Vendor,
+    Parcel, QuotaWord, RateCounts, Recipient, Vendor,
 };
 use hongyan_core::{ChannelId, Message, Reason, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
@@ -63,7 +65,7 @@ use self::subscription::Subscription;
 use self::vapid::Vapid;
 pub use self::vapid::generate;
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
+    accepted, device_limited, mend, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable,
 };
 use crate::config::{self, Fields};
@@ -74,11 +76,15 @@ use crate::{classes, payload, vendor};
 
 const NAME: &str = "webpush";
 
-/// No push service publishes a rate.
+/// Longer origins share a lane.
+const ORIGIN_BYTES_MAX: usize = 300;
+
+/// No push service publishes a rate; each has this one.
 const CAPABILITY: Capability = Capability {
     payload_bytes_max: PLAINTEXT_BYTES_MAX,
     batch_len_max: 1,
     rate_per_s: 1_000,
+    rate_counts: RateCounts::Devices,
     concurrency: 128,
     ttl_max: TTL_MAX,
     recalls: false,
@@ -86,6 +92,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: None,
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 /// Google keeps a message 28 days, the others 30.
@@ -330,13 +337,24 @@ fn is_token_refused(answer: &Answer) -> bool {
     told && !is_mismatch(&words)
 }
 
+/// Whether a service that throttles means this one subscription.
+fn is_of_subscription(answer: &Answer) -> bool {
+    ["x-wns-status", "x-wns-notificationstatus"]
+        .iter()
+        .any(|name| {
+            let told = answer.headers.get(*name).and_then(|v| v.to_str().ok());
+            told.is_some_and(|told| told.eq_ignore_ascii_case("channelthrottled"))
+        })
+}
+
 pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     let words = words_of(answer);
     let after = retry_after(&answer.headers, now);
     let refused_key = || {
-        credential_bad(&format!(
-            "{words}: check private_key, subject and this machine's clock; subscriptions made with another public key cannot be reached"
-        ))
+        mend(
+            &words,
+            "check private_key, subject and this machine's clock; subscriptions made with another public key cannot be reached",
+        )
     };
     match answer.status {
         200..=299 => {
@@ -355,7 +373,8 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         }
         404 | 410 => token_dead(&words),
         413 => too_large(&words),
-        // Microsoft throttles with 406.
+        // Microsoft throttles with 406, and says in a header whether the subscription or the app is meant.
+        406 | 429 if is_of_subscription(answer) => device_limited(after, &words),
         406 | 429 => rate_limited(after, &words),
         408 | 500..=599 => unavailable(after, &words),
         _ if words.contains("IdleTimeout") => unavailable(after, &words),
@@ -386,6 +405,18 @@ impl Vendor for Webpush {
 
     fn capability(&self) -> &Capability {
         &CAPABILITY
+    }
+
+    /// The push service: the origin of the subscription's endpoint.
+    fn peer(&self, token: &str) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Told<'a> {
+            #[serde(borrow)]
+            endpoint: std::borrow::Cow<'a, str>,
+        }
+        let told: Told<'_> = serde_json::from_str(token).ok()?;
+        let origin = Origin::parse(&told.endpoint).ok()?;
+        Some(origin.to_string()).filter(|origin| origin.len() <= ORIGIN_BYTES_MAX)
     }
 
     fn day_offset_s(&self) -> i32 {

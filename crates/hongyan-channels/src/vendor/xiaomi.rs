@@ -6,6 +6,8 @@
 //! have (any unknown code is tried again), the words of `barStatus`, the feedback hosts of regions abroad, and the shape of
 //! the tracer's answer, which is that of clients.
 //!
+//! Rate: 400 requests a second. `limits.rate_per_s` sets another.
+//!
 //! | credential | what |
 //! | --- | --- |
 //! | `app_secret`, `package` | AppSecret and Android package of the app |
@@ -44,10 +46,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,
-    Receipt, Recipient, Truncation, Vendor,
+    CheckReport, ConfigError, CountedAs, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound,
+    Parcel, QuotaWord, RateCounts, Receipt, Recipient, Truncation, Vendor,
 };
-use hongyan_core::{ChannelId, Class, Message, MessageId, Reason, Secret, Timestamp, Verdict};
+use hongyan_core::{
+    ChannelId, Class, ClassDetail, Message, MessageId, Reason, Secret, Timestamp, Verdict,
+};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
@@ -78,6 +82,7 @@ const CAPABILITY: Capability = Capability {
     payload_bytes_max: 4096,
     batch_len_max: TOKENS_MAX,
     rate_per_s: 400,
+    rate_counts: RateCounts::Requests,
     concurrency: 64,
     ttl_max: Duration::from_secs(10 * 86_400),
     recalls: false,
@@ -85,6 +90,7 @@ const CAPABILITY: Capability = Capability {
     poll_every: Some(POLL_EVERY),
     environments: false,
     repeatable: true,
+    quota_word: QuotaWord::AskedAgain,
 };
 
 const PATH: &str = "/v3/message/regid";
@@ -224,6 +230,23 @@ impl Config {
 
     fn callback_url(&self) -> Option<&str> {
         self.callback.as_ref().and_then(Secret::expose_str)
+    }
+
+    /// How Xiaomi counts a kind of message: by the channel through which it goes. Without channels nothing is public or
+    /// private, and all share one limit.
+    fn counted(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        if self.channels.is_empty() {
+            return self.grants.counted(class, detail);
+        }
+        let class = self
+            .grants
+            .class_of(class, detail)
+            .map_or(class, |(class, _)| class);
+        let names = classes::names(class, detail);
+        match names.iter().find_map(|name| self.channels.get(name)) {
+            Some(channel) if channel.private => CountedAs::Service,
+            _ => CountedAs::Marketing,
+        }
     }
 
     /// The channel of a message, the class as which it goes out, and why when that is not its own.
@@ -624,7 +647,11 @@ impl Sender {
 
     fn hear_limit(&self, encoded: &Encoded, answer: &Answer, now: Timestamp) {
         if let Some((limit, used)) = verdicts::day_limit(answer).filter(|_| !encoded.private) {
-            self.limits.hear(LimitOf::Marketing, "", limit, used, now);
+            let of = match self.config.channels.is_empty() {
+                true => LimitOf::All,
+                false => LimitOf::Marketing,
+            };
+            self.limits.hear(of, "", limit, used, now);
         }
     }
 
@@ -674,6 +701,10 @@ impl Sender {
 
 #[async_trait]
 impl Channel for Sender {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        self.config.counted(class, detail)
+    }
+
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let mut encoded = encode(&self.config, outbound)?;
         if let Some(url) = encoded.form.get_mut("extra.callback") {
@@ -731,8 +762,8 @@ impl Channel for Sender {
             Err(verdict) => verdict,
         };
         match verdict {
-            Verdict::CredentialBad { detail } | Verdict::Retry { detail, .. } => {
-                CheckReport { ok: false, detail }
+            bad @ (Verdict::CredentialBad { .. } | Verdict::Retry { .. }) => {
+                vendor::unproved(&bad)
             }
             _ if self.callback_too_long => CheckReport {
                 ok: true,

@@ -197,7 +197,7 @@ const APNS: Paper = Paper {
             "rate",
             429,
             r#"{"reason":"TooManyRequests"}"#,
-            "retry vendor_rate_limited not_taken",
+            "device_limited",
         ),
         (
             "down",

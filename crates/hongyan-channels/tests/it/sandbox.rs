@@ -416,10 +416,9 @@ async fn apns() {
     survives(
         &world,
         &[
-            (
-                FaultKind::QuotaExhausted,
-                "retry vendor_rate_limited not_taken",
-            ),
+            // Apple's only limit is one device's.
+            (FaultKind::RateLimited, "device_limited"),
+            (FaultKind::QuotaExhausted, "device_limited"),
             (FaultKind::Malformed, "accepted"),
         ],
     )

@@ -111,6 +111,8 @@ pub enum Input {
         reason: Reason,
         /// When to try again.
         retry_at: Timestamp,
+        /// More about why, in words.
+        detail: Option<String>,
         /// The call that was made all the same.
         called: Option<Called>,
     },

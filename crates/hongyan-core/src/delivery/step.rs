@@ -107,7 +107,10 @@ impl Delivery {
                 detail,
             } => self.undelivered(channel, reason, detail, out),
             Input::NotSent {
-                reason, retry_at, ..
+                reason,
+                retry_at,
+                detail,
+                ..
             } => {
                 let State::Pushing {
                     channel,
@@ -119,6 +122,7 @@ impl Delivery {
                 let mut held = Happened::new(Stage::Held, Some(reason));
                 held.channel = Some(channel.clone());
                 held.until = Some(retry_at);
+                held.detail = detail;
                 out.push(held);
                 // Nothing left the house, so it does not count as a try.
                 self.attempt = self.attempt.saturating_sub(1);
@@ -473,6 +477,7 @@ impl Delivery {
             return Next::Nothing;
         }
         let credential = credential.clone();
+        let verdict = verdict.word();
         let detail = Some(verdict.detail().to_owned()).filter(|d| !d.is_empty());
         match verdict {
             Verdict::Accepted { .. } => {

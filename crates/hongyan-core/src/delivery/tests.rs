@@ -135,6 +135,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         (time(), calls()).prop_map(|(retry_at, called)| Input::NotSent {
             reason: Reason::BreakerOpen,
             retry_at,
+            detail: None,
             called,
         }),
         prop::sample::select(vec![
@@ -447,6 +448,7 @@ fn a_push_counts_as_sent_when_its_vendor_was_called() {
     let not_sent = |called| Input::NotSent {
         reason: Reason::QuotaExhausted,
         retry_at: Timestamp(50),
+        detail: None,
         called,
     };
     // Held by our own count, and by the vendor's word.
@@ -526,6 +528,7 @@ fn who_finds_what_was_handed_over_does_not_send_it_again() {
         let input = Input::NotSent {
             reason: Reason::QuotaExhausted,
             retry_at: Timestamp(50),
+            detail: None,
             called,
         };
         assert_eq!(stages(&back.apply(input, Timestamp(3))), want);

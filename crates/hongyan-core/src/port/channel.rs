@@ -9,8 +9,8 @@ use super::Broadcasts;
 use crate::device::Environment;
 use crate::error::BoxError;
 use crate::{
-    AppId, ChannelId, CredentialName, DeviceId, Message, MessageId, Reason, Secret, Timestamp,
-    Verdict,
+    AppId, ChannelId, Class, ClassDetail, CredentialName, DeviceId, Message, MessageId, Reason,
+    Secret, Timestamp, Verdict,
 };
 
 /// What a vendor can do; the lane and the policy read it, so nothing of it is coded elsewhere.
@@ -20,8 +20,10 @@ pub struct Capability {
     pub payload_bytes_max: usize,
     /// Tokens in one request.
     pub batch_len_max: usize,
-    /// Requests per second that a new lane may start with.
+    /// What a new lane may start with each second, in the vendor's own unit: see [`Capability::rate_counts`].
     pub rate_per_s: u32,
+    /// What the vendor counts for its rate.
+    pub rate_counts: RateCounts,
     /// Requests under way at once.
     pub concurrency: u32,
     /// Longest time that the vendor keeps a message.
@@ -37,6 +39,66 @@ pub struct Capability {
     /// Whether a send may be made again when nobody knows whether the vendor took it: the vendor recognises the repeat, or the
     /// device shows both as one. Otherwise such a send ends as [`Verdict::Unknown`].
     pub repeatable: bool,
+    /// What the vendor's word that a quota is used up closes.
+    pub quota_word: QuotaWord,
+}
+
+/// What a vendor counts for its rate per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateCounts {
+    /// Requests, however many devices one is for: [`Channel::requests`] says how many a batch is.
+    Requests,
+    /// Devices that are pushed to, however many share a request.
+    Devices,
+}
+
+impl RateCounts {
+    /// For people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Devices => "devices",
+        }
+    }
+}
+
+/// What a vendor's [`Verdict::QuotaExhausted`] closes until its day ends, or until the time that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaWord {
+    /// The class of the push. One push asks again now and then, for the word may have been wrong, or the vendor gave more.
+    AskedAgain,
+    /// Everything that is [`CountedAs`] with it. Nobody asks before the end: calls after it count against the app.
+    Final,
+}
+
+/// Which of a vendor's daily counts a push falls under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountedAs {
+    /// What the vendor calls private, system, service or communication.
+    Service,
+    /// What it calls public, operation, or information and marketing.
+    Marketing,
+}
+
+impl CountedAs {
+    /// As a class is counted where nothing else is said.
+    #[must_use]
+    pub const fn of(class: Class) -> Self {
+        match class {
+            Class::Im | Class::Transaction | Class::Subscription => Self::Service,
+            Class::Marketing => Self::Marketing,
+        }
+    }
+
+    /// In keys and for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Marketing => "marketing",
+        }
+    }
 }
 
 /// A vendor as the wiring knows it: checks configurations and opens channels.
@@ -46,6 +108,12 @@ pub trait Vendor: Send + Sync + std::fmt::Debug {
 
     /// What it can do.
     fn capability(&self) -> &Capability;
+
+    /// Which of several vendors a token leads to, where a channel has more than one: each has its own rate and its own troubles.
+    /// Reads the token only.
+    fn peer(&self, _token: &str) -> Option<String> {
+        None
+    }
 
     /// How many seconds the clocks by which the vendor counts its days are ahead of UTC; Beijing's, unless it says otherwise.
     fn day_offset_s(&self) -> i32 {
@@ -264,9 +332,12 @@ pub enum CallbackError {
     /// The same signed request was taken before.
     #[error("the callback was taken before")]
     Replayed,
-    /// It is not what the vendor sends.
+    /// It is not what the vendor sends, and nothing in it shows that it is from the vendor.
     #[error("the callback cannot be read: {0}")]
     Malformed(String),
+    /// Its signature is right, and it is not what the vendor sends.
+    #[error("the callback cannot be read, though its signature holds: {0}")]
+    SignedMalformed(String),
 }
 
 /// What a vendor says about an earlier push. At least one of `message` and `vendor_id` names the push, unless the news is
@@ -328,7 +399,7 @@ pub enum ReceiptKind {
 pub enum LimitOf {
     /// Every push of the credential.
     All,
-    /// `marketing` and `subscription` together.
+    /// Those that the vendor counts as [`CountedAs::Marketing`].
     Marketing,
     /// A part of the pushes that nobody can tell beforehand, such as those that a platform sends through one maker's service:
     /// it is shown and limits nothing.
@@ -408,6 +479,17 @@ pub trait Channel: Send + Sync + std::fmt::Debug {
     /// named none.
     fn limits(&self) -> Vec<DailyLimit> {
         Vec::new()
+    }
+
+    /// Which of the vendor's daily counts a push of this kind falls under, as this credential sends it: a class that was not
+    /// granted goes out, and counts, as another.
+    fn counts_as(&self, class: Class, _detail: Option<ClassDetail>) -> CountedAs {
+        CountedAs::of(class)
+    }
+
+    /// How many requests a batch of so many devices is, where the vendor's rate counts requests.
+    fn requests(&self, _devices: usize) -> usize {
+        1
     }
 
     /// Whether this credential's vendor tells of each delivery, so that silence means something; `None` when the vendor's

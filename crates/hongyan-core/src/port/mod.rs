@@ -18,8 +18,8 @@ mod work;
 pub use broadcast::{BroadcastError, BroadcastStorage, Broadcasts};
 pub use channel::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound, Parcel,
-    Receipt, ReceiptKind, Recipient, Truncation, Vendor, WakeKey,
+    CheckReport, ConfigError, CountedAs, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound,
+    Parcel, QuotaWord, RateCounts, Receipt, ReceiptKind, Recipient, Truncation, Vendor, WakeKey,
 };
 pub use clock::{Clock, Dice};
 pub use commit::{

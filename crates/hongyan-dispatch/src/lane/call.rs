@@ -11,16 +11,18 @@ use hongyan_core::verdict::Unsure;
 use hongyan_core::{DeviceId, Reason, Secret, Stage, StoreError, Timestamp, Verdict};
 
 use super::quota::Ready;
-use super::{FULL_RETRY, Health, Lane, PAUSE_MAX, lock};
+use super::{FULL_RETRY, Health, Lane, PAUSE_MAX, PAUSE_NAMED_MAX, lock};
 use crate::credentials::Opened;
-use crate::quota::{Day, is_bulk};
+use crate::quota::{Day, believed_until, is_bulk};
 use crate::render::{self, Shortened};
 use crate::shipment::Shipment;
 use crate::situation;
 
-/// First pause of a lane that its vendor asked to slow down; doubles while it goes on asking. The delivery itself waits as
-/// long as the vendor said: many vendors count by device, so that one busy device must not stop the lane for a minute.
+/// First pause of a lane that its vendor asked to slow down without a time; doubles while it goes on asking. A time that it
+/// names is kept, as long as it is below [`PAUSE_NAMED_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(250);
+/// So many devices in a row of which a vendor takes no more are not single busy ones.
+const CROWDED_MAX: usize = 50;
 /// Grace over the vendor's deadline before the call is given up from outside.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
 /// Tokens that may be called dead one after another, without one that lives between them.
@@ -128,7 +130,7 @@ impl Lane {
             let input = match verdict.word() {
                 Verdict::QuotaExhausted { until, detail } if is_bulk(shipment.message.class) => {
                     let day = Day::at(now, opened.vendor.day_offset_s());
-                    let opens_at = until.map_or(day.end, |after| now.plus(after));
+                    let opens_at = believed_until(until, day, now);
                     self.over_quota(&shipment, &device, opens_at, Some(detail), called)
                         .await
                 }
@@ -210,6 +212,7 @@ impl Lane {
             Input::NotSent {
                 reason: Reason::VendorUnavailable,
                 retry_at: now.plus(FULL_RETRY),
+                detail: None,
                 called: None,
             }
         };
@@ -318,6 +321,7 @@ impl Lane {
         let again = Input::NotSent {
             reason: Reason::VendorUnavailable,
             retry_at: now.plus(FULL_RETRY),
+            detail: None,
             called: None,
         };
         let keys: Vec<_> = group
@@ -365,6 +369,7 @@ impl Lane {
                     _ => Some(Input::NotSent {
                         reason: Reason::TokenInvalid,
                         retry_at: now,
+                        detail: None,
                         called: None,
                     }),
                 },
@@ -466,7 +471,8 @@ impl Lane {
         }
         let mut answered = false;
         let mut failed = false;
-        let mut slowed = None;
+        let mut slowed = false;
+        let mut named = None;
         for verdict in &verdicts {
             match verdict {
                 // The channel's own word: the vendor was not asked.
@@ -475,16 +481,32 @@ impl Lane {
                     reason: Reason::VendorRateLimited,
                     after,
                     ..
-                } => slowed = slowed.max(Some(after.unwrap_or(PAUSE_MAX))),
+                } => {
+                    slowed = true;
+                    named = named.max(*after);
+                }
+                Verdict::DeviceLimited { .. } => health.crowded += 1,
                 Verdict::Retry { .. } => failed = true,
-                _ => answered = true,
+                verdict => {
+                    answered = true;
+                    if matches!(verdict, Verdict::Accepted { .. }) {
+                        health.crowded = 0;
+                    }
+                }
             }
         }
-        if let Some(asked) = slowed.filter(|_| !answered) {
-            let pause = PAUSE_MIN
-                .saturating_mul(1 << health.slowed.min(8))
-                .min(PAUSE_MAX)
-                .min(asked);
+        // One busy device after the other, and none that is not: it means all of them.
+        slowed |= health.crowded > CROWDED_MAX;
+        let pause = match named {
+            Some(named) => Some(named.min(PAUSE_NAMED_MAX)),
+            None if slowed && !answered => Some(
+                PAUSE_MIN
+                    .saturating_mul(1 << health.slowed.min(8))
+                    .min(PAUSE_MAX),
+            ),
+            None => None,
+        };
+        if let Some(pause) = pause {
             health.slowed = health.slowed.saturating_add(1);
             health.pace.slow_down(now);
             health.paused_until = health.paused_until.max(now.plus(pause));
@@ -492,6 +514,7 @@ impl Lane {
         } else if answered {
             health.slowed = 0;
         }
+        answered |= health.crowded > 0 && !failed;
         if answered {
             health.breaker.succeeded();
         } else if failed {

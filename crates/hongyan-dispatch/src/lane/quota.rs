@@ -6,12 +6,12 @@ use std::time::Duration;
 use hongyan_core::app::QuotaOverflow;
 use hongyan_core::delivery::{Called, Input};
 use hongyan_core::verdict::Verdict;
-use hongyan_core::{Class, Device, DeviceId, Reason, StoreError, Timestamp};
+use hongyan_core::{Device, DeviceId, Reason, StoreError, Timestamp};
 
 use super::{FULL_RETRY, Lane};
 use crate::credentials::Opened;
 use crate::plan;
-use crate::quota::{Account, Day, Effective, Taken, is_bulk};
+use crate::quota::{Account, Day, Effective, Exhausted, Kind, Taken, Terms, is_bulk};
 use crate::shipment::Shipment;
 use crate::situation::{Read, app_facts};
 
@@ -26,8 +26,6 @@ pub(super) type Ready = (Shipment, Device);
 pub(super) struct Share {
     account: Account,
     limits: Effective,
-    class: Class,
-    day: Day,
     taken: Taken,
 }
 
@@ -43,18 +41,20 @@ impl Lane {
         };
         let now = self.inner.ports.clock.now();
         let account = self.account();
-        let class = first.message.class;
+        let kind = Kind::of(&first.message, opened.channel.as_ref());
         let day = Day::at(now, opened.vendor.day_offset_s());
         let devices: Vec<DeviceId> = ready.iter().map(|(_, d)| d.id.clone()).collect();
         let quotas = &self.inner.quotas;
-        let limits = Effective::of(&opened.limits.quota, &opened.channel.limits(), day, now);
-        let taken = match quotas.take(&account, &limits, day, class, &devices).await {
+        let terms = Terms::of(opened.channel.as_ref(), opened.vendor.as_ref());
+        let limits = Effective::of(&opened.limits.quota, &terms, day, now);
+        let taken = match quotas.take(&account, &limits, day, kind, &devices).await {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(channel = %account.channel, %error, "a lane could not read its quota; its shipments come again");
                 let again = Input::NotSent {
                     reason: Reason::VendorUnavailable,
                     retry_at: now.plus(FULL_RETRY),
+                    detail: None,
                     called: None,
                 };
                 let back = ready.into_iter().map(|(s, _)| (s, again.clone()));
@@ -71,16 +71,15 @@ impl Lane {
         }
         let mut rest = Vec::with_capacity(over.len());
         for (shipment, device) in over {
+            let why = taken.why.clone();
             let input = self
-                .over_quota(&shipment, &device, taken.opens_at, None, None)
+                .over_quota(&shipment, &device, taken.opens_at, why, None)
                 .await;
             rest.push((shipment, input));
         }
         let share = Share {
             account,
             limits,
-            class,
-            day,
             taken,
         };
         (fit, rest, Some(share))
@@ -98,22 +97,22 @@ impl Lane {
             .iter()
             .filter(|_| !some_left)
             .find_map(|(_, v)| match v {
-                Verdict::QuotaExhausted { until, .. } => Some(*until),
+                Verdict::QuotaExhausted { until, detail } => Some(Exhausted {
+                    until: *until,
+                    detail: detail.clone(),
+                }),
                 _ => None,
             });
         let quotas = &self.inner.quotas;
+        let Share {
+            account,
+            limits,
+            taken,
+        } = share;
         let settled = async {
+            quotas.settle(account, limits, taken, &accepted).await?;
             quotas
-                .settle(
-                    &share.account,
-                    &share.limits.quota,
-                    share.class,
-                    &share.taken,
-                    &accepted,
-                )
-                .await?;
-            quotas
-                .heard(&share.account, share.day, share.class, exhausted)
+                .heard(account, limits.word(), taken, exhausted, some_left)
                 .await
         };
         let settled: Result<(), StoreError> = settled.await;
@@ -141,6 +140,7 @@ impl Lane {
             return Input::NotSent {
                 reason: Reason::QuotaExhausted,
                 retry_at: self.tomorrow.next(opens_at),
+                detail,
                 called,
             };
         }

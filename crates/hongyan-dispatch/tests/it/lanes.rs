@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use hongyan_core::app::DailyQuota;
 use hongyan_core::limits::LEASE;
 use hongyan_core::message::Target;
-use hongyan_core::port::{Receipt, ReceiptKind};
+use hongyan_core::port::{RateCounts, Receipt, ReceiptKind};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{MessageId, Reason, Secret, Stage, Verdict};
+use hongyan_testkit::fake::FakeVendor;
 
-use crate::world::{channel, device, to, to_users, world};
+use crate::world::{World, channel, device, to, to_users, world, world_of};
 
 #[tokio::test]
 async fn a_hanging_vendor_holds_up_nobody_else() {
@@ -332,4 +334,263 @@ async fn another_channel_follows_an_unknown_send_when_no_receipt_comes() {
     w.pass(Duration::from_secs(301));
     assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     assert_eq!((w.texts.sent().len(), w.alpha.sent().len()), (1, 1));
+}
+
+impl World {
+    /// A message to as many devices as there are, all of `alpha`.
+    async fn to_many(&self, devices: usize) -> MessageId {
+        let ids: Vec<String> = (0..devices).map(|n| format!("many{n:04}")).collect();
+        self.import(&ids, &["alpha"]).await;
+        self.send(to(Target::All)).await
+    }
+
+    async fn alpha_got(&self, count: usize) {
+        let got = || async { (self.alpha.sent().len() == count).then_some(()) };
+        let got = self.until(got).await;
+        got.unwrap_or_else(|| panic!("{} of {count}", self.alpha.sent().len()));
+    }
+
+    /// What is told of a message once something happened to it in the lane.
+    async fn at_alpha(&self, id: MessageId) -> Vec<String> {
+        let told = || async {
+            let trace = self.trace(id).await;
+            trace.iter().any(|t| t.ends_with("@alpha")).then_some(trace)
+        };
+        self.until(told).await.unwrap()
+    }
+
+    /// Gives the lanes every chance to do something that they should not.
+    async fn meanwhile(&self) {
+        for n in 0..5 {
+            let id = format!("aside{}-{n}", self.beta.sent().len());
+            self.device(&id, Some(&id), &["beta"]).await;
+            let id = self.send(to_users(&[&id])).await;
+            assert_eq!(self.outcome(id).await, Reason::AcceptedByVendor);
+        }
+    }
+}
+
+/// The clock is the test's: what goes out while it stands still is what a lane may send at once.
+#[tokio::test]
+async fn a_vendor_that_counts_devices_gets_so_many_devices_a_second() {
+    let w = world_of(FakeVendor::new("alpha", 100).at_most(50, RateCounts::Devices)).await;
+    w.to_many(150).await;
+    w.alpha_got(50).await;
+    for second in 1..3 {
+        w.pass(Duration::from_millis(800));
+        w.meanwhile().await;
+        assert_eq!(w.alpha.sent().len(), 50 * second);
+        w.pass(Duration::from_millis(200));
+        w.alpha_got(50 * (second + 1)).await;
+    }
+    let calls = w.alpha.sent().into_iter().map(|s| s.call).max();
+    assert_eq!(calls, Some(2), "each call has a second's worth");
+}
+
+#[tokio::test]
+async fn a_vendor_that_counts_requests_gets_a_whole_batch_for_one() {
+    let w = world_of(FakeVendor::new("alpha", 50).at_most(1, RateCounts::Requests)).await;
+    w.to_many(100).await;
+    w.alpha_got(50).await;
+    w.meanwhile().await;
+    assert_eq!(w.alpha.sent().len(), 50);
+    w.pass(Duration::from_secs(1));
+    w.alpha_got(100).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_goes_out_one_by_one_counts_as_so_many_requests() {
+    let w = world_of(FakeVendor::new("alpha", 50).at_most(50, RateCounts::Requests)).await;
+    w.alpha.one_by_one();
+    w.to_many(100).await;
+    w.alpha_got(50).await;
+    w.pass(Duration::from_millis(500));
+    w.meanwhile().await;
+    assert_eq!(w.alpha.sent().len(), 50);
+    w.pass(Duration::from_millis(500));
+    w.alpha_got(100).await;
+}
+
+fn slow_down(after: Option<u64>) -> Verdict {
+    Verdict::Retry {
+        reason: Reason::VendorRateLimited,
+        after: after.map(Duration::from_secs),
+        detail: "429".into(),
+        certainty: Unsure::NotTaken,
+    }
+}
+
+#[tokio::test]
+async fn a_pause_that_the_vendor_names_is_kept_to_its_end() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.device("d2", Some("u2"), &["alpha"]).await;
+    w.alpha.script([slow_down(Some(600))]);
+    let first = w.send(to_users(&["u1"])).await;
+    w.sees(first, "retried(vendor_rate_limited)@alpha").await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        w.pass(Duration::from_secs(119));
+        let next = w.send(to_users(&["u2"])).await;
+        w.sees(next, "held(vendor_rate_limited)@alpha").await;
+        waiting.push(next);
+    }
+    assert_eq!(w.alpha.sent().len(), 1, "not once in ten minutes");
+    w.pass(Duration::from_secs(10));
+    for next in waiting {
+        assert_eq!(w.outcome(next).await, Reason::AcceptedByVendor);
+    }
+    // A vendor that names a day is asked again within the hour.
+    w.alpha.script([slow_down(Some(86_400))]);
+    let first = w.send(to_users(&["u1"])).await;
+    w.sees(first, "retried(vendor_rate_limited)@alpha").await;
+    w.pass(Duration::from_secs(3_500));
+    let next = w.send(to_users(&["u2"])).await;
+    w.sees(next, "held(vendor_rate_limited)@alpha").await;
+    w.pass(Duration::from_secs(120));
+    assert_eq!(w.outcome(next).await, Reason::AcceptedByVendor);
+}
+
+/// What waits for a slot when the vendor asks for a pause does not go out after it.
+#[tokio::test]
+async fn a_pause_holds_for_those_that_wait_their_turn() {
+    let w = world().await;
+    let gate = w.alpha.gate();
+    let all = u32::try_from(gate.available_permits()).unwrap();
+    let closed = gate.clone().acquire_many_owned(all).await.unwrap();
+    w.alpha.script((0..8).map(|_| slow_down(Some(600))));
+    let mut sent = Vec::new();
+    for n in 0..12 {
+        let user = format!("u{n}");
+        w.device(&format!("d{n}"), Some(&user), &["alpha"]).await;
+        sent.push(w.send(to_users(&[&user])).await);
+        w.with_a_lane(sent[n]).await;
+    }
+    let begun = w.until(|| async { (w.alpha.begun() == 8).then_some(()) });
+    begun.await.expect("all slots are taken");
+    drop(closed);
+    for id in &sent {
+        let trace = w.at_alpha(*id).await;
+        assert!(
+            trace.iter().any(|t| t.contains("vendor_rate_limited")),
+            "{trace:?}"
+        );
+    }
+    assert_eq!(w.alpha.sent().len(), 8, "those that were under way");
+    // A credential that is stored anew is another matter.
+    w.limit("alpha", DailyQuota::default()).await;
+    let next = w.send(to_users(&["u0"])).await;
+    assert_eq!(w.outcome(next).await, Reason::AcceptedByVendor);
+}
+
+#[tokio::test]
+async fn who_does_not_outlive_a_pause_goes_another_way_or_ends_with_the_reason() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.device("d2", Some("u2"), &["alpha", "beta"]).await;
+    w.alpha.script([slow_down(Some(600))]);
+    let short = |user: &str| {
+        let mut draft = to_users(&[user]);
+        draft.options.ttl_s = Some(300);
+        draft
+    };
+    // The first is answered, the others find the pause.
+    for _ in 0..2 {
+        let other = w.send(short("u2")).await;
+        w.sees(other, "fallback(vendor_rate_limited)@alpha").await;
+        w.sees(other, "accepted_by_vendor(accepted_by_vendor)@beta")
+            .await;
+        let ends = w.send(short("u1")).await;
+        assert_eq!(w.outcome(ends).await, Reason::VendorRateLimited);
+    }
+    assert_eq!(w.alpha.sent().len(), 1);
+    let lives = w.send(to_users(&["u1"])).await;
+    w.sees(lives, "held(vendor_rate_limited)@alpha").await;
+    w.pass(Duration::from_secs(601));
+    assert_eq!(w.outcome(lives).await, Reason::AcceptedByVendor);
+}
+
+#[tokio::test]
+async fn one_device_of_which_the_vendor_takes_no_more_holds_up_nobody_else() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.device("d2", Some("u2"), &["alpha"]).await;
+    let busy = || Verdict::DeviceLimited {
+        after: Some(Duration::from_secs(60)),
+        detail: "TooManyRequests".into(),
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..12 {
+        w.alpha.script([busy()]);
+        let id = w.send(to_users(&["u1"])).await;
+        w.sees(id, "retried(vendor_rate_limited)@alpha").await;
+        assert_eq!(w.count(id, Stage::SentVendor).await, 1);
+        waiting.push(id);
+        let other = w.send(to_users(&["u2"])).await;
+        assert_eq!(w.outcome(other).await, Reason::AcceptedByVendor);
+    }
+    w.pass(Duration::from_secs(90));
+    for id in waiting {
+        assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    }
+    // One after the other, and nobody who is not: it means all.
+    w.alpha.always(Some(busy()));
+    let slowed = || async {
+        let id = w.send(to_users(&["u1"])).await;
+        let trace = w.at_alpha(id).await;
+        trace.iter().any(|t| t.starts_with("held(")).then_some(())
+    };
+    w.until(slowed).await.expect("the lane slows down");
+}
+
+/// Web push: each push service is a vendor of its own.
+#[tokio::test]
+async fn one_vendor_of_several_behind_a_channel_does_not_hold_up_the_others() {
+    let w = world().await;
+    for (id, user) in [("d1:east", "u1"), ("d2:west", "u2"), ("d3:north", "u3")] {
+        w.device(id, Some(user), &["alpha"]).await;
+    }
+    w.alpha.script([slow_down(Some(600))]);
+    let paused = w.send(to_users(&["u1"])).await;
+    w.sees(paused, "retried(vendor_rate_limited)@alpha").await;
+    let broken = Verdict::Retry {
+        reason: Reason::VendorUnavailable,
+        after: None,
+        detail: "503".into(),
+        certainty: Unsure::NotTaken,
+    };
+    w.alpha.always(Some(broken));
+    let opened = || async {
+        w.pass(Duration::from_millis(10));
+        let id = w.send(to_users(&["u3"])).await;
+        let trace = w.at_alpha(id).await;
+        let open = |t: &String| t.starts_with("held(breaker_open)");
+        trace.iter().any(open).then_some(())
+    };
+    w.until(opened).await.expect("the breaker opens");
+    w.alpha.always(None);
+    for _ in 0..3 {
+        let id = w.send(to_users(&["u2"])).await;
+        assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+        assert_eq!(w.count(id, Stage::Held).await, 0);
+    }
+    let next = w.send(to_users(&["u1"])).await;
+    w.sees(next, "held(vendor_rate_limited)@alpha").await;
+}
+
+/// However many vendors tokens lead to, a credential has so many lanes and one for all others.
+#[tokio::test]
+async fn lanes_of_a_credential_are_bounded() {
+    let w = world().await;
+    let mut sent = Vec::new();
+    for n in 0..40 {
+        let user = format!("u{n}");
+        w.device(&format!("d{n}:peer{n}"), Some(&user), &["alpha"])
+            .await;
+        sent.push(w.send(to_users(&[&user])).await);
+    }
+    for id in sent {
+        assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    }
+    assert_eq!(w.dispatch.lanes(), 33);
 }

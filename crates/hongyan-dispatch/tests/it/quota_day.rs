@@ -407,7 +407,7 @@ async fn a_day_and_the_morning_after(overflow: QuotaOverflow, seed: u64) {
     the_night(&w, &mut model, &sent, second).await;
     let standing = w.standing("alpha", quota).await;
     assert_eq!(
-        (standing.day, standing.bulk_per_day),
+        (standing.day, standing.marketing_per_day),
         (second, Some(model.bulk_limit()))
     );
     assert_eq!(standing.reserved, urgent, "the new day's reserve is whole");

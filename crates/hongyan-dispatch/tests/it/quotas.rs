@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use hongyan_core::app::{DailyQuota, LaneLimits, QuotaOverflow};
 use hongyan_core::draft::Draft;
-use hongyan_core::port::{Channel as _, Clock as _, DailyLimit, LimitOf};
+use hongyan_core::port::{Clock as _, DailyLimit, LimitOf, QuotaWord};
 use hongyan_core::{Class, CredentialName, MessageId, Reason, Stage, Verdict};
 use hongyan_dispatch::credentials::NewCredential;
-use hongyan_dispatch::quota::{Account, Day, Effective, Standing};
+use hongyan_dispatch::explain::Would;
+use hongyan_dispatch::quota::{Account, Day, Effective, Standing, Terms};
 
-use crate::world::{World, channel, to_users, world};
+use hongyan_testkit::fake::FakeVendor;
+
+use crate::world::{World, channel, to_users, world, world_of};
 
 pub(crate) const BEIJING: i32 = 8 * 3600;
 
@@ -38,8 +41,8 @@ impl World {
             credential: CredentialName::parse("default").unwrap(),
         };
         let now = self.clock.now();
-        let named = self.alpha.limits();
-        let limits = Effective::of(&quota, &named, Day::at(now, BEIJING), now);
+        let terms = Terms::of(&self.alpha, &self.alpha);
+        let limits = Effective::of(&quota, &terms, Day::at(now, BEIJING), now);
         let standing = self.dispatch.quotas().standing(&account, &limits, BEIJING);
         standing.await.unwrap()
     }
@@ -137,7 +140,7 @@ async fn a_day_of_mixed_traffic_with_marketing_far_over_the_limit() {
             (Class::Marketing, today),
         ]
     );
-    assert_eq!(standing.bulk_per_day, Some(20));
+    assert_eq!(standing.marketing_per_day, Some(20));
     assert_eq!(standing.reserved, 2);
     assert_eq!(w.alpha.sent().len() as u64, today + 38);
 
@@ -312,37 +315,207 @@ async fn the_counters_of_a_batch_are_asked_for_together() {
     assert_eq!(w.alpha.sent().len(), 40);
 }
 
+fn used_up() -> Verdict {
+    Verdict::QuotaExhausted {
+        until: None,
+        detail: "10070 over".to_owned(),
+    }
+}
+
+impl World {
+    /// What became of one more message of a class, and how often the vendor was asked for it.
+    async fn one_more(&self, class: Class, user: &str) -> (&'static str, usize) {
+        let id = self.send(of_class(class, user)).await;
+        let how = settled(self, id).await;
+        let sent = self.alpha.sent();
+        (how, sent.iter().filter(|s| s.message == id).count())
+    }
+
+    async fn explained(&self, draft: Draft) -> String {
+        let said = self.dispatch.explainer().explain(&self.app, draft).await;
+        match &said.unwrap().devices[0].would {
+            Would::Push { .. } => "push".to_owned(),
+            Would::Hold { reason, .. } => format!("hold {reason}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    async fn closed(&self) -> Vec<(Class, Duration)> {
+        let standing = self.standing("alpha", DailyQuota::default()).await;
+        let now = self.clock.now();
+        let closed = standing.closed.into_iter();
+        closed
+            .map(|(class, c)| (class, c.until.since(now)))
+            .collect()
+    }
+}
+
+const TO_MIDNIGHT: Duration = Duration::from_secs(4 * 3600);
+
 #[tokio::test]
-async fn a_vendor_that_says_it_is_used_up_is_believed_until_its_midnight() {
+async fn the_first_word_that_a_quota_is_used_up_closes_it_until_midnight() {
     let w = world().await;
     w.device("d1", Some("u1"), &["alpha"]).await;
-    let exhausted = Verdict::QuotaExhausted {
-        until: None,
-        detail: "over".to_owned(),
-    };
-    w.alpha.always(Some(exhausted.clone()));
-    for _ in 0..6 {
-        let id = w.send(of_class(Class::Marketing, "u1")).await;
-        assert_eq!(settled(&w, id).await, "held");
-    }
-    assert_eq!(w.alpha.sent().len(), 5, "asked five times, then believed");
-    let standing = w.standing("alpha", DailyQuota::default()).await;
-    assert_eq!(standing.closed_until, Some(standing.day.end));
-    // Another class is another matter.
+    w.alpha.always(Some(used_up()));
+    assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 1));
     w.alpha.always(None);
-    let subscription = w.send(of_class(Class::Subscription, "u1")).await;
-    assert_eq!(w.outcome(subscription).await, Reason::AcceptedByVendor);
-    w.alpha.always(Some(exhausted));
-    // The urgent classes are asked each time, and end at once: tomorrow is too late for them.
+    for _ in 0..6 {
+        assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 0));
+    }
+    assert_eq!(w.closed().await, [(Class::Marketing, TO_MIDNIGHT)]);
+    let standing = w.standing("alpha", DailyQuota::default()).await;
+    assert_eq!(standing.closed[0].1.why, "10070 over");
+    // Who is held by it is told why.
+    let held = w.send(of_class(Class::Marketing, "u1")).await;
+    assert_eq!(settled(&w, held).await, "held");
+    let events = w.events(held).await;
+    let why = events.iter().find(|e| e.stage == Stage::Held).unwrap();
+    assert_eq!(why.detail.as_deref(), Some("10070 over"));
+    // Another class is another matter.
+    for class in [Class::Subscription, Class::Im] {
+        assert_eq!(w.one_more(class, "u1").await, ("sent", 1));
+    }
+    w.pass(TO_MIDNIGHT + Duration::from_secs(120));
+    assert_eq!(w.outcome(held).await, Reason::AcceptedByVendor);
+    assert_eq!(w.closed().await, []);
+}
+
+#[tokio::test]
+async fn one_push_asks_now_and_then_whether_it_is_still_closed() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.alpha.always(Some(used_up()));
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 1));
+    // After ten minutes, then after twenty more.
+    for wait in [10, 20] {
+        w.pass(minutes(wait - 1));
+        assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 0));
+        w.pass(minutes(1));
+        assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 1));
+        assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 0));
+    }
+    w.alpha.always(None);
+    w.pass(minutes(39));
+    assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 0));
+    w.pass(minutes(1));
+    assert_eq!(w.one_more(Class::Marketing, "u1").await, ("sent", 1));
+    assert_eq!(w.closed().await, [], "the first that is taken opens");
+    assert_eq!(w.one_more(Class::Marketing, "u1").await, ("sent", 1));
+}
+
+#[tokio::test]
+async fn a_vendor_whose_clock_is_behind_costs_minutes_and_no_day() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.pass(TO_MIDNIGHT + Duration::from_secs(60));
+    w.alpha.script([used_up()]);
+    let held = w.send(of_class(Class::Marketing, "u1")).await;
+    assert_eq!(settled(&w, held).await, "held");
+    w.pass(Duration::from_secs(5 * 60 + 60));
+    assert_eq!(w.outcome(held).await, Reason::AcceptedByVendor);
+}
+
+#[tokio::test]
+async fn of_a_batch_only_one_asks() {
+    let w = world().await;
+    let users: Vec<String> = (0..20).map(|n| format!("u{n}")).collect();
+    for user in &users {
+        w.device(&format!("d-{user}"), Some(user), &["alpha"]).await;
+    }
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    w.alpha.always(Some(used_up()));
+    assert_eq!(w.one_more(Class::Marketing, "u0").await, ("held", 1));
+    w.pass(Duration::from_secs(600));
+    let mut draft = to_users(&users);
+    draft.class = Class::Marketing;
+    let id = w.send(draft).await;
+    let held = || async {
+        let events = w.events(id).await;
+        let held = events.iter().filter(|e| e.stage == Stage::Held).count();
+        (held == 20).then_some(())
+    };
+    w.until(held).await.expect("all wait");
+    let asked = w.alpha.sent().into_iter().filter(|s| s.message == id);
+    assert_eq!(asked.count(), 1);
+}
+
+#[tokio::test]
+async fn the_urgent_classes_go_another_way_while_theirs_is_closed() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.device("d2", Some("u2"), &["alpha", "beta"]).await;
+    w.alpha.always(Some(used_up()));
+    let first = w.send(of_class(Class::Im, "u2")).await;
+    w.sees(first, "fallback(quota_exhausted)@alpha").await;
+    w.sees(first, "accepted_by_vendor(accepted_by_vendor)@beta")
+        .await;
+    let asked = w.alpha.sent().len();
+    for _ in 0..5 {
+        let next = w.send(of_class(Class::Im, "u2")).await;
+        w.sees(next, "fallback(quota_exhausted)@alpha").await;
+        w.sees(next, "accepted_by_vendor(accepted_by_vendor)@beta")
+            .await;
+    }
+    let alone = w.send(of_class(Class::Im, "u1")).await;
+    assert_eq!(w.outcome(alone).await, Reason::QuotaExhausted);
+    assert_eq!(w.alpha.sent().len(), asked, "the vendor is left alone");
+    assert_eq!(w.closed().await, [(Class::Im, TO_MIDNIGHT)]);
+    // Tomorrow is too late for them: the next asks soon.
+    w.alpha.always(None);
+    w.pass(Duration::from_secs(10));
+    assert_eq!(w.one_more(Class::Im, "u1").await, ("sent", 1));
+    assert_eq!(w.closed().await, []);
+}
+
+#[tokio::test]
+async fn what_is_closed_stays_so_over_a_restart() {
+    let mut w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let hours = |n: u64| Duration::from_secs(3600 * n);
+    w.alpha.always(Some(Verdict::QuotaExhausted {
+        until: Some(hours(2)),
+        detail: "not at this hour".to_owned(),
+    }));
+    assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 1));
+    w.alpha.always(None);
+    w.restart();
+    assert_eq!(w.closed().await, [(Class::Marketing, hours(2))]);
+    assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 0));
+    // A credential that is stored anew may have more.
+    let account = Account {
+        app: w.app.clone(),
+        channel: channel("alpha"),
+        credential: CredentialName::parse("default").unwrap(),
+    };
+    let reopened = w.dispatch.quotas().reopen(&account, BEIJING).await;
+    reopened.unwrap();
+    assert_eq!(w.closed().await, []);
+    assert_eq!(w.one_more(Class::Marketing, "u1").await, ("sent", 1));
+}
+
+#[tokio::test]
+async fn a_vendor_that_punishes_those_who_go_on_is_not_asked_before_its_midnight() {
+    let mut w = world_of(FakeVendor::new("alpha", 100).means_it(QuotaWord::Final)).await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    w.alpha.script([used_up()]);
     let im = w.send(of_class(Class::Im, "u1")).await;
     assert_eq!(w.outcome(im).await, Reason::QuotaExhausted);
-    w.alpha.always(None);
-    let im = w.send(of_class(Class::Im, "u1")).await;
-    assert_eq!(w.outcome(im).await, Reason::AcceptedByVendor);
-    let marketing = w.send(of_class(Class::Marketing, "u1")).await;
-    assert_eq!(settled(&w, marketing).await, "held");
-    w.pass(Duration::from_secs(4 * 3600 + 120));
-    assert_eq!(w.outcome(marketing).await, Reason::AcceptedByVendor);
+    // It counts all service classes together.
+    let service = [Class::Im, Class::Transaction, Class::Subscription];
+    assert_eq!(w.closed().await, service.map(|class| (class, TO_MIDNIGHT)));
+    for restarts in [false, true] {
+        if restarts {
+            w.restart();
+        }
+        w.pass(Duration::from_secs(3600));
+        for class in service {
+            assert_eq!(w.one_more(class, "u1").await.1, 0, "{class:?}");
+        }
+        assert_eq!(w.one_more(Class::Marketing, "u1").await, ("sent", 1));
+    }
+    w.pass(TO_MIDNIGHT);
+    assert_eq!(w.one_more(Class::Im, "u1").await, ("sent", 1));
 }
 
 #[tokio::test]
@@ -358,12 +531,73 @@ async fn a_vendor_that_names_the_hour_gets_them_then() {
         held.push(w.send(of_class(Class::Marketing, "u1")).await);
         assert_eq!(settled(&w, held[held.len() - 1]).await, "held");
     }
-    assert_eq!(w.alpha.sent().len(), 5);
+    assert_eq!(w.alpha.sent().len(), 1);
     w.alpha.always(None);
     w.pass(Duration::from_secs(2 * 3600 + 120));
     for id in held {
         assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     }
+}
+
+#[tokio::test]
+async fn a_limit_on_marketing_holds_what_the_vendor_counts_as_that() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let quota = DailyQuota {
+        marketing_per_day: Some(2),
+        ..DailyQuota::default()
+    };
+    w.limit("alpha", quota).await;
+    let limited = [Class::Marketing, Class::Marketing, Class::Marketing];
+    let mut how = Vec::new();
+    for class in limited {
+        how.push(w.one_more(class, "u1").await.0);
+    }
+    assert_eq!(how, ["sent", "sent", "held"]);
+    for class in [Class::Subscription, Class::Subscription, Class::Im] {
+        assert_eq!(w.one_more(class, "u1").await.0, "sent", "{class:?}");
+    }
+    let now = w.clock.now();
+    let standing = w.standing("alpha", quota).await;
+    assert_eq!(standing.marketing_per_day, Some(2));
+    assert_eq!(standing.marketing_runs_out_at, Some(now), "it did");
+    assert_eq!(standing.used[2], (Class::Subscription, 2));
+    // Where a class goes out as public it counts with the rest.
+    w.alpha.sends_as_public(Class::Subscription);
+    assert_eq!(w.one_more(Class::Subscription, "u1").await.0, "held");
+    let would = w.explained(of_class(Class::Subscription, "u1")).await;
+    assert_eq!(would, "hold quota_exhausted");
+    let would = w.explained(of_class(Class::Im, "u1")).await;
+    assert_eq!(would, "push");
+}
+
+#[tokio::test]
+async fn an_urgent_class_that_goes_out_as_public_finds_something_left() {
+    let w = world().await;
+    w.alpha.sends_as_public(Class::Im);
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let quota = DailyQuota {
+        marketing_per_day: Some(5),
+        ..DailyQuota::default()
+    };
+    w.limit("alpha", quota).await;
+    let mut how = Vec::new();
+    for _ in 0..5 {
+        how.push(w.one_more(Class::Marketing, "u1").await.0);
+    }
+    assert_eq!(how, ["sent", "sent", "sent", "sent", "held"]);
+    assert_eq!(w.one_more(Class::Im, "u1").await, ("sent", 1));
+    let over = w.send(of_class(Class::Im, "u1")).await;
+    assert_eq!(w.outcome(over).await, Reason::QuotaExhausted);
+    // What was sent before the limit was set counts as it went out.
+    w.limit("alpha", DailyQuota::default()).await;
+    let other = DailyQuota {
+        marketing_per_day: Some(6),
+        ..DailyQuota::default()
+    };
+    let standing = w.standing("alpha", other).await;
+    assert_eq!(standing.marketing_per_day, Some(5));
+    assert_eq!(standing.used[0], (Class::Im, 1));
 }
 
 fn named(of: LimitOf, limit: u64, used: Option<u64>, w: &World) -> DailyLimit {
@@ -391,7 +625,7 @@ async fn a_limit_that_the_vendor_names_counts_where_none_was_configured() {
         assert_eq!(send(Class::Marketing).await, "sent");
     }
     let nothing = DailyQuota::default();
-    assert_eq!(w.standing("alpha", nothing).await.bulk_per_day, None);
+    assert_eq!(w.standing("alpha", nothing).await.marketing_per_day, None);
     assert_eq!(w.alpha.asked_limits(), 1);
     // Now the vendor names one, and that it counts four: another server sends as well.
     w.alpha
@@ -402,7 +636,7 @@ async fn a_limit_that_the_vendor_names_counts_where_none_was_configured() {
     assert_eq!(send(Class::Im).await, "sent", "it is not for those");
     let standing = w.standing("alpha", nothing).await;
     assert_eq!(
-        (standing.bulk_per_day, standing.bulk_named),
+        (standing.marketing_per_day, standing.marketing_named),
         (Some(6), true)
     );
     assert_eq!((standing.per_day, standing.per_day_named), (None, false));
@@ -414,7 +648,7 @@ async fn a_limit_that_the_vendor_names_counts_where_none_was_configured() {
     };
     let standing = w.standing("alpha", set).await;
     assert_eq!(
-        (standing.bulk_per_day, standing.bulk_named),
+        (standing.marketing_per_day, standing.marketing_named),
         (Some(100), false)
     );
     // After ten minutes the vendor is asked again; what it said is not believed for ever.
@@ -423,7 +657,7 @@ async fn a_limit_that_the_vendor_names_counts_where_none_was_configured() {
     let asked = w.until(|| async { (w.alpha.asked_limits() == 2).then_some(()) });
     assert!(asked.await.is_some());
     w.pass(Duration::from_secs(2 * 86_400));
-    assert_eq!(w.standing("alpha", nothing).await.bulk_per_day, None);
+    assert_eq!(w.standing("alpha", nothing).await.marketing_per_day, None);
 }
 
 #[tokio::test]
@@ -437,10 +671,10 @@ async fn a_part_limits_nothing_and_a_whole_keeps_a_reserve() {
     let nothing = DailyQuota::default();
     let standing = w.standing("alpha", nothing).await;
     assert_eq!(
-        (standing.per_day, standing.bulk_per_day),
+        (standing.per_day, standing.marketing_per_day),
         (Some(10), Some(8))
     );
-    assert!(standing.per_day_named && standing.bulk_named);
+    assert!(standing.per_day_named && standing.marketing_named);
     assert_eq!(standing.reserved, 2);
     let id = w.send(of_class(Class::Marketing, "u")).await;
     assert_eq!(settled(&w, id).await, "sent");

@@ -144,6 +144,12 @@ async fn a_callback_needs_the_vendors_signature_or_the_secret_of_its_address() {
     );
     assert_eq!(device(&w, &d1).await.permission, Permission::Granted);
 
+    // The vendor, whose signature it is, is told; what it says is not called unproved.
+    let garbled = w.posts(None, Some("yes"), "{").await.unwrap_err();
+    assert!(
+        matches!(garbled, CallbackRefused::Malformed(_)),
+        "{garbled:?}"
+    );
     let secret = w.secret();
     let garbage = w.posts(Some(&secret), None, "{").await.unwrap_err();
     assert!(

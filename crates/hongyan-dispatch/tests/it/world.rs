@@ -81,11 +81,16 @@ pub(crate) fn device(id: &str) -> DeviceId {
 }
 
 pub(crate) async fn world() -> World {
+    world_of(FakeVendor::new("alpha", 100)).await
+}
+
+/// With another vendor behind `alpha`.
+pub(crate) async fn world_of(alpha: FakeVendor) -> World {
     let dir = tempfile::tempdir().unwrap();
     let engine = Embedded::open(&hongyan_embedded::Options::new(dir.path())).unwrap();
     let clock = Arc::new(ManualClock::at(NOON));
     let presence = Arc::new(FakePresence::default());
-    let (alpha, beta) = (FakeVendor::new("alpha", 100), FakeVendor::new("beta", 1));
+    let beta = FakeVendor::new("beta", 1);
     let texts = FakeVendor::new("texts", 1).once_only();
     let ports = Ports {
         registry: engine.registry(),

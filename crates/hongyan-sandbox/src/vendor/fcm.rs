@@ -180,7 +180,7 @@ fn fault(world: &World, call: &Call, kind: FaultKind) -> Reply {
             unauthenticated("ACCESS_TOKEN_EXPIRED")
         }
         FaultKind::RateLimited => over_quota("Quota exceeded for quota metric 'Send requests'", 10),
-        FaultKind::QuotaExhausted => over_quota("Messages per day exhausted", 60),
+        FaultKind::QuotaExhausted => over_quota("Messages per day exhausted", 10),
         _ => {
             let mut refusal =
                 Refusal::new(503, "UNAVAILABLE", "The service is currently unavailable.")

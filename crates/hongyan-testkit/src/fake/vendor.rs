@@ -7,10 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hongyan_core::port::{
     Batch, Callback, CallbackError, CallbackRequest, Capability, Channel, ChannelError,
-    CheckReport, ConfigError, DailyLimit, Earlier, OpenCredential, Outbound, Parcel, Receipt,
-    ReceiptKind, Recipient, Truncation, Vendor,
+    CheckReport, ConfigError, CountedAs, DailyLimit, Earlier, OpenCredential, Outbound, Parcel,
+    QuotaWord, RateCounts, Receipt, ReceiptKind, Recipient, Truncation, Vendor,
 };
-use hongyan_core::{ChannelId, DeviceId, Message, MessageId, Reason, Secret, Verdict};
+use hongyan_core::{
+    ChannelId, Class, ClassDetail, DeviceId, Message, MessageId, Reason, Secret, Verdict,
+};
 use tokio::sync::Semaphore;
 
 /// Longer titles are cut.
@@ -52,6 +54,8 @@ struct State {
     asked_limits: usize,
     earlier: Vec<Earlier>,
     refuses: Option<(Reason, String)>,
+    public: Vec<Class>,
+    one_by_one: bool,
 }
 
 impl FakeVendor {
@@ -68,6 +72,7 @@ impl FakeVendor {
                 payload_bytes_max: 4096,
                 batch_len_max,
                 rate_per_s: 100_000,
+                rate_counts: RateCounts::Requests,
                 concurrency: 8,
                 ttl_max: Duration::from_secs(86_400),
                 recalls: true,
@@ -75,6 +80,7 @@ impl FakeVendor {
                 poll_every: None,
                 environments: false,
                 repeatable: true,
+                quota_word: QuotaWord::AskedAgain,
             },
             state: Arc::default(),
             gate: Arc::new(Semaphore::new(1 << 20)),
@@ -86,6 +92,31 @@ impl FakeVendor {
     pub fn once_only(mut self) -> Self {
         self.capability.repeatable = false;
         self
+    }
+
+    /// The same, at a rate of its own.
+    #[must_use]
+    pub fn at_most(mut self, rate_per_s: u32, counts: RateCounts) -> Self {
+        self.capability.rate_per_s = rate_per_s;
+        self.capability.rate_counts = counts;
+        self
+    }
+
+    /// The same, with a word on quotas of this kind.
+    #[must_use]
+    pub fn means_it(mut self, word: QuotaWord) -> Self {
+        self.capability.quota_word = word;
+        self
+    }
+
+    /// From now on this class goes out as public.
+    pub fn sends_as_public(&self, class: Class) {
+        self.lock().public.push(class);
+    }
+
+    /// From now on each device takes a request of its own.
+    pub fn one_by_one(&self) {
+        self.lock().one_by_one = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -171,6 +202,11 @@ impl Vendor for FakeVendor {
 
     fn capability(&self) -> &Capability {
         &self.capability
+    }
+
+    /// A token `alpha-d1:east` leads to the vendor `east`.
+    fn peer(&self, token: &str) -> Option<String> {
+        token.split_once(':').map(|(_, peer)| peer.to_owned())
     }
 
     fn check_config(
@@ -261,6 +297,17 @@ impl Channel for FakeVendor {
             .collect()
     }
 
+    fn counts_as(&self, class: Class, _detail: Option<ClassDetail>) -> CountedAs {
+        match self.lock().public.contains(&class) {
+            true => CountedAs::Marketing,
+            false => CountedAs::of(class),
+        }
+    }
+
+    fn requests(&self, devices: usize) -> usize {
+        if self.lock().one_by_one { devices } else { 1 }
+    }
+
     fn remember(&self, earlier: &[Earlier]) {
         self.lock().earlier.extend_from_slice(earlier);
     }
@@ -295,7 +342,11 @@ impl Channel for FakeVendor {
             Some(_) => return Some(Err(CallbackError::Signature("x-signed".to_owned()))),
         };
         let Ok(said) = serde_json::from_slice::<serde_json::Value>(request.body) else {
-            return Some(Err(CallbackError::Malformed("not JSON".to_owned())));
+            let why = "not JSON".to_owned();
+            return Some(Err(match signed {
+                true => CallbackError::SignedMalformed(why),
+                false => CallbackError::Malformed(why),
+            }));
         };
         let text = |name: &str| said.get(name).and_then(serde_json::Value::as_str);
         let receipt = Receipt {

@@ -51,7 +51,8 @@ pub(super) fn failure(answer: &Answer, now: Timestamp) -> BroadcastError {
                 answer.status
             ),
         },
-        reason => match decode(answer, now) {
+        // There is no device here: what is asked of one is asked of us.
+        reason => match decode(answer, now).word() {
             // A success that no call asked for.
             Verdict::Accepted { .. } => BroadcastError::Vendor(unreadable(answer.status)),
             // Words about tokens make no sense here: a status such as 410 is taken for what it says of the call.

@@ -377,13 +377,10 @@ fn verdict_table() {
     check(
         429,
         "TooManyProviderTokenUpdates",
-        "retry vendor_rate_limited 60s not_taken",
+        "retry vendor_rate_limited not_taken",
     );
-    check(
-        429,
-        "TooManyRequests",
-        "retry vendor_rate_limited 60s not_taken",
-    );
+    // One device's.
+    check(429, "TooManyRequests", "device_limited 60s");
     check(
         500,
         "InternalServerError",

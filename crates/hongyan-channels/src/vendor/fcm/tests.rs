@@ -347,6 +347,29 @@ fn verdict_table() {
         no(),
         "retry vendor_rate_limited 60s not_taken",
     );
+    // Which quota it is only the failure's own words tell.
+    let quota = |of: &str| {
+        json!({
+            "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{"subject": "project:p", "description": of}],
+        })
+    };
+    for (of, want) in [
+        (
+            "Messages per minute per project",
+            "retry vendor_rate_limited 60s not_taken",
+        ),
+        ("Device message rate exceeded", "device_limited 60s"),
+    ] {
+        check(
+            429,
+            "RESOURCE_EXHAUSTED",
+            "QUOTA_EXCEEDED",
+            "",
+            quota(of),
+            want,
+        );
+    }
     let delay = json!({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"});
     check(
         429,

@@ -236,6 +236,16 @@ fn a_partial_failure_names_its_tokens() {
         fixture::words(&decoded.named["f"]),
         "refused payload_rejected"
     );
+    assert!(decoded.named["f"].detail().contains("200 ok"));
+    let part = json!({"code": 80_100_000, "msg": "part of the tokens are of another app", "data": {
+        "requestId": "r2", "failTokens": ["f"],
+    }});
+    let part = decode(&fixture::answer(200, &part.to_string()), fixture::NOW);
+    let told = part.named["f"].detail();
+    assert!(
+        told.contains("80100000 part of the tokens are of another app"),
+        "{told}"
+    );
     let unsaid = of(json!({"sendResult": false, "failTokens": [], "expireTokens": []}));
     assert_eq!(
         fixture::words(&unsaid.rest),

@@ -7,11 +7,11 @@ use hongyan_core::{Timestamp, Verdict};
 use serde_json::Value;
 
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
+    accepted, credential_bad, mend, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable,
 };
 use crate::http::Answer;
-use crate::vendor::Decoded;
+use crate::vendor::{self, Decoded};
 
 /// The business code of an answer, whatever the HTTP status; empty when there is none.
 pub(super) fn code_of(answer: &Answer) -> String {
@@ -68,18 +68,22 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         ("80200003" | "80200005", _) => {
             unavailable(after, &format!("{words}: check this machine's clock"))
         }
-        ("80200001", _) => credential_bad(&format!(
-            "{words}: check the credential and this machine's clock"
-        )),
-        ("80200006" | "80300002" | "80300036" | "80300037" | "82000012" | "82000013", _) => {
-            credential_bad(&words)
+        ("80200001", _) => mend(&words, "check the credential and this machine's clock"),
+        ("80200006" | "80300002" | "80300036" | "80300037" | "82000012" | "82000013", _) => mend(
+            &words,
+            "check that app_id, project_id and the credential are of one app, and that Push Kit is on for it",
+        ),
+        (code, _) if code.starts_with("802") => {
+            mend(&words, "check the credential and this machine's clock")
         }
-        (code, _) if code.starts_with("802") => credential_bad(&words),
         (code, _) if !code.is_empty() => refused(&words),
         // No code: Huawei's edge answered. 503 is its flow control.
         (_, 429 | 503) => rate_limited(after, &format!("Huawei answered status {}", answer.status)),
         (_, 500..=599) => unavailable(after, &format!("Huawei answered status {}", answer.status)),
-        (_, 401 | 403) => credential_bad(&format!("Huawei answered status {}", answer.status)),
+        (_, 401 | 403) => mend(
+            &format!("Huawei answered status {}", answer.status),
+            "check the credential and the app's right to push",
+        ),
         (_, 404) => {
             credential_bad("Huawei answered status 404: check app_id, project_id and the endpoint")
         }
@@ -141,9 +145,6 @@ pub(in crate::vendor) fn checked(verdict: &Verdict) -> CheckReport {
                 detail: "Huawei accepts the credential".to_owned(),
             }
         }
-        other => CheckReport {
-            ok: false,
-            detail: other.detail().to_owned(),
-        },
+        other => vendor::unproved(other),
     }
 }

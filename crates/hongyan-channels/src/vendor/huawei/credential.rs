@@ -1,7 +1,7 @@
 //! What a Huawei credential holds: ids, how calls are authorized, and which classes were granted.
 
-use hongyan_core::port::ConfigError;
-use hongyan_core::{Class, Message, Reason};
+use hongyan_core::port::{ConfigError, CountedAs};
+use hongyan_core::{Class, ClassDetail, Message, Reason};
 use serde_json::Value;
 
 use super::{Receipts, ServiceAccount};
@@ -69,6 +69,24 @@ impl Rights {
             grants,
             categories,
             class_override: fields.switch("class_override"),
+        }
+    }
+
+    /// How Huawei counts a kind of message as it is sent with these rights.
+    pub(in crate::vendor) fn counted(
+        &self,
+        class: Class,
+        detail: Option<ClassDetail>,
+    ) -> CountedAs {
+        let granted = |category: &str| match &self.categories {
+            Some(granted) => granted.iter().any(|c| c == category),
+            None => true,
+        };
+        match self.grants.counted(class, detail) {
+            CountedAs::Service if !granted(classes::marks(class, detail).huawei_category) => {
+                CountedAs::Marketing
+            }
+            counted => counted,
         }
     }
 

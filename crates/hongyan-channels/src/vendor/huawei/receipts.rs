@@ -118,7 +118,7 @@ impl Receipts {
 fn though_signed(error: CallbackError) -> CallbackError {
     match error {
         CallbackError::Malformed(why) => {
-            CallbackError::Malformed(format!("its signature holds, but {why}"))
+            CallbackError::SignedMalformed(format!("its signature holds, but {why}"))
         }
         other => other,
     }

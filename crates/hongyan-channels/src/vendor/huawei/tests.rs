@@ -348,3 +348,28 @@ fn a_downgraded_message_is_never_upgraded_by_the_sender() {
     assert_eq!(android["notification"]["importance"], "LOW");
     assert_eq!(android["bi_tag"], "018f0000-0000-7000-8000-000000000001");
 }
+
+#[test]
+fn a_category_that_was_not_granted_counts_as_marketing() {
+    let counted = |change: Value| {
+        let mut config = oauth();
+        let config = {
+            config
+                .as_object_mut()
+                .unwrap()
+                .extend(change.as_object().unwrap().clone());
+            Config::read(&config).unwrap()
+        };
+        Class::ALL.map(|class| config.rights.counted(class, None).as_str())
+    };
+    let (service, marketing) = ("service", "marketing");
+    assert_eq!(counted(json!({})), [service, service, service, marketing]);
+    assert_eq!(
+        counted(json!({"categories": ["IM", "EXPRESS"]})),
+        [service, service, marketing, marketing]
+    );
+    assert_eq!(
+        counted(json!({"granted": ["transaction"], "categories": ["IM", "EXPRESS"]})),
+        [marketing, service, marketing, marketing]
+    );
+}

@@ -28,20 +28,24 @@ pub(super) fn read(basic: &str, request: &CallbackRequest<'_>) -> Result<Callbac
         content_type: "text/plain; charset=utf-8",
         body,
     };
+    let malformed = |why: String| match signed {
+        true => CallbackError::SignedMalformed(why),
+        false => CallbackError::Malformed(why),
+    };
     if request.method == "GET" {
         let echo = echo(request.url)
-            .ok_or_else(|| CallbackError::Malformed("echostr is missing or strange".to_owned()))?;
+            .ok_or_else(|| malformed("echostr is missing or strange".to_owned()))?;
         return Ok(answer(Vec::new(), echo));
     }
-    let body: Value = serde_json::from_slice(request.body)
-        .map_err(|error| CallbackError::Malformed(error.to_string()))?;
+    let body: Value =
+        serde_json::from_slice(request.body).map_err(|error| malformed(error.to_string()))?;
     let items = match &body {
         Value::Array(items) => items.as_slice(),
         Value::Object(object) => match object.get("data").and_then(Value::as_array) {
             Some(items) => items.as_slice(),
             None => std::slice::from_ref(&body),
         },
-        _ => return Err(CallbackError::Malformed("it is no list".to_owned())),
+        _ => return Err(malformed("it is no list".to_owned())),
     };
     let receipts = items.iter().take(ITEMS_MAX).filter_map(receipt).collect();
     Ok(answer(receipts, "ok".to_owned()))

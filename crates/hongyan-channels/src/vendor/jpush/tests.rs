@@ -318,7 +318,12 @@ fn receipts_are_read_when_their_signature_holds() {
     assert!(matches!(wrong, CallbackError::Signature(_)));
     for body in ["", "7", "<html>", "\"x\""] {
         let malformed = post(Some("{basic}"), body).unwrap_err();
-        assert!(matches!(malformed, CallbackError::Malformed(_)), "{body}");
+        assert!(
+            matches!(malformed, CallbackError::SignedMalformed(_)),
+            "{body}"
+        );
+        let unsigned = post(None, body).unwrap_err();
+        assert!(matches!(unsigned, CallbackError::Malformed(_)), "{body}");
     }
 }
 

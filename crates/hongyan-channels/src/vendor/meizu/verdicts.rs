@@ -6,8 +6,8 @@ use hongyan_core::{Reason, Timestamp, Verdict};
 use serde_json::Value;
 
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, unavailable,
-    unreadable, until_beijing_midnight,
+    accepted, mend, rate_limited, refused, retry_after, token_dead, unavailable, unreadable,
+    until_beijing_midnight,
 };
 use crate::http::Answer;
 use crate::texts::detail;
@@ -46,10 +46,8 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         ("500" | "1001", _) => unavailable(after, &words),
         ("1003", _) => rate_limited(after, &words),
         ("1005" | "110004" | "110031" | "110032" | "110053", _) => refused(&words),
-        ("1006" | "110000" | "110001" | "110033", _) => {
-            credential_bad(&format!("{words}: check app_id and app_secret"))
-        }
-        ("110009", _) => credential_bad(&format!("{words}: Meizu blocked the app")),
+        ("1006" | "110000" | "110001" | "110033", _) => mend(&words, "check app_id and app_secret"),
+        ("110009", _) => mend(&words, "Meizu blocked the app"),
         ("110002" | "110003", _) => token_dead(&words),
         // Speed here; within `value` the same number means a switch.
         ("110010", _) => rate_limited(after, &words),
@@ -59,8 +57,8 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         },
         (_, 429) => rate_limited(after, &status_words),
         (_, 500..=599) => unavailable(after, &status_words),
-        (_, 401 | 403) => credential_bad(&status_words),
-        (_, 404) => credential_bad(&format!("{status_words}: check region and the endpoint")),
+        (_, 401 | 403) => mend(&status_words, "check app_id and app_secret"),
+        (_, 404) => mend(&status_words, "check region and the endpoint"),
         (_, 400..=499) => refused(&status_words),
         // A code that no table has: another try is the best that can be done.
         (code, _) if !code.is_empty() => unavailable(after, &words),

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 
 use super::SLOW_DOWN;
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, unavailable,
-    unreadable, until_beijing_midnight,
+    accepted, mend, rate_limited, refused, retry_after, token_dead, unavailable, unreadable,
+    until_beijing_midnight,
 };
 use crate::http::Answer;
 use crate::vendor::Decoded;
@@ -39,8 +39,8 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp, asked: &[&str])
         return Decoded::all(match answer.status {
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 | 403 => credential_bad(&words),
-            404 => credential_bad(&format!("{words}: check the endpoint")),
+            401 | 403 => mend(&words, "check app_key and master_secret"),
+            404 => mend(&words, "check the endpoint"),
             400..=499 => refused(&words),
             status => unreadable(status),
         });
@@ -122,11 +122,11 @@ pub(super) fn verdict(
         13 => rate_limited(after.or(Some(SLOW_DOWN)), words),
         ..0 => unavailable(after, words),
         // 11 and 29 after a renewal as well.
-        11 | 29 => credential_bad(&format!("{words}: a fresh access token was refused")),
-        12 | 20..=24 => credential_bad(&format!("{words}: check the endpoint")),
-        14..=17 => credential_bad(&format!("{words}: check app_key and master_secret")),
+        11 | 29 => mend(words, "a fresh access token was refused"),
+        12 | 20..=24 => mend(words, "check the endpoint"),
+        14..=17 => mend(words, "check app_key and master_secret"),
         18 | 19 => unavailable(after, &format!("{words}: check this machine's clock")),
-        26..=28 | 30 | 59 => credential_bad(&format!("{words}: see OPPO's console")),
+        26..=28 | 30 | 59 => mend(words, "see OPPO's console"),
         33 => Verdict::QuotaExhausted {
             until: Some(until_beijing_midnight(now)),
             detail: texts::detail(words),

@@ -29,8 +29,7 @@ use super::receipts::{Told, beijing_time, kind_of};
 use super::{Common, Encoded, Provider, Templates, Words, counted, number, report, segments};
 use crate::acs::{self, AccessKey, Repeats, Service};
 use crate::answer::{
-    accepted, credential_bad, quota, refused, token_dead, too_large, unreadable,
-    until_beijing_midnight,
+    accepted, mend, quota, refused, token_dead, too_large, unreadable, until_beijing_midnight,
 };
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
@@ -149,7 +148,10 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         | "isv.PRODUCT_UN_SUBSCRIPT"
         | "isv.PRODUCT_UNSUBSCRIBE"
         | "isv.DENY_IP_RANGE"
-        | "isp.RAM_PERMISSION_DENY" => credential_bad(&words),
+        | "isp.RAM_PERMISSION_DENY" => mend(
+            &words,
+            "check sign_name, templates, the account's balance and the RAM user's right dysms:SendSms in Aliyun's console",
+        ),
         // They may have sent it all the same.
         "isp.SYSTEM_ERROR" | "isp.GATEWAY_ERROR" | "isp.UNKNOWN" => Verdict::Retry {
             reason: Reason::VendorUnavailable,
@@ -311,6 +313,10 @@ impl Provider for Sender {
             parts: Vec::new(),
             message: message.id,
         })
+    }
+
+    fn requests(&self, _numbers: usize) -> usize {
+        1
     }
 
     async fn send(&self, encoded: &Encoded, numbers: &[&str], until: Instant) -> Vec<Verdict> {

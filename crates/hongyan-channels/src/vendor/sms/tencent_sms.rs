@@ -35,7 +35,7 @@ use super::receipts::{Told, beijing_time, kind_of};
 use super::{Common, Encoded, Provider, Templates, Words, counted, number, report, segments};
 use crate::acs::{hex, server_time};
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
+    accepted, credential_bad, mend, rate_limited, refused, retry_after, token_dead, too_large,
     unavailable, unreadable, until_beijing_midnight,
 };
 use crate::config::{self, Fields};
@@ -175,7 +175,7 @@ fn judge(code: &str, words: &str, now: Timestamp) -> Verdict {
         "InvalidParameterValue.IncorrectPhoneNumber" => token_dead(words),
         "InvalidParameterValue.ContentLengthLimit"
         | "InvalidParameterValue.TemplateParameterLengthLimit" => too_large(words),
-        "InvalidParameterValue.SdkAppIdNotExist" => credential_bad(words),
+        "InvalidParameterValue.SdkAppIdNotExist" => mend(words, "check sdk_app_id"),
         // The person opted out.
         "FailedOperation.PhoneNumberInBlacklist" => Verdict::Refused {
             reason: Reason::PermissionOff,
@@ -186,13 +186,21 @@ fn judge(code: &str, words: &str, now: Timestamp) -> Verdict {
             detail: texts::detail(words),
         },
         "AuthFailure.SignatureExpire" | "InternalError.RequestTimeException" => {
-            credential_bad(&format!("{words}: set this machine's clock"))
+            mend(words, "set this machine's clock")
         }
         "FailedOperation.SignatureIncorrectOrUnapproved"
-        | "FailedOperation.TemplateIncorrectOrUnapproved"
-        | "FailedOperation.InsufficientBalanceInSmsPackage" => credential_bad(words),
+        | "FailedOperation.TemplateIncorrectOrUnapproved" => mend(
+            words,
+            "check that the signature and the template are approved in Tencent's console",
+        ),
+        "FailedOperation.InsufficientBalanceInSmsPackage" => {
+            mend(words, "buy texts: the package is used up")
+        }
         code if code.starts_with("AuthFailure.") || code.starts_with("UnauthorizedOperation") => {
-            credential_bad(words)
+            mend(
+                words,
+                "check secret_id, secret_key and the key's right to send",
+            )
         }
         // It may have been sent.
         code if code.starts_with("InternalError") => Verdict::Retry {
@@ -241,7 +249,7 @@ fn read(answer: &Answer, now: Timestamp) -> Said {
         return Said::All(match answer.status {
             200..=299 => unreadable(answer.status),
             429 => rate_limited(after, &words),
-            401 | 403 | 404 => credential_bad(&words),
+            401 | 403 | 404 => mend(&words, "check secret_id, secret_key, region and endpoint"),
             400..=499 => refused(&words),
             500..=599 => vendor::maybe_taken(unavailable(after, &words)),
             status => unreadable(status),
@@ -465,6 +473,10 @@ impl Provider for Sender {
     }
 
     /// Mainland numbers and others in calls of their own: Tencent takes no mixture.
+    fn requests(&self, _numbers: usize) -> usize {
+        1
+    }
+
     async fn send(&self, encoded: &Encoded, numbers: &[&str], until: Instant) -> Vec<Verdict> {
         let (home, abroad): (Vec<&str>, Vec<&str>) = numbers
             .iter()

@@ -35,8 +35,8 @@ use super::receipts::Told;
 use super::{Common, Encoded, Provider, Words, counted, report, segments};
 use crate::acs::hex;
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, too_large,
-    unavailable, unreadable,
+    accepted, mend, rate_limited, refused, retry_after, token_dead, too_large, unavailable,
+    unreadable,
 };
 use crate::callback::ReceiptUrl;
 use crate::config::{self, Fields};
@@ -193,11 +193,14 @@ fn code_of(answer: &Answer) -> Option<u64> {
     names.iter().find_map(|name| body.get(*name)?.as_u64())
 }
 
+/// What to do about a refused key.
+const KEYS: &str = "check account_sid and auth_token (or the API key and its secret)";
+
 fn by_status(answer: &Answer, words: &str, now: Timestamp) -> Verdict {
     let after = retry_after(&answer.headers, now);
     match answer.status {
-        401 | 403 => credential_bad(words),
-        404 => credential_bad(&format!("{words}: check account_sid and endpoint")),
+        401 | 403 => mend(words, KEYS),
+        404 => mend(words, "check account_sid and endpoint"),
         429 => rate_limited(after, words),
         400..=499 => refused(words),
         500..=599 => vendor::maybe_taken(unavailable(after, words)),
@@ -208,7 +211,24 @@ fn by_status(answer: &Answer, words: &str, now: Timestamp) -> Verdict {
 fn judge(code: u64, words: &str, answer: &Answer, now: Timestamp) -> Verdict {
     let after = retry_after(&answer.headers, now);
     match code {
-        20003 | 20404 | 21408 | 21606 | 21659 | 30002 | 30034 => credential_bad(words),
+        20003 => mend(words, KEYS),
+        20404 => mend(words, "check account_sid and endpoint"),
+        21408 => mend(
+            words,
+            "switch the number's country on in Twilio's console (geo permissions)",
+        ),
+        21606 | 21659 => mend(
+            words,
+            "check that the sender is one of this account and may send texts there",
+        ),
+        30002 => mend(
+            words,
+            "Twilio suspended the account: settle it in its console",
+        ),
+        30034 => mend(
+            words,
+            "register the sender's number for A2P 10DLC with Twilio",
+        ),
         20429 | 30001 => rate_limited(after, words),
         20500 => vendor::maybe_taken(unavailable(after, words)),
         21211 | 21612 | 21614 | 21635 | 30005 => token_dead(words),
@@ -598,9 +618,11 @@ impl Sender {
             body: "<Response/>".to_owned(),
         };
         let (Some(sid), Some(status)) = (sid, status) else {
-            return Err(malformed(
-                "Twilio posts a form with MessageSid and MessageStatus",
-            ));
+            let why = "Twilio posts a form with MessageSid and MessageStatus".to_owned();
+            return Err(match signed {
+                true => CallbackError::SignedMalformed(why),
+                false => CallbackError::Malformed(why),
+            });
         };
         if !self.goes_forward(sid, status) {
             return Ok(answer(Vec::new()));

@@ -221,7 +221,7 @@ fn verdict_table() {
         "credential_bad",
     );
     check(&[2012], "quota");
-    check(&[2026, 2050], "retry vendor_rate_limited 60s not_taken");
+    check(&[2026, 2050], "retry vendor_rate_limited not_taken");
     check(
         &[
             2013, 2014, 2020, 2023, 2028, 2038, 3000, 3001, 3002, 3003, 3004, 6003, 6004,

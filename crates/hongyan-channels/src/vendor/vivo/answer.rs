@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::OPENS_AT;
 use crate::answer::{
-    accepted, credential_bad, rate_limited, refused, retry_after, token_dead, unavailable,
-    unreadable, until_beijing_hour, until_beijing_midnight,
+    accepted, mend, rate_limited, refused, retry_after, token_dead, unavailable, unreadable,
+    until_beijing_hour, until_beijing_midnight,
 };
 use crate::http::Answer;
 use crate::vendor::Decoded;
@@ -40,8 +40,8 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp, keeps_inactive:
         return Decoded::all(match answer.status {
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 | 403 => credential_bad(&words),
-            404 => credential_bad(&format!("{words}: check the endpoint")),
+            401 | 403 => mend(&words, "check app_id, app_key and app_secret"),
+            404 => mend(&words, "check the endpoint"),
             400..=499 => refused(&words),
             status => unreadable(status),
         });
@@ -55,14 +55,19 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp, keeps_inactive:
         .find(|id| !id.is_empty());
     let mut decoded = Decoded::all(match code {
         0 => accepted(id.as_deref()),
-        10_000 => credential_bad(&format!("{words}: check app_id, app_key and app_secret")),
-        10_094 => credential_bad(&format!("{words}: check app_id")),
+        10_000 => mend(words, "check app_id, app_key and app_secret"),
+        10_094 => mend(words, "check app_id"),
         10_040 | 10_500..=10_599 => unavailable(after, words),
         10_070 | 10_073 | 10_252 | 10_254 => Verdict::QuotaExhausted {
             until: Some(until_beijing_midnight(now)),
             detail: texts::detail(words),
         },
-        10_071 => rate_limited(Some(until_beijing_hour(now, OPENS_AT)), words),
+        10_071 => Verdict::QuotaExhausted {
+            until: Some(until_beijing_hour(now, OPENS_AT)),
+            detail: texts::detail(&format!(
+                "{words}: operation messages go from seven to 23 in Beijing"
+            )),
+        },
         10_072 => rate_limited(after, words),
         10_085 | 10_104 => refused(&format!(
             "{words}: vivo refuses texts that look like a test (only digits, Latin letters or symbols, brackets, 测试)"

@@ -21,7 +21,6 @@ pub(super) struct Encoded {
     /// Body of a single send, without target and request id.
     pub(super) body: Map<String, Value>,
     pub(super) message: String,
-    pub(super) system: bool,
     pub(super) truncated: Vec<Truncation>,
     pub(super) downgraded: Option<String>,
 }
@@ -149,7 +148,6 @@ pub(super) fn encode(
     }
     merge(&mut body, config, outbound, class)?;
     Ok(Encoded {
-        system: body.get("classification") == Some(&Value::from(1)),
         body,
         message: id,
         truncated,

@@ -1,4 +1,3 @@
-use hongyan_core::verdict::Unsure;
 use hongyan_core::{Class, ClassDetail, MessageId};
 
 use super::*;
@@ -144,7 +143,7 @@ fn each_class_has_its_marks() {
         (&lower.body["classification"], &lower.body["category"]),
         (&json!(0), &json!("CONTENT"))
     );
-    assert!(!lower.system && lower.downgraded.is_some());
+    assert!(lower.downgraded.is_some());
     config["strict_classes"] = json!(true);
     let refused = encoded_with(&config, &of(Class::Transaction, None));
     assert_eq!(refused.unwrap_err().0, Reason::ClassNotGranted);
@@ -305,7 +304,11 @@ fn verdict_table() {
     );
     check(&[10_070, 10_073, 10_252, 10_254], "quota");
     // NOW is 09:00 in Beijing: 22 hours to seven o'clock.
-    check(&[10_071], "retry vendor_rate_limited 79200s not_taken");
+    let night = decoded(&json!({"result": 10_071, "desc": "d"})).rest;
+    assert!(matches!(
+        night,
+        Verdict::QuotaExhausted { until: Some(left), .. } if left == Duration::from_secs(22 * 3600)
+    ));
     check(&[10_072], "retry vendor_rate_limited not_taken");
     check(
         &[10_054, 10_085, 10_096, 10_097, 10_104, 10_101, 10_199],
@@ -415,40 +418,36 @@ fn receipts_are_read() {
 }
 
 #[test]
-fn a_quota_code_closes_the_interface_for_the_class_until_midnight() {
+fn where_lists_have_run_out_each_device_is_a_request() {
     let vendor = Vivo::new(&fixture::egress());
-    let config_ = Config::read(&config()).unwrap();
-    let origin = Origin::parse(ENDPOINT).unwrap();
     let sender = Sender {
-        pool: h1::Pool::new(&vendor.egress, origin),
+        pool: h1::Pool::new(&vendor.egress, Origin::parse(ENDPOINT).unwrap()),
         egress: vendor.egress.clone(),
         callback: None,
         callback_too_long: false,
         tokens: TokenCache::with_pace(TOKEN_PACE),
         contents: Stored::new(CONTENT_REUSE),
-        closed: Mutex::default(),
-        config: config_,
+        no_lists_until: AtomicI64::new(0),
+        config: Config::read(&config()).unwrap(),
     };
-    let encoded = encoded_with(&config(), &of(Class::Marketing, None)).unwrap();
-    let system = encoded_with(&config(), &of(Class::Im, None)).unwrap();
-    let open = |interface, system| sender.closed(interface, system).is_none();
-    let say = |code: i64, interface, encoded: &Encoded| {
+    let requests = || [1, 2, 500].map(|devices| sender.requests(devices));
+    let say = |code: i64| {
         let body = json!({"result": code, "desc": "d"}).to_string();
-        sender.judge(&fixture::answer(200, &body), interface, encoded);
+        sender.judge(&fixture::answer(200, &body));
     };
-    say(10_252, Interface::List, &encoded);
-    assert!(!open(Interface::List, false) && open(Interface::Single, false));
-    say(10_073, Interface::List, &system);
-    assert!(!open(Interface::List, true) && !open(Interface::Single, true));
-    assert!(open(Interface::Single, false), "each class has its own");
-    say(10_071, Interface::Single, &encoded);
-    // NOW is 09:00 in Beijing.
-    assert!(matches!(
-        sender.closed(Interface::Single, false).map(Verdict::word),
-        Some(Verdict::Retry { after: Some(left), certainty: Unsure::NotTaken, .. }) if left == Duration::from_secs(22 * 3600)
-    ));
-    let said = sender.closed(Interface::Single, true);
-    assert_eq!(fixture::words(&said.unwrap()), "unasked quota");
+    say(10_070);
+    assert_eq!(requests(), [1, 2, 2]);
+    say(NO_LISTS);
+    assert_eq!(requests(), [1, 2, 500]);
+    // What it counts as what is the class as which a message goes out.
+    assert_eq!(
+        sender.counts_as(Class::Subscription, None),
+        CountedAs::Service
+    );
+    assert_eq!(
+        sender.counts_as(Class::Marketing, None),
+        CountedAs::Marketing
+    );
 }
 
 #[test]

@@ -239,6 +239,14 @@ fn verdict_table() {
         fixture::words(&verdict),
         "retry vendor_rate_limited 900s not_taken"
     );
+    let whose = |word: &'static str| {
+        let mut slow = fixture::answer(406, "");
+        let header = HeaderValue::from_static(word);
+        slow.headers.insert("x-wns-notificationstatus", header);
+        fixture::words(&decode(&slow, fixture::NOW))
+    };
+    assert_eq!(whose("channelthrottled"), "device_limited");
+    assert_eq!(whose("appthrottled"), "retry vendor_rate_limited not_taken");
 }
 
 #[test]
@@ -263,4 +271,28 @@ fn configurations_are_checked_and_shown_without_secrets() {
     );
     let faults = vendor.check_config(&json!({})).unwrap_err();
     assert!(faults[0].problem.contains("hongyan channel vapid"));
+}
+
+#[test]
+fn each_push_service_is_a_vendor_of_its_own() {
+    let vendor = Webpush::new(&fixture::egress());
+    let check = |endpoint: &str, want: Option<&str>| {
+        let token = json!({"endpoint": endpoint, "keys": {"p256dh": "x", "auth": "y"}});
+        assert_eq!(
+            vendor.peer(&token.to_string()).as_deref(),
+            want,
+            "{endpoint}"
+        );
+    };
+    check(
+        "https://Updates.push.services.mozilla.com/wpush/v2/x",
+        Some("https://updates.push.services.mozilla.com"),
+    );
+    check(
+        "https://push.example:8443/a",
+        Some("https://push.example:8443"),
+    );
+    check("http://push.example/a", None);
+    check(&format!("https://{}/", "x".repeat(500)), None);
+    assert_eq!(vendor.peer("not json"), None);
 }

@@ -102,13 +102,13 @@ fn long_texts_are_shortened_and_told() {
 }
 
 #[test]
-fn empty_texts_stand_in_for_each_other() {
+fn a_text_without_a_title_gets_one() {
     let mut outbound = fixture::outbound();
     outbound.title = Some(" ".to_owned());
     let form = encoded(&outbound).unwrap().form;
     assert_eq!(
         (form["title"].as_str(), form["description"].as_str()),
-        ("is on its way", "is on its way")
+        ("New message", "is on its way")
     );
 }
 
@@ -434,4 +434,64 @@ fn the_daily_limit_is_read_from_every_answer() {
     );
     check(r#"{"code":200001,"reason":"over quota"}"#, None);
     check("<html>", None);
+}
+
+#[test]
+fn what_goes_through_a_public_channel_counts_as_marketing() {
+    let counted = |channels: Value| {
+        let mut config = config();
+        config["channels"] = channels;
+        let config = Config::read(&config).unwrap();
+        Class::ALL.map(|class| config.counted(class, None).as_str())
+    };
+    let (service, marketing) = ("service", "marketing");
+    let both = json!({"im": "1", "transaction": "2", "subscription": "3", "marketing": "4"});
+    assert_eq!(counted(both), [service, service, service, marketing]);
+    let public = config()["channels"].clone();
+    assert_eq!(counted(public), [service, service, marketing, marketing]);
+    // Who has no channel of its own goes through that of marketing.
+    assert_eq!(
+        counted(json!({"im": "1", "marketing": "4"})),
+        [service, marketing, marketing, marketing]
+    );
+    // Without any there is one limit for all, and its reserve keeps the urgent ones going.
+    assert_eq!(counted(json!({})), [service, service, service, marketing]);
+}
+
+#[test]
+fn a_limit_is_that_of_the_public_channels_or_of_everything() {
+    let heard = |channels: Value, class: Class| {
+        let mut config = config();
+        config["channels"] = channels;
+        let egress = fixture::egress();
+        let read = Config::read(&config).unwrap();
+        let origin = || Origin::parse("https://xiaomi.example").unwrap();
+        let sender = Sender {
+            pool: h1::Pool::new(&egress, origin()),
+            feedback: h1::Pool::new(&egress, origin()),
+            egress,
+            config: read,
+            callback_too_long: false,
+            counted: Counted::new(POLL_EVERY, TRACES_LEN),
+            limits: Limits::default(),
+            feedback_due: Mutex::new(Timestamp(0)),
+        };
+        let mut message = fixture::message();
+        message.class = class;
+        let encoded = encode(&sender.config, &fixture::of(message)).unwrap();
+        let answer = r#"{"code":0,"data":{"id":"x","day_quota":"9","day_acked":"7"}}"#;
+        sender.hear_limit(&encoded, &fixture::answer(200, answer), fixture::NOW);
+        sender.limits.all().into_iter().map(|l| l.of).next()
+    };
+    let channels = || config()["channels"].clone();
+    assert_eq!(heard(channels(), Class::Im), None);
+    assert_eq!(
+        heard(channels(), Class::Marketing),
+        Some(LimitOf::Marketing)
+    );
+    assert_eq!(
+        heard(channels(), Class::Subscription),
+        Some(LimitOf::Marketing)
+    );
+    assert_eq!(heard(json!({}), Class::Im), Some(LimitOf::All));
 }

@@ -4,8 +4,8 @@ use hongyan_core::{Timestamp, Verdict};
 use serde_json::Value;
 
 use crate::answer::{
-    accepted, credential_bad, quota, rate_limited, refused, retry_after, token_dead, too_large,
-    unavailable, unreadable, until_beijing_midnight,
+    accepted, mend, quota, rate_limited, refused, retry_after, token_dead, too_large, unavailable,
+    unreadable, until_beijing_midnight,
 };
 use crate::http::Answer;
 
@@ -29,8 +29,8 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         return match answer.status {
             429 => rate_limited(after, &words),
             500..=599 => unavailable(after, &words),
-            401 | 403 => credential_bad(&words),
-            404 => credential_bad(&format!("{words}: check region and endpoint")),
+            401 | 403 => mend(&words, "check app_secret and region"),
+            404 => mend(&words, "check region and endpoint"),
             400..=499 => refused(&words),
             status => unreadable(status),
         };
@@ -67,7 +67,7 @@ pub(in crate::vendor) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         | 22022
         | 26006
         | 27001
-        | 66108 => credential_bad(&words),
+        | 66108 => mend(&words, how_to_mend(code)),
         100
         | 10007
         | 10008
@@ -113,6 +113,20 @@ pub(super) fn day_limit(answer: &Answer) -> Option<(i64, Option<i64>)> {
         digits.into_iter().next()?.parse().ok()
     };
     Some((after(" quota:")?, after("acked:")))
+}
+
+/// What to do about a refused credential.
+const fn how_to_mend(code: i64) -> &'static str {
+    match code {
+        10006 | 10013 | 21301..=21303 | 22006..=22008 => "check app_secret and region",
+        22000..=22005 | 22020 | 22021 => "check that the app is enabled in Xiaomi's console",
+        22022 | 66108 => "check package: it is not of this app_secret",
+        26006 => "wait for Xiaomi's review of the app, or ask for it in the console",
+        27001 => "check channels: one is not approved, or not of this app",
+        10004 => "add this machine's address to the app's IP list",
+        10020 | 10021 => "check region and endpoint",
+        _ => "ask Xiaomi why the app may not push: its console says what is limited",
+    }
 }
 
 fn quota_until_midnight(now: Timestamp, words: &str) -> Verdict {

@@ -62,35 +62,6 @@ async fn vivo_stores_a_text_once_for_all_its_batches() {
 }
 
 #[tokio::test]
-async fn vivo_is_left_alone_after_a_quota_code() {
-    let world = World::start(Vendor::Vivo).await;
-    let settings = json!({"operation_per_day": 0});
-    world.handle.set_rules(Vendor::Vivo, &settings).unwrap();
-    assert_eq!(
-        world.send_some(Class::Marketing, 1).await,
-        ["quota_exhausted"]
-    );
-    let calls = world.made("/message/");
-    assert_eq!(
-        world.send_some(Class::Marketing, 1).await,
-        ["unasked quota_exhausted"]
-    );
-    assert_eq!(world.made("/message/"), calls, "no further call");
-    assert_eq!(world.send_some(Class::Im, 1).await, ["accepted"]);
-    // A list may still be tried, once.
-    assert_eq!(
-        world.send_some(Class::Marketing, 2).await,
-        ["quota_exhausted"; 2]
-    );
-    let calls = world.made("/message/");
-    assert_eq!(
-        world.send_some(Class::Marketing, 2).await,
-        ["unasked quota_exhausted"; 2]
-    );
-    assert_eq!(world.made("/message/"), calls);
-}
-
-#[tokio::test]
 async fn vivo_without_lists_goes_one_by_one() {
     let world = World::start(Vendor::Vivo).await;
     let settings = json!({"saves_per_day": 0});
@@ -111,19 +82,10 @@ async fn vivo_takes_operation_messages_by_day_only() {
         tokens,
     );
     let verdicts = world.channel.send(&batch, PATIENCE).await;
-    assert_eq!(words(&verdicts[0]), "retry vendor_rate_limited not_taken");
     assert!(matches!(
         verdicts[0],
-        hongyan_core::Verdict::Retry { after: Some(after), .. } if after <= Duration::from_secs(86_400)
+        hongyan_core::Verdict::QuotaExhausted { until: Some(after), .. } if after <= Duration::from_secs(86_400)
     ));
-    let calls = world.made("/message/");
-    let again = world.send_some(Class::Marketing, 2).await;
-    assert_eq!(again, ["unasked retry vendor_rate_limited not_taken"; 2]);
-    assert_eq!(
-        world.made("/message/"),
-        calls,
-        "not asked again before morning"
-    );
     assert_eq!(world.send_some(Class::Transaction, 1).await, ["accepted"]);
 }
 

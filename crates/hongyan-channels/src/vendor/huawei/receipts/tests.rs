@@ -180,7 +180,7 @@ fn a_signed_post_that_cannot_be_read_does_not_use_its_nonce_up() {
     let good = header(b"key", NOW.millis(), "n", "push");
     for body in ["{", "{}"] {
         let told = call(&receipts, Some(&good), body);
-        let Err(CallbackError::Malformed(why)) = told else {
+        let Err(CallbackError::SignedMalformed(why)) = told else {
             panic!("{body}: {told:?}");
         };
         assert!(why.contains("signature holds"), "{why}");

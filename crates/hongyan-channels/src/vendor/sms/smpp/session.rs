@@ -23,7 +23,9 @@ use tokio::time::Instant;
 
 use super::Config;
 use super::receipt::{Arrived, Group, News};
-use crate::answer::{credential_bad, rate_limited, refused, token_dead, too_large, unavailable};
+use crate::answer::{
+    credential_bad, mend, rate_limited, refused, token_dead, too_large, unavailable,
+};
 use crate::egress::{Egress, Protocol};
 use crate::texts::detail;
 
@@ -560,12 +562,13 @@ pub(super) fn verdict(status: u32) -> Verdict {
     match status {
         0x0B => token_dead(&words),
         0x01 => too_large(&words),
-        0x0D..=0x0F => credential_bad(&words),
+        0x0D..=0x0F => mend(&words, "check system_id, password and system_type"),
         // The session is in the wrong state: the next one will do.
         0x04 | 0x05 => unavailable(None, &words),
-        0x0A | 0x06 | 0x07 | 0x15 | 0x32 | 0x43 | 0x48..=0x51 | 0x53..=0x55 | 0xC0..=0xC4 => {
-            credential_bad(&words)
-        }
+        0x0A | 0x06 | 0x07 | 0x15 | 0x32 | 0x43 | 0x48..=0x51 | 0x53..=0x55 | 0xC0..=0xC4 => mend(
+            &words,
+            "check the addresses and the types of the credential with the carrier",
+        ),
         0x08 | 0x45 | 0xFF | 0x64 => unavailable(None, &words),
         0x14 | 0x58 => rate_limited(Some(THROTTLE_PAUSE), &words),
         _ => refused(&words),
