@@ -117,28 +117,23 @@ impl Draft {
             let len = serde_json::to_vec(data).map_or(usize::MAX, |d| d.len());
             over(&mut fault, "data", len, DATA_BYTES_MAX, "bytes of JSON");
         }
-        self.check_texts(&mut fault);
+        self.check_names(&mut fault);
         self.check_options(now, &mut fault);
         faults
     }
 
-    /// No text may hold the character NUL: systems that a message goes through take it for an end, or do not take it.
-    fn check_texts(&self, fault: &mut impl FnMut(&str, String)) {
+    /// No name and no address may hold the character NUL: systems that a message goes through take it for an end. Texts may,
+    /// as they are a person's own.
+    fn check_names(&self, fault: &mut impl FnMut(&str, String)) {
         let of_notification = self.notification.iter().flat_map(|n| {
             [
-                ("notification.title", Some(&n.title)),
-                ("notification.body", Some(&n.body)),
                 ("notification.image", n.image.as_ref()),
                 ("notification.sound", n.sound.as_ref()),
                 ("notification.click.url", n.click.as_ref().map(|c| &c.url)),
                 ("notification.group", n.group.as_ref()),
             ]
         });
-        let of_options = [
-            ("options.collapse_key", self.options.collapse_key.as_ref()),
-            ("options.push.title", self.options.push.title.as_ref()),
-            ("options.push.body", self.options.push.body.as_ref()),
-        ];
+        let of_options = [("options.collapse_key", self.options.collapse_key.as_ref())];
         for (path, text) in of_notification.chain(of_options) {
             if text.is_some_and(|text| text.contains('\0')) {
                 fault(path, "must not contain the character U+0000".to_owned());

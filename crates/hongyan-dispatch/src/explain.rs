@@ -167,7 +167,7 @@ impl Explainer {
     ) -> Result<Would, StoreError> {
         let situation = read.situation(message, delivery, Some(device), None);
         let decision = plan(&situation);
-        if plan::is_online_too(&situation, &decision) {
+        if plan::online_too(&situation, &decision).is_some() {
             let given = Delivery {
                 online_tried: true,
                 ..delivery.clone()

@@ -120,6 +120,14 @@ pub fn plan(s: &Situation<'_>) -> Decision {
             (Decision::End(_), Some(_)) if !d.online_tried => Decision::Online {
                 until: s.now.plus(ack_timeout(m)).min(m.expires_at),
             },
+            // The push failed; what the session was given beside it may still be acknowledged.
+            (push @ Decision::End(_), _) => match d.online_until.filter(|until| s.now < *until) {
+                Some(until) => Decision::Hold {
+                    until,
+                    reason: Reason::WaitingForSession,
+                },
+                None => push,
+            },
             (push, _) => push,
         },
         DeliveryMode::OnlineFirst => match s.session {
@@ -136,17 +144,20 @@ pub fn plan(s: &Situation<'_>) -> Decision {
     }
 }
 
-/// Whether the session gets it beside what was decided: a push that goes out or waits, of a message for both.
-pub(crate) fn is_online_too(s: &Situation<'_>, decision: &Decision) -> bool {
+/// Whether the session gets it beside what was decided: a push that goes out or waits, of a message for both. Until when it may
+/// acknowledge before the push's failure ends the delivery.
+pub(crate) fn online_too(s: &Situation<'_>, decision: &Decision) -> Option<Timestamp> {
     let beside = match decision {
         Decision::Push { .. } => true,
         Decision::Hold { reason, .. } => *reason != Reason::Scheduled,
         Decision::Online { .. } | Decision::End(_) => false,
     };
-    beside
+    let is_given = beside
         && s.message.options.delivery == DeliveryMode::Both
         && s.session.is_some()
-        && !s.delivery.online_tried
+        && !s.delivery.online_tried;
+    let until = s.now.plus(ack_timeout(s.message));
+    is_given.then(|| until.min(s.message.expires_at))
 }
 
 /// Whether the reason means that no vendor could carry it at all, so that falling back would only end the wait.

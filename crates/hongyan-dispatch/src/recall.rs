@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hongyan_core::delivery::{Input, State};
-use hongyan_core::limits::{TARGETS_LEN_MAX, VENDOR_CALL_DEADLINE};
-use hongyan_core::port::{CommitError, Fresh, Hint, Job, JobKind, Recipient, WriteSet};
+use hongyan_core::limits::{IDEMPOTENCY_TTL, TARGETS_LEN_MAX, VENDOR_CALL_DEADLINE};
+use hongyan_core::port::{
+    CommitError, Fresh, Hint, Idempotency, Job, JobKind, Recipient, WriteSet,
+};
 use hongyan_core::{
     AppId, ChannelId, CredentialName, DeviceId, Message, MessageId, Reason, Secret, Stage,
     StoreError, Timestamp, Verdict,
@@ -41,6 +43,8 @@ pub struct Recall {
 }
 
 const PAGE: usize = 500;
+/// What begins sooner than this may begin while its recall is written.
+const SOON: Duration = Duration::from_secs(3);
 /// How long a recall waits until the router has ended what it was to begin later.
 const ROUTED_WITHIN: Duration = Duration::from_secs(5);
 /// How soon it looks whether that is done, and how often at most.
@@ -60,18 +64,18 @@ impl Recall {
             .await?
             .filter(|message| message.recalls.is_none())
             .ok_or(StoreError::NotFound { entity: "message" })?;
-        let mut brought_forward = false;
+        let mut is_unbegun = false;
         if ports.inbox.recalled(app, id).await?.is_none() {
             let now = ports.clock.now();
+            is_unbegun = message.options.send_at.is_some_and(|at| at > now);
             let jobs = self.not_begun(&message, now).await?;
-            brought_forward = !jobs.is_empty();
             self.mark(app, &message, jobs, now).await?;
         }
         for owner in intake::owners(&message) {
             ports.presence.recall(app, &owner, id);
         }
         let mut done = self.stop_and_withdraw(app, &message).await?;
-        if brought_forward {
+        if is_unbegun {
             done.stopped += self.ended_unbegun(app, id).await?;
         }
         Ok(done)
@@ -79,8 +83,8 @@ impl Recall {
 
     /// What was to be routed at a time that has not come: it is routed now, so that each device is told that nothing will come.
     async fn not_begun(&self, message: &Message, now: Timestamp) -> Result<Vec<Job>, StoreError> {
-        // Nobody leases them before their time, so they can be moved.
-        if message.options.send_at.is_none_or(|at| at <= now) {
+        // Nobody leases them before their time, so they can be moved. What begins soon is left alone: it finds the recall.
+        if !begins_late(message, now) {
             return Ok(Vec::new());
         }
         let work = &self.ports.work;
@@ -92,7 +96,7 @@ impl Recall {
             .collect())
     }
 
-    /// How many deliveries of a message that was brought forward ended as recalled. Waits for the router, but not for ever:
+    /// How many deliveries of a message that had not begun ended as recalled. Waits for the router, but not for ever:
     /// of a broadcast to very many, those that ended meanwhile.
     async fn ended_unbegun(&self, app: &AppId, id: MessageId) -> Result<u64, StoreError> {
         let ports = &self.ports;
@@ -128,6 +132,7 @@ impl Recall {
     ) -> Result<(), StoreError> {
         let ports = &self.ports;
         let mut set = WriteSet {
+            idempotency: Some(once(app, message.id, now)),
             recalled: vec![(app.clone(), message.id, now)],
             jobs,
             events: vec![intake::about(message, Stage::Recalled, now)],
@@ -135,8 +140,7 @@ impl Recall {
         };
         let mut hints = Vec::new();
         // One that waits for its time has reached nobody.
-        let is_waiting = message.options.send_at.is_some_and(|at| at > now);
-        if message.push.is_none() && !is_waiting {
+        if message.push.is_none() && !begins_late(message, now) {
             let id = self.ids.next(now, ports.dice.as_ref());
             let mark = Arc::new(message.recall_mark(id, now));
             for owner in intake::owners(&mark) {
@@ -155,6 +159,8 @@ impl Recall {
         }
         match ports.commit.commit(vec![set]).await.pop() {
             Some(Ok(done)) => intake::place(&mut hints, &done.places),
+            // Somebody else recalled it at the same time.
+            Some(Err(CommitError::Known { .. })) => return Ok(()),
             Some(Err(CommitError::Store(error))) => return Err(error),
             _ => return Err(StoreError::Conflict { entity: "message" }),
         }
@@ -292,5 +298,22 @@ impl Recall {
             }
         }
         Ok(withdrawn)
+    }
+}
+
+/// Whether the message waits for its time, and for so long that it cannot begin while its recall is written.
+fn begins_late(message: &Message, now: Timestamp) -> bool {
+    let begins = message.options.send_at;
+    begins.is_some_and(|at| at > now.plus(SOON))
+}
+
+/// Of recalls of a message at the same time one is written. No caller can send such a key: headers have no NUL.
+fn once(app: &AppId, id: MessageId, now: Timestamp) -> Idempotency {
+    Idempotency {
+        app: app.clone(),
+        key: format!("\0recall/{id}"),
+        body_hash: [0; 32],
+        answer: Vec::new(),
+        expires_at: now.plus(IDEMPOTENCY_TTL),
     }
 }

@@ -459,7 +459,7 @@ async fn texts_that_no_vendor_takes_are_refused() {
     let w = world().await;
     for (field, value, path) in [
         ("title", json!("  \t"), "notification"),
-        ("title", json!("a\u{0}b"), "notification.title"),
+        ("sound", json!("a\u{0}b"), "notification.sound"),
         ("image", json!("https://"), "notification.image"),
         ("image", json!("https:///x.png"), "notification.image"),
         ("image", json!("https://a b/x.png"), "notification.image"),
@@ -473,7 +473,7 @@ async fn texts_that_no_vendor_takes_are_refused() {
             .await
             .fault(422, "invalid", path);
     }
-    let good = json!({"to": {"user": "u"}, "notification": {"title": " ", "body": "line\nline",
+    let good = json!({"to": {"user": "u"}, "notification": {"title": " ", "body": "line\n\u{0}line",
         "image": "https://user@[::1]:8443/x.png?y#z", "sound": "ding.caf"}});
     w.post("/v1/messages", &w.server, good).await.expect(202);
 }

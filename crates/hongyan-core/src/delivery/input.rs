@@ -49,7 +49,10 @@ pub enum Input {
     /// The planner decided.
     Plan(Decision),
     /// The session has it too, beside what the planner decides next.
-    OnlineToo,
+    OnlineToo {
+        /// Until when it may acknowledge before the failure of all else ends the delivery.
+        until: Timestamp,
+    },
     /// What it is held for may have changed: it is planned again, if it waits for the end of quiet hours.
     Reconsider,
     /// Its wait is over: ack timeout, hold, retry, or a lease that a lost process held.

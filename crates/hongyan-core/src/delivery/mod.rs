@@ -53,6 +53,9 @@ pub struct Delivery {
     /// Whether a session had its chance and stayed silent, or has been given it beside a push.
     #[serde(default)]
     pub online_tried: bool,
+    /// Until when a session that was given it beside a push has its chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub online_until: Option<Timestamp>,
     /// Channels that failed for good.
     #[serde(default)]
     pub tried: Vec<ChannelId>,
@@ -153,6 +156,7 @@ impl Delivery {
             expires_at: message.expires_at,
             state: State::Planning,
             online_tried: false,
+            online_until: None,
             tried: Vec::new(),
             last_failure: None,
             attempt: 0,

@@ -42,11 +42,12 @@ impl Delivery {
     fn under_way(&mut self, input: Input, now: Timestamp, out: &mut Vec<Happened>) -> Next {
         match input {
             Input::Plan(decision) => self.planned(decision, now, out),
-            Input::OnlineToo => {
+            Input::OnlineToo { until } => {
                 if self.state != State::Planning || self.online_tried {
                     return Next::Nothing;
                 }
                 self.online_tried = true;
+                self.online_until = Some(until);
                 out.push(Happened::new(Stage::SentOnline, None));
                 Next::Recorded
             }

@@ -20,6 +20,7 @@ fn delivery() -> Delivery {
         expires_at: Timestamp(1_000_000),
         state: State::Planning,
         online_tried: false,
+        online_until: None,
         tried: vec![],
         last_failure: None,
         attempt: 0,
@@ -91,7 +92,7 @@ fn inputs() -> impl Strategy<Value = Input> {
             reason: Reason::QuietHours
         })),
         Just(Input::Plan(Decision::End(Reason::NoChannel))),
-        Just(Input::OnlineToo),
+        time().prop_map(|until| Input::OnlineToo { until }),
         Just(Input::Reconsider),
         Just(Input::Due),
         Just(Input::Acked),

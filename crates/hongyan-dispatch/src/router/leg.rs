@@ -15,7 +15,7 @@ use super::candidates::Found;
 use super::collapse::Newest;
 use crate::intake;
 use crate::lane::UNKNOWN_FOR;
-use crate::plan::{is_online_too, plan};
+use crate::plan::{online_too, plan};
 use crate::shipment::Shipment;
 use crate::situation::{self, Read};
 
@@ -189,8 +189,8 @@ impl Router {
         }
         let situation = read.situation(message, delivery, device, recalled);
         let decision = plan(&situation);
-        if is_online_too(&situation, &decision) {
-            steps.push(delivery.apply(Input::OnlineToo, read.now));
+        if let Some(until) = online_too(&situation, &decision) {
+            steps.push(delivery.apply(Input::OnlineToo { until }, read.now));
         }
         let step = delivery.apply(Input::Plan(decision), read.now);
         if step.next == Next::Push

@@ -437,6 +437,58 @@ async fn a_recall_leaves_a_mark_where_its_message_stood() {
 }
 
 #[tokio::test]
+async fn recalls_at_the_same_time_leave_one_mark() {
+    let w = world().await;
+    let d = w.device("d1", Some("u1"), &[]).await;
+    w.presence.connect(&w.app, &d);
+    let id = w.send(to_users(&["u1"])).await;
+    w.sees(id, "sent_online").await;
+    let recall = w.dispatch.recall();
+    let all = (0..8).map(|_| recall.recall(&w.app, id));
+    let all = futures_util::future::join_all(all.collect::<Vec<_>>()).await;
+    let stopped: u64 = all.into_iter().map(|done| done.unwrap().stopped).sum();
+    assert!(stopped >= 1);
+    let me = Reader {
+        app: w.app.clone(),
+        device: d.clone(),
+        user: Some(user("u1")),
+    };
+    let now = w.ports.clock.now();
+    let page = w.ports.inbox.read(&me, None, 10, now).await.unwrap();
+    let marks: Vec<_> = page.entries.iter().map(|e| e.message.recalls).collect();
+    assert_eq!(marks, [Some(id)]);
+    assert_eq!(w.count(id, hongyan_core::Stage::Recalled).await, 1);
+}
+
+/// It may begin while the recall is written, so that its devices are told as if it had.
+#[tokio::test]
+async fn the_recall_of_what_begins_in_a_moment_leaves_a_mark_and_ends_each_target_once() {
+    let w = world().await;
+    let d = w.device("d1", Some("u1"), &["alpha"]).await;
+    let mut soon = to_users(&["u1", "nobody"]);
+    soon.options.send_at = Some(w.ports.clock.now().plus(Duration::from_secs(1)));
+    let soon = w.send(soon).await;
+    let recall = w.dispatch.recall();
+    let begin = async {
+        w.sees(soon, "recalled").await;
+        w.pass(Duration::from_secs(1));
+    };
+    let (done, ()) = tokio::join!(recall.recall(&w.app, soon), begin);
+    assert_eq!(done.unwrap().stopped, 1);
+    assert!(w.alpha.sent().is_empty());
+    assert_eq!(w.outcomes(soon, 2).await.len(), 2);
+    let me = Reader {
+        app: w.app.clone(),
+        device: d.clone(),
+        user: Some(user("u1")),
+    };
+    let now = w.ports.clock.now();
+    let page = w.ports.inbox.read(&me, None, 10, now).await.unwrap();
+    let marks: Vec<_> = page.entries.iter().map(|e| e.message.recalls).collect();
+    assert_eq!(marks, [Some(soon)]);
+}
+
+#[tokio::test]
 async fn a_topic_reaches_its_subscribers_in_batches() {
     let w = world().await;
     let topic = Topic::parse("news").unwrap();

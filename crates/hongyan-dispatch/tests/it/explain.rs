@@ -1,9 +1,11 @@
 //! What `explain` says is what then happens.
 
+use std::time::Duration;
+
 use hongyan_core::message::DeliveryMode;
 use hongyan_core::port::Dice;
 use hongyan_core::user::{Preferences, QuietHours};
-use hongyan_core::{Class, Reason, Stage, User};
+use hongyan_core::{Class, Reason, Stage, User, Verdict};
 use hongyan_dispatch::explain::Would;
 use hongyan_testkit::fake::SeededDice;
 
@@ -170,4 +172,31 @@ async fn what_goes_both_ways_is_told_and_counted_on_both() {
         ]
     );
     assert_eq!(w.count(id, Stage::SentOnline).await, 1);
+}
+
+/// The vendor's refusal comes long before a person's phone has answered: the connection has its time all the same.
+#[tokio::test]
+async fn what_the_vendor_refuses_may_still_be_acknowledged() {
+    let refused = || Verdict::Refused {
+        reason: Reason::PayloadRejected,
+        detail: "no".to_owned(),
+    };
+    for acks in [true, false] {
+        let w = world().await;
+        let d = w.device("d1", Some("u1"), &["alpha"]).await;
+        w.presence.connect(&w.app, &d);
+        w.alpha.script([refused()]);
+        let mut draft = to_users(&["u1"]);
+        draft.options.delivery = DeliveryMode::Both;
+        let id = w.send(draft).await;
+        w.sees(id, "held(waiting_for_session)").await;
+        if acks {
+            w.ack(&d, Some("u1"), id).await;
+            assert_eq!(w.outcome(id).await, Reason::Delivered);
+        } else {
+            w.pass(Duration::from_secs(60));
+            assert_eq!(w.outcome(id).await, Reason::PayloadRejected);
+        }
+        assert_eq!(w.alpha.sent().len(), 1);
+    }
 }

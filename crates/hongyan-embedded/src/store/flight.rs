@@ -119,40 +119,53 @@ impl Lander {
     /// Until the writer ends. `wake` is called after each landing.
     pub(super) fn run(mut self, batches: &Receiver<(Batch, Thread)>, wake: impl Fn()) {
         while let Ok((batch, writer)) = batches.recv() {
-            let engine = self.backend.name();
-            let (number, durability, follow) = (batch.number, batch.durability, batch.follow);
-            let flight = &batch.flight;
-            let landing = Landing {
-                flight,
-                writer: &writer,
-                wake: &wake,
-            };
-            let land = AssertUnwindSafe(|| self.land(number, flight, durability, follow));
-            let landed = catch_unwind(land).unwrap_or_else(|_| {
-                let what = "the engine panicked while it wrote";
-                Err(unavailable(engine, Certainty::Unknown, what))
-            });
-            if let Err(error) = &landed {
-                self.fail(number, error);
+            // Whatever panics, the next batch must find somebody who lands it.
+            let one = AssertUnwindSafe(|| self.one(batch, &writer, &wake));
+            if catch_unwind(one).is_err() {
+                metrics::counter!("hongyan_store_operation_panics_total").increment(1);
+                tracing::error!("what follows a batch panicked");
             }
-            drop(landing);
-            // The writer uses its memory again.
-            drop(batch.flight);
-            if landed.is_err() {
-                self.shared.refuse(batch.ran, engine, Certainty::Unknown);
-                continue;
-            }
-            self.disk.wrote(batch.bytes, &mut self.unseen);
-            for tell in batch.tell {
-                tell();
-            }
-            let ops = batch.ran.len() as u64;
-            for op in batch.ran {
-                op.finish(Ok(()));
-            }
-            metrics::counter!("hongyan_store_batches_total").increment(1);
-            metrics::counter!("hongyan_store_operations_total").increment(ops);
         }
+    }
+
+    fn one(&mut self, batch: Batch, writer: &Thread, wake: &impl Fn()) {
+        let engine = self.backend.name();
+        let (number, durability, follow) = (batch.number, batch.durability, batch.follow);
+        let flight = &batch.flight;
+        let landing = Landing {
+            flight,
+            writer,
+            wake,
+        };
+        if self.shared.has_failed() {
+            drop(landing);
+            let certainty = Certainty::NothingHappened;
+            return self.shared.refuse(batch.ran, engine, certainty);
+        }
+        let land = AssertUnwindSafe(|| self.land(number, flight, durability, follow));
+        let landed = catch_unwind(land).unwrap_or_else(|_| {
+            let what = "the engine panicked while it wrote";
+            Err(unavailable(engine, Certainty::Unknown, what))
+        });
+        if let Err(error) = &landed {
+            self.fail(number, error);
+        }
+        drop(landing);
+        // The writer uses its memory again.
+        drop(batch.flight);
+        if landed.is_err() {
+            return self.shared.refuse(batch.ran, engine, Certainty::Unknown);
+        }
+        self.disk.wrote(batch.bytes, &mut self.unseen);
+        for tell in batch.tell {
+            tell();
+        }
+        let ops = batch.ran.len() as u64;
+        for op in batch.ran {
+            op.finish(Ok(()));
+        }
+        metrics::counter!("hongyan_store_batches_total").increment(1);
+        metrics::counter!("hongyan_store_operations_total").increment(ops);
     }
 
     /// Writes, then lets memory follow: caches, then what the batch asked for.

@@ -193,6 +193,7 @@ impl Overlay {
         &mut self,
         spare: Option<(Vec<Change>, Vec<Change>)>,
     ) -> (Vec<Change>, Vec<Change>) {
+        let spare = spare.filter(|(changes, _)| changes.capacity() <= CHANGES_KEPT);
         let (mut changes, mut aside) = spare.unwrap_or_default();
         changes.clear();
         aside.clear();

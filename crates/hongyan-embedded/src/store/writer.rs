@@ -562,7 +562,7 @@ impl Loop {
         let Making {
             mut txn,
             ran,
-            durability,
+            mut durability,
         } = making;
         let engine = self.backend.name();
         if self.shared.has_failed() {
@@ -571,6 +571,10 @@ impl Loop {
         if let Err(e) = self.settle(&mut txn) {
             self.room = Some(txn.into_room());
             return refuse_unwritten(ran, engine, &e);
+        }
+        // Where something always comes, nobody waits long enough to sync for its own sake.
+        if self.unsynced.is_some_and(|at| at.elapsed() >= RELAXED_MAX) {
+            durability = Durability::Synced;
         }
         // What operations saw that write nothing must be durable before they answer.
         let must_sync = durability == Durability::Synced && self.unsynced.is_some();
@@ -612,7 +616,7 @@ impl Loop {
         let flight = Arc::clone(&batch.flight);
         match self.batches.send((batch, std::thread::current())) {
             Ok(()) => self.flight = Some(flight),
-            // It catches every panic, so that this is never seen; but nobody must wait for what will not come.
+            // It lands whatever comes until the writer ends; but nobody must wait for what will not come.
             Err(lost) => {
                 let engine = self.backend.name();
                 let what = "the thread that writes has ended";
@@ -639,6 +643,10 @@ impl Loop {
 
     /// Brings what is buffered to the disk, as a batch of its own.
     fn sync(&mut self) {
+        if self.shared.has_failed() {
+            self.unsynced = None;
+            return;
+        }
         let number = self.number + 1;
         self.send(Batch {
             number,

@@ -184,11 +184,10 @@ pub(crate) fn forget_app(
         txn.gather().unready(id);
         removed += 1;
     }
-    for id in schedule.of_app(app, limit) {
-        if txn.is_ready(&id).is_none() {
-            txn.gather().unready(id);
-            removed += 1;
-        }
+    // Looked at under the schedule's lock, as the batch before may land meanwhile.
+    for id in schedule.of_app(app, limit, |id| txn.is_ready(id).is_none()) {
+        txn.gather().unready(id);
+        removed += 1;
     }
     for kind in ["r", "b", "d"] {
         let prefix = format!("{kind}/{app}/");

@@ -189,6 +189,33 @@ async fn a_panicking_engine_is_a_failed_commit() {
     fail_stop(Engine::Sqlite, true).await;
 }
 
+/// A relaxed write that fails stops the store as a durable one does, and no sync that follows makes a gap in its numbers.
+#[tokio::test]
+async fn a_failed_relaxed_write_is_followed_by_none() {
+    use hongyan_embedded::store::{Admission, Urgency, View};
+    let rig = rig(Engine::Fjall);
+    let store = rig.embedded.store();
+    let put = |key: &'static [u8]| {
+        store.write(Admission::Normal, Urgency::Relaxed, 1, move |txn| {
+            txn.put(Space::Meta, key, []);
+            Ok::<_, StoreError>(())
+        })
+    };
+    // Something is written and not synced.
+    put(b"first").await.unwrap();
+    rig.control.fails.store(true, Ordering::SeqCst);
+    put(b"second").await.unwrap_err();
+    rig.control.fails.store(false, Ordering::SeqCst);
+    let writes = rig.control.writes.load(Ordering::SeqCst);
+    put(b"third").await.unwrap_err();
+    rig.embedded.close().await;
+    assert_eq!(rig.control.writes.load(Ordering::SeqCst), writes);
+    let Rig { dir, embedded, .. } = rig;
+    drop(embedded);
+    let again = open(&options(dir.path(), Engine::Fjall)).unwrap();
+    assert!(again.store().get(Space::Meta, b"third").unwrap().is_none());
+}
+
 /// Below the threshold new messages are refused; what follows from accepted ones goes on.
 #[tokio::test]
 async fn a_nearly_full_disk_refuses_new_messages_first() {
