@@ -383,7 +383,7 @@ impl Bindings {
 
 /// Runs a change in a task of its own: a caller who hangs up must not leave the registry, the session and the open
 /// deliveries with different ideas of who holds the device.
-async fn to_the_end<T: Send + 'static>(
+pub(crate) async fn to_the_end<T: Send + 'static>(
     change: impl Future<Output = Result<T, StoreError>> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::spawn(change).await.unwrap_or_else(|ended| {

@@ -3,6 +3,7 @@
 use hongyan_core::delivery::{Delivery, Input, State};
 use hongyan_core::{AppId, Device, Reason, StoreError, User, UserId};
 
+use crate::binding::to_the_end;
 use crate::feedback::{Feedback, Signal, readable};
 use crate::policy;
 use crate::service::Ports;
@@ -20,11 +21,16 @@ pub struct Holds {
 impl Holds {
     /// Plans again what is held for the user's quiet hours and would not be held as it is. Costs one look at each open
     /// delivery of the user's devices; what fits the preferences stays as it is. Idempotent. Without it, what is held is
-    /// planned again when the window opens that it was held for.
+    /// planned again when the window opens that it was held for. Goes on when nobody waits for it any more.
     ///
     /// # Errors
     /// [`StoreError`]; what was not reached waits as long as it was to.
     pub async fn reconsider(&self, app: &AppId, user: &UserId) -> Result<(), StoreError> {
+        let (this, app, user) = (self.clone(), app.clone(), user.clone());
+        to_the_end(async move { this.reconsider_now(&app, &user).await }).await
+    }
+
+    async fn reconsider_now(&self, app: &AppId, user: &UserId) -> Result<(), StoreError> {
         let (registry, id) = (&self.ports.registry, std::slice::from_ref(user));
         let Some(user) = registry.users(app, id).await?.pop().flatten() else {
             return Ok(());

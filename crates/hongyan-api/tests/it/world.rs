@@ -50,7 +50,8 @@ pub(crate) async fn world() -> World {
 }
 
 pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerConfig>>) -> World {
-    let dir = tempfile::tempdir().unwrap();
+    // In memory where there is such a place: nothing here is about the disk.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
     let engine = Embedded::open(&hongyan_embedded::Options::new(dir.path())).unwrap();
     let clock = Arc::new(ManualClock::at(NOON));
     let presence = Arc::new(FakePresence::default());
