@@ -15,6 +15,7 @@ use hongyan_core::{
 };
 use tokio::sync::mpsc;
 
+use crate::acked;
 use crate::router::InFlight;
 use crate::service::Ports;
 use crate::situation;
@@ -64,13 +65,19 @@ impl Signal {
 pub struct Feedback {
     queue: mpsc::Sender<Signal>,
     said: mpsc::Sender<Event>,
+    back: mpsc::Sender<(AppId, DeviceId)>,
+    began_at: Timestamp,
     registry: std::sync::Arc<dyn hongyan_core::port::Registry>,
     clock: std::sync::Arc<dyn hongyan_core::port::Clock>,
 }
 
 /// The other end of [`Feedback`].
 #[derive(Debug)]
-pub struct Signals(mpsc::Receiver<Signal>, mpsc::Receiver<Event>);
+pub struct Signals {
+    queue: mpsc::Receiver<Signal>,
+    words: mpsc::Receiver<Event>,
+    back: mpsc::Receiver<(AppId, DeviceId)>,
+}
 
 impl Feedback {
     /// A handle for those who report, and the queue that [`crate::Dispatch`] empties.
@@ -81,14 +88,21 @@ impl Feedback {
     ) -> (Self, Signals) {
         let (queue, rest) = mpsc::channel(QUEUE_LEN_MAX);
         let (said, words) = mpsc::channel(SAID_LEN_MAX);
+        let (back, came_back) = mpsc::channel(acked::QUEUE_LEN_MAX);
         (
             Self {
                 queue,
                 said,
+                back,
+                began_at: clock.now(),
                 registry,
                 clock,
             },
-            Signals(rest, words),
+            Signals {
+                queue: rest,
+                words,
+                back: came_back,
+            },
         )
     }
 
@@ -112,8 +126,13 @@ impl SessionSink for Feedback {
                 SessionSaid::Acked(ids) => ids.into_iter().map(|id| (id, Input::Acked)).collect(),
                 SessionSaid::Rejected(id) => vec![(id, Input::Rejected)],
                 SessionSaid::Client { message, stage, .. } => vec![(message, Input::Client(stage))],
-                SessionSaid::Up(_) | SessionSaid::Down(_) => {
+                what @ (SessionSaid::Up(_) | SessionSaid::Down(_)) => {
                     let now = self.clock.now();
+                    let is_up = matches!(what, SessionSaid::Up(_));
+                    if is_up && acked::is_soon_after(self.began_at, now) {
+                        // When too many come back at once, the rest is asked when it comes due.
+                        let _full = self.back.try_send((app.clone(), device.clone()));
+                    }
                     if let Err(error) = self.registry.touch_device(&app, &device, now).await {
                         tracing::debug!(%error, "last seen was not noted");
                     }
@@ -185,8 +204,12 @@ async fn note(ports: &Ports, mut words: mpsc::Receiver<Event>) {
 
 /// Applies signals until the queue is closed.
 pub(crate) async fn run(ports: Ports, signals: Signals, in_flight: InFlight) {
-    let Signals(queue, words) = signals;
-    tokio::join!(apply_all(&ports, queue, &in_flight), note(&ports, words));
+    let Signals { queue, words, back } = signals;
+    tokio::join!(
+        apply_all(&ports, queue, &in_flight),
+        note(&ports, words),
+        acked::settle(&ports, back, &in_flight)
+    );
 }
 
 async fn apply_all(ports: &Ports, mut queue: mpsc::Receiver<Signal>, in_flight: &InFlight) {

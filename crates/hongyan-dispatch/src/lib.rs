@@ -7,6 +7,7 @@
 //! It knows ports, never engines, vendors or protocols. Start reading at [`Dispatch`] in
 //! `service.rs`, then `intake.rs`, `router.rs`, `lane.rs`, `feedback.rs`.
 
+mod acked;
 pub mod binding;
 pub mod breaker;
 mod carried;

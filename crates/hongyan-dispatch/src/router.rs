@@ -16,7 +16,7 @@ use hongyan_core::delivery::Delivery;
 use hongyan_core::limits::{IN_FLIGHT_MAX, LEASE, LEASE_LEN_MAX};
 use hongyan_core::message::DeviceChoice;
 use hongyan_core::port::{CommitError, Job, JobKind, WriteSet};
-use hongyan_core::{AppId, Reason, StoreError};
+use hongyan_core::{AppId, Reason, StoreError, Timestamp};
 
 pub(crate) use self::candidates::latest;
 use self::collapse::Newest;
@@ -44,6 +44,8 @@ pub(crate) struct Router {
     pub(crate) credentials: Credentials,
     pub(crate) lanes: Lanes,
     pub(crate) in_flight: InFlight,
+    /// When this process began: what it accepted before is another's.
+    pub(crate) began_at: Timestamp,
     /// Leased jobs that could not be planned and not be given back: at most one batch.
     pub(crate) owed: Arc<Mutex<Vec<Job>>>,
 }

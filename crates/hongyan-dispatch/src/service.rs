@@ -231,6 +231,7 @@ impl Dispatch {
             credentials: self.credentials.clone(),
             lanes: self.lanes.clone(),
             in_flight: self.in_flight.clone(),
+            began_at: self.ports.clock.now(),
             owed: Arc::default(),
         };
         let memory = Memory {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hongyan_core::delivery::{Delivery, Input, Next};
+use hongyan_core::delivery::{Delivery, Input, Next, State};
 use hongyan_core::limits::BROADCAST_PAGE_LEN;
 use hongyan_core::message::{DeliveryMode, DeviceChoice};
 use hongyan_core::port::{Hint, Job, JobKind, Owner, WriteSet};
@@ -13,11 +13,11 @@ use hongyan_core::{Device, DeviceId, Event, Message, Reason, Stage, StoreError, 
 use super::Router;
 use super::candidates::Found;
 use super::collapse::Newest;
-use crate::intake;
 use crate::lane::UNKNOWN_FOR;
 use crate::plan::{online_too, plan};
 use crate::shipment::Shipment;
 use crate::situation::{self, Read};
+use crate::{acked, feedback, intake};
 
 /// What a planned job leads to once it is committed.
 #[derive(Debug, Default)]
@@ -28,6 +28,19 @@ pub(super) struct Leg {
 }
 
 impl Router {
+    /// Whether the device acknowledged to a process that ended before it could end the delivery: it is ended now.
+    async fn was_acked(&self, message: &Message, delivery: &Delivery) -> Result<bool, StoreError> {
+        let is_ours = message.accepted_at >= self.began_at;
+        if is_ours || !matches!(delivery.state, State::Online { .. }) {
+            return Ok(false);
+        }
+        let (app, open) = (&delivery.app, std::slice::from_ref(delivery));
+        let acked = acked::among(&self.ports, app, &delivery.device, open).await?;
+        let signals = acked.iter().map(|id| acked::signal(*id, delivery));
+        feedback::apply(&self.ports, app, signals.collect(), &self.in_flight).await?;
+        Ok(!acked.is_empty())
+    }
+
     #[allow(
         clippy::too_many_arguments,
         reason = "the rows of one read, used in one place"
@@ -99,6 +112,9 @@ impl Router {
                 (Some(_), _) if !is_deliver => {}
                 // A lane has it: the lease only had to be made longer.
                 (Some(delivery), _) if self.in_flight.has(&job.id(), delivery.version) => {}
+                (Some(delivery), _) if self.was_acked(message, delivery).await? => {
+                    leg.set.jobs_done.push(job.id());
+                }
                 (Some(delivery), device) => {
                     let mut delivery = delivery.clone();
                     let expected = Some(delivery.version);
