@@ -23,7 +23,7 @@ use crate::options::{AckMode, Options, Timers};
 use crate::session::Ended;
 use crate::sse::{Event, Parser};
 use crate::transport::Transport;
-use crate::wire::{self, AppState, ClientEvent, Incoming, NackCode, Outgoing, Welcome};
+use crate::wire::{self, AppState, ClientEvent, Incoming, Mixed, NackCode, Outgoing, Welcome};
 
 /// Longest line and longest event of a stream besides the message in it, in bytes.
 const ENVELOPE_BYTES_MAX: usize = 44 * 1024;
@@ -524,15 +524,20 @@ impl Poll {
             self.pause_first
         };
         self.pause_at = Instant::now() + self.pause;
-        self.last = Some(polled.cursor);
+        self.last = Some(polled.cursor.clone());
         self.more = polled.more;
-        for message in polled.messages {
-            let message = serde_json::from_value(message).map(|m| Incoming::Msg(Box::new(m)));
-            heard.incoming.push(message.map_err(|e| e.to_string()));
-        }
-        for recall in polled.recalled {
-            let recall = serde_json::from_value::<Incoming>(recall);
-            heard.incoming.push(recall.map_err(|e| e.to_string()));
+        if polled.recalled.is_empty() {
+            for message in polled.messages {
+                let message = serde_json::from_value(message).map(|m| Incoming::Msg(Box::new(m)));
+                heard.incoming.push(message.map_err(|e| e.to_string()));
+            }
+        } else {
+            let mixed = Mixed {
+                messages: readable(polled.messages, &mut heard),
+                recalled: readable(polled.recalled, &mut heard),
+                cursor: polled.cursor,
+            };
+            heard.incoming.push(Ok(Incoming::Mixed(Box::new(mixed))));
         }
         if !polled.more && (!self.idle_said || heard.incoming.is_empty()) {
             self.idle_said = true;
@@ -542,6 +547,18 @@ impl Poll {
         }
         heard
     }
+}
+
+/// What can be read; texts say what cannot.
+fn readable<T: serde::de::DeserializeOwned>(values: Vec<Value>, heard: &mut Heard) -> Vec<T> {
+    let mut read = Vec::with_capacity(values.len());
+    for value in values {
+        match serde_json::from_value(value) {
+            Ok(one) => read.push(one),
+            Err(error) => heard.incoming.push(Err(error.to_string())),
+        }
+    }
+    read
 }
 
 type Saying = BoxFuture<'static, (Said, Result<Value, Error>)>;

@@ -36,6 +36,7 @@ mod link;
 mod live;
 pub mod net;
 mod options;
+mod overflow;
 mod register;
 mod secret;
 mod session;

@@ -37,7 +37,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(600);
 enum Wake {
     Came(Came),
     Command(Option<Command>),
-    Handed,
+    /// The app got an event; with the mark of a recall that it has now.
+    Handed(Option<String>),
     Timer,
     AppGone,
 }
@@ -122,12 +123,7 @@ impl<'a> Live<'a> {
                 came = self.link.next(), if !pauses => Wake::Came(came),
                 command = driver.commands.recv() => Wake::Command(command),
                 permit = driver.outlet.reserve(), if !driver.overflow.is_empty() => match permit {
-                    Ok(permit) => {
-                        if let Some(event) = driver.overflow.pop_front() {
-                            permit.send(event);
-                        }
-                        Wake::Handed
-                    }
+                    Ok(permit) => Wake::Handed(driver.overflow.hand(permit)),
                     Err(_) => Wake::AppGone,
                 },
                 () = driver.outlet.closed() => Wake::AppGone,
@@ -137,7 +133,11 @@ impl<'a> Live<'a> {
                 Wake::Came(Came::Frame(frame)) => self.frame(frame).await?,
                 Wake::Came(Came::Http(raw)) => self.heard(raw).await?,
                 Wake::Command(Some(command)) => self.command(command).await?,
-                Wake::Handed => {}
+                Wake::Handed(None) => {}
+                Wake::Handed(Some(mark)) => {
+                    self.driver.tracker.take(&mark);
+                    self.taken().await?;
+                }
                 Wake::Timer => self.timers().await?,
                 Wake::Command(None) | Wake::AppGone => {
                     return Err(self.goodbye(Ended::Stop(Stop::Closed)).await);
@@ -313,9 +313,16 @@ impl<'a> Live<'a> {
 
     async fn incoming(&mut self, incoming: Incoming) -> Result<(), Ended> {
         match incoming {
-            Incoming::Msg(message) => self.message(message).await?,
-            Incoming::Gap { lost } => self.driver.overflow.push_back(Event::Gap { lost }),
-            Incoming::Recall { id, cursor, mark } => self.recall(id, cursor.zip(mark)).await?,
+            Incoming::Msg(message) => {
+                let place = Some(message.cursor.clone());
+                self.message(message, place).await?;
+            }
+            Incoming::Gap { lost } => self.driver.overflow.push(Event::Gap { lost }),
+            Incoming::Recall { id, cursor, mark } => match (cursor, mark) {
+                (Some(cursor), Some(mark)) => self.recall(id, mark, Some(cursor)).await?,
+                _ => self.driver.overflow.push(Event::Recall { id }),
+            },
+            Incoming::Mixed(mixed) => self.mixed(*mixed).await?,
             Incoming::Idle { head } => {
                 self.known_head = head.or(self.known_head.take());
                 self.suspect = None;
@@ -357,13 +364,24 @@ impl<'a> Live<'a> {
         Ok(())
     }
 
-    async fn message(&mut self, message: Box<wire::Message>) -> Result<(), Ended> {
-        self.known_head = Some(message.cursor.clone());
+    /// Notes that an entry came; with its place where that stands for everything before it.
+    fn arrived(&mut self, id: &str, place: Option<String>) -> Arrival {
+        if place.is_some() {
+            self.known_head.clone_from(&place);
+        }
         self.suspect = None;
-        match self.driver.tracker.arrived(&message) {
+        self.driver.tracker.arrived(id, place)
+    }
+
+    async fn message(
+        &mut self,
+        message: Box<wire::Message>,
+        place: Option<String>,
+    ) -> Result<(), Ended> {
+        match self.arrived(&message.id, place) {
             Arrival::New => {
                 self.driver.stats.messages.fetch_add(1, Ordering::Relaxed);
-                self.driver.overflow.push_back(Event::Message(message));
+                self.driver.overflow.push(Event::Message(message));
             }
             Arrival::Copy => {
                 self.driver.stats.copies.fetch_add(1, Ordering::Relaxed);
@@ -379,17 +397,29 @@ impl<'a> Live<'a> {
         self.taken().await
     }
 
-    /// A recall; with its place and id where it stands in the inbox. The app has it once it is in its queue.
-    async fn recall(&mut self, id: String, entry: Option<(String, String)>) -> Result<(), Ended> {
-        let Some((cursor, mark)) = entry else {
-            self.driver.overflow.push_back(Event::Recall { id });
-            return Ok(());
-        };
-        self.known_head = Some(cursor.clone());
-        self.suspect = None;
-        if self.driver.tracker.marked(cursor, mark) == Arrival::New {
-            self.driver.overflow.push_back(Event::Recall { id });
+    /// A recall that stands in the inbox. The app has it once it is in its queue.
+    async fn recall(
+        &mut self,
+        id: String,
+        mark: String,
+        place: Option<String>,
+    ) -> Result<(), Ended> {
+        if self.arrived(&mark, place) == Arrival::New {
+            self.driver.overflow.push_mark(id, mark);
         }
+        self.taken().await
+    }
+
+    /// Entries whose order among each other is not known: only all of them together move the place.
+    async fn mixed(&mut self, mixed: wire::Mixed) -> Result<(), Ended> {
+        for message in mixed.messages {
+            self.message(Box::new(message), None).await?;
+        }
+        for recall in mixed.recalled {
+            self.recall(recall.id, recall.mark, None).await?;
+        }
+        self.known_head = Some(mixed.cursor.clone());
+        self.driver.tracker.passed(mixed.cursor);
         self.taken().await
     }
 

@@ -23,6 +23,7 @@ use crate::link::{Link, Socket};
 use crate::live::Live;
 use crate::net::{self, BoxStream};
 use crate::options::{Options, TokenNeed, TokenSource};
+use crate::overflow::Overflow;
 use crate::secret::Secret;
 use crate::storage::Record;
 use crate::tracker::Tracker;
@@ -120,7 +121,7 @@ pub(crate) struct Driver {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) outlet: mpsc::Sender<Event>,
     /// Events that the app's queue has no room for; reading pauses when it is full.
-    pub(crate) overflow: VecDeque<Event>,
+    pub(crate) overflow: Overflow,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) tracker: Tracker,
@@ -149,7 +150,7 @@ impl Driver {
             need: TokenNeed::Connect,
             commands,
             outlet,
-            overflow: VecDeque::new(),
+            overflow: Overflow::default(),
             status,
             stats,
             tracker: Tracker::new(Record::default(), options.seen_max, options.events_max),
@@ -279,28 +280,27 @@ impl Driver {
     ) -> Result<Option<T>, Stop> {
         let mut future = pin!(future);
         loop {
-            let command = tokio::select! {
-                command = self.commands.recv() => command,
+            let wake = tokio::select! {
+                command = self.commands.recv() => Ok(command),
                 permit = self.outlet.reserve(), if !self.overflow.is_empty() => {
                     let Ok(permit) = permit else { return Err(Stop::Closed) };
-                    if let Some(event) = self.overflow.pop_front() {
-                        permit.send(event);
-                    }
-                    continue;
+                    Err(self.overflow.hand(permit))
                 }
                 () = self.outlet.closed() => return Err(Stop::Closed),
                 out = &mut future => return Ok(Some(out)),
             };
-            match command {
-                None | Some(Command::Close | Command::Kill) => return Err(Stop::Closed),
-                Some(Command::Wake) if on_wake == OnWake::Ends => return Ok(None),
-                Some(command) => {
-                    self.offline(command);
-                    // Entries of the last connection still move the cursor.
-                    self.tracker.acks();
-                    self.save().await;
+            match wake {
+                Ok(None | Some(Command::Close | Command::Kill)) => return Err(Stop::Closed),
+                Ok(Some(Command::Wake)) if on_wake == OnWake::Ends => return Ok(None),
+                Ok(Some(command)) => self.offline(command),
+                Err(Some(mark)) => {
+                    self.tracker.take(&mark);
                 }
+                Err(None) => continue,
             }
+            // Entries of the last connection still move the cursor.
+            self.tracker.acks();
+            self.save().await;
         }
     }
 

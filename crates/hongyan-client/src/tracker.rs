@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::storage::Record;
-use crate::wire::{ClientEvent, Message};
+use crate::wire::ClientEvent;
 
 /// How many ids one ack may carry (websocket.md section 4).
 pub(crate) const ACK_IDS_MAX: usize = 256;
@@ -30,7 +30,8 @@ enum Stage {
 
 #[derive(Debug)]
 struct Entry {
-    cursor: String,
+    /// Its place, where that stands for everything before it.
+    cursor: Option<String>,
     id: String,
     /// An ack by id was written on this connection.
     acked: bool,
@@ -101,46 +102,41 @@ impl Tracker {
         self.open.retain(|_, stage| *stage == Stage::Handed);
     }
 
-    pub(crate) fn arrived(&mut self, message: &Message) -> Arrival {
-        if self.seen.contains(&message.id) && !self.open.contains_key(&message.id) {
-            self.say_again(message.id.clone());
+    /// A message or the mark of a recall came; `cursor` is its place, where that stands for everything before it.
+    pub(crate) fn arrived(&mut self, id: &str, cursor: Option<String>) -> Arrival {
+        if self.seen.contains(id) && !self.open.contains_key(id) {
+            self.say_again(id.to_owned());
             self.taken += 1;
             return Arrival::Copy;
         }
-        if !self.order.iter().any(|entry| entry.id == message.id) {
+        if !self.order.iter().any(|entry| entry.id == id) {
             self.order.push_back(Entry {
-                cursor: message.cursor.clone(),
-                id: message.id.clone(),
+                cursor,
+                id: id.to_owned(),
                 acked: false,
             });
         }
-        match self.open.get_mut(&message.id) {
+        match self.open.get_mut(id) {
             Some(Stage::Handed) => Arrival::Copy,
             Some(stage @ Stage::Returned) => {
                 *stage = Stage::Handed;
                 Arrival::New
             }
             None => {
-                self.open.insert(message.id.clone(), Stage::Handed);
+                self.open.insert(id.to_owned(), Stage::Handed);
                 Arrival::New
             }
         }
     }
 
-    /// The mark of a recall arrived: it counts as taken at once, as nothing is to be done with it but to tell the app.
-    pub(crate) fn marked(&mut self, cursor: String, mark: String) -> Arrival {
-        self.taken += 1;
-        if self.seen.contains(&mark) {
-            self.say_again(mark);
-            return Arrival::Copy;
-        }
+    /// Everything that came so far stands at this place or before it.
+    pub(crate) fn passed(&mut self, cursor: String) {
         self.order.push_back(Entry {
-            cursor,
-            id: mark.clone(),
-            acked: false,
+            cursor: Some(cursor),
+            id: String::new(),
+            acked: true,
         });
-        self.remember(mark);
-        Arrival::New
+        self.taken += 1;
     }
 
     /// The gateway does not know that it was taken: it is said again, by id, since a copy comes out of order and its place
@@ -192,8 +188,17 @@ impl Tracker {
             .front()
             .is_some_and(|entry| !self.open.contains_key(&entry.id))
         {
-            if let Some(entry) = self.order.pop_front() {
-                acks.upto = Some(entry.cursor);
+            if acks.ids.len() == ACK_IDS_MAX {
+                self.taken = 1;
+                break;
+            }
+            match self.order.pop_front() {
+                Some(entry) if entry.cursor.is_some() => {
+                    acks.upto = entry.cursor;
+                    acks.ids.clear();
+                }
+                Some(entry) if !entry.acked => acks.ids.push(entry.id),
+                _ => {}
             }
         }
         if let Some(upto) = &acks.upto {
@@ -224,7 +229,10 @@ impl Tracker {
         let mut kept: VecDeque<Entry> = VecDeque::with_capacity(self.order.len());
         for entry in self.order.drain(..) {
             match kept.back_mut() {
-                Some(last) if last.acked && entry.acked => *last = entry,
+                Some(last) if last.acked && entry.acked => {
+                    let cursor = entry.cursor.or_else(|| last.cursor.take());
+                    *last = Entry { cursor, ..entry };
+                }
                 _ => kept.push_back(entry),
             }
         }
@@ -288,34 +296,30 @@ impl Tracker {
 mod tests {
     use super::*;
 
-    fn message(n: u32) -> Message {
-        crate::wire::decode_text(&format!(r#"{{"t":"msg","cursor":"c{n}","id":"m{n}"}}"#))
-            .map(|m| match m {
-                crate::wire::Incoming::Msg(m) => *m,
-                _ => panic!("not a msg"),
-            })
-            .unwrap()
+    fn arrives(tracker: &mut Tracker, n: u32) -> Arrival {
+        tracker.arrived(&format!("m{n}"), Some(format!("c{n}")))
     }
 
     fn tracker() -> Tracker {
         Tracker::new(Record::default(), 8, 2)
     }
 
-    /// Steps: `a1` arrives, `k1` arrives as a mark, `t1` taken, `r1` returned, `f` flush, `c` new connection.
+    /// Steps: `a1` arrives, `n1` arrives without a place of its own, `p1` everything so far is before place 1, `t1` taken, `r1` returned, `f` flush, `c` new connection.
     fn check(steps: &str, want: &str) {
         let mut tracker = tracker();
         let mut said = Vec::new();
         for step in steps.split(' ') {
             let (what, n) = step.split_at(1);
             match what {
-                "a" => match tracker.arrived(&message(n.parse().unwrap())) {
+                "a" => match arrives(&mut tracker, n.parse().unwrap()) {
                     Arrival::New => said.push(format!("new{n}")),
                     Arrival::Copy => said.push(format!("copy{n}")),
                 },
-                "k" => match tracker.marked(format!("c{n}"), format!("m{n}")) {
+                "n" => match tracker.arrived(&format!("m{n}"), None) {
                     Arrival::New => said.push(format!("new{n}")),
                     Arrival::Copy => said.push(format!("copy{n}")),
                 },
+                "p" => tracker.passed(format!("c{n}")),
                 "t" => assert!(tracker.take(&format!("m{n}"))),
                 "r" => assert!(tracker.give_back(&format!("m{n}"))),
                 "c" => tracker.connection_started(),
@@ -349,11 +353,33 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_acknowledged_in_its_place() {
-        check("a1 t1 k2 f", "new1 new2 [c2|]");
-        check("a1 k2 f t1 f", "new1 new2 [|m2] [c2|]");
-        check("k1 f k1 f", "new1 [c1|] copy1 [|m1]");
-        check("k1 c k1 f", "new1 copy1 [|m1]");
+    fn entries_of_unknown_order_move_the_place_together() {
+        check("n2 n1 p2 t2 f t1 f f", "new2 new1 [|m2] [c2|] [|]");
+        check("n2 n1 p2 t1 f t2 f", "new2 new1 [|m1] [c2|]");
+        check("n2 n1 p2 t2 t1 f", "new2 new1 [c2|]");
+        // Behind one of an earlier answer, which comes again in this one.
+        check(
+            "a1 n1 n3 n2 p3 t3 t2 f t1 f",
+            "new1 copy1 new3 new2 [|m3,m2] [c3|]",
+        );
+        // All of it is known: the place moves all the same.
+        check("n1 p1 t1 f n1 n2 p2 t2 f", "new1 [c1|] copy1 new2 [c2|m1]");
+        check("a1 t1 f n1 p2 f", "new1 [c1|] copy1 [c2|m1]");
+        check("n2 n1 p2 t1 c f n2 p2 t2 f", "new2 new1 [|] copy2 [c2|]");
+    }
+
+    #[test]
+    fn ids_of_one_ack_are_bounded() {
+        let mut tracker = tracker();
+        let count = ACK_IDS_MAX + 10;
+        for n in 0..=count {
+            tracker.arrived(&format!("m{n}"), None);
+            assert!(n == count || tracker.take(&format!("m{n}")));
+        }
+        assert_eq!(tracker.acks().ids.len(), ACK_IDS_MAX);
+        assert!(tracker.taken_len() > 0);
+        assert_eq!(tracker.acks().ids.len(), 10);
+        assert_eq!(tracker.acks(), Acks::default());
     }
 
     #[test]
@@ -365,9 +391,9 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let mut tracker = tracker();
-        tracker.arrived(&message(0));
+        arrives(&mut tracker, 0);
         for n in 1..500 {
-            tracker.arrived(&message(n));
+            arrives(&mut tracker, n);
             tracker.take(&format!("m{n}"));
             tracker.acks();
         }
@@ -441,7 +467,7 @@ mod tests {
             if self.acked.contains(&n) {
                 return;
             }
-            if tracker.arrived(&message(n)) == Arrival::New {
+            if arrives(tracker, n) == Arrival::New {
                 assert!(
                     !self.recorded.contains(&n),
                     "m{n} was shown again after it was recorded"

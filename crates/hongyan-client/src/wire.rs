@@ -200,6 +200,9 @@ pub(crate) enum Incoming {
         #[serde(default)]
         mark: Option<String>,
     },
+    /// Of the client's own making, from a poll's answer.
+    #[serde(skip)]
+    Mixed(Box<Mixed>),
     Idle {
         #[serde(default)]
         head: Option<String>,
@@ -233,6 +236,24 @@ pub(crate) enum Incoming {
     /// A later protocol's message; ignored.
     #[serde(other)]
     Unknown,
+}
+
+/// Messages and recalls in two lists, so that a place of one of them says nothing of those in the other.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Mixed {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) recalled: Vec<Recalled>,
+    /// The place behind all of them.
+    pub(crate) cursor: String,
+}
+
+/// A recall in a poll's answer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Recalled {
+    /// The message.
+    pub(crate) id: String,
+    /// The recall's own id.
+    pub(crate) mark: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -59,7 +59,7 @@ impl Message {
     }
 
     /// The mark of its recall: an entry of its own in the lists in which the message stands, so that whoever got the message
-    /// is told in its turn, over every protocol, and acknowledges that like any entry. Nothing is shown or pushed for it, it
+    /// is told in its turn, over every protocol. It is acknowledged like any entry, or with what comes after it. Nothing is shown or pushed for it, it
     /// has no deliveries, and it is kept as long as the longest time to live.
     #[must_use]
     pub fn recall_mark(&self, id: MessageId, now: Timestamp) -> Self {

@@ -17,6 +17,8 @@ use crate::wheel::Tick;
 
 /// Most entries in one read: a page of small messages fits one write.
 const PAGE_LEN_MAX: usize = 64;
+/// Most marks of recalls that are in flight, besides the messages: the oldest is told again on the next connection.
+const MARKS_LEN_MAX: usize = 128;
 
 /// A read that the session needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +52,8 @@ struct InFlight {
     tries: u8,
     /// It is the mark of this message's recall.
     recalls: Option<MessageId>,
+    /// It may have been sent on an earlier connection: its acknowledgement says nothing of this one.
+    again: bool,
 }
 
 /// Exists only while something is unacknowledged, may have been sent on an earlier connection, or is known and not sent.
@@ -65,6 +69,39 @@ struct Window {
 impl Window {
     fn is_needed(&self) -> bool {
         !self.inflight.is_empty() || self.sent_before.is_some() || self.head.is_some()
+    }
+
+    /// Marks are no messages: a client that does not know them acknowledges none.
+    fn messages(&self) -> usize {
+        let is_message = |one: &&InFlight| one.recalls.is_none();
+        self.inflight.iter().filter(is_message).count()
+    }
+
+    /// Keeps no more marks than may be in flight.
+    fn bound_marks(&mut self) {
+        if self.inflight.len() - self.messages() > MARKS_LEN_MAX
+            && let Some(oldest) = self.inflight.iter().position(|one| one.recalls.is_some())
+        {
+            self.inflight.remove(oldest);
+        }
+    }
+
+    /// Takes these out, and the marks that were sent before one of them. Answers these marks.
+    fn settle(&mut self, ids: &[MessageId]) -> Vec<MessageId> {
+        let proves = |one: &InFlight| !one.again && ids.contains(&one.id);
+        let had = self.inflight.iter().rposition(proves).unwrap_or(0);
+        let mut marks = Vec::new();
+        let mut at = 0;
+        self.inflight.retain(|one| {
+            let is_had = at < had && one.recalls.is_some();
+            at += 1;
+            let is_acked = ids.contains(&one.id);
+            if is_had && !is_acked {
+                marks.push(one.id);
+            }
+            !is_had && !is_acked
+        });
+        marks
     }
 }
 
@@ -138,12 +175,14 @@ impl Session {
         self.window.take_if(|window| !window.is_needed());
     }
 
-    /// How many messages are unacknowledged.
+    /// How many messages are unacknowledged; marks of recalls take no room.
     #[must_use]
     pub fn inflight(&self) -> usize {
-        self.window
-            .as_ref()
-            .map_or(0, |window| window.inflight.len())
+        self.window.as_ref().map_or(0, |window| window.messages())
+    }
+
+    fn has_room_for(&self, message: &Message) -> bool {
+        message.recalls.is_some() || self.inflight() < usize::from(self.inflight_max)
     }
 
     /// The place up to which entries were sent, on this connection or (while it has not read) not at all.
@@ -222,7 +261,7 @@ impl Session {
                 continue;
             }
             let dup = self.was_sent_before(&entry.cursor);
-            let room = self.inflight() < usize::from(self.inflight_max);
+            let room = self.has_room_for(&entry.message);
             let taken = if room { send(entry, dup) } else { Taken::Full };
             match taken {
                 Taken::Sent => {}
@@ -281,7 +320,7 @@ impl Session {
     #[must_use]
     pub fn next_place(&self, hint: &Hint, fresh: &Fresh) -> Option<Cursor> {
         let is_settled = !self.fresh && !self.reading && !self.wanted;
-        let room = self.inflight() < usize::from(self.inflight_max);
+        let room = self.has_room_for(&fresh.message);
         if !is_settled || !room || self.seat.app() != hint.app.as_str() {
             return None;
         }
@@ -316,8 +355,9 @@ impl Session {
         self.pass(place);
     }
 
-    /// An entry is in flight from now on; what a mark recalls is no longer.
+    /// An entry is in flight from now on; what a mark recalls is no longer. A mark comes again on the next connection only.
     fn take_off(&mut self, message: &Message, place: Cursor, due: Option<Tick>) {
+        let again = self.was_sent_before(&place);
         let window = self.window.get_or_insert_default();
         if let Some(recalled) = message.recalls {
             window.inflight.retain(|one| one.id != recalled);
@@ -325,10 +365,12 @@ impl Session {
         window.inflight.push_back(InFlight {
             id: message.id,
             place,
-            due,
+            due: due.filter(|_| message.recalls.is_none()),
             tries: 1,
             recalls: message.recalls,
+            again,
         });
+        window.bound_marks();
     }
 
     /// A fresh entry was left out at its [`Session::next_place`].
@@ -359,8 +401,18 @@ impl Session {
         Some(place)
     }
 
-    /// Takes acknowledgements of single messages.
-    pub fn ack_ids(&mut self, ids: &[MessageId]) {
+    /// Takes acknowledgements of single messages. Answers the marks of recalls that are settled by them, for the store:
+    /// those that were sent before one of these, since what is sent arrives in order. So a client acknowledges no marks.
+    #[must_use]
+    pub fn ack_ids(&mut self, ids: &[MessageId]) -> Vec<MessageId> {
+        let window = self.window.as_mut();
+        let marks = window.map_or_else(Vec::new, |window| window.settle(ids));
+        self.tidy();
+        marks
+    }
+
+    /// The same, of a protocol that acknowledges each mark by itself: these and no others.
+    pub fn ack_each(&mut self, ids: &[MessageId]) {
         if let Some(window) = &mut self.window {
             window.inflight.retain(|one| !ids.contains(&one.id));
         }
@@ -369,7 +421,7 @@ impl Session {
 
     /// Forgets a message that was recalled. Answers whether the mark of it is on its way to the device.
     pub fn recall(&mut self, id: MessageId) -> bool {
-        self.ack_ids(&[id]);
+        self.ack_each(&[id]);
         self.window.as_ref().is_some_and(|window| {
             let mut inflight = window.inflight.iter();
             inflight.any(|one| one.recalls == Some(id))

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use hongyan_core::port::Reader;
-use hongyan_core::{AppId, DeviceId, Message, UserId};
+use hongyan_core::{AppId, DeviceId, Message, Timestamp, UserId};
 
 use super::*;
 
@@ -197,7 +197,7 @@ fn a_cut_before_replay_keeps_the_mark() {
     let mut session = session(1, Some(5));
     take(&mut session, &page(1..=1, 9));
     assert_eq!(session.unfinished(), Some(place(5)));
-    session.ack_ids(&[id(1)]);
+    session.ack_each(&[id(1)]);
     assert_eq!(session.unfinished(), Some(place(5)));
 }
 
@@ -302,6 +302,80 @@ fn another_user_begins_anew() {
             limit: 8
         })
     );
+}
+
+fn mark(n: u64, of: u64) -> Entry {
+    let message = entry(of).message.recall_mark(id(n), Timestamp(0));
+    Entry {
+        cursor: place(n),
+        message: Arc::new(message),
+    }
+}
+
+fn page_of(entries: Vec<Entry>) -> InboxPage {
+    let head = entries.last().unwrap().cursor;
+    InboxPage {
+        entries,
+        next: head,
+        ..nothing(head.user)
+    }
+}
+
+#[test]
+fn marks_take_no_room_of_messages() {
+    let mut one = session(1, None);
+    take(&mut one, &page_of(vec![mark(1, 90), entry(2), mark(3, 91)]));
+    assert_eq!(one.inflight(), 1);
+    assert!(one.is_in_flight(id(1)) && one.is_in_flight(id(3)));
+    // Neither does a full window hold a mark up, nor a mark a message.
+    let (hint, mut fresh) = fresh(4);
+    assert_eq!(one.next_place(&hint, &fresh), None);
+    fresh.message = mark(4, 92).message;
+    assert_eq!(one.next_place(&hint, &fresh), Some(place(4)));
+    one.sent_fresh(&fresh.message, place(4), Some(300));
+    assert_eq!(one.ack_ids(&[id(2)]), [id(1)]);
+    one.want();
+    let read = one.next_read().unwrap();
+    assert_eq!((read.after, read.limit), (Some(place(4)), 1));
+    assert_eq!(one.next_due(), None, "marks come again with a connection");
+}
+
+#[test]
+fn who_acknowledges_an_entry_had_the_marks_before_it() {
+    let mut one = session(8, None);
+    let entries = vec![entry(1), mark(2, 90), entry(3), mark(4, 91), mark(5, 92)];
+    take(&mut one, &page_of(entries));
+    assert_eq!(one.ack_ids(&[id(1)]), []);
+    assert_eq!(one.ack_ids(&[id(3)]), [id(2)]);
+    assert_eq!(
+        one.ack_ids(&[id(5)]),
+        [id(4)],
+        "the acknowledged is not told of"
+    );
+    assert_eq!(one.unfinished(), None);
+}
+
+#[test]
+fn an_entry_of_an_earlier_connection_proves_nothing() {
+    let mut one = session(8, Some(2));
+    let entries = vec![mark(1, 90), entry(2), entry(3)];
+    take(&mut one, &page_of(entries));
+    assert_eq!(one.ack_ids(&[id(2)]), [], "it may be acknowledged unread");
+    assert_eq!(one.ack_ids(&[id(3)]), [id(1)]);
+}
+
+#[test]
+fn marks_in_flight_are_bounded() {
+    let mut one = session(1, None);
+    let count = MARKS_LEN_MAX as u64 + 5;
+    take(
+        &mut one,
+        &page_of((1..=count).map(|n| mark(n, 900 + n)).collect()),
+    );
+    let flying = (1..=count).filter(|n| one.is_in_flight(id(*n))).count();
+    assert_eq!(flying, MARKS_LEN_MAX);
+    assert!(!one.is_in_flight(id(5)) && one.is_in_flight(id(6)));
+    assert_eq!(one.inflight(), 0);
 }
 
 #[test]
@@ -519,7 +593,7 @@ proptest::proptest! {
                         acked = acked.max(place.user);
                     }
                 }
-                Step::AckId(n) => session.ack_ids(&[id(n)]),
+                Step::AckId(n) => drop(session.ack_ids(&[id(n)])),
                 Step::Recall(n) => {
                     gone.insert(n);
                     session.recall(id(n));

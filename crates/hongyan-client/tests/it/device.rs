@@ -110,6 +110,39 @@ async fn a_recall_that_comes_again_is_acked_and_not_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recall_is_acked_when_the_app_has_it() {
+    let (gateway, mut options) = pair(Codec::Json);
+    options.inflight = 1;
+    let (_client, mut inbox) = start(options);
+    let mut conn = gateway.welcome("c2").await;
+    conn.msg(1).await;
+    conn.say(json!({"t": "recall", "id": "m9", "cursor": "c2", "mark": "k2"}))
+        .await;
+    conn.idle("c2").await;
+    // The app has taken nothing: its queue is full of the message, and the recall waits.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(message(&mut inbox).await, "m1");
+    assert_eq!(conn.expect("ack").await["upto"], "c1");
+    assert_eq!(inbox.recv().await, Some(Event::Recall { id: "m9".into() }));
+    assert_eq!(conn.expect("ack").await["upto"], "c2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recall_that_comes_at_once_and_in_its_place_is_told_once() {
+    let (gateway, options) = pair(Codec::Json);
+    let (_client, mut inbox) = start(options);
+    let mut conn = gateway.welcome("c1").await;
+    conn.say(json!({"t": "recall", "id": "m9"})).await;
+    conn.say(json!({"t": "recall", "id": "m9", "cursor": "c1", "mark": "k1"}))
+        .await;
+    assert_eq!(conn.expect("ack").await["upto"], "c1");
+    conn.say(json!({"t": "recall", "id": "m9"})).await;
+    conn.msg(2).await;
+    assert_eq!(inbox.recv().await, Some(Event::Recall { id: "m9".into() }));
+    assert_eq!(message(&mut inbox).await, "m2");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_copy_is_not_shown_and_acked_again() {
     let (gateway, options) = pair(Codec::Json);
     let (client, mut inbox) = start(options);

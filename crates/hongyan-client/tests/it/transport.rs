@@ -314,6 +314,37 @@ async fn a_recall_is_told_once_and_acknowledged_over_every_way() {
 }
 
 #[tokio::test]
+async fn a_poll_with_a_recall_before_a_message_is_taken_as_one() {
+    let ways = Ways::start().await;
+    let mut options = options(&ways);
+    options.transports = vec![Transport::Poll];
+    ways.publish();
+    let (client, mut inbox) = start(options.clone());
+    messages(&mut inbox, 1..=1).await;
+    ways.until_acked(1).await;
+    client.close().await;
+    // In the answer the message stands first.
+    ways.recall(1);
+    ways.publish();
+    ways.publish();
+    let (client, mut inbox) = start(options.clone());
+    messages(&mut inbox, 3..=4).await;
+    assert_eq!(event(&mut inbox).await, Event::Recall { id: "m1".into() });
+    ways.until_acked(4).await;
+    ways.until_asked("cursor=c4", 1).await;
+    assert_eq!(ways.asked("cursor=c2") + ways.asked("cursor=c3"), 0);
+    ways.publish();
+    messages(&mut inbox, 5..=5).await;
+    ways.until_acked(5).await;
+    client.close().await;
+    // Nothing is handed out twice.
+    ways.publish();
+    let (client, mut inbox) = start(options);
+    messages(&mut inbox, 6..=6).await;
+    client.close().await;
+}
+
+#[tokio::test]
 async fn the_last_word_of_a_stream_says_whether_to_come_back() {
     for (word, want) in [
         ("kicked", "sent away"),

@@ -81,8 +81,8 @@ pub trait Presence: Send + Sync + std::fmt::Debug {
     /// addressed to the former user can leave to this device any more.
     async fn rebind(&self, app: &AppId, device: &DeviceId, user: Option<UserId>);
 
-    /// Tells sessions that read this owner's list to take the message out of sight, and not to give it any more. Who was
-    /// given its mark ([`Message::recall_mark`]) before is not told twice.
+    /// Tells sessions that read this owner's list to take the message out of sight, and not to give it any more. Who is
+    /// being given its mark ([`Message::recall_mark`]) is not told besides; who acknowledged that already may be told again.
     fn recall(&self, app: &AppId, owner: &Owner, message: MessageId);
 
     /// Gives a message that is not stored to the device's session, if there is one now; answers whether there is. Nothing comes

@@ -200,7 +200,8 @@ pub(crate) trait Protocol: fmt::Debug + Send {
     /// A message is to be removed from sight, and its mark was not sent yet.
     fn recall(&mut self, _id: MessageId, _desk: &mut Desk<'_>) {}
 
-    /// Puts the mark of a recall into the queue, as an entry at its place: it is acknowledged like one.
+    /// Puts the mark of a recall into the queue, as an entry at its place. It takes no room of messages, and is settled by what is acknowledged of
+    /// those after it.
     fn mark(&mut self, _recalled: MessageId, _one: &Outgoing<'_>, _desk: &mut Desk<'_>) -> Taken {
         Taken::Skipped { rejected: false }
     }

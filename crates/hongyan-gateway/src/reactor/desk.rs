@@ -285,11 +285,24 @@ impl Desk<'_> {
         });
     }
 
-    /// These were processed.
-    pub(crate) fn ack_ids(&mut self, ids: Vec<MessageId>) {
+    /// These were processed, and so were the marks of recalls that were sent before them.
+    pub(crate) fn ack_ids(&mut self, mut ids: Vec<MessageId>) {
         self.with_session(|reactor, key| {
             let session = reactor.connections[key].session.as_mut()?;
-            session.ack_ids(&ids);
+            ids.extend(session.ack_ids(&ids));
+            if !ids.is_empty() {
+                reactor.report(key, What::Ack(Ack::Ids(ids)));
+                reactor.queue_pull(key);
+            }
+            Some(())
+        });
+    }
+
+    /// These were processed, and no others.
+    pub(crate) fn ack_each(&mut self, ids: Vec<MessageId>) {
+        self.with_session(|reactor, key| {
+            let session = reactor.connections[key].session.as_mut()?;
+            session.ack_each(&ids);
             if !ids.is_empty() {
                 reactor.report(key, What::Ack(Ack::Ids(ids)));
                 reactor.queue_pull(key);
@@ -302,7 +315,7 @@ impl Desk<'_> {
     pub(crate) fn reject(&mut self, id: MessageId) {
         self.with_session(|reactor, key| {
             let session = reactor.connections[key].session.as_mut()?;
-            session.ack_ids(&[id]);
+            session.ack_each(&[id]);
             reactor.report(key, What::Reject(id));
             reactor.queue_pull(key);
             Some(())

@@ -333,7 +333,12 @@ impl Reactor {
                         Ack::Upto(place) => {
                             session.ack_upto(place);
                         }
-                        Ack::Ids(ids) => session.ack_ids(&ids),
+                        Ack::Ids(ids) => {
+                            let marks = session.ack_ids(&ids);
+                            if !marks.is_empty() {
+                                self.report(key, What::Ack(Ack::Ids(marks)));
+                            }
+                        }
                     }
                     self.want(key);
                 }

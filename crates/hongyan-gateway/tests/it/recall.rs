@@ -1,17 +1,17 @@
 //! A recall is an entry of the inbox, so that whoever got the message is told in its turn, over every protocol.
 
-use hongyan_core::port::{Owner, Presence as _};
+use hongyan_core::port::{Ack, Inbox as _, Owner, Presence as _};
 use hongyan_core::session::SessionSaid;
-use hongyan_core::{Cursor, MessageId};
+use hongyan_core::{Cursor, MessageId, Timestamp};
 use hongyan_gateway::protocol::sse::AckMode;
-use hongyan_mqtt::packet::Version;
+use hongyan_mqtt::packet::{Connect, Packet, Property, PropertyList, QoS, Version};
 use serde_json::{Value, json};
 
 use crate::client::bodies;
-use crate::mqtt::{BOTH, Heard, post};
+use crate::mqtt::{BOTH, Heard, connect, post};
 use crate::poll::{answer, ask, waits};
 use crate::rig::Rig;
-use crate::sse::{open, request};
+use crate::sse::{open, reader, request};
 use crate::store::{app, user};
 use crate::xmpp::Spoken;
 
@@ -32,6 +32,15 @@ impl Rig {
 
     fn unread(&self) -> usize {
         self.store.unread("d", Some("u"))
+    }
+
+    /// The device acknowledges a message by a call of its own.
+    fn ack_over_http(&self, id: MessageId) {
+        let ack = Ack::Ids(vec![id]);
+        let reader = reader();
+        let stored = self.store.ack(&reader, ack.clone(), Timestamp(0));
+        self.runtime.block_on(stored).unwrap();
+        self.hub.acked(&reader, ack);
     }
 }
 
@@ -66,6 +75,47 @@ fn hw_11_who_is_connected_is_told_once_and_acknowledges_it_like_an_entry() {
             |said: &SessionSaid| matches!(said, SessionSaid::Sent(_, ids) if ids.contains(&mark));
         assert!(!said.iter().any(is_sent), "{said:?}");
     }
+}
+
+#[test]
+fn hw_11_a_client_that_acknowledges_no_marks_goes_on() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    client.hello("d", json!({"inflight": 1}));
+    client.expect("idle");
+    for n in 0..40 {
+        let id = rig.publish("u", &n.to_string());
+        let msg = client.expect("msg");
+        assert_eq!(msg["notification"]["body"], n.to_string());
+        client.say(json!({"t": "ack", "ids": [msg["id"]]}));
+        rig.until("acked", || rig.unread() == 0);
+        rig.recall(id, true);
+        assert_eq!(client.expect("recall")["id"], json!(id));
+    }
+    // The last mark is settled by what comes after it.
+    assert_eq!(rig.unread(), 1);
+    rig.publish("u", "last");
+    let msg = client.expect("msg");
+    client.say(json!({"t": "ack", "ids": [msg["id"]]}));
+    rig.until("all is settled", || rig.unread() == 0);
+    drop(client);
+    assert!(rig.live("d").until_idle().is_empty());
+}
+
+#[test]
+fn hw_11_an_ack_over_http_settles_marks_too() {
+    let rig = Rig::new();
+    let mut stream = open(&rig, request(None, AckMode::Explicit)).unwrap();
+    stream.expect("welcome");
+    stream.expect("idle");
+    let id = rig.publish("u", "one");
+    stream.expect("msg");
+    rig.recall(id, true);
+    stream.expect("recall");
+    let id = rig.publish("u", "two");
+    stream.expect("msg");
+    rig.ack_over_http(id);
+    rig.until("both are settled", || rig.unread() == 0);
 }
 
 #[test]
@@ -245,6 +295,44 @@ fn mq_18_the_mark_comes_where_the_message_came() {
         rig.until("the mark is acked", || rig.unread() == 0);
         phone.silent();
     }
+}
+
+#[test]
+fn mq_8_a_recall_makes_no_room() {
+    let post = post();
+    let rig = &post.rig;
+    let mut phone = post.phone(Version::V5);
+    let mut list = PropertyList::new();
+    list.push(Property::ReceiveMaximum(1)).unwrap();
+    phone.say(&Packet::Connect(Connect {
+        properties: list.as_properties(),
+        ..connect(Version::V5)
+    }));
+    phone.hear();
+    phone.subscribe(&["hy/me/inbox"], QoS::AtLeastOnce);
+    phone.hear();
+    let id = rig.publish("u", "one");
+    let Heard::Publish { id: first, .. } = phone.hear() else {
+        panic!()
+    };
+    rig.recall(id, true);
+    rig.publish("u", "two");
+    rig.until("it is there", || rig.unread() == 2);
+    for _ in 0..3 {
+        phone.silent();
+    }
+    // Then the mark, and what came behind it, one by one.
+    phone.ack(first);
+    for want in ["recall", "msg"] {
+        let Heard::Publish { id, payload, .. } = phone.hear() else {
+            panic!()
+        };
+        let told: Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(told["t"], want);
+        phone.silent();
+        phone.ack(id);
+    }
+    rig.until("all is settled", || rig.unread() == 0);
 }
 
 #[test]

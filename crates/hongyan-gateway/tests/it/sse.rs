@@ -124,7 +124,7 @@ fn place(event: &Event) -> Cursor {
     Cursor::parse(event.id.as_deref().unwrap()).unwrap()
 }
 
-fn reader() -> Reader {
+pub(crate) fn reader() -> Reader {
     Reader {
         app: app(),
         device: device("d"),

@@ -14,7 +14,7 @@ impl Client {
         let ids = self.flights.take_unacknowledgeable();
         if !ids.is_empty() {
             self.landed(&ids);
-            desk.ack_ids(ids);
+            desk.ack_each(ids);
         }
     }
 
@@ -42,7 +42,7 @@ impl Client {
         if ack.reason.is_error() {
             desk.reject(id);
         } else {
-            desk.ack_ids(vec![id]);
+            desk.ack_each(vec![id]);
         }
     }
 

@@ -24,6 +24,11 @@ impl Flights {
         self.limit
     }
 
+    /// Whether the client takes no more until it acknowledges.
+    pub(super) fn is_full(&self) -> bool {
+        self.now.len() >= usize::from(self.limit)
+    }
+
     /// Goes on where another connection of the session ended.
     pub(super) fn resume(&mut self, former: Self) {
         self.last = former.last;
@@ -35,7 +40,7 @@ impl Flights {
 
     /// A packet id for an entry, and whether it was sent with it before; nothing when too many are in flight.
     pub(super) fn take_off(&mut self, entry: MessageId, qos: QoS) -> Option<(u16, bool)> {
-        if self.now.len() >= usize::from(self.limit) {
+        if self.is_full() {
             return None;
         }
         if qos == QoS::AtMostOnce {
@@ -88,9 +93,15 @@ impl Flights {
         gone
     }
 
-    /// These were acknowledged, or cannot be sent.
+    /// These cannot be sent.
     pub(super) fn forget_ids(&mut self, entries: &[MessageId]) {
         self.now.retain(|(_, entry)| !entries.contains(entry));
+        self.before.retain(|(_, entry)| !entries.contains(entry));
+        self.shrink();
+    }
+
+    /// These are not sent again. What was sent of them on this connection is in flight until its PUBACK [3.3.4-9].
+    pub(super) fn retire(&mut self, entries: &[MessageId]) {
         self.before.retain(|(_, entry)| !entries.contains(entry));
         self.shrink();
     }
@@ -176,6 +187,25 @@ mod tests {
         assert_eq!(
             flights.take_off(entry(4), QoS::AtLeastOnce),
             Some((4, false))
+        );
+    }
+
+    #[test]
+    fn mq_8_what_was_recalled_counts_until_it_is_acknowledged() {
+        let mut former = flights(1);
+        former.take_off(entry(1), QoS::AtLeastOnce);
+        let mut flights = self::flights(1);
+        flights.resume(former);
+        flights.retire(&[entry(1)]);
+        let again = flights.take_off(entry(1), QoS::AtLeastOnce);
+        assert_eq!(again, Some((2, false)), "its former id is forgotten");
+        flights.retire(&[entry(1)]);
+        assert!(flights.is_full());
+        assert_eq!(flights.take_off(entry(2), QoS::AtLeastOnce), None);
+        assert_eq!(flights.acked(2), Some(entry(1)));
+        assert_eq!(
+            flights.take_off(entry(2), QoS::AtLeastOnce),
+            Some((3, false))
         );
     }
 

@@ -111,8 +111,8 @@ impl Client {
         match incoming::parse(Encoding::Json, &whole) {
             Ok(ClientMessage::AckUpto(place)) => desk.ack_upto(place),
             Ok(ClientMessage::AckIds(ids)) => {
-                self.flights.forget_ids(&ids);
-                desk.ack_ids(ids);
+                self.flights.retire(&ids);
+                desk.ack_each(ids);
             }
             Ok(ClientMessage::Event {
                 id: Some(message),

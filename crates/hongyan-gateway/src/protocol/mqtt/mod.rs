@@ -316,7 +316,7 @@ impl Protocol for Client {
     }
 
     fn takes(&self) -> bool {
-        !self.subscriptions.is_empty()
+        !self.subscriptions.is_empty() && !self.flights.is_full()
     }
 
     fn send(&mut self, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
@@ -325,11 +325,11 @@ impl Protocol for Client {
 
     fn recall(&mut self, id: MessageId, _desk: &mut Desk<'_>) {
         // It is told by its mark; the message only must not come again.
-        self.flights.forget_ids(&[id]);
+        self.flights.retire(&[id]);
     }
 
     fn mark(&mut self, recalled: MessageId, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
-        self.flights.forget_ids(&[recalled]);
+        self.flights.retire(&[recalled]);
         self.deliver(one, desk)
     }
 
