@@ -178,12 +178,14 @@ impl Api {
         if let Some(key) = self.inner.keys.get(hash, now) {
             return Ok(Some(key));
         }
+        let since = self.inner.keys.clears();
         let Some(key) = self.registry().key_by_hash(hash).await?.map(Arc::new) else {
             return Ok(None);
         };
+        let until = self.fresh_until(now);
         self.inner
             .keys
-            .put(*hash, Arc::clone(&key), self.fresh_until(now), now);
+            .put_unless_cleared(since, *hash, Arc::clone(&key), until, now);
         Ok(Some(key))
     }
 
@@ -193,12 +195,14 @@ impl Api {
         if let Some(app) = self.inner.apps.get(id, now) {
             return Ok(Some(app));
         }
+        let since = self.inner.apps.clears();
         let Some(app) = self.registry().app(id).await?.map(Arc::new) else {
             return Ok(None);
         };
+        let until = self.fresh_until(now);
         self.inner
             .apps
-            .put(id.clone(), Arc::clone(&app), self.fresh_until(now), now);
+            .put_unless_cleared(since, id.clone(), Arc::clone(&app), until, now);
         Ok(Some(app))
     }
 
@@ -208,6 +212,7 @@ impl Api {
         if let Some(origins) = self.inner.origins.get(&(), now) {
             return Ok(origins);
         }
+        let since = self.inner.origins.clears();
         let (mut all, mut after) = (Vec::new(), None);
         loop {
             let page = self.registry().apps(after.as_ref(), PAGE_LEN_MAX).await?;
@@ -222,9 +227,10 @@ impl Api {
         all.sort();
         all.dedup();
         let all = Arc::new(all);
+        let until = self.fresh_until(now);
         self.inner
             .origins
-            .put((), Arc::clone(&all), self.fresh_until(now), now);
+            .put_unless_cleared(since, (), Arc::clone(&all), until, now);
         Ok(all)
     }
 
@@ -262,45 +268,103 @@ impl Api {
 #[derive(Debug)]
 pub(crate) struct Cache<K, V> {
     len_max: usize,
-    entries: Mutex<HashMap<K, (V, Timestamp)>>,
+    entries: Mutex<Entries<K, V>>,
+}
+
+#[derive(Debug)]
+struct Entries<K, V> {
+    by_key: HashMap<K, (V, Timestamp)>,
+    /// How often all was forgotten.
+    clears: u64,
 }
 
 impl<K: std::hash::Hash + Eq, V: Clone> Cache<K, V> {
     pub(crate) fn new(len_max: usize) -> Self {
+        let by_key = HashMap::new();
         Self {
             len_max,
-            entries: Mutex::new(HashMap::new()),
+            entries: Mutex::new(Entries { by_key, clears: 0 }),
         }
     }
 
     pub(crate) fn get(&self, key: &K, now: Timestamp) -> Option<V> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries
-            .get(key)
-            .filter(|(_, until)| *until > now)
-            .map(|(value, _)| value.clone())
+        let entries = self.lock();
+        let found = entries.by_key.get(key).filter(|(_, until)| *until > now);
+        found.map(|(value, _)| value.clone())
     }
 
     pub(crate) fn put(&self, key: K, value: V, until: Timestamp, now: Timestamp) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= self.len_max {
-            entries.retain(|_, (_, until)| *until > now);
-            if entries.len() >= self.len_max {
-                entries.clear();
+        self.put_into(&mut self.lock(), key, value, until, now);
+    }
+
+    /// How often all was forgotten so far; read before what is to be remembered is looked up.
+    pub(crate) fn clears(&self) -> u64 {
+        self.lock().clears
+    }
+
+    /// Remembers what was looked up, unless all was forgotten since: what was found may be what changed.
+    pub(crate) fn put_unless_cleared(
+        &self,
+        since: u64,
+        key: K,
+        value: V,
+        until: Timestamp,
+        now: Timestamp,
+    ) {
+        let mut entries = self.lock();
+        if entries.clears == since {
+            self.put_into(&mut entries, key, value, until, now);
+        }
+    }
+
+    fn put_into(
+        &self,
+        entries: &mut Entries<K, V>,
+        key: K,
+        value: V,
+        until: Timestamp,
+        now: Timestamp,
+    ) {
+        let by_key = &mut entries.by_key;
+        if by_key.len() >= self.len_max {
+            by_key.retain(|_, (_, until)| *until > now);
+            if by_key.len() >= self.len_max {
+                by_key.clear();
             }
         }
-        entries.insert(key, (value, until));
+        by_key.insert(key, (value, until));
     }
 
     pub(crate) fn remove(&self, key: &K) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.remove(key);
+        self.lock().by_key.remove(key);
     }
 
     fn clear(&self) {
-        self.entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        let mut entries = self.lock();
+        entries.by_key.clear();
+        entries.clears = entries.clears.wrapping_add(1);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Entries<K, V>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_looked_up_before_all_was_forgotten_is_not_remembered() {
+        let cache = Cache::new(2);
+        let (now, until) = (Timestamp(0), Timestamp(9));
+        let since = cache.clears();
+        cache.put_unless_cleared(since, "a", 1, until, now);
+        assert_eq!(cache.get(&"a", now), Some(1));
+        cache.clear();
+        cache.put_unless_cleared(since, "a", 1, until, now);
+        assert_eq!(cache.get(&"a", now), None);
+        cache.put_unless_cleared(cache.clears(), "a", 2, until, now);
+        assert_eq!(cache.get(&"a", now), Some(2));
     }
 }

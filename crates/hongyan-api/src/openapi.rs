@@ -100,6 +100,9 @@ fn document(routes: &[Route]) -> Value {
                 "content": {"application/problem+json": {"schema": problem}},
             },
         });
+        if let Some(words) = route.or_nothing {
+            operation["responses"]["204"] = json!({ "description": words });
+        }
         let path = paths
             .entry(route.path.to_owned())
             .or_insert_with(|| json!({}));

@@ -100,6 +100,8 @@ pub(crate) const PAGE_LEN_MAX: usize = 1_000;
 pub(crate) const PAGE_LEN: usize = 100;
 /// Devices that are looked at before a credential is deleted.
 pub(crate) const USES_SEEN_MAX: usize = 20_000;
+/// Faults that the answer to one batch lists; of the messages after them only `detail` says what is wrong.
+pub(crate) const BATCH_FAULTS_LEN_MAX: usize = 2_000;
 /// Devices in one bulk subscription.
 pub(crate) const SUBSCRIBERS_LEN_MAX: usize = 10_000;
 /// Ids in one ack call.

@@ -196,10 +196,20 @@ impl Problem {
             many => format!("{} values are wrong; see errors", many.len()),
         };
         faults.truncate(FAULTS_LEN_MAX);
+        faults.shrink_to_fit();
         Self {
             faults,
             ..Self::new(code, detail)
         }
+    }
+
+    /// With no more faults than there is room for, which it takes its own from; `detail` still says how many there were.
+    #[must_use]
+    pub(crate) fn within(mut self, room: &mut usize) -> Self {
+        self.faults.truncate(*room);
+        self.faults.shrink_to_fit();
+        *room -= self.faults.len();
+        self
     }
 
     /// There is no such thing (or not for this caller).

@@ -52,6 +52,10 @@ pub(crate) trait IntoReply {
     fn into_reply(self) -> Response;
     /// Its status and schema; no schema for bodies that are not one JSON document.
     fn document(generator: &mut SchemaGenerator) -> (u16, Option<Schema>);
+    /// When it is answered with 204 and nothing instead, in words.
+    fn or_nothing() -> Option<&'static str> {
+        None
+    }
 }
 
 impl<T: Serialize + JsonSchema, const STATUS: u16> IntoReply for Reply<T, STATUS> {

@@ -115,6 +115,8 @@ pub(crate) struct Route {
     pub(crate) body: BodyDocument,
     pub(crate) query: QueryDocument,
     pub(crate) reply: ReplyDocument,
+    /// When the answer is 204 instead, in words.
+    pub(crate) or_nothing: Option<&'static str>,
     pub(crate) work: Work,
 }
 
@@ -153,6 +155,7 @@ impl Route {
             body: B::document,
             query: Q::document,
             reply: R::document,
+            or_nothing: R::or_nothing(),
             work: Arc::new(move |call: Call<Uri, Body>| {
                 let handler = handler.clone();
                 Box::pin(async move {

@@ -14,7 +14,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Version};
 
-use hongyan_core::app::LaneLimits;
+use hongyan_core::app::{Credential, LaneLimits};
 use hongyan_core::device::Platform;
 use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::port::{Ack, Broadcasts, CheckReport, ConfigError, Parcel, Reader, WakeKey};
@@ -294,14 +294,12 @@ pub trait Services: Send + Sync + fmt::Debug {
         new: NewCredential,
     ) -> Result<(), ServiceError>;
 
-    /// Changes a credential that is stored: `config` is merged into what it has (RFC 7396), the rest is taken as it is.
-    async fn change_credential(
+    /// Gives a credential that was read other limits, and answers what is stored then; a conflict when it changed since.
+    async fn limit_credential(
         &self,
-        app: &AppId,
-        channel: &ChannelId,
-        name: &CredentialName,
-        change: NewCredential,
-    ) -> Result<(), ServiceError>;
+        read: Credential,
+        limits: LaneLimits,
+    ) -> Result<Credential, ServiceError>;
 
     /// How many pushes wait for this credential's vendor now.
     fn waiting(&self, app: &AppId, channel: &ChannelId, name: &CredentialName) -> usize;

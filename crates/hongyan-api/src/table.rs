@@ -253,10 +253,12 @@ fn credentials() -> Vec<Route> {
         Route::new(PUT, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Store a credential", credentials::put)
             .more("Its secrets are sealed at rest and never returned. Name it `default` unless the app has several."),
         Route::new(GET, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Read what is not secret of a credential", credentials::read),
-        Route::new(PATCH, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Change a credential: its limits, its endpoint or parts of its configuration", credentials::change),
+        Route::new(PATCH, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Change the limits of a credential", credentials::change)
+            .more("`config` and `endpoint` are refused (422): they say where the secrets go, so they are given whole, with PUT."),
         Route::new(DELETE, "/v1/channels/{channel}/credentials/{name}", MANAGE, "Delete a credential", credentials::delete)
-            .more("One that is in use (pushes wait for its vendor, the app's `channel_order` needs it, or tokens of devices do) is not deleted unless \
-                   `force=true` is said: 409 `in_use` tells of what."),
+            .more("One that is in use (pushes wait for its vendor, the app's `channel_order` needs it, or tokens of devices do: those that name it, \
+                   and those that name none where it is `default` or the only one) is not deleted unless `force=true` is said: 409 `in_use` tells of what. So \
+                   does one of an app with more than 20,000 devices, of which the first 20,000 do not need it: the others are not looked at."),
         Route::new(POST, "/v1/channels/{channel}/credentials/{name}/check", MANAGE, "Prove a credential with its vendor", credentials::check),
         Route::new(POST, "/v1/channels/{channel}/credentials/{name}/broadcasts", MANAGE, "Make a broadcast channel at the vendor", broadcasts::create)
             .more("One push to it reaches every device that follows it. A device with the token `broadcast:<id>` stands for it. `not_available` where the \

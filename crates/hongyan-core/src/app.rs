@@ -1,5 +1,7 @@
 //! Tenants, their keys and their vendor credentials.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{AppId, ChannelId, Class, CredentialName, KeyId, Timestamp};
@@ -118,6 +120,39 @@ pub struct Key {
     pub hash: [u8; 32],
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+/// The credentials that an app has, by channel. Whether one can be used is the vendor's word, later.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialIndex {
+    by_channel: HashMap<ChannelId, Vec<CredentialName>>,
+}
+
+impl CredentialIndex {
+    /// Adds one.
+    pub fn add(&mut self, channel: ChannelId, name: CredentialName) {
+        self.by_channel.entry(channel).or_default().push(name);
+    }
+
+    /// The credential for a token: the named one, else `default`, else the only one.
+    #[must_use]
+    pub fn pick(
+        &self,
+        channel: &ChannelId,
+        wanted: Option<&CredentialName>,
+    ) -> Option<&CredentialName> {
+        let names = self.by_channel.get(channel)?;
+        match wanted {
+            Some(wanted) => names.iter().find(|n| *n == wanted),
+            None => names
+                .iter()
+                .find(|n| n.as_str() == "default")
+                .or(match names.as_slice() {
+                    [only] => Some(only),
+                    _ => None,
+                }),
+        }
+    }
 }
 
 /// A channel's named secrets in an app, sealed.

@@ -258,36 +258,26 @@ impl Credentials {
         .into())
     }
 
-    /// Changes a credential that is stored: `config` is merged into what it has (RFC 7396; nothing in it changes nothing), the
-    /// rest is taken as it is.
+    /// Gives a credential that was read other limits; its secrets stay as they were read. Answers what is stored then.
     ///
     /// # Errors
-    /// [`CredentialError`]; [`CredentialError::Missing`] when there is none.
-    pub async fn change(
+    /// [`StoreError::Conflict`] when the credential changed since it was read: read it again.
+    pub async fn limit(
         &self,
-        app: &AppId,
-        channel: &ChannelId,
-        name: &CredentialName,
-        change: NewCredential,
+        read: Credential,
+        limits: LaneLimits,
     ) -> Result<Credential, CredentialError> {
-        let stored = self.registry.credential(app, channel, name).await?;
-        let stored = stored.ok_or_else(|| CredentialError::Missing {
-            channel: channel.clone(),
-            name: name.clone(),
-        })?;
-        let unsealed = |source: BoxError| CredentialError::Seal {
-            channel: channel.clone(),
-            name: name.clone(),
-            source,
+        let version = read.version;
+        let credential = Credential {
+            limits,
+            updated_at: self.clock.now(),
+            version: version + 1,
+            ..read
         };
-        let plain = self
-            .sealer
-            .open(&bound_to(app, channel, name), &stored.sealed);
-        let mut config = serde_json::from_slice(&plain.map_err(unsealed)?)
-            .map_err(|error| unsealed(error.into()))?;
-        merge(&mut config, change.config);
-        let new = NewCredential { config, ..change };
-        self.put(app, channel, name, new).await
+        self.registry
+            .put_credential(credential.clone(), Some(version))
+            .await?;
+        Ok(credential)
     }
 
     /// Opens the channel of a credential; the same one until the credential changes.
@@ -431,38 +421,4 @@ fn callback_of(app: &AppId, channel: &ChannelId, name: &CredentialName) -> Strin
 #[must_use]
 pub fn bound_to(app: &AppId, channel: &ChannelId, name: &CredentialName) -> String {
     format!("credential/{app}/{channel}/{name}")
-}
-
-/// Merges as RFC 7396 says: objects field by field, `null` takes a field away, all else takes its place.
-fn merge(into: &mut serde_json::Value, change: serde_json::Value) {
-    use serde_json::Value;
-    match (into, change) {
-        (Value::Object(fields), Value::Object(changes)) => {
-            for (name, change) in changes {
-                if change.is_null() {
-                    fields.remove(&name);
-                } else {
-                    merge(fields.entry(name).or_insert(Value::Null), change);
-                }
-            }
-        }
-        (into, change) => *into = change,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    #[test]
-    fn a_change_leaves_what_it_does_not_name() {
-        let mut config = json!({"secret": "s", "team": "t", "deep": {"a": 1, "b": 2}});
-        super::merge(&mut config, json!({}));
-        super::merge(
-            &mut config,
-            json!({"team": null, "deep": {"b": 3}, "new": [1]}),
-        );
-        let want = json!({"secret": "s", "deep": {"a": 1, "b": 3}, "new": [1]});
-        assert_eq!(config, want);
-    }
 }

@@ -1,7 +1,8 @@
 //! The one decision about a delivery: pure, so that `explain` can run the same code.
 
-use std::collections::HashMap;
 use std::time::Duration;
+
+pub use hongyan_core::app::CredentialIndex;
 
 use hongyan_core::app::AppPolicy;
 use hongyan_core::delivery::{Decision, Delivery};
@@ -9,43 +10,10 @@ use hongyan_core::device::TokenState;
 use hongyan_core::limits::ACK_TIMEOUT_DEFAULT;
 use hongyan_core::message::DeliveryMode;
 use hongyan_core::port::SessionInfo;
-use hongyan_core::{ChannelId, CredentialName, Device, Message, Reason, Timestamp, User};
+use hongyan_core::{ChannelId, Device, Message, Reason, Timestamp, User};
 
 use crate::choice::{self, Scores};
 use crate::policy;
-
-/// The credentials that an app has, by channel. Whether one can be used is the vendor's word, later.
-#[derive(Debug, Clone, Default)]
-pub struct CredentialIndex {
-    by_channel: HashMap<ChannelId, Vec<CredentialName>>,
-}
-
-impl CredentialIndex {
-    /// Adds one.
-    pub fn add(&mut self, channel: ChannelId, name: CredentialName) {
-        self.by_channel.entry(channel).or_default().push(name);
-    }
-
-    /// The credential for a token: the named one, else `default`, else the only one.
-    #[must_use]
-    pub fn pick(
-        &self,
-        channel: &ChannelId,
-        wanted: Option<&CredentialName>,
-    ) -> Option<&CredentialName> {
-        let names = self.by_channel.get(channel)?;
-        match wanted {
-            Some(wanted) => names.iter().find(|n| *n == wanted),
-            None => names
-                .iter()
-                .find(|n| n.as_str() == "default")
-                .or(match names.as_slice() {
-                    [only] => Some(only),
-                    _ => None,
-                }),
-        }
-    }
-}
 
 /// All that the decision looks at.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hongyan_api::services as wanted;
+use hongyan_core::app::{Credential, LaneLimits};
 use hongyan_core::draft::Draft;
 use hongyan_core::limits::VENDOR_CALL_DEADLINE;
 use hongyan_core::port::{Broadcasts, CallbackRequest, CheckReport, SessionSink, WakeKey};
@@ -179,22 +180,16 @@ impl wanted::Services for Services {
         self.reopen(app, channel, name).await
     }
 
-    async fn change_credential(
+    async fn limit_credential(
         &self,
-        app: &AppId,
-        channel: &ChannelId,
-        name: &CredentialName,
-        change: wanted::NewCredential,
-    ) -> Result<(), ServiceError> {
-        let change = NewCredential {
-            config: change.config,
-            endpoint: change.endpoint,
-            limits: change.limits,
-        };
-        let credentials = self.dispatch.credentials();
-        let changed = credentials.change(app, channel, name, change).await;
-        changed.map_err(credential)?;
-        self.reopen(app, channel, name).await
+        read: Credential,
+        limits: LaneLimits,
+    ) -> Result<Credential, ServiceError> {
+        let limited = self.dispatch.credentials().limit(read, limits).await;
+        let stored = limited.map_err(credential)?;
+        self.reopen(&stored.app, &stored.channel, &stored.name)
+            .await?;
+        Ok(stored)
     }
 
     fn waiting(&self, app: &AppId, channel: &ChannelId, name: &CredentialName) -> usize {

@@ -1,19 +1,16 @@
 //! Vendor credentials: sealed at rest, never shown.
 
 use hongyan_core::app::{self, LaneLimits};
-use hongyan_core::device::Token;
 use hongyan_core::draft::Fault;
-use hongyan_core::limits::URL_BYTES_MAX;
-use hongyan_core::{AppId, ChannelId, CredentialName};
+use hongyan_core::limits::{CONFLICT_RETRIES_MAX, URL_BYTES_MAX};
+use hongyan_core::{ChannelId, CredentialName, StoreError};
 
-use super::{fault, no_faults};
-use crate::api::Api;
+use super::{fault, no_faults, uses};
 use crate::body::Json;
-use crate::options::{PAGE_LEN_MAX, USES_SEEN_MAX};
 use crate::problem::{Code, Problem};
 use crate::reply::{Done, Reply};
 use crate::route::Call;
-use crate::services::NewCredential;
+use crate::services::{NewCredential, ServiceError};
 use crate::wire::List;
 use crate::wire::credential::{
     Checked, Credential, CredentialChange, CredentialState, DeleteQuery, Limits,
@@ -44,33 +41,34 @@ pub(crate) async fn put(
         .ok_or_else(|| Problem::not_found("credential"))
 }
 
+/// Changes limits and nothing else: whoever could move a credential's endpoint, or an address in its configuration, without
+/// giving its secrets anew, would have them sent there.
 pub(crate) async fn change(
-    mut call: Call<(), Json<CredentialChange>>,
+    call: Call<(), Json<CredentialChange>>,
 ) -> Result<Reply<Credential>, Problem> {
     let (app, channel, name) = place(&call)?;
-    let change = std::mem::take(&mut call.body.value);
-    let registry = call.api.registry();
-    let stored = registry.credential(&app, &channel, &name).await?;
-    let stored = stored.ok_or_else(|| Problem::not_found("credential"))?;
-    let (mut endpoint, mut limits) = (stored.endpoint, Limits::from(stored.limits));
-    change.endpoint.apply(&mut endpoint);
-    if let Some(change) = change.limits {
-        change.apply(&mut limits);
+    let change = &call.body.value;
+    let given = [("config", change.config), ("endpoint", change.endpoint)];
+    let given = given.into_iter().filter(|(_, is_given)| *is_given);
+    let words = "cannot be changed by itself; give the whole configuration with PUT";
+    no_faults(given.map(|(path, _)| fault(path, words)).collect())?;
+    for _ in 0..CONFLICT_RETRIES_MAX {
+        let registry = call.api.registry();
+        let stored = registry.credential(&app, &channel, &name).await?;
+        let stored = stored.ok_or_else(|| Problem::not_found("credential"))?;
+        let limits = change.apply(stored.limits.into());
+        no_faults(faults(None, limits))?;
+        let services = call.api.services();
+        match services.limit_credential(stored, limits.into()).await {
+            Ok(stored) => return Ok(Reply::new(shown(&call, stored))),
+            Err(ServiceError::Store(StoreError::Conflict { .. })) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    no_faults(faults(endpoint.as_deref(), limits))?;
-    let new = NewCredential {
-        config: serde_json::Value::Object(change.config.unwrap_or_default()),
-        endpoint,
-        limits: LaneLimits::from(limits),
-    };
-    let services = call.api.services();
-    services
-        .change_credential(&app, &channel, &name, new)
-        .await?;
-    let changed = registry.credential(&app, &channel, &name).await?;
-    changed
-        .map(|c| Reply::new(shown(&call, c)))
-        .ok_or_else(|| Problem::not_found("credential"))
+    Err(StoreError::Conflict {
+        entity: "credential",
+    }
+    .into())
 }
 
 /// What is wrong with what stands beside a configuration.
@@ -154,7 +152,7 @@ pub(crate) async fn read(call: Call) -> Result<Reply<Credential>, Problem> {
 pub(crate) async fn delete(call: Call<DeleteQuery>) -> Result<Done, Problem> {
     let (app, channel, name) = place(&call)?;
     if !call.query.force {
-        let uses = uses(&call.api, &app, &channel, &name).await?;
+        let uses = uses::of(&call.api, &app, &channel, &name).await?;
         if !uses.is_empty() {
             let words = format!(
                 "{}; delete it all the same with ?force=true",
@@ -173,64 +171,6 @@ pub(crate) async fn delete(call: Call<DeleteQuery>) -> Result<Done, Problem> {
     } else {
         Err(Problem::not_found("credential"))
     }
-}
-
-/// What would lose its way with a credential. Devices are looked at until some are found, or as many as are looked at.
-async fn uses(
-    api: &Api,
-    app: &AppId,
-    channel: &ChannelId,
-    name: &CredentialName,
-) -> Result<Vec<String>, Problem> {
-    let registry = api.registry();
-    let all = registry.credentials(app).await?;
-    let of_channel = all.iter().filter(|c| c.channel == *channel);
-    let names: Vec<_> = of_channel.map(|c| &c.name).collect();
-    if !names.contains(&name) {
-        return Ok(Vec::new());
-    }
-    let mut uses = Vec::new();
-    let waiting = api.services().waiting(app, channel, name);
-    if waiting > 0 {
-        uses.push(format!("{waiting} pushes wait for its vendor"));
-    }
-    let policy = registry.app(app).await?.map(|app| app.policy);
-    let is_ordered = policy.is_some_and(|policy| policy.channel_order.contains(channel));
-    if is_ordered && names.len() == 1 {
-        uses.push(format!(
-            "the app's channel_order names {channel}, and this is its only credential"
-        ));
-    }
-    // Tokens that name no credential go on with `default`, else with the only one that is left.
-    let left: Vec<_> = names.into_iter().filter(|other| *other != name).collect();
-    let goes_on = left.len() == 1 || left.iter().any(|other| other.as_str() == "default");
-    let (mut after, mut seen, mut found) = (None, 0, 0);
-    while found == 0 {
-        let page = registry
-            .device_page(app, after.as_ref(), PAGE_LEN_MAX)
-            .await?;
-        seen += page.len();
-        let needs_it = |token: &Token| match &token.credential {
-            Some(named) => named == name,
-            None => !goes_on,
-        };
-        let held = page.iter().filter_map(|device| device.token(channel));
-        found = held.filter(|t| t.is_active() && needs_it(t)).count();
-        after = page.last().map(|device| device.id.clone());
-        if page.len() < PAGE_LEN_MAX {
-            break;
-        }
-        if found == 0 && seen >= USES_SEEN_MAX {
-            uses.push(format!("the app has more than {seen} devices, of which the first do not need it; the others were not looked at"));
-            break;
-        }
-    }
-    if found > 0 {
-        uses.push(format!(
-            "tokens of {found} of the first {seen} devices need it"
-        ));
-    }
-    Ok(uses)
 }
 
 pub(crate) async fn check(call: Call) -> Result<Reply<Checked>, Problem> {

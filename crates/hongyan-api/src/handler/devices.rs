@@ -261,6 +261,10 @@ impl IntoReply for Changed {
     fn document(generator: &mut SchemaGenerator) -> (u16, Option<Schema>) {
         Reply::<Device>::document(generator)
     }
+
+    fn or_nothing() -> Option<&'static str> {
+        Some("Done, with `state` alone; there is no body.")
+    }
 }
 
 pub(crate) async fn change(call: Call<(), Json<DeviceChange>>) -> Result<Changed, Problem> {

@@ -15,7 +15,7 @@ use super::{no_faults, unknown_channels};
 use crate::api::Api;
 use crate::body::{self, Json};
 use crate::key::sha256;
-use crate::options::DELIVERIES_PAGE_LEN;
+use crate::options::{BATCH_FAULTS_LEN_MAX, DELIVERIES_PAGE_LEN};
 use crate::problem::{Code, Problem};
 use crate::reply::Reply;
 use crate::route::Call;
@@ -62,12 +62,15 @@ pub(crate) async fn batch(
         ));
     }
     let now = call.api.now();
+    let mut room = BATCH_FAULTS_LEN_MAX;
     let read: Vec<Result<Draft, Problem>> = items
         .iter()
         .map(|raw| {
-            let draft = personal(raw.get())?;
-            no_faults(faults(&call.api, &draft, now))?;
-            Ok(draft)
+            let one = personal(raw.get()).and_then(|draft| {
+                no_faults(faults(&call.api, &draft, now))?;
+                Ok(draft)
+            });
+            one.map_err(|problem| problem.within(&mut room))
         })
         .collect();
     drop(items);

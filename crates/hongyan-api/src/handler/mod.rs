@@ -17,6 +17,7 @@ mod revival;
 pub(crate) mod topics;
 pub(crate) mod transfer;
 pub(crate) mod users;
+mod uses;
 pub(crate) mod xmpp;
 
 use hongyan_core::ChannelId;

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use hongyan_core::app;
@@ -33,26 +34,29 @@ impl fmt::Debug for CredentialState {
     }
 }
 
-/// What to change of a credential. What is left out stays; `null` clears.
-#[derive(Default, Deserialize, JsonSchema)]
+/// What to change of a credential. What is left out stays. Configuration and endpoint say where the secrets go, so they come
+/// with the secrets or not at all: with PUT.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct CredentialChange {
-    /// Fields of the vendor's configuration; the others stay as they are, secrets too.
-    pub(crate) config: Option<Map<String, Value>>,
-    /// Where the vendor is, when not at its usual address.
-    #[schemars(length(max = 2048))]
-    pub(crate) endpoint: Patch<String>,
-    /// Limits of the lane.
-    pub(crate) limits: Option<LimitsChange>,
+    /// Limits of the lane; `null` clears them all.
+    pub(crate) limits: Patch<LimitsChange>,
+    /// Whether a configuration was given, even `null`.
+    #[schemars(skip)]
+    #[serde(deserialize_with = "given")]
+    pub(crate) config: bool,
+    /// Whether an endpoint was given, even `null`.
+    #[schemars(skip)]
+    #[serde(deserialize_with = "given")]
+    pub(crate) endpoint: bool,
 }
 
-impl fmt::Debug for CredentialChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CredentialChange(…)")
-    }
+/// Reads over a value of any kind.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
-/// What to change of a lane's limits.
+/// What to change of a lane's limits. What is left out stays; `null` clears.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitsChange {
@@ -62,11 +66,11 @@ pub(crate) struct LimitsChange {
     pub(crate) concurrency: Patch<u32>,
     /// Tries of one delivery before `retries_exhausted`.
     pub(crate) attempts: Patch<u16>,
-    /// What may be sent in one of the vendor's days.
-    pub(crate) quota: Option<QuotaChange>,
+    /// What may be sent in one of the vendor's days; `null` clears it all.
+    pub(crate) quota: Patch<QuotaChange>,
 }
 
-/// What to change of a daily quota.
+/// What to change of a daily quota. What is left out stays; `null` clears.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct QuotaChange {
@@ -80,18 +84,36 @@ pub(crate) struct QuotaChange {
     pub(crate) marketing_per_device: Patch<u32>,
 }
 
+impl CredentialChange {
+    /// Limits as they are after the change.
+    pub(crate) fn apply(&self, limits: Limits) -> Limits {
+        match &self.limits {
+            Patch::Leave => limits,
+            Patch::Clear => Limits::default(),
+            Patch::Set(change) => change.apply(limits),
+        }
+    }
+}
+
 impl LimitsChange {
-    pub(crate) fn apply(self, limits: &mut Limits) {
-        self.rate_per_s.apply(&mut limits.rate_per_s);
-        self.concurrency.apply(&mut limits.concurrency);
-        self.attempts.apply(&mut limits.attempts);
-        let Some(quota) = self.quota else { return };
-        quota.per_day.apply(&mut limits.quota.per_day);
-        quota.reserved.apply(&mut limits.quota.reserved);
-        let marketing = &mut limits.quota.marketing_per_day;
-        quota.marketing_per_day.apply(marketing);
-        let each = &mut limits.quota.marketing_per_device;
-        quota.marketing_per_device.apply(each);
+    fn apply(&self, mut limits: Limits) -> Limits {
+        self.rate_per_s.clone().apply(&mut limits.rate_per_s);
+        self.concurrency.clone().apply(&mut limits.concurrency);
+        self.attempts.clone().apply(&mut limits.attempts);
+        let quota = &mut limits.quota;
+        match &self.quota {
+            Patch::Leave => {}
+            Patch::Clear => *quota = Quota::default(),
+            Patch::Set(change) => {
+                change.per_day.clone().apply(&mut quota.per_day);
+                change.reserved.clone().apply(&mut quota.reserved);
+                let marketing = &mut quota.marketing_per_day;
+                change.marketing_per_day.clone().apply(marketing);
+                let each = &mut quota.marketing_per_device;
+                change.marketing_per_device.clone().apply(each);
+            }
+        }
+        limits
     }
 }
 

@@ -6,8 +6,12 @@ use hongyan_core::draft::Fault;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Faults that one object tells of; the rest would say the same.
-const FAULTS_LEN_MAX: usize = 100;
+/// Faults that one message tells of; the rest would say the same.
+const FAULTS_LEN_MAX: usize = 10;
+/// What a path shows of a name that the caller made, bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// The longest path, bytes.
+const PATH_BYTES_MAX: usize = 512;
 /// From here on an integer does not fit 64 bits, and would be rounded.
 const ROUNDED_FROM: f64 = 18_446_744_073_709_551_616.0;
 
@@ -15,15 +19,17 @@ const ROUNDED_FROM: f64 = 18_446_744_073_709_551_616.0;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Exact {
     fields: Map<String, Value>,
-    faults: Vec<Fault>,
+    faults: Vec<(String, &'static str)>,
 }
 
 impl Exact {
-    /// The object; its faults are told at the path where it stands.
+    /// The object; its faults are told at the path where it stands, while there are few.
     pub(crate) fn at(self, path: &str, faults: &mut Vec<Fault>) -> Map<String, Value> {
-        faults.extend(self.faults.into_iter().map(|fault| Fault {
-            path: format!("{path}{}", fault.path),
-            problem: fault.problem,
+        let room = FAULTS_LEN_MAX.saturating_sub(faults.len());
+        let told = self.faults.into_iter().take(room);
+        faults.extend(told.map(|(below, problem)| Fault {
+            path: format!("{path}{below}"),
+            problem: problem.to_owned(),
         }));
         self.fields
     }
@@ -31,58 +37,90 @@ impl Exact {
 
 impl<'de> serde::Deserialize<'de> for Exact {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Whole<'a>(&'a mut Vec<Fault>);
+        struct Whole<'a>(&'a mut Faults);
         impl<'de> Visitor<'de> for Whole<'_> {
             type Value = Map<String, Value>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map")
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                fields(map, "", self.0)
+                fields(map, &Place::Top, self.0)
             }
         }
-        let mut faults = Vec::new();
+        let mut faults = Faults::new();
         let fields = deserializer.deserialize_map(Whole(&mut faults))?;
         Ok(Self { fields, faults })
     }
 }
 
-fn note(faults: &mut Vec<Fault>, path: String, problem: &str) {
-    if faults.len() < FAULTS_LEN_MAX {
-        faults.push(Fault {
-            path,
-            problem: problem.to_owned(),
-        });
+type Faults = Vec<(String, &'static str)>;
+
+/// Where a value stands. It is written out only for a fault: written for every value, long names and deep objects would cost
+/// the square of what was sent.
+enum Place<'a> {
+    Top,
+    Field(&'a Place<'a>, &'a str),
+    Item(&'a Place<'a>, usize),
+}
+
+impl Place<'_> {
+    fn write(&self, path: &mut String) {
+        match self {
+            Self::Top => {}
+            Self::Field(above, name) => {
+                above.write(path);
+                let shown = &name[..name.floor_char_boundary(NAME_BYTES_MAX)];
+                let cut = if shown.len() < name.len() { "…" } else { "" };
+                path.push('.');
+                path.push_str(shown);
+                path.push_str(cut);
+            }
+            Self::Item(above, index) => {
+                above.write(path);
+                path.push_str(&format!("[{index}]"));
+            }
+        }
+    }
+
+    fn note(&self, faults: &mut Faults, problem: &'static str) {
+        if faults.len() >= FAULTS_LEN_MAX {
+            return;
+        }
+        let mut path = String::new();
+        self.write(&mut path);
+        if path.len() > PATH_BYTES_MAX {
+            path.truncate(path.floor_char_boundary(PATH_BYTES_MAX));
+            path.push('…');
+        }
+        path.shrink_to_fit();
+        faults.push((path, problem));
     }
 }
 
 fn fields<'de, A: MapAccess<'de>>(
     mut map: A,
-    path: &str,
-    faults: &mut Vec<Fault>,
+    above: &Place<'_>,
+    faults: &mut Faults,
 ) -> Result<Map<String, Value>, A::Error> {
     let mut all = Map::new();
     while let Some(name) = map.next_key::<String>()? {
-        let path = format!("{path}.{name}");
+        let place = Place::Field(above, &name);
         let value = map.next_value_seed(One {
-            path: &path,
+            place: &place,
             faults: &mut *faults,
         })?;
-        if all.insert(name, value).is_some() {
-            note(
-                faults,
-                path,
-                "stands twice in its object; only one can be kept",
-            );
+        if all.contains_key(&name) {
+            place.note(faults, "stands twice in its object; only one can be kept");
         }
+        all.insert(name, value);
     }
     Ok(all)
 }
 
-/// One value at a path.
+/// One value at its place.
 struct One<'a> {
-    path: &'a str,
-    faults: &'a mut Vec<Fault>,
+    place: &'a Place<'a>,
+    faults: &'a mut Faults,
 }
 
 impl<'de> DeserializeSeed<'de> for One<'_> {
@@ -108,12 +146,12 @@ impl<'de> Visitor<'de> for One<'_> {
         Ok(Value::Number(value.into()))
     }
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        // Those that fit come as integers: what comes here and has no fraction is longer, or was written as if it were.
+        // Those that fit come as integers. How a number was written is not known here, so `1e20` is taken for an integer, too.
         let is_long =
             value.fract() == 0.0 && (value >= ROUNDED_FROM || value <= -ROUNDED_FROM / 2.0);
         if is_long {
-            let words = "does not fit 64 bits and would be rounded; send it as a text";
-            note(self.faults, self.path.to_owned(), words);
+            let words = "has no fraction and does not fit 64 bits, so it could be rounded (1e20 is refused, too); send it as a text";
+            self.place.note(self.faults, words);
         }
         Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
@@ -135,9 +173,9 @@ impl<'de> Visitor<'de> for One<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut all = Vec::new();
         loop {
-            let path = format!("{}[{}]", self.path, all.len());
+            let place = Place::Item(self.place, all.len());
             let one = One {
-                path: &path,
+                place: &place,
                 faults: &mut *self.faults,
             };
             match seq.next_element_seed(one)? {
@@ -147,7 +185,7 @@ impl<'de> Visitor<'de> for One<'_> {
         }
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
-        fields(map, self.path, self.faults).map(Value::Object)
+        fields(map, self.place, self.faults).map(Value::Object)
     }
 }
 
@@ -177,5 +215,24 @@ mod tests {
         assert_eq!(faults, ["data.b.c[0].d", "data.a"]);
         let (_, faults) = read(r#"{"a":18446744073709551616,"b":[-9223372036854775809]}"#);
         assert_eq!(faults, ["data.a", "data.b[0]"]);
+    }
+
+    #[test]
+    fn what_is_told_stays_small() {
+        let name = "é".repeat(40_000);
+        let items = vec!["1e20"; 2_000].join(",");
+        let (fields, faults) = read(&format!(r#"{{"{name}":[{items}]}}"#));
+        assert_eq!(fields[&name].as_array().map(Vec::len), Some(2_000));
+        assert_eq!(faults.len(), FAULTS_LEN_MAX);
+        assert_eq!(faults[9], format!("data.{}…[9]", "é".repeat(32)));
+        let deep = format!("{}1e20{}", r#"{"aaaaaaaaaa":"#.repeat(100), "}".repeat(100));
+        let (_, faults) = read(&deep);
+        assert!(faults[0].len() < PATH_BYTES_MAX + 10, "{faults:?}");
+        // Objects of one message share what may be told.
+        let exact = || crate::body::parse::<Exact>(format!(r#"{{"a":[{items}]}}"#).as_bytes());
+        let mut told = Vec::new();
+        exact().unwrap().at("data", &mut told);
+        exact().unwrap().at("options.vendor.apns", &mut told);
+        assert_eq!(told.len(), FAULTS_LEN_MAX);
     }
 }

@@ -34,7 +34,8 @@ pub(crate) struct Message {
     /// What is shown. A message needs a notification, data or both.
     #[serde(default)]
     pub(crate) notification: Option<Notification>,
-    /// What the app gets: any object, at most 32 KiB of JSON. No name twice in one object; integers within 64 bits.
+    /// What the app gets: any object, at most 32 KiB of JSON. No name twice in one object; numbers without a fraction within
+    /// 64 bits, however they are written (`1e20` is not).
     #[serde(default)]
     #[schemars(with = "Option<Map<String, Value>>")]
     pub(crate) data: Option<Exact>,

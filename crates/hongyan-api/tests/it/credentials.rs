@@ -111,8 +111,19 @@ async fn a_credential_in_use_is_deleted_by_force_alone() {
         .await
         .expect(204);
     refused("default", "1 of the first 1 devices").await;
+    // That another one is left does not help: their pushes would go out with a wrong one.
     put("eu").await;
-    delete(path("default")).await.expect(204);
+    refused("default", "1 of the first 1 devices").await;
+    // Nobody needs the other one, nor one of several without `default`.
+    delete(path("eu")).await.expect(204);
+    put("eu").await;
+    put("us").await;
+    delete(format!("{}?force=true", path("default")))
+        .await
+        .expect(204);
+    delete(path("us")).await.expect(204);
+    // The only one that is left is the one that it goes on with.
+    refused("eu", "1 of the first 1 devices").await;
     // One that names it needs it.
     put("default").await;
     let token = json!({"token": "t1", "credential": "eu"});
@@ -167,4 +178,78 @@ async fn limits_change_without_the_secrets() {
     patch(json!({"limits": {"concurrency": 0}}))
         .await
         .fault(422, "invalid", "limits.concurrency");
+}
+
+#[tokio::test]
+async fn secrets_are_not_sent_elsewhere_by_a_change() {
+    let w = world().await;
+    let path = "/v1/channels/apns/credentials/default";
+    let patch = async |body: Value| w.call(Method::PATCH, path, &w.server, body).await;
+    let body = json!({"config": {"key": "TOP SECRET", "team": "T1"}, "endpoint": "https://127.0.0.1:7501"});
+    let put = w.call(Method::PUT, path, &w.server, body).await.expect(200);
+    for (body, field) in [
+        (json!({"endpoint": "https://else.example"}), "endpoint"),
+        (json!({"endpoint": null}), "endpoint"),
+        (
+            json!({"config": {"token_url": "https://else.example"}}),
+            "config",
+        ),
+        (json!({"config": {}}), "config"),
+        (
+            json!({"config": null, "limits": {"rate_per_s": 1}}),
+            "config",
+        ),
+        (json!({"config": 7}), "config"),
+    ] {
+        let problem = patch(body).await.problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["path"], field);
+        let words = problem["detail"].as_str().unwrap();
+        assert!(words.contains("with PUT"), "{words}");
+    }
+    assert_eq!(w.get(path, &w.server).await.expect(200), put);
+}
+
+#[tokio::test]
+async fn null_clears_limits() {
+    let w = world().await;
+    let path = "/v1/channels/apns/credentials/default";
+    let patch = async |body: Value| {
+        w.call(Method::PATCH, path, &w.server, body)
+            .await
+            .expect(200)
+    };
+    let limits = json!({"rate_per_s": 7, "quota": {"per_day": 10, "reserved": 2}});
+    let body = json!({"config": {"key": "k"}, "limits": limits});
+    let put = w.call(Method::PUT, path, &w.server, body).await.expect(200);
+    assert_eq!(patch(json!({})).await["limits"], put["limits"]);
+    let shown = patch(json!({"limits": {"quota": null}})).await;
+    assert_eq!(shown["limits"]["quota"]["per_day"], Value::Null);
+    assert_eq!(shown["limits"]["quota"]["reserved"], Value::Null);
+    assert_eq!(shown["limits"]["rate_per_s"], 7);
+    let shown = patch(json!({"limits": null})).await;
+    assert_eq!(shown["limits"]["rate_per_s"], Value::Null);
+}
+
+#[tokio::test]
+async fn limits_do_not_undo_a_rotation() {
+    let w = world().await;
+    let path = "/v1/channels/apns/credentials/default";
+    let body = json!({"config": {"key": "k", "team": "old"}, "limits": {"attempts": 3}});
+    w.call(Method::PUT, path, &w.server, body).await.expect(200);
+    *w.services.rotated.lock().unwrap() = Some(hongyan_api::services::NewCredential {
+        config: json!({"key": "k", "team": "new"}),
+        endpoint: None,
+        limits: Default::default(),
+    });
+    let body = json!({"limits": {"rate_per_s": 7}});
+    let shown = w.call(Method::PATCH, path, &w.server, body).await;
+    let shown = shown.expect(200);
+    assert_eq!(shown["config"], json!({"team": "new"}));
+    assert_eq!(shown["limits"]["rate_per_s"], 7);
+    assert_eq!(
+        shown["limits"]["attempts"],
+        Value::Null,
+        "as it was stored last"
+    );
+    assert_eq!(w.get(path, &w.server).await.expect(200), shown);
 }

@@ -309,6 +309,27 @@ async fn each_message_of_a_batch_is_judged_by_itself() {
         .problem(400, "invalid_request");
 }
 
+/// What is said of a batch does not grow with what is wrong in it.
+#[tokio::test]
+async fn the_faults_of_a_batch_are_bounded() {
+    let w = world().await;
+    let vendor: serde_json::Map<_, _> = (0..200)
+        .map(|i| (format!("nobody{i}"), json!({})))
+        .collect();
+    let one = json!({"to": {"user": "u1"}, "data": {}, "options": {"vendor": vendor}});
+    let body = json!({"messages": vec![one; 100]});
+    let done = w.post("/v1/messages/batch", &w.server, body).await;
+    let done = done.expect(202);
+    assert_eq!(done["refused"], 100);
+    let results = done["results"].as_array().unwrap();
+    let listed = |r: &Value| r["error"]["errors"].as_array().map_or(0, Vec::len);
+    assert_eq!(results.iter().map(listed).sum::<usize>(), 2_000);
+    for result in results {
+        let words = result["error"]["detail"].as_str().unwrap();
+        assert!(words.starts_with("200 values are wrong"), "{words}");
+    }
+}
+
 #[tokio::test]
 async fn a_batch_is_idempotent_too() {
     let w = world().await;

@@ -11,7 +11,7 @@ use hongyan_api::services::{
     PollRequest, QuotaStanding, RecallReport, Refused, ServiceError, Services, StreamRequest,
     Turned, Upgrade, Would,
 };
-use hongyan_core::app::Credential;
+use hongyan_core::app::{Credential, LaneLimits};
 use hongyan_core::draft::Draft;
 use hongyan_core::message::Target;
 use hongyan_core::port::{
@@ -42,6 +42,8 @@ pub(crate) struct FakeServices {
     pub(crate) kicked: Mutex<Vec<DeviceId>>,
     /// What the next `accept` says instead.
     pub(crate) refuse: Mutex<Option<StoreError>>,
+    /// What somebody else stores while the next limits are changed.
+    pub(crate) rotated: Mutex<Option<NewCredential>>,
     pub(crate) broadcasts: Arc<FakeBroadcasts>,
     pub(crate) panics: std::sync::atomic::AtomicBool,
 }
@@ -350,21 +352,25 @@ impl Services for FakeServices {
         Ok(self.registry.put_credential(credential, read).await?)
     }
 
-    async fn change_credential(
+    async fn limit_credential(
         &self,
-        app: &AppId,
-        channel: &ChannelId,
-        name: &CredentialName,
-        change: NewCredential,
-    ) -> Result<(), ServiceError> {
-        let registry = &self.registry;
-        let mut stored = registry.credential(app, channel, name).await?.unwrap();
-        let fields = change.config.as_object().unwrap().clone();
-        stored.shown.extend(fields);
-        (stored.endpoint, stored.limits) = (change.endpoint, change.limits);
-        let read = stored.version;
-        stored.version += 1;
-        Ok(registry.put_credential(stored, Some(read)).await?)
+        read: Credential,
+        limits: LaneLimits,
+    ) -> Result<Credential, ServiceError> {
+        let version = read.version;
+        let rotated = self.rotated.lock().unwrap().take();
+        if let Some(new) = rotated {
+            let (app, channel, name) = (&read.app, &read.channel, &read.name);
+            self.put_credential(app, channel, name, new).await?;
+        }
+        let stored = Credential {
+            limits,
+            version: version + 1,
+            ..read
+        };
+        let put = self.registry.put_credential(stored.clone(), Some(version));
+        put.await?;
+        Ok(stored)
     }
 
     fn waiting(&self, _: &AppId, _: &ChannelId, _: &CredentialName) -> usize {

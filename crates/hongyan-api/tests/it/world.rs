@@ -67,6 +67,7 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
         reconsidered: Default::default(),
         kicked: Default::default(),
         refuse: Default::default(),
+        rotated: Default::default(),
         broadcasts: Default::default(),
         panics: Default::default(),
     });

@@ -51,7 +51,7 @@ calls! {
     credential(channel, name) GET "/v1/channels/{channel}/credentials/{name}";
     /// Sets a credential.
     put_credential(channel, name) PUT "/v1/channels/{channel}/credentials/{name}" body fields;
-    /// Changes a credential: what the body does not name stays, secrets too.
+    /// Changes the limits of a credential; its secrets stay.
     update_credential(channel, name) PATCH "/v1/channels/{channel}/credentials/{name}" body fields;
     /// Deletes a credential that is not in use.
     delete_credential(channel, name) DELETE "/v1/channels/{channel}/credentials/{name}";

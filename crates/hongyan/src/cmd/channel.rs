@@ -52,7 +52,7 @@ enum Command {
         #[arg(default_value = "default")]
         name: String,
     },
-    /// Set a credential; with limits or an endpoint alone, the rest of a stored one stays as it is
+    /// Set a credential; with limits alone, the rest of a stored one stays as it is
     #[command(
         after_help = "Example:\n  hongyan channel set apns --set team_id=T --set key_id=K --set bundle_id=org.example.app --secret-file private_key=AuthKey.p8\n  hongyan channel set apns --rate 500"
     )]
@@ -215,6 +215,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             } => {
                 // Without a configuration, that of the stored credential stays, with its secrets.
                 let stays = file.is_none() && set.is_empty() && secret_file.is_empty();
+                if stays && endpoint.is_some() {
+                    return Err(Usage(
+                        "--endpoint goes with the configuration, as it says where the secrets are sent: give --file, --set or --secret-file too"
+                            .to_owned(),
+                    )
+                    .into());
+                }
                 let mut body = if stays {
                     json!({})
                 } else {
@@ -239,7 +246,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
                 }
                 if body == json!({}) {
                     return Err(Usage(
-                        "there is nothing to set: give --file, --set, --secret-file, --endpoint or a limit such as --rate"
+                        "there is nothing to set: give --file, --set, --secret-file or a limit such as --rate"
                             .to_owned(),
                     )
                     .into());

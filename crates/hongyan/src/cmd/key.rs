@@ -9,7 +9,7 @@ use hongyan_embedded::Embedded;
 use serde_json::{Value, json};
 
 use super::output::{self, Column, Form, cell, harmless};
-use super::remote::{Reach, Remote, Usage, block_on, told};
+use super::remote::{Reach, Typed, Usage, block_on, told};
 use crate::admin_key::{ADMIN_KEY_FILE, AdminKeys};
 use crate::clock::{SystemClock, SystemDice};
 use crate::config::Sources;
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    remote: Remote,
+    remote: Typed,
 }
 
 #[derive(Subcommand, Debug)]
@@ -103,16 +103,16 @@ fn word(value: &impl ValueEnum) -> String {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let form = args.remote.form();
+    let form = args.remote.remote.form();
     if let Command::Admin { config, .. } = &args.command {
         let sources = Sources {
             config: config.clone(),
-            data: args.remote.data().map(Path::to_owned),
+            data: args.remote.here()?.data().map(Path::to_owned),
             set: Vec::new(),
         };
         return block_on(rotate(form, sources));
     }
-    let admin = args.remote.connect(Reach::Server)?;
+    let admin = args.remote.remote.connect(Reach::Server)?;
     block_on(async {
         match args.command {
             Command::List { id } => {
@@ -211,4 +211,48 @@ fn show_new(form: Form, key: &Value) -> std::io::Result<()> {
         output::line("\nKeep the secret now: it cannot be shown again.")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn read(line: &str) -> Typed {
+        Cli::try_parse_from(line.split(' ')).unwrap().args.remote
+    }
+
+    #[test]
+    fn the_directory_that_is_named_is_the_one() {
+        let check = |line: &str, want: Option<&str>| {
+            let typed = read(line);
+            assert_eq!(typed.here().unwrap().data(), want.map(Path::new), "{line}");
+        };
+        check("key admin --rotate", None);
+        check(
+            "key admin --rotate --data ./hongyan-data",
+            Some("./hongyan-data"),
+        );
+        check("key --data /srv/a admin --rotate", Some("/srv/a"));
+    }
+
+    #[test]
+    fn flags_that_do_nothing_are_refused() {
+        for flag in ["--api", "--key", "--app", "--ca"] {
+            for line in [
+                format!("key admin --rotate {flag} x"),
+                format!("key {flag} x admin --rotate"),
+            ] {
+                let error = read(&line).here().unwrap_err();
+                assert!(error.0.starts_with(flag), "{error}");
+            }
+        }
+    }
 }

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches};
 use hongyan_client::net::Tls;
 use hongyan_client::{Admin, Error, Secret};
 use serde::Deserialize;
@@ -68,15 +69,9 @@ pub(crate) struct Remote {
         help_heading = "Server"
     )]
     app: Option<String>,
-    /// Data directory of a local server
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = DATA_DEFAULT,
-        global = true,
-        help_heading = "Server"
-    )]
-    data: PathBuf,
+    /// Data directory of a local server [default: ./hongyan-data]
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Server")]
+    data: Option<PathBuf>,
     /// PEM file with a root certificate to trust besides the public ones
     #[arg(long, value_name = "FILE", global = true, help_heading = "Server")]
     ca: Option<PathBuf>,
@@ -90,6 +85,63 @@ impl fmt::Debug for Remote {
         f.debug_struct("Remote")
             .field("api", &self.api)
             .finish_non_exhaustive()
+    }
+}
+
+/// The same for a command that may ask no server: it knows which of the flags were given on the command line itself.
+#[derive(Debug)]
+pub(crate) struct Typed {
+    pub(crate) remote: Remote,
+    /// Flags that choose a server and a key, as they are written.
+    flags: Vec<&'static str>,
+}
+
+impl Typed {
+    /// Refuses flags that would choose a server and a key, for a command that works on files of this machine. Variables of
+    /// the environment are for all commands, and stay unheard.
+    pub(crate) fn here(&self) -> Result<&Remote, Usage> {
+        match self.flags.first() {
+            None => Ok(&self.remote),
+            Some(flag) => Err(Usage(format!(
+                "{flag} does nothing here: this works on a data directory of this machine, which --data names; leave {flag} out"
+            ))),
+        }
+    }
+}
+
+impl FromArgMatches for Typed {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::from_arg_matches_mut(&mut matches.clone())
+    }
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        let all = [
+            ("api", "--api"),
+            ("key", "--key"),
+            ("app", "--app"),
+            ("ca", "--ca"),
+        ];
+        let typed =
+            |(id, _): &(&str, _)| matches.value_source(id) == Some(ValueSource::CommandLine);
+        let flags = all
+            .into_iter()
+            .filter(typed)
+            .map(|(_, flag)| flag)
+            .collect();
+        let remote = Remote::from_arg_matches_mut(matches)?;
+        Ok(Self { remote, flags })
+    }
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Typed {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Remote::augment_args(command)
+    }
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Remote::augment_args_for_update(command)
     }
 }
 
@@ -115,8 +167,12 @@ struct Demo {
 impl Remote {
     /// The data directory of a local server, when one was named.
     pub(crate) fn data(&self) -> Option<&Path> {
-        let named = self.data.as_path() != Path::new(DATA_DEFAULT);
-        named.then_some(self.data.as_path())
+        self.data.as_deref()
+    }
+
+    /// Where things of a local server are looked for.
+    fn dir(&self) -> &Path {
+        self.data().unwrap_or(Path::new(DATA_DEFAULT))
     }
 
     /// How answers are to be shown.
@@ -126,9 +182,9 @@ impl Remote {
 
     /// A client of the server.
     pub(crate) fn connect(&self, reach: Reach) -> anyhow::Result<Admin> {
-        let mut demo = Demo::read(&self.data.join("demo.json"))?.unwrap_or_default();
+        let mut demo = Demo::read(&self.dir().join("demo.json"))?.unwrap_or_default();
         if demo.admin_key.is_none() && self.key.is_none() {
-            demo.admin_key = admin_key(&self.data.join(ADMIN_KEY_FILE))?;
+            demo.admin_key = admin_key(&self.dir().join(ADMIN_KEY_FILE))?;
         }
         self.nothing_empty()?;
         let (key, app) = self.who(reach, &demo)?;
@@ -204,7 +260,7 @@ impl Remote {
         let Some(key) = key.cloned() else {
             return Err(Usage(format!(
                 "no key: none was given and {} holds neither demo.json nor {ADMIN_KEY_FILE}; give one with --key or HONGYAN_KEY, or name the directory with --data",
-                self.data.display()
+                self.dir().display()
             ))
             .into());
         };
@@ -215,7 +271,7 @@ impl Remote {
         {
             return Err(Usage(format!(
                 "no key for {api}: keys in {} are not sent to another machine; give one with --key or HONGYAN_KEY",
-                self.data.display()
+                self.dir().display()
             ))
             .into());
         }
@@ -420,7 +476,7 @@ mod tests {
             api: api.map(Into::into),
             key: key.map(Into::into),
             app: app.map(Into::into),
-            data: PathBuf::from("/nowhere"),
+            data: Some(PathBuf::from("/nowhere")),
             ca: None,
             json: false,
         }
