@@ -62,7 +62,8 @@ impl Caches {
         }
     }
 
-    /// Forgets what a batch changed. Runs after the batch is visible and before anybody is told.
+    /// Forgets what a batch changed. Runs in the writer, after the batch is visible and before
+    /// anybody is told.
     pub(crate) fn changed(&self, space: Space, key: &[u8], payload: Option<&[u8]>) {
         match space {
             Space::App => self.apps.forget(key),
@@ -152,8 +153,7 @@ impl Caches {
         }
     }
 
-    /// The newest place of an owner as the batch under way has it. What neither that nor the one before it changed, the cache
-    /// has as the store has it.
+    /// The newest place of an owner as the batch under way has it. Between two batches the cache is what the store is.
     pub(crate) fn head_in(&self, txn: &Txn<'_>, key: &[u8]) -> Result<u64, StoreError> {
         if txn.changed(Space::Head, key).is_none()
             && let Ok(head) = self.heads.get(key)

@@ -163,7 +163,7 @@ impl Prepared {
         }
         if is_offered {
             let schedule = Arc::clone(schedule);
-            txn.tell(move || schedule.announce());
+            txn.after(move || schedule.announce());
         }
         Ok(Committed {
             number: txn.batch_number(),

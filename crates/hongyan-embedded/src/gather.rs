@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use hongyan_core::port::Job;
 use hongyan_core::{AppId, StoreError, Timestamp};
 use tokio::sync::watch;
 
@@ -51,15 +50,6 @@ impl Gathered {
         self.ready.get(id).map(Option::is_some)
     }
 
-    /// What became of each job in here: nothing, when it is no longer ready.
-    pub(crate) fn jobs_by_id(&self) -> HashMap<Arc<str>, Option<Arc<Job>>> {
-        let job = |made: &Option<work::Made>| made.as_ref().map(|made| Arc::clone(&made.job));
-        self.ready
-            .iter()
-            .map(|(id, made)| (Arc::clone(id), job(made)))
-            .collect()
-    }
-
     /// Jobs of an app that are ready in here.
     pub(crate) fn ready_of(&self, app: &AppId) -> impl Iterator<Item = &Arc<str>> {
         let made = self.ready.iter();
@@ -100,7 +90,7 @@ pub(crate) fn settle(
     let mut gathered = txn.take_gathered();
     if let Some(newest) = ledger::append(txn, &gathered.events)? {
         let events = Arc::clone(events);
-        txn.tell(move || {
+        txn.after(move || {
             events.send_replace(newest);
         });
     }

@@ -60,7 +60,7 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitsChange {
-    /// Requests to the vendor per second.
+    /// Requests to the vendor per second; devices per second where the vendor counts those.
     pub(crate) rate_per_s: Patch<u32>,
     /// Requests under way at once.
     pub(crate) concurrency: Patch<u32>,
@@ -78,7 +78,7 @@ pub(crate) struct QuotaChange {
     pub(crate) per_day: Patch<u64>,
     /// Of these, how many are kept for `im` and `transaction`.
     pub(crate) reserved: Patch<u64>,
-    /// Pushes of `marketing` and `subscription` together.
+    /// Pushes that the vendor counts as marketing.
     pub(crate) marketing_per_day: Patch<u64>,
     /// Pushes of `marketing` to one device.
     pub(crate) marketing_per_device: Patch<u32>,

@@ -113,7 +113,8 @@ pub(crate) struct Click {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Options {
-    /// Seconds that it is worth delivering: 0 to seven days; one day when absent.
+    /// Seconds that it is worth delivering: 0 to seven days; one day when absent. 0 is now or never: vendors are told 0. Less than
+    /// ten seconds count as ten here.
     #[schemars(range(max = 604_800))]
     pub(crate) ttl: Option<u32>,
     /// A newer message with the same key takes the place of an undelivered older one.

@@ -555,7 +555,7 @@ mod tests {
             assert_eq!(newest, Some(next));
             txn.keep();
             backend
-                .write(&txn.into_changes(None).changes, Durability::Buffered)
+                .write(&txn.into_changes().changes, Durability::Buffered)
                 .unwrap();
         }
         let chunks = Read::range(&backend, Space::Event, Range::forward(b"", None, 99)).unwrap();
@@ -646,7 +646,7 @@ mod tests {
             append(&mut txn, &events).unwrap();
             txn.keep();
             backend
-                .write(&txn.into_changes(None).changes, Durability::Buffered)
+                .write(&txn.into_changes().changes, Durability::Buffered)
                 .unwrap();
         }
         let rows = Range::forward(b"", None, 99);
@@ -691,7 +691,7 @@ mod tests {
         append(&mut txn, &events).unwrap();
         txn.keep();
         backend
-            .write(&txn.into_changes(None).changes, Durability::Buffered)
+            .write(&txn.into_changes().changes, Durability::Buffered)
             .unwrap();
         let mut txn = Txn::new(&backend, 2);
         assert_eq!(drop_slice(&mut txn, "a", 1, 32).unwrap(), 90);

@@ -7,7 +7,6 @@ pub mod backup;
 pub(crate) mod cache;
 mod disk;
 mod fjall;
-mod flight;
 mod inspect;
 mod keeper;
 mod lock;

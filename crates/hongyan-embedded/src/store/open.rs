@@ -127,7 +127,6 @@ impl Store {
         let keeper_thread = std::thread::Builder::new()
             .name("store-keeper".to_owned())
             .spawn(move || keeper.run(&stop))
-            .inspect_err(|_| drop(writer.close()))
             .map_err(io_error(&dir))?;
         Ok(Self {
             backend,

@@ -43,6 +43,8 @@ pub(super) struct Overlay {
     mark: usize,
     bytes: usize,
     bytes_at_mark: usize,
+    /// Room for the changes of the next batch.
+    spare: (Vec<Change>, Vec<Change>),
 }
 
 impl Overlay {
@@ -56,6 +58,7 @@ impl Overlay {
             mark: 0,
             bytes: 0,
             bytes_at_mark: 0,
+            spare: (Vec::with_capacity(CHANGES), Vec::with_capacity(CHANGES)),
         }
     }
 
@@ -188,15 +191,9 @@ impl Overlay {
     }
 
     /// The last change of each key, by keyspace and key, as engines are quicker with neighbours; and those that the
-    /// engine is not told of. Put into `spare`, if given. What is left can be used again.
-    pub(super) fn take_changes(
-        &mut self,
-        spare: Option<(Vec<Change>, Vec<Change>)>,
-    ) -> (Vec<Change>, Vec<Change>) {
-        let spare = spare.filter(|(changes, _)| changes.capacity() <= CHANGES_KEPT);
-        let (mut changes, mut aside) = spare.unwrap_or_default();
-        changes.clear();
-        aside.clear();
+    /// engine is not told of. What is left can be used again.
+    pub(super) fn take_changes(&mut self) -> (Vec<Change>, Vec<Change>) {
+        let (mut changes, mut aside) = std::mem::take(&mut self.spare);
         for (change, standing) in self.changes.drain(..).zip(self.standings.drain(..)) {
             if standing.is_hidden {
                 continue;
@@ -207,17 +204,7 @@ impl Overlay {
                 changes.push(change);
             }
         }
-        for list in [&mut changes, &mut aside] {
-            list.sort_unstable_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
-        }
-        self.clear();
-        (changes, aside)
-    }
-
-    /// Forgets everything but the room.
-    pub(super) fn clear(&mut self) {
-        self.changes.clear();
-        self.standings.clear();
+        changes.sort_unstable_by(|a, b| (a.space, &a.key).cmp(&(b.space, &b.key)));
         self.newest.clear();
         for order in &mut self.orders {
             let order = order.get_mut();
@@ -225,11 +212,23 @@ impl Overlay {
             order.fresh.clear();
         }
         (self.mark, self.bytes, self.bytes_at_mark) = (0, 0, 0);
+        (changes, aside)
     }
 
-    /// Whether its room is worth keeping: what has become very large is better given back.
-    pub(super) const fn is_handy(&self) -> bool {
-        self.changes.capacity() <= CHANGES_KEPT
+    /// Takes the room back that [`Overlay::take_changes`] gave away. Answers nothing when it has become so large that
+    /// it is better given back.
+    pub(super) fn with_room_of(
+        mut self,
+        mut changes: Vec<Change>,
+        mut aside: Vec<Change>,
+    ) -> Option<Self> {
+        if self.changes.capacity() > CHANGES_KEPT {
+            return None;
+        }
+        changes.clear();
+        aside.clear();
+        self.spare = (changes, aside);
+        Some(self)
     }
 }
 
@@ -281,13 +280,13 @@ mod tests {
                 }
             }
             prop_assert_eq!(&all(&overlay), &model);
-            let (changes, aside) = overlay.take_changes(None);
+            let (changes, aside) = overlay.take_changes();
             prop_assert!(aside.is_empty());
             let written = changes.iter().map(|c| (c.key.clone(), c.value.clone()));
             prop_assert_eq!(written.collect::<Vec<_>>(), model.into_iter().collect::<Vec<_>>());
-            prop_assert!(overlay.is_empty() && overlay.bytes() == 0 && all(&overlay).is_empty());
-            let again = overlay.take_changes(Some((changes, aside)));
-            prop_assert_eq!(again, (Vec::new(), Vec::new()));
+            let mut again = overlay.with_room_of(changes, aside).unwrap();
+            prop_assert!(again.is_empty() && again.bytes() == 0 && all(&again).is_empty());
+            prop_assert_eq!(again.take_changes(), (Vec::new(), Vec::new()));
         }
     }
 
@@ -310,7 +309,7 @@ mod tests {
             let values = changes.into_iter().map(|c| (c.key, c.value));
             values.collect::<Vec<_>>()
         };
-        let (changes, aside) = overlay.take_changes(None);
+        let (changes, aside) = overlay.take_changes();
         assert_eq!(of(changes), [(vec![2], Some(vec![4]))]);
         assert_eq!(of(aside), [(vec![1], Some(vec![5]))]);
     }

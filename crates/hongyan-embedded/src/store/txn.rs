@@ -2,13 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
-use hashbrown::HashMap;
-use hongyan_core::port::Job;
-use hongyan_core::{AppId, StoreError};
+use hongyan_core::StoreError;
 
-use super::flight::Flight;
 use super::overlay::Overlay;
 use super::record::{self, IntoKey, payload, prefix_end, seal, unseal};
 use super::{Backend, Change, Direction, Range, Read, Rows, Space};
@@ -109,43 +105,40 @@ impl<R: Read + ?Sized> View for Checked<'_, R> {
     }
 }
 
-/// Lets something in memory follow a batch that can be read.
-pub(crate) type Follow = Box<dyn FnOnce() + Send>;
-/// Tells somebody of a batch that memory has followed.
-pub(crate) type Tell = Box<dyn FnOnce() + Send>;
+/// Something to run once the batch is durable and visible.
+pub(crate) type After = Box<dyn FnOnce() + Send>;
 
 /// What became of a batch.
 pub(crate) struct Outcome {
-    /// Sealed, for the engine, by keyspace and key.
+    /// Sealed, for the engine.
     pub(crate) changes: Vec<Change>,
-    /// Not for the engine, by keyspace and key.
+    /// Not for the engine.
     pub(crate) aside: Vec<Change>,
-    /// Jobs that were made ready, or taken out.
-    pub(crate) ready: HashMap<Arc<str>, Option<Arc<Job>>>,
-    /// To be run when the changes can be read.
-    pub(crate) follow: Vec<Follow>,
-    /// To be run after all of those.
-    pub(crate) tell: Vec<Tell>,
-    /// For the next one.
-    pub(crate) room: Option<Room>,
+    /// To be run when the changes are durable.
+    pub(crate) after: Vec<After>,
+    room: Overlay,
+}
+
+impl Outcome {
+    /// The room that the batch took, for the next one.
+    pub(crate) fn room(self) -> Option<Room> {
+        self.room.with_room_of(self.changes, self.aside).map(Room)
+    }
 }
 
 /// Room for a batch's changes: large pieces of memory that come and go cost the allocator dear.
 pub(crate) struct Room(Overlay);
 
-/// One batch in the making. An operation sees the store, what the batch before changes that is on its way there, what earlier
-/// operations of the batch changed, and its own changes; those are kept only if it succeeds.
+/// One batch in the making. An operation sees the store, what earlier operations of the batch
+/// changed, and its own changes; those are kept only if it succeeds.
 pub struct Txn<'a> {
     backend: &'a dyn Backend,
-    flight: Option<Arc<Flight>>,
     number: u64,
     overlay: Overlay,
     gathered: Gathered,
     own: Gathered,
-    ready: HashMap<Arc<str>, Option<Arc<Job>>>,
-    follow: Vec<Follow>,
-    tell: Vec<Tell>,
-    own_tell: Vec<Tell>,
+    after: Vec<After>,
+    own_after: Vec<After>,
     orders: u64,
 }
 
@@ -168,33 +161,14 @@ impl<'a> Txn<'a> {
     pub(crate) fn in_room(backend: &'a dyn Backend, number: u64, room: Option<Room>) -> Self {
         Self {
             backend,
-            flight: None,
             number,
             overlay: room.map_or_else(Overlay::new, |Room(overlay)| overlay),
             gathered: Gathered::default(),
             own: Gathered::default(),
-            ready: HashMap::new(),
-            follow: Vec::new(),
-            tell: Vec::new(),
-            own_tell: Vec::new(),
+            after: Vec::new(),
+            own_after: Vec::new(),
             orders: 0,
         }
-    }
-
-    /// The same after another batch that is on its way to the store.
-    pub(crate) fn behind(mut self, flight: Option<Arc<Flight>>) -> Self {
-        self.flight = flight;
-        self
-    }
-
-    /// Forgets the batch before, which has landed.
-    pub(crate) const fn take_flight(&mut self) -> Option<Arc<Flight>> {
-        self.flight.take()
-    }
-
-    /// The batch before, as long as the store does not tell all of it.
-    fn flight(&self) -> Option<&Flight> {
-        self.flight.as_deref().filter(|flight| !flight.has_landed())
     }
 
     /// The number of the batch; grows.
@@ -254,15 +228,9 @@ impl<'a> Txn<'a> {
         self.overlay.set(space, key.into_key(), None);
     }
 
-    /// Runs something when the batch can be read (and is durable, if anybody asked for that): memory follows the store. The
-    /// next batch, which may be in the making, sees the store and what runs here as one step.
-    pub(crate) fn follow(&mut self, what: impl FnOnce() + Send + 'static) {
-        self.follow.push(Box::new(what));
-    }
-
-    /// Runs something after all that follows the batch, before its callers are told.
-    pub(crate) fn tell(&mut self, what: impl FnOnce() + Send + 'static) {
-        self.own_tell.push(Box::new(what));
+    /// Runs something when the batch is durable and visible, before anybody is told.
+    pub fn after(&mut self, what: impl FnOnce() + Send + 'static) {
+        self.own_after.push(Box::new(what));
     }
 
     /// What the operation adds to that the batch writes together at its end.
@@ -270,53 +238,41 @@ impl<'a> Txn<'a> {
         &mut self.own
     }
 
-    /// Whether this batch, or the one before, made a job ready or took it out: `None` when they left it alone.
+    /// Whether this batch made a job ready or took it out: `None` when it left it alone.
     pub(crate) fn is_ready(&self, id: &str) -> Option<bool> {
-        let own = self.own.is_ready(id).or_else(|| self.gathered.is_ready(id));
-        own.or_else(|| Some(self.flight()?.ready.get(id)?.is_some()))
+        let own = self.own.is_ready(id);
+        own.or_else(|| self.gathered.is_ready(id))
     }
 
-    /// Jobs of an app that this batch or the one before made ready.
-    pub(crate) fn ready_of(&self, app: &AppId) -> Vec<Arc<str>> {
-        let before = self.flight().into_iter().flat_map(|f| &f.ready);
-        let before = before.filter(|(_, job)| job.as_ref().is_some_and(|job| job.app == *app));
-        let before = before.map(|(id, _)| id);
+    /// Jobs of an app that this batch made ready.
+    pub(crate) fn ready_of(&self, app: &hongyan_core::AppId) -> Vec<std::sync::Arc<str>> {
         let made = self.own.ready_of(app).chain(self.gathered.ready_of(app));
-        let made = made.chain(before);
-        let mut made: Vec<_> = made
-            .filter(|id| self.is_ready(id) == Some(true))
-            .cloned()
-            .collect();
-        made.sort_unstable();
-        made.dedup();
-        made
+        let made = made.filter(|id| self.is_ready(id) == Some(true));
+        made.cloned().collect()
     }
 
     /// Takes what all operations gathered, to write it.
     pub(crate) fn take_gathered(&mut self) -> Gathered {
-        self.ready = self.gathered.jobs_by_id();
         std::mem::take(&mut self.gathered)
     }
 
-    /// What this batch, or the one before, made of a key: `None` when they left it alone, `Some(None)` when it was removed.
+    /// What this batch made of a key: `None` when it left it alone, `Some(None)` when it removed it.
     pub(crate) fn changed(&self, space: Space, key: &[u8]) -> Option<Option<&[u8]>> {
-        let own = self.overlay.get(space, key);
-        let changed = own.or_else(|| self.flight()?.get(space, key))?;
-        Some(changed.map(payload))
+        self.overlay.get(space, key).map(|value| value.map(payload))
     }
 
     /// Takes the operation's changes over into the batch.
     pub(crate) fn keep(&mut self) {
         self.overlay.keep();
         self.gathered.append(&mut self.own);
-        self.tell.append(&mut self.own_tell);
+        self.after.append(&mut self.own_after);
     }
 
     /// Forgets the operation's changes.
     pub(crate) fn discard(&mut self) {
         self.overlay.discard();
         self.own = Gathered::default();
-        self.own_tell.clear();
+        self.own_after.clear();
     }
 
     /// Bytes that the batch will write, roughly.
@@ -329,24 +285,15 @@ impl<'a> Txn<'a> {
         self.overlay.is_empty() && self.gathered.is_empty()
     }
 
-    /// What is to be written, what only the observer is to see, and what to run afterwards; `spare` is memory that a former
-    /// batch's changes took.
-    pub(crate) fn into_changes(mut self, spare: Option<(Vec<Change>, Vec<Change>)>) -> Outcome {
-        let (changes, aside) = self.overlay.take_changes(spare);
+    /// What is to be written, what only the observer is to see, and what to run afterwards.
+    pub(crate) fn into_changes(mut self) -> Outcome {
+        let (changes, aside) = self.overlay.take_changes();
         Outcome {
             changes,
             aside,
-            ready: self.ready,
-            follow: self.follow,
-            tell: self.tell,
-            room: self.overlay.is_handy().then_some(Room(self.overlay)),
+            after: self.after,
+            room: self.overlay,
         }
-    }
-
-    /// The room of a batch that writes nothing.
-    pub(crate) fn into_room(mut self) -> Room {
-        self.overlay.clear();
-        Room(self.overlay)
     }
 }
 
@@ -367,17 +314,11 @@ impl View for Txn<'_> {
             return Ok(Vec::new());
         }
         let overlay = self.overlay.range(space, range.from, range.to);
-        let before: Vec<_> = match self.flight() {
-            Some(flight) => flight.range(space, range.from, range.to).collect(),
-            None => Vec::new(),
-        };
-        if overlay.is_empty() && before.is_empty() {
+        if overlay.is_empty() {
             return Checked(self.backend).range(space, range);
         }
-        // The newer hides the older.
-        let changed = || before.iter().chain(&overlay);
-        // Each removal can hide one row of the store.
-        let hidden = changed().filter(|(_, v)| v.is_none()).count();
+        // Each removal in the overlay can hide one row of the store.
+        let hidden = overlay.iter().filter(|(_, v)| v.is_none()).count();
         let wide = Range {
             limit: range.limit.saturating_add(hidden),
             ..range
@@ -386,10 +327,10 @@ impl View for Txn<'_> {
             .range(space, wide)?
             .into_iter()
             .collect();
-        for (key, value) in changed() {
+        for (key, value) in overlay {
             match value {
                 Some(value) => merged.insert(key.to_vec(), payload(value).to_vec()),
-                None => merged.remove(*key),
+                None => merged.remove(key),
             };
         }
         Ok(match range.direction {

@@ -1,11 +1,9 @@
-//! The one writer: runs the operations that wait, one after the other, and hands them over as one batch. While a batch is on
-//! its way to the disk (`flight.rs`) it makes the next one, which sees what the former changes as if it were there.
+//! The one writer: takes what waits, commits it as one batch, wakes all who wait for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use hongyan_core::error::BoxError;
@@ -13,7 +11,7 @@ use hongyan_core::{Certainty, StoreError};
 use tokio::sync::oneshot;
 
 use super::disk::DiskWatch;
-use super::flight::{Batch, Flight, Lander};
+use super::record::payload;
 use super::txn::Room;
 use super::verify::chain_change;
 use super::watermark::NearMark;
@@ -132,34 +130,9 @@ impl Shared {
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
-
-    /// Nothing is acknowledged any more. Answers what went wrong, without the words around it; only the first failure is kept.
-    pub(super) fn fail(&self, error: &StoreError) -> String {
-        let what = cause(error);
-        let _ = self.failure.set(what.clone());
-        self.failed.store(true, Ordering::Release);
-        what
-    }
-
-    /// Tells operations that the store has failed.
-    pub(super) fn refuse(&self, ran: Vec<Box<dyn Op>>, engine: &'static str, certainty: Certainty) {
-        let what = self.failure.get().cloned().unwrap_or_default();
-        for op in ran {
-            op.finish(Err(unavailable(engine, certainty, what.clone())));
-        }
-    }
 }
 
-/// What an error of the engine says, without the words around it.
-fn cause(error: &StoreError) -> String {
-    let cause: Option<&BoxError> = match error {
-        StoreError::Unavailable { source, .. } | StoreError::Corrupt { source, .. } => Some(source),
-        _ => None,
-    };
-    cause.map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-pub(super) trait Op: Send {
+trait Op: Send {
     /// Runs; answers whether its changes are to be kept.
     fn run(&mut self, txn: &mut Txn<'_>) -> bool;
     /// Tells the caller; `Err` when the batch failed.
@@ -209,8 +182,6 @@ enum Item {
         urgency: Urgency,
         cost: usize,
     },
-    /// The batch that was on its way has landed.
-    Landed,
     Close(oneshot::Sender<()>),
 }
 
@@ -236,22 +207,14 @@ pub(crate) struct Setup {
 }
 
 impl Writer {
-    /// Starts the two threads; the one that is answered ends last.
-    pub(crate) fn start(setup: Setup) -> std::io::Result<(Self, JoinHandle<()>)> {
+    /// Starts the thread.
+    pub(crate) fn start(setup: Setup) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (queue, items) = sync_channel(QUEUE_LEN_MAX + 1);
         let shared = Arc::clone(&setup.shared);
         let engine = setup.backend.name();
-        let (writing, lander) = Loop::start(setup, queue.clone())?;
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || {
-                let done = writing.run(&items);
-                // A panic in there was reported by the thread that had it.
-                let _ = lander.join();
-                if let Some(done) = done {
-                    let _ = done.send(());
-                }
-            })?;
+            .spawn(move || Loop::new(setup).run(&items))?;
         let writer = Self {
             queue,
             shared,
@@ -389,284 +352,247 @@ impl<T, E: From<StoreError>> Pending<T, E> {
 
 /// The writer thread.
 struct Loop {
-    backend: Arc<dyn Backend>,
-    shared: Arc<Shared>,
-    /// The last batch that was handed over.
-    number: u64,
-    settle: Settle,
-    batches: SyncSender<(Batch, Thread)>,
-    /// What was handed over last; its memory is used again once it has landed.
-    flight: Option<Arc<Flight>>,
+    setup: Setup,
+    engine: &'static str,
     /// Since when something is written and not synced.
     unsynced: Option<Instant>,
+    /// Bytes written since the last look at the disk.
+    unseen: u64,
     room: Option<Room>,
 }
 
-/// Operations that ran and are not handed over yet.
-struct Making<'a> {
-    txn: Txn<'a>,
-    ran: Vec<Box<dyn Op>>,
-    durability: Durability,
-}
-
-impl Making<'_> {
-    fn is_full(&self) -> bool {
-        self.ran.len() >= BATCH_OPS_MAX || self.txn.bytes() >= BATCH_BYTES_MAX
-    }
-
-    fn add(&mut self, mut op: Box<dyn Op>, urgency: Urgency) {
-        if urgency == Urgency::Durable {
-            self.durability = Durability::Synced;
-        }
-        // A panic in one operation is caught, refused and stays there.
-        match catch_unwind(AssertUnwindSafe(|| op.run(&mut self.txn))) {
-            Ok(true) => self.txn.keep(),
-            Ok(false) => self.txn.discard(),
-            Err(_) => {
-                metrics::counter!("hongyan_store_operation_panics_total").increment(1);
-                tracing::error!("a store operation panicked and was refused");
-                self.txn.discard();
-            }
-        }
-        self.ran.push(op);
-    }
-}
-
 impl Loop {
-    /// Starts the thread that its batches go to; `queue` is its own.
-    fn start(setup: Setup, queue: SyncSender<Item>) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (batches, arriving) = sync_channel(1);
-        let lander = Lander {
-            backend: Arc::clone(&setup.backend),
-            shared: Arc::clone(&setup.shared),
-            near: setup.near,
-            on_fatal: setup.on_fatal,
-            observer: setup.observer,
-            disk: setup.disk,
-            unseen: 0,
-        };
-        let thread = std::thread::Builder::new()
-            .name("store-lander".to_owned())
-            .spawn(move || {
-                // A full queue has other things to wake the writer with.
-                lander.run(&arriving, || drop(queue.try_send(Item::Landed)));
-            })?;
-        let writing = Self {
-            backend: setup.backend,
-            shared: setup.shared,
-            number: setup.number,
-            settle: setup.settle,
-            batches,
-            flight: None,
+    fn new(setup: Setup) -> Self {
+        let engine = setup.backend.name();
+        Self {
+            setup,
+            engine,
             unsynced: None,
+            unseen: 0,
             room: None,
-        };
-        Ok((writing, thread))
+        }
     }
 
-    /// Until somebody asks to close; answers who did.
-    fn run(mut self, items: &Receiver<Item>) -> Option<oneshot::Sender<()>> {
-        let backend = Arc::clone(&self.backend);
-        let mut close = None;
-        while close.is_none() {
-            match self.next(items) {
+    fn run(mut self, items: &Receiver<Item>) {
+        loop {
+            let next = match self.unsynced {
+                None => items.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => items.recv_timeout(RELAXED_MAX.saturating_sub(since.elapsed())),
+            };
+            match next {
                 Ok(Item::Op { op, urgency, cost }) => {
-                    let making = self.begin(backend.as_ref());
-                    close = self.turn(items, making, (op, urgency, cost));
+                    if let Some(done) = self.turn(items, op, urgency, cost) {
+                        return self.end(Some(done));
+                    }
                 }
-                Ok(Item::Landed) => {}
-                Ok(Item::Close(done)) => close = Some(done),
+                Ok(Item::Close(done)) => return self.end(Some(done)),
                 Err(RecvTimeoutError::Timeout) => self.sync(),
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => return self.end(None),
             }
         }
-        self.wait_landed();
+    }
+
+    fn end(mut self, done: Option<oneshot::Sender<()>>) {
         if self.unsynced.is_some() {
             self.sync();
         }
-        close
-    }
-
-    fn next(&self, items: &Receiver<Item>) -> Result<Item, RecvTimeoutError> {
-        match self.unsynced {
-            Some(since) if self.has_landed() => {
-                items.recv_timeout(RELAXED_MAX.saturating_sub(since.elapsed()))
-            }
-            _ => items.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        if let Some(done) = done {
+            let _ = done.send(());
         }
     }
 
-    fn begin<'a>(&mut self, backend: &'a dyn Backend) -> Making<'a> {
-        let flight = self.flight.clone().filter(|flight| !flight.has_landed());
-        Making {
-            txn: Txn::in_room(backend, self.number + 1, self.room.take()).behind(flight),
-            ran: Vec::new(),
-            durability: Durability::Buffered,
-        }
-    }
-
-    fn has_landed(&self) -> bool {
-        let flight = self.flight.as_ref();
-        flight.is_none_or(|flight| flight.has_landed())
-    }
-
-    fn wait_landed(&self) {
-        while !self.has_landed() {
-            std::thread::park();
-        }
-    }
-
-    /// One batch: takes in what comes until the former one has landed and nothing waits. Answers who asked to close, if
-    /// somebody did.
+    /// One batch. Answers who asked to close, if somebody did.
     fn turn(
         &mut self,
         items: &Receiver<Item>,
-        mut making: Making<'_>,
-        first: (Box<dyn Op>, Urgency, usize),
+        op: Box<dyn Op>,
+        urgency: Urgency,
+        cost: usize,
     ) -> Option<oneshot::Sender<()>> {
+        let backend = Arc::clone(&self.setup.backend);
+        let number = self.setup.number + 1;
+        let mut txn = Txn::in_room(backend.as_ref(), number, self.room.take());
+        let mut ran = Vec::new();
+        let mut durability = Durability::Buffered;
         let mut close = None;
-        let mut next = Some(first);
-        loop {
-            if let Some((op, urgency, cost)) = next.take() {
-                self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-                self.shared.queued_bytes.fetch_sub(cost, Ordering::Relaxed);
-                making.add(op, urgency);
+        let mut next = Some((op, urgency, cost));
+        while let Some((mut op, urgency, cost)) = next.take() {
+            self.setup.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            self.setup
+                .shared
+                .queued_bytes
+                .fetch_sub(cost, Ordering::Relaxed);
+            if urgency == Urgency::Durable {
+                durability = Durability::Synced;
             }
-            if making.is_full() || close.is_some() {
-                self.wait_landed();
+            // A panic in one operation is caught, refused and stays there.
+            match catch_unwind(AssertUnwindSafe(|| op.run(&mut txn))) {
+                Ok(true) => txn.keep(),
+                Ok(false) => txn.discard(),
+                Err(_) => {
+                    metrics::counter!("hongyan_store_operation_panics_total").increment(1);
+                    tracing::error!("a store operation panicked and was refused");
+                    txn.discard();
+                }
+            }
+            ran.push(op);
+            if ran.len() >= BATCH_OPS_MAX || txn.bytes() >= BATCH_BYTES_MAX {
                 break;
             }
-            let item = match items.try_recv() {
-                Ok(item) => item,
-                Err(_) if self.has_landed() => break,
-                Err(_) => match items.recv() {
-                    Ok(item) => item,
-                    Err(_) => {
-                        self.wait_landed();
-                        break;
-                    }
-                },
-            };
-            match item {
-                Item::Op { op, urgency, cost } => next = Some((op, urgency, cost)),
-                Item::Landed => {}
-                Item::Close(done) => close = Some(done),
+            match items.try_recv() {
+                Ok(Item::Op { op, urgency, cost }) => next = Some((op, urgency, cost)),
+                Ok(Item::Close(done)) => close = Some(done),
+                Err(_) => {}
             }
         }
-        self.hand_over(making);
+        self.commit(txn, ran, durability);
         close
     }
 
-    /// Sends a batch on its way. Nothing else is.
-    fn hand_over(&mut self, making: Making<'_>) {
-        let Making {
-            mut txn,
-            ran,
-            mut durability,
-        } = making;
-        let engine = self.backend.name();
-        if self.shared.has_failed() {
-            return self.shared.refuse(ran, engine, Certainty::NothingHappened);
-        }
-        if let Err(e) = self.settle(&mut txn) {
-            self.room = Some(txn.into_room());
-            return refuse_unwritten(ran, engine, &e);
+    fn commit(&mut self, mut txn: Txn<'_>, ran: Vec<Box<dyn Op>>, durability: Durability) {
+        if self.setup.shared.has_failed() {
+            return self.refuse(ran, Certainty::NothingHappened);
         }
         // Where something always comes, nobody waits long enough to sync for its own sake.
-        if self.unsynced.is_some_and(|at| at.elapsed() >= RELAXED_MAX) {
-            durability = Durability::Synced;
+        let is_late = |since: Instant| since.elapsed() >= RELAXED_MAX;
+        let durability = match self.unsynced.is_some_and(is_late) {
+            true => Durability::Synced,
+            false => durability,
+        };
+        let number = txn.batch_number();
+        if let Err(e) = self.settle(&mut txn) {
+            self.room = txn.into_changes().room();
+            return refuse_unwritten(ran, self.engine, &e);
         }
-        // What operations saw that write nothing must be durable before they answer.
-        let must_sync = durability == Durability::Synced && self.unsynced.is_some();
-        if txn.is_empty() && !must_sync {
-            self.room = Some(txn.into_room());
+        if txn.is_empty() {
+            self.room = txn.into_changes().room();
+            // Nothing to write; but what these operations saw must be durable before they answer.
+            if durability == Durability::Synced && self.unsynced.is_some() {
+                self.sync();
+            }
+            if self.setup.shared.has_failed() {
+                return self.refuse(ran, Certainty::Unknown);
+            }
             for op in ran {
                 op.finish(Ok(()));
             }
             return;
         }
-        // The former one's memory is free, unless the other thread holds it for a moment more.
-        drop(txn.take_flight());
-        let spare = self.flight.take().and_then(Arc::into_inner);
-        let spare = spare.map(|flight| (flight.changes, flight.aside));
-        let (number, bytes) = (txn.batch_number(), txn.bytes());
-        let mut outcome = txn.into_changes(spare);
-        self.room = outcome.room;
-        let chain = chain_change(number);
-        let changes = &mut outcome.changes;
-        let at = changes.partition_point(|c| (c.space, &c.key) < (chain.space, &chain.key));
-        changes.insert(at, chain);
-        self.send(Batch {
-            number,
-            flight: Arc::new(Flight::new(outcome.changes, outcome.aside, outcome.ready)),
-            durability,
-            bytes,
-            ran,
-            follow: outcome.follow,
-            tell: outcome.tell,
-        });
-    }
-
-    fn send(&mut self, batch: Batch) {
-        self.number = batch.number;
-        self.unsynced = match batch.durability {
-            Durability::Synced => None,
-            Durability::Buffered => self.unsynced.or_else(|| Some(Instant::now())),
-        };
-        let flight = Arc::clone(&batch.flight);
-        match self.batches.send((batch, std::thread::current())) {
-            Ok(()) => self.flight = Some(flight),
-            // It lands whatever comes until the writer ends; but nobody must wait for what will not come.
-            Err(lost) => {
-                let engine = self.backend.name();
-                let what = "the thread that writes has ended";
-                let error = unavailable(engine, Certainty::NothingHappened, what);
-                self.shared.fail(&error);
-                self.shared
-                    .refuse(lost.0.0.ran, engine, Certainty::NothingHappened);
-            }
+        let (ops, bytes) = (ran.len(), txn.bytes());
+        let mut outcome = txn.into_changes();
+        outcome.changes.push(chain_change(number));
+        if let Err(e) = self.write_through(&outcome.changes, durability) {
+            self.fail(number, &e);
+            return self.refuse(ran, Certainty::Unknown);
         }
+        self.written(number, durability);
+        self.setup.disk.wrote(bytes, &mut self.unseen);
+        for change in outcome.changes.iter().chain(&outcome.aside) {
+            let value = change.value.as_deref().map(payload);
+            (self.setup.observer)(change.space, &change.key, value);
+        }
+        for run in outcome.after.drain(..) {
+            run();
+        }
+        for op in ran {
+            op.finish(Ok(()));
+        }
+        self.room = outcome.room();
+        metrics::counter!("hongyan_store_batches_total").increment(1);
+        metrics::counter!("hongyan_store_operations_total").increment(ops as u64);
     }
 
     /// Lets what was gathered be written; nothing of the batch is on the disk yet.
     fn settle(&self, txn: &mut Txn<'_>) -> Result<(), StoreError> {
-        let settled = catch_unwind(AssertUnwindSafe(|| (self.settle)(txn)));
+        let settled = catch_unwind(AssertUnwindSafe(|| (self.setup.settle)(txn)));
         settled.unwrap_or_else(|_| {
             metrics::counter!("hongyan_store_operation_panics_total").increment(1);
             let what = "the end of the batch panicked";
-            let engine = self.backend.name();
-            Err(unavailable(engine, Certainty::NothingHappened, what))
+            Err(unavailable(self.engine, Certainty::NothingHappened, what))
         })?;
         txn.keep();
         Ok(())
     }
 
+    /// Writes; an engine's panic is a failed commit.
+    fn write_through(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        let backend = &self.setup.backend;
+        catch_unwind(AssertUnwindSafe(|| backend.write(changes, durability))).unwrap_or_else(|_| {
+            let what = "the engine panicked while it wrote";
+            Err(unavailable(self.engine, Certainty::Unknown, what))
+        })
+    }
+
+    fn written(&mut self, number: u64, durability: Durability) {
+        self.setup.number = number;
+        match durability {
+            Durability::Synced => {
+                self.unsynced = None;
+                self.setup.shared.durable.store(number, Ordering::Release);
+                let noted = self.setup.near.as_ref().map(|near| near.note(number));
+                if let Some(Err(error)) = noted {
+                    tracing::warn!(%error, "the near mark cannot be written; the watermark is up to a second old from now on");
+                    self.setup.near = None;
+                }
+            }
+            Durability::Buffered => {
+                self.unsynced.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
     /// Brings what is buffered to the disk, as a batch of its own.
     fn sync(&mut self) {
-        if self.shared.has_failed() {
+        if self.setup.shared.has_failed() {
             self.unsynced = None;
             return;
         }
-        let number = self.number + 1;
-        self.send(Batch {
+        let number = self.setup.number + 1;
+        let change = vec![chain_change(number)];
+        match self.write_through(&change, Durability::Synced) {
+            Ok(()) => self.written(number, Durability::Synced),
+            Err(e) => {
+                self.unsynced = None;
+                self.fail(number, &e);
+            }
+        }
+    }
+
+    /// Fail-stop: whether the batch is on the disk is unknown, and another try would hide it.
+    fn fail(&mut self, number: u64, error: &StoreError) {
+        let cause: Option<&BoxError> = match error {
+            StoreError::Unavailable { source, .. } | StoreError::Corrupt { source, .. } => {
+                Some(source)
+            }
+            _ => None,
+        };
+        let what = cause.map_or_else(|| error.to_string(), ToString::to_string);
+        // Only the first failure is kept.
+        let _ = self.setup.shared.failure.set(what.clone());
+        self.setup.shared.failed.store(true, Ordering::Release);
+        tracing::error!(engine = self.engine, number, error = %what, "commit failed");
+        (self.setup.on_fatal)(&Fatal {
+            engine: self.engine,
             number,
-            flight: Arc::new(Flight::new(
-                vec![chain_change(number)],
-                Vec::new(),
-                hashbrown::HashMap::new(),
-            )),
-            durability: Durability::Synced,
-            bytes: 0,
-            ran: Vec::new(),
-            follow: Vec::new(),
-            tell: Vec::new(),
+            what,
         });
+    }
+
+    fn refuse(&self, ran: Vec<Box<dyn Op>>, certainty: Certainty) {
+        let what = self.setup.shared.failure.get().cloned().unwrap_or_default();
+        for op in ran {
+            op.finish(Err(unavailable(self.engine, certainty, what.clone())));
+        }
     }
 }
 
 /// Tells all operations of a batch that nothing of it was written.
 fn refuse_unwritten(ran: Vec<Box<dyn Op>>, engine: &'static str, error: &StoreError) {
-    let what = cause(error);
+    let cause: Option<&BoxError> = match error {
+        StoreError::Unavailable { source, .. } | StoreError::Corrupt { source, .. } => Some(source),
+        _ => None,
+    };
+    let what = cause.map_or_else(|| error.to_string(), ToString::to_string);
     tracing::error!(engine, error = %what, "a batch cannot be counted and was refused");
     for op in ran {
         op.finish(Err(match error {

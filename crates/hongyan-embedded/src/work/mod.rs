@@ -184,10 +184,11 @@ pub(crate) fn forget_app(
         txn.gather().unready(id);
         removed += 1;
     }
-    // Looked at under the schedule's lock, as the batch before may land meanwhile.
-    for id in schedule.of_app(app, limit, |id| txn.is_ready(id).is_none()) {
-        txn.gather().unready(id);
-        removed += 1;
+    for id in schedule.of_app(app, limit) {
+        if txn.is_ready(&id).is_none() {
+            txn.gather().unready(id);
+            removed += 1;
+        }
     }
     for kind in ["r", "b", "d"] {
         let prefix = format!("{kind}/{app}/");
@@ -409,10 +410,10 @@ mod tests {
         let events = Arc::new(tokio::sync::watch::Sender::new(0));
         crate::gather::settle(&mut txn, &events, schedule).unwrap();
         txn.keep();
-        let outcome = txn.into_changes(None);
+        let outcome = txn.into_changes();
         let changes = outcome.changes;
         backend.write(&changes, Durability::Buffered).unwrap();
-        for run in outcome.follow {
+        for run in outcome.after {
             run();
         }
         // How many jobs there are is counted in each.

@@ -151,16 +151,10 @@ impl Schedule {
         found.take(limit).map(|r| Job::clone(&r.job)).collect()
     }
 
-    /// Ids of an app's jobs that the batch under way has left alone, at most `limit`.
-    pub(super) fn of_app(
-        &self,
-        app: &AppId,
-        limit: usize,
-        is_settled: impl Fn(&str) -> bool,
-    ) -> Vec<Arc<str>> {
+    /// Ids of an app's jobs, at most `limit`.
+    pub(super) fn of_app(&self, app: &AppId, limit: usize) -> Vec<Arc<str>> {
         let jobs = self.lock();
-        let of_app = jobs.by_id.iter();
-        let of_app = of_app.filter(|(id, r)| r.job.app == *app && is_settled(id));
+        let of_app = jobs.by_id.iter().filter(|(_, r)| r.job.app == *app);
         of_app.take(limit).map(|(id, _)| Arc::clone(id)).collect()
     }
 

@@ -106,7 +106,7 @@ pub(crate) fn write_sheets(
         part += 1;
     }
     let schedule = Arc::clone(schedule);
-    txn.follow(move || schedule.apply(moves, sheets));
+    txn.after(move || schedule.apply(moves, sheets));
 }
 
 /// Takes what is offered or held into memory, all of it due at once where it was held: the process that held it is

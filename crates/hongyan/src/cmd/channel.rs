@@ -74,7 +74,7 @@ enum Command {
         /// Where the vendor is, when not at its usual address
         #[arg(long, value_name = "URL")]
         endpoint: Option<String>,
-        /// Requests to the vendor per second
+        /// Requests to the vendor per second; devices where the vendor counts those
         #[arg(long, value_name = "N")]
         rate: Option<u32>,
         /// Requests under way at once
@@ -89,7 +89,7 @@ enum Command {
         /// Of these, how many are kept for im and transaction
         #[arg(long, value_name = "N")]
         reserved: Option<u32>,
-        /// Pushes of marketing and subscription in a day
+        /// Pushes in a day that the vendor counts as marketing
         #[arg(long, value_name = "N")]
         marketing_per_day: Option<u32>,
         /// Pushes of marketing to one device in a day

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::output::{self, Form, cell};
 use super::remote::{Reach, Remote, block_on, told};
 
-/// Show how messages fared: the funnel, the channels
+/// Show how messages fared: the funnel, the channels, the quotas
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Args {
     /// Which report

@@ -91,7 +91,7 @@ fn batch(backend: &Memory, caches: &Caches, number: u64, ops: &[(usize, bool)]) 
             txn.keep();
         }
     }
-    let outcome = txn.into_changes(None);
+    let outcome = txn.into_changes();
     backend
         .write(&outcome.changes, Durability::Buffered)
         .unwrap();
@@ -197,7 +197,7 @@ fn many_rings_are_mended_over_several_pages() {
         }
     }
     txn.keep();
-    let changes = txn.into_changes(None).changes;
+    let changes = txn.into_changes().changes;
     let (heads, slots): (Vec<_>, Vec<_>) =
         changes.into_iter().partition(|c| c.space == Space::Head);
     assert!(slots.len() > 2 * PAGE);

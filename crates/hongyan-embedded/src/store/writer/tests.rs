@@ -1,4 +1,4 @@
-//! Batches in the making behind one that is on its way.
+//! Batches, their order and what follows them.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex};
@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex};
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::{Range, Rows, SqliteBackend, View};
+use crate::store::{Range, Rows, View};
 
 type Memory = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
 
@@ -106,15 +106,14 @@ fn setup(backend: Arc<dyn Backend>, settle: Settle) -> Setup {
 /// Batches that write nothing, or fail, hand the room on as those do that write.
 #[test]
 fn the_room_is_kept_from_batch_to_batch() {
-    let dir = tempfile::tempdir().unwrap();
+    let backend = Arc::new(Gated::default());
+    backend.allow(usize::MAX);
     let settle: Settle = Arc::new(|txn| match txn.changed(Space::Meta, b"unsettled") {
         None => Ok(()),
         Some(_) => Err(unavailable("test", Certainty::NothingHappened, "no")),
     });
-    let backend: Arc<dyn Backend> = Arc::new(SqliteBackend::open(dir.path()).unwrap());
-    let (queue, items) = sync_channel(1);
-    let (mut writer, lander) =
-        Loop::start(setup(Arc::clone(&backend), settle), queue.clone()).unwrap();
+    let mut writer = Loop::new(setup(backend, settle));
+    let (_queue, items) = sync_channel(1);
     let mut turn = |key: Option<&'static [u8]>| {
         let run = move |txn: &mut Txn<'_>| {
             if let Some(key) = key {
@@ -127,18 +126,13 @@ fn the_room_is_kept_from_batch_to_batch() {
             result: None,
             reply: oneshot::channel().0,
         });
-        let making = writer.begin(backend.as_ref());
-        let closed = writer.turn(&items, making, (op, Urgency::Relaxed, 1));
-        assert!(closed.is_none());
-        writer.wait_landed();
+        assert!(writer.turn(&items, op, Urgency::Relaxed, 1).is_none());
         writer.room.is_some()
     };
     assert!(turn(Some(b"written")));
     assert!(turn(None), "nothing to write");
     assert!(turn(Some(b"unsettled")), "not to be written");
     assert!(turn(Some(b"written")));
-    drop(writer);
-    lander.join().unwrap();
 }
 
 #[derive(Debug, Clone)]
@@ -271,13 +265,10 @@ fn all_follows_a_batch_before_anybody_is_told() {
         move || log.lock().unwrap().push(what)
     };
     let backend = Arc::new(Gated::default());
-    let follows = note("memory follows");
-    let settle: Settle = Arc::new(move |txn| {
-        let follows = follows.clone();
-        txn.follow(follows);
-        Ok(())
-    });
-    let mut setup = setup(Arc::clone(&backend) as Arc<dyn Backend>, settle);
+    let mut setup = setup(
+        Arc::clone(&backend) as Arc<dyn Backend>,
+        Arc::new(|_| Ok(())),
+    );
     let (seen, rows) = (note("the caches follow"), Arc::clone(&backend));
     setup.observer = Arc::new(move |space, key, _| {
         assert!(rows.get(space, key).unwrap().is_some());
@@ -286,10 +277,10 @@ fn all_follows_a_batch_before_anybody_is_told() {
         }
     });
     let (writer, thread) = Writer::start(setup).unwrap();
-    let (tells, answered) = (note("somebody is told"), note("the caller is told"));
+    let (follows, answered) = (note("memory follows"), note("the caller is told"));
     let pending = writer
         .submit(Admission::Normal, Urgency::Durable, 1, move |txn| {
-            txn.tell(tells);
+            txn.after(follows);
             txn.put(Space::Ring, vec![1], [1]);
             Ok::<_, StoreError>(())
         })
@@ -302,11 +293,6 @@ fn all_follows_a_batch_before_anybody_is_told() {
     answered();
     drop(writer.close());
     thread.join().unwrap();
-    let order = [
-        "the caches follow",
-        "memory follows",
-        "somebody is told",
-        "the caller is told",
-    ];
+    let order = ["the caches follow", "memory follows", "the caller is told"];
     assert_eq!(*log.lock().unwrap(), order);
 }
