@@ -26,7 +26,7 @@ use crate::wire::device::{
     Device, DeviceChange, Login, NamedToken, Registered, Registration, VendorToken, WakeKey, check,
     lower_brand,
 };
-use crate::wire::{List, Page};
+use crate::wire::{List, Page, Patch};
 
 /// Registers a device, or registers it again.
 ///
@@ -282,6 +282,12 @@ pub(crate) async fn change(call: Call<(), Json<DeviceChange>>) -> Result<Changed
         no_faults(check(device))
     })
     .await?;
+    // Quiet hours of a user without a time zone are those of the device's place.
+    if change.timezone != Patch::Leave
+        && let Some(user) = &device.user
+    {
+        call.api.services().preferences_changed(&app, user).await?;
+    }
     let device = whole(&call.api, &app, device).await?;
     Ok(Changed::Device(Box::new(Reply::new(device))))
 }

@@ -11,7 +11,7 @@ use crate::problem::Problem;
 use crate::reply::{Done, Reply};
 use crate::route::Call;
 use crate::wire::user::{DevicePresence, Preferences, Presence, UserChange, UserState};
-use crate::wire::{List, device, user};
+use crate::wire::{List, Patch, device, user};
 
 pub(crate) async fn put(call: Call<(), Json<UserState>>) -> Result<Reply<user::User>, Problem> {
     let (app, id) = (call.app()?, call.id("user")?);
@@ -42,14 +42,16 @@ pub(crate) async fn change(call: Call<(), Json<UserChange>>) -> Result<Reply<use
                 value => user.attributes.insert(name.clone(), value.clone()),
             };
         }
-        if let Some(change) = &preferences {
-            let mut wanted = Preferences::from(user.preferences.clone());
-            change.clone().apply(&mut wanted);
-            user.preferences = wanted.into();
+        let mut wanted = Preferences::from(user.preferences.clone());
+        match &preferences {
+            Patch::Leave => return,
+            Patch::Clear => wanted = Preferences::default(),
+            Patch::Set(change) => change.clone().apply(&mut wanted),
         }
+        user.preferences = wanted.into();
     });
     let written = written.await?;
-    if preferences.is_some() {
+    if !matches!(preferences, Patch::Leave) {
         call.api.services().preferences_changed(&app, &id).await?;
     }
     Ok(written)

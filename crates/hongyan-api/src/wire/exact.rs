@@ -1,7 +1,9 @@
 //! Objects that are the caller's own: kept as they were sent, or refused.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use hongyan_core::ChannelId;
 use hongyan_core::draft::Fault;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -51,6 +53,31 @@ impl<'de> serde::Deserialize<'de> for Exact {
         let fields = deserializer.deserialize_map(Whole(&mut faults))?;
         Ok(Self { fields, faults })
     }
+}
+
+/// An object for each channel. One that is named twice is refused: only one of its objects could be kept.
+pub(super) fn by_channel<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<ChannelId, Exact>, D::Error> {
+    struct ByChannel;
+    impl<'de> Visitor<'de> for ByChannel {
+        type Value = BTreeMap<ChannelId, Exact>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut all = BTreeMap::new();
+            while let Some(channel) = map.next_key::<ChannelId>()? {
+                if all.contains_key(&channel) {
+                    let words = format!("names `{channel}` twice; only one can be kept");
+                    return Err(serde::de::Error::custom(words));
+                }
+                all.insert(channel, map.next_value()?);
+            }
+            Ok(all)
+        }
+    }
+    deserializer.deserialize_map(ByChannel)
 }
 
 type Faults = Vec<(String, &'static str)>;

@@ -13,7 +13,7 @@ use hongyan_core::draft::{Draft, Fault};
 use hongyan_core::message::{self, ClickGuard, DeliveryMode, DeviceChoice, Priority, Target};
 use hongyan_core::{ChannelId, Class, ClassDetail, DeviceId, MessageId, Reason, Topic, UserId};
 
-use super::exact::Exact;
+use super::exact::{self, Exact};
 use super::{Moment, schema};
 use crate::problem::{Code, Document, Problem};
 
@@ -144,6 +144,7 @@ pub(crate) struct Options {
     /// Whether the app should skip its splash screen on a tap.
     pub(crate) skip_splash: Option<bool>,
     /// For each channel: merged last into that vendor's payload.
+    #[serde(deserialize_with = "exact::by_channel")]
     #[schemars(with = "BTreeMap<String, Map<String, Value>>")]
     pub(crate) vendor: BTreeMap<ChannelId, Exact>,
 }

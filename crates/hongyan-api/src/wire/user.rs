@@ -127,7 +127,7 @@ pub(crate) struct UserChange {
     /// Attributes to set; an attribute that is `null` goes.
     pub(crate) attributes: Option<Map<String, Value>>,
     /// Preferences to change.
-    pub(crate) preferences: Option<PreferencesChange>,
+    pub(crate) preferences: Patch<PreferencesChange>,
 }
 
 /// What to change of preferences.

@@ -446,6 +446,9 @@ async fn what_cannot_be_kept_as_it_was_sent_is_refused_with_its_place() {
     send(r#"{"to":{"user":"u"},"data":{},"options":{"vendor":{"fcm":{"x":1,"x":1}}}}"#)
         .await
         .fault(422, "invalid", "options.vendor.fcm.x");
+    send(r#"{"to":{"user":"u"},"data":{},"options":{"vendor":{"fcm":{"x":1},"fcm":{"y":1}}}}"#)
+        .await
+        .fault(400, "invalid_request", "options.vendor");
     send(r#"{"to":{"user":"u"},"data":{"n":9007199254740993}}"#)
         .await
         .expect(202);

@@ -36,6 +36,24 @@ async fn users_are_set_changed_and_forgotten() {
     assert_eq!(user["preferences"]["muted_classes"], json!(["marketing"]));
     assert_eq!(user["preferences"]["quiet_hours"], Value::Null);
     assert_eq!(user["preferences"]["timezone"], "Asia/Shanghai");
+    let change = json!({"preferences": null});
+    let user = w.call(Method::PATCH, path, &w.server, change).await;
+    let user = user.expect(200);
+    assert_eq!(user["attributes"], json!({"city": "Xi'an", "age": 3}));
+    assert_eq!(user["preferences"]["muted_classes"], json!([]));
+    assert_eq!(user["preferences"]["timezone"], Value::Null);
+    // A device that has moved has other quiet hours, if its user has no zone.
+    let token = w.register("d1").await;
+    let login = json!({"user": "u7"});
+    w.post("/v1/devices/d1/login", &token, login)
+        .await
+        .expect(204);
+    let moved = json!({"timezone": "Asia/Shanghai"});
+    w.call(Method::PATCH, "/v1/devices/d1", &token, moved)
+        .await
+        .expect(200);
+    let looked_at = w.services.reconsidered.lock().unwrap().clone();
+    assert_eq!(looked_at.last().unwrap().as_str(), "u7");
     let user = w
         .call(Method::PUT, path, &w.server, json!({}))
         .await
