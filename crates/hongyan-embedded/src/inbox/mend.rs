@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use hongyan_core::limits::INBOX_SLOTS;
 use hongyan_core::{AppId, DeviceId, StoreError};
 
 use super::place::Place;
@@ -132,17 +133,36 @@ impl Heads<'_> {
     fn of_ring(&mut self, ring: Vec<u8>, slots: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StoreError> {
         let mut places = Vec::with_capacity(slots.len());
         let mut damaged = 0;
+        // Whether what stands in a slot is sound.
+        let mut sound: BTreeMap<u64, bool> = BTreeMap::new();
         for (key, value) in slots {
             let payload = unseal(Space::Ring, key, value.clone()).ok();
             let batch = payload.as_deref().and_then(ring::batch_of);
             self.newest_batch = self.newest_batch.max(batch.unwrap_or(0));
-            match payload.and_then(|payload| seq_of(&payload)) {
+            let seq = payload.and_then(|payload| seq_of(&payload));
+            if let Some(slot) = key.last() {
+                sound.insert(u64::from(*slot), seq.is_some());
+            }
+            match seq {
                 Some(seq) => places.push(seq),
                 None => damaged += 1,
             }
         }
-        // Any of the damaged ones may have been the newest.
-        let head = places.iter().max().copied().unwrap_or(0) + damaged;
+        // Any of the damaged ones may have been the newest, also one behind places that vanished without a word.
+        let newest = places.iter().max().copied().unwrap_or(0);
+        let mut head = newest + damaged;
+        // A ring that was never full has nothing older in the slots before its end.
+        let end = match newest < INBOX_SLOTS {
+            true => INBOX_SLOTS,
+            false => newest + INBOX_SLOTS - 1,
+        };
+        for seq in newest + 1..=end {
+            match sound.get(&(seq % INBOX_SLOTS)) {
+                Some(true) => break,
+                Some(false) => head = head.max(seq),
+                None => {}
+            }
+        }
         let known = self.number(&ring)?;
         let is_told = head.saturating_sub(known) < HEAD_STEP
             && (known + 1..=head).all(|seq| places.contains(&seq));
