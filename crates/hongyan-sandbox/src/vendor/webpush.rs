@@ -5,12 +5,13 @@
 //! plays all four big services: a subscription's path says which, and each refuses in its own words. The order
 //! of checks is ours. Receipts and the cancelling of messages are not offered: receipts by none of the four either. How long
 //! one is to stay away is Mozilla's two minutes, a minute when throttled; the rule `retry_after_s` makes it something else.
+//! The rule `maker` makes every new subscription one of that maker's browsers.
 
 mod opened;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -78,7 +79,8 @@ fn point(key: &SecretKey) -> String {
 }
 
 /// Whose push service it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Maker {
     Mozilla,
     Google,
@@ -95,6 +97,18 @@ impl Maker {
             2 => Self::Apple,
             _ => Self::Microsoft,
         }
+    }
+
+    /// The id with its first digit changed so that it is of this browser.
+    fn marked(self, id: &str) -> String {
+        let digit = match self {
+            Self::Mozilla => '0',
+            Self::Google => '1',
+            Self::Apple => '2',
+            Self::Microsoft => '3',
+        };
+        let rest: String = id.chars().skip(1).collect();
+        format!("{digit}{rest}")
     }
 
     fn path(self, id: &str) -> String {
@@ -153,6 +167,8 @@ pub(crate) struct Webpush {
 struct Rules {
     /// What `Retry-After` says, seconds.
     retry_after_s: Option<u64>,
+    /// Whose browsers new subscriptions are of; without it they are of all four, by their ids.
+    maker: Option<Maker>,
 }
 
 impl fmt::Debug for Webpush {
@@ -171,6 +187,10 @@ impl Webpush {
             origin: format!("https://{address}"),
             rules: Mutex::default(),
         }
+    }
+
+    fn rules(&self) -> MutexGuard<'_, Rules> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn key(&self, id: &str) -> Option<SecretKey> {
@@ -393,12 +413,15 @@ impl Simulator for Webpush {
 
     fn set_rules(&self, rules: &Value) -> Result<(), String> {
         let rules = serde_json::from_value(rules.clone()).map_err(|e| e.to_string())?;
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+        *self.rules() = rules;
         Ok(())
     }
 
     fn new_token(&self, unique: &str, _dice: &Dice) -> String {
-        self.subscription(unique)
+        match self.rules().maker {
+            Some(maker) => self.subscription(&maker.marked(unique)),
+            None => self.subscription(unique),
+        }
     }
 
     fn credential(&self, _accounts: &Accounts) -> Value {
@@ -423,8 +446,7 @@ impl Webpush {
             Why::Busy => 120,
             _ => return reply,
         };
-        let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let seconds = rules.retry_after_s.unwrap_or(usual);
+        let seconds = self.rules().retry_after_s.unwrap_or(usual);
         reply.with("retry-after", seconds.to_string())
     }
 }

@@ -34,19 +34,33 @@ async fn webpush() {
         ],
     )
     .await;
-    survives(
-        &world,
-        &[
-            (
-                FaultKind::QuotaExhausted,
-                "retry vendor_rate_limited not_taken",
-            ),
-            // The token is made anew and the send repeated.
-            (FaultKind::AuthExpired, "accepted"),
-            (FaultKind::Malformed, "accepted"),
-        ],
-    )
-    .await;
+}
+
+#[tokio::test]
+async fn webpush_survives_the_faults_of_every_service() {
+    let all = "retry vendor_rate_limited not_taken";
+    for (maker, throttled) in [
+        ("mozilla", all),
+        ("google", all),
+        ("apple", all),
+        // It says that the one subscription is throttled, not the sender.
+        ("microsoft", "device_limited"),
+    ] {
+        let world = World::start(Vendor::Webpush).await;
+        let rules = json!({ "maker": maker });
+        world.handle.set_rules(Vendor::Webpush, &rules).unwrap();
+        survives(
+            &world,
+            &[
+                (FaultKind::RateLimited, throttled),
+                (FaultKind::QuotaExhausted, throttled),
+                // The token is made anew and the send repeated.
+                (FaultKind::AuthExpired, "accepted"),
+                (FaultKind::Malformed, "accepted"),
+            ],
+        )
+        .await;
+    }
 }
 
 #[tokio::test]
