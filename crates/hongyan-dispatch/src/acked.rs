@@ -15,7 +15,7 @@ use crate::service::Ports;
 
 /// How long after the start devices that come back are looked at: a crash ends all connections, and devices come back soon.
 /// What belongs to others is looked at when it comes due.
-pub(crate) const FOR: Duration = Duration::from_secs(3_600);
+const FOR: Duration = Duration::from_secs(3_600);
 /// Devices that came back and wait to be looked at; more are left until their deliveries come due.
 pub(crate) const QUEUE_LEN_MAX: usize = 4_096;
 /// Open deliveries of a device that are looked at.

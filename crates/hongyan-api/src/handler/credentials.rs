@@ -31,14 +31,7 @@ pub(crate) async fn put(
         .services()
         .put_credential(&app, &channel, &name, new)
         .await?;
-    let stored = call
-        .api
-        .registry()
-        .credential(&app, &channel, &name)
-        .await?;
-    stored
-        .map(|c| Reply::new(shown(&call, c)))
-        .ok_or_else(|| Problem::not_found("credential"))
+    stored(&call).await
 }
 
 /// Changes limits and nothing else: whoever could move a credential's endpoint, or an address in its configuration, without
@@ -138,15 +131,7 @@ pub(crate) async fn list_all(call: Call) -> Result<Reply<List<Credential>>, Prob
 }
 
 pub(crate) async fn read(call: Call) -> Result<Reply<Credential>, Problem> {
-    let (app, channel, name) = place(&call)?;
-    let stored = call
-        .api
-        .registry()
-        .credential(&app, &channel, &name)
-        .await?;
-    stored
-        .map(|c| Reply::new(shown(&call, c)))
-        .ok_or_else(|| Problem::not_found("credential"))
+    stored(&call).await
 }
 
 pub(crate) async fn delete(call: Call<DeleteQuery>) -> Result<Done, Problem> {
@@ -182,6 +167,16 @@ pub(crate) async fn check(call: Call) -> Result<Reply<Checked>, Problem> {
             .await?
             .into(),
     ))
+}
+
+/// The credential of the call's path as it is stored.
+async fn stored<Q, B>(call: &Call<Q, B>) -> Result<Reply<Credential>, Problem> {
+    let (app, channel, name) = place(call)?;
+    let registry = call.api.registry();
+    let stored = registry.credential(&app, &channel, &name).await?;
+    stored
+        .map(|c| Reply::new(shown(call, c)))
+        .ok_or_else(|| Problem::not_found("credential"))
 }
 
 fn shown<Q, B>(call: &Call<Q, B>, credential: app::Credential) -> Credential {

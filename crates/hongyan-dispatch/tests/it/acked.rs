@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hongyan_core::Reason;
-use hongyan_core::port::{Ack, Reader, SessionSink};
+use hongyan_core::port::{Ack, SessionSink};
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{DeviceId, MessageId, SessionId};
 
@@ -11,11 +11,7 @@ use crate::world::{World, to_users, user, world};
 
 /// What the gateway writes of an acknowledgement, and no more.
 async fn cut_short(w: &mut World, device: &DeviceId, message: MessageId) {
-    let reader = Reader {
-        app: w.app.clone(),
-        device: device.clone(),
-        user: Some(user("u1")),
-    };
+    let reader = w.reader(device, "u1");
     let now = w.ports.clock.now();
     let acked = w.ports.inbox.ack(&reader, Ack::Ids(vec![message]), now);
     assert_eq!(acked.await.unwrap(), [message]);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hongyan_core::device::TokenState;
 use hongyan_core::message::{DeliveryMode, DeviceChoice, Target};
-use hongyan_core::port::{Ack, Owner, Reader};
+use hongyan_core::port::{Ack, Owner};
 use hongyan_core::user::{Preferences, QuietHours};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{Class, Reason, StoreError, Topic, User, Verdict};
@@ -369,15 +369,7 @@ async fn a_recall_leaves_a_mark_where_its_message_stood() {
     let w = world().await;
     let d = w.device("d1", Some("u1"), &[]).await;
     w.presence.connect(&w.app, &d);
-    let me = Reader {
-        app: w.app.clone(),
-        device: d.clone(),
-        user: Some(user("u1")),
-    };
-    let read = || async {
-        let now = w.ports.clock.now();
-        w.ports.inbox.read(&me, None, 10, now).await.unwrap()
-    };
+    let read = || w.inbox(&d, "u1");
     let id = w.send(to_users(&["u1"])).await;
     w.sees(id, "sent_online").await;
     w.ack(&d, Some("u1"), id).await;
@@ -415,7 +407,11 @@ async fn a_recall_leaves_a_mark_where_its_message_stood() {
     let acked = w
         .ports
         .inbox
-        .ack(&me, Ack::Upto(page.head), w.ports.clock.now())
+        .ack(
+            &w.reader(&d, "u1"),
+            Ack::Upto(page.head),
+            w.ports.clock.now(),
+        )
         .await;
     assert_eq!(acked.unwrap().len(), 2);
     w.ack(&d, Some("u1"), mark).await;
@@ -448,13 +444,7 @@ async fn recalls_at_the_same_time_leave_one_mark() {
     let all = futures_util::future::join_all(all.collect::<Vec<_>>()).await;
     let stopped: u64 = all.into_iter().map(|done| done.unwrap().stopped).sum();
     assert!(stopped >= 1);
-    let me = Reader {
-        app: w.app.clone(),
-        device: d.clone(),
-        user: Some(user("u1")),
-    };
-    let now = w.ports.clock.now();
-    let page = w.ports.inbox.read(&me, None, 10, now).await.unwrap();
+    let page = w.inbox(&d, "u1").await;
     let marks: Vec<_> = page.entries.iter().map(|e| e.message.recalls).collect();
     assert_eq!(marks, [Some(id)]);
     assert_eq!(w.count(id, hongyan_core::Stage::Recalled).await, 1);
@@ -477,13 +467,7 @@ async fn the_recall_of_what_begins_in_a_moment_leaves_a_mark_and_ends_each_targe
     assert_eq!(done.unwrap().stopped, 1);
     assert!(w.alpha.sent().is_empty());
     assert_eq!(w.outcomes(soon, 2).await.len(), 2);
-    let me = Reader {
-        app: w.app.clone(),
-        device: d.clone(),
-        user: Some(user("u1")),
-    };
-    let now = w.ports.clock.now();
-    let page = w.ports.inbox.read(&me, None, 10, now).await.unwrap();
+    let page = w.inbox(&d, "u1").await;
     let marks: Vec<_> = page.entries.iter().map(|e| e.message.recalls).collect();
     assert_eq!(marks, [Some(soon)]);
 }

@@ -58,15 +58,8 @@ async fn a_broken_vendor_opens_the_breaker_and_recovers_by_itself() {
     w.until(opened).await.expect("the breaker opens");
     w.alpha.always(None);
     for id in ids {
-        let settled = || async {
-            w.pass(Duration::from_secs(1));
-            w.events(id)
-                .await
-                .iter()
-                .find(|e| e.r#final)
-                .and_then(|e| e.reason)
-        };
-        assert_eq!(w.until(settled).await, Some(Reason::AcceptedByVendor));
+        let end = w.outcome_in_steps(id, Duration::from_secs(1)).await;
+        assert_eq!(end, Reason::AcceptedByVendor);
     }
 }
 
@@ -95,15 +88,8 @@ async fn a_device_that_has_to_wait_holds_up_nobody_else() {
         assert!(!w.events(*id).await.iter().any(|e| e.r#final));
     }
     for id in waiting {
-        let settled = || async {
-            w.pass(Duration::from_secs(60));
-            w.events(id)
-                .await
-                .iter()
-                .find(|e| e.r#final)
-                .and_then(|e| e.reason)
-        };
-        assert_eq!(w.until(settled).await, Some(Reason::AcceptedByVendor));
+        let end = w.outcome_in_steps(id, Duration::from_secs(60)).await;
+        assert_eq!(end, Reason::AcceptedByVendor);
     }
 }
 
@@ -123,15 +109,8 @@ async fn a_channel_that_panics_is_tried_again_and_others_go_on() {
     let other = w.send(to_users(&["u2"])).await;
     assert_eq!(w.outcome(other).await, Reason::AcceptedByVendor);
     for id in ids {
-        let settled = || async {
-            w.pass(Duration::from_millis(200));
-            w.events(id)
-                .await
-                .iter()
-                .find(|e| e.r#final)
-                .and_then(|e| e.reason)
-        };
-        assert_eq!(w.until(settled).await, Some(Reason::AcceptedByVendor));
+        let end = w.outcome_in_steps(id, Duration::from_millis(200)).await;
+        assert_eq!(end, Reason::AcceptedByVendor);
         let sent = w.alpha.sent();
         assert_eq!(sent.iter().filter(|s| s.message == id).count(), 1);
     }

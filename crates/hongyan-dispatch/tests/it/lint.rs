@@ -169,12 +169,8 @@ async fn a_text_that_its_channel_keeps_was_not_sent() {
     let id = w.send(to_users(&["u1"])).await;
     w.sees(id, "retried(frequency_cap)@texts").await;
     assert_eq!(w.count(id, Stage::SentVendor).await, 0);
-    let settled = || async {
-        w.pass(Duration::from_secs(60));
-        let events = w.events(id).await;
-        events.iter().find(|e| e.r#final).and_then(|e| e.reason)
-    };
-    assert_eq!(w.until(settled).await, Some(Reason::AcceptedByVendor));
+    let end = w.outcome_in_steps(id, Duration::from_secs(60)).await;
+    assert_eq!(end, Reason::AcceptedByVendor);
     assert_eq!(w.count(id, Stage::SentVendor).await, 1);
 }
 

@@ -263,20 +263,10 @@ async fn a_text_that_a_vendor_cuts_is_told() {
 #[tokio::test]
 async fn who_is_named_twice_is_meant_once() {
     let w = world().await;
-    w.device("d1", Some("u1"), &["alpha"]).await;
+    let d = w.device("d1", Some("u1"), &["alpha"]).await;
     let id = w.send(to_users(&["u1", "u1", "u1"])).await;
     assert_eq!(w.outcomes(id, 1).await.len(), 1);
-    let reader = hongyan_core::port::Reader {
-        app: w.app.clone(),
-        device: hongyan_core::DeviceId::parse("d1").unwrap(),
-        user: Some(user("u1")),
-    };
-    let page = w
-        .ports
-        .inbox
-        .read(&reader, None, 10, crate::world::NOON)
-        .await
-        .unwrap();
+    let page = w.inbox(&d, "u1").await;
     assert_eq!(page.entries.len(), 1);
 }
 

@@ -9,7 +9,7 @@ use hongyan_core::device::{Device, Permission, Platform, Token, TokenState};
 use hongyan_core::draft::Draft;
 use hongyan_core::error::BoxError;
 use hongyan_core::message::{Notification, Options, Target};
-use hongyan_core::port::{Clock, EventFilter, SessionSink, Vendor};
+use hongyan_core::port::{Clock, EventFilter, InboxPage, Reader, SessionSink, Vendor};
 use hongyan_core::session::{SessionEvent, SessionSaid};
 use hongyan_core::{
     AppId, ChannelId, Class, CredentialName, DeviceId, Event, MessageId, Reason, Stage, Timestamp,
@@ -323,6 +323,32 @@ impl World {
 
     pub(crate) async fn outcome(&self, message: MessageId) -> Reason {
         self.outcomes(message, 1).await[0].1
+    }
+
+    /// How the message ends when time goes on in these steps.
+    pub(crate) async fn outcome_in_steps(&self, message: MessageId, step: Duration) -> Reason {
+        let ended = || async {
+            self.pass(step);
+            let events = self.events(message).await;
+            events.iter().find(|e| e.r#final).and_then(|e| e.reason)
+        };
+        let ended = self.until(ended).await;
+        ended.unwrap_or_else(|| panic!("{message} does not end"))
+    }
+
+    /// The device as a reader of the inbox.
+    pub(crate) fn reader(&self, device: &DeviceId, of: &str) -> Reader {
+        Reader {
+            app: self.app.clone(),
+            device: device.clone(),
+            user: Some(user(of)),
+        }
+    }
+
+    /// What the device would read of its inbox, at most ten entries.
+    pub(crate) async fn inbox(&self, device: &DeviceId, of: &str) -> InboxPage {
+        let (reader, now) = (self.reader(device, of), self.ports.clock.now());
+        self.ports.inbox.read(&reader, None, 10, now).await.unwrap()
     }
 
     /// The process ends and another begins on what is stored. Calls that are under way stay there, and nobody hears of them
