@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hongyan_core::Timestamp;
 use serde_json::{Value, json};
 
-use crate::harness::{self, Demo, Kind, hello, now_ms, try_http, until};
+use crate::harness::{self, Demo, Kind, hello, now_ms, reach, try_http, until};
 
 /// Calls to five vendors are enough to be killed in the middle of.
 const KINDS: [Kind; 5] = {
@@ -133,6 +133,14 @@ impl Seen {
             tray.extend(entries.into_iter().map(|entry| (n_of(&entry), entry)));
         }
     }
+
+    /// A message that its person has not seen.
+    fn lacks<'a>(&self, accepted: &'a [Accepted]) -> Option<&'a Accepted> {
+        let of = |e: &Value| e["message"].as_str().map(str::to_owned);
+        let shown = self.trays.iter().map(|tray| tray.values().filter_map(of));
+        let shown: Vec<HashSet<_>> = shown.map(Iterator::collect).collect();
+        accepted.iter().find(|m| !shown[m.who].contains(&m.id))
+    }
 }
 
 /// The message ids in a text: every id is a UUID, and a body names its own once or more.
@@ -247,22 +255,15 @@ fn survives(engine: &str, rounds: usize) {
     }
 
     // Every person sees each message once, also those whose 202 the kill cut off.
-    until("everything in the trays", || {
+    let all_shown = reach(|| {
         seen.read(&demo, &phones);
-        let shown: Vec<HashSet<_>> = seen
-            .trays
-            .iter()
-            .map(|tray| {
-                tray.values()
-                    .filter_map(|e| e["message"].as_str())
-                    .collect()
-            })
-            .collect();
-        accepted
-            .iter()
-            .all(|m| shown[m.who].contains(m.id.as_str()))
-            .then_some(())
+        seen.lacks(&accepted).is_none().then_some(())
     });
+    if all_shown.is_none() {
+        let lacks: &Accepted = seen.lacks(&accepted).unwrap();
+        let (user, trace) = (&users[lacks.who], demo.trace(&lacks.id));
+        panic!("{user} does not see {lacks:?}: {trace:#?}");
+    }
     for (tray, user) in seen.trays.iter().zip(&users) {
         let mut once = HashSet::new();
         for entry in tray.values() {

@@ -518,7 +518,8 @@ pub(crate) fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
     reach(ask).unwrap_or_else(|| panic!("waited in vain for {what}"))
 }
 
-fn reach<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+/// The same, with nothing where it was in vain.
+pub(crate) fn reach<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let Some(answer) = ask() {
