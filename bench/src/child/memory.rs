@@ -306,6 +306,15 @@ impl Inbox for Memory {
     async fn ack(&self, _: &Reader, _: Ack, _: Timestamp) -> Result<Vec<MessageId>, StoreError> {
         Ok(Vec::new())
     }
+    async fn acked(
+        &self,
+        _: &Reader,
+        _: &[MessageId],
+        _: Timestamp,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        // Nothing is planned over it.
+        Ok(Vec::new())
+    }
     async fn head(&self, reader: &Reader) -> Result<Cursor, StoreError> {
         self.page(reader, None, 0)
             .map(|page| page.head)

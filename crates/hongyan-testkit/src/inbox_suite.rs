@@ -31,6 +31,7 @@ cases! { $ inbox_suite:
     foreign_and_future_acks_do_nothing,
     a_foreign_cursor_reads_from_the_acked_place,
     acks_survive_a_restart,
+    what_is_acked_is_told_while_it_stands_in_the_lists,
     what_was_never_given_is_not_acked,
     a_registered_again_device_starts_anew,
     many_broadcasts_are_read_in_pages,
@@ -411,6 +412,71 @@ async fn foreign_and_future_acks_do_nothing(subject: &mut dyn Subject) {
         ids(&read(&ports, &me, None, 10).await),
         [1, 3].map(message_id)
     );
+}
+
+async fn what_is_acked_is_told_while_it_stands_in_the_lists(subject: &mut dyn Subject) {
+    let ports = subject.ports();
+    let me = bound(&ports, "d1", "u1").await;
+    let other = bound(&ports, "d2", "u1").await;
+    let (user, own) = (user_list("u1"), Owner::Device(device_id("d1")));
+    store(&ports, vec![append(1, &to_topic("t"))]).await;
+    let (app, one) = (app(), [device_id("d1")]);
+    let subscribed = ports.registry.subscribe(&app, &topic("t"), &one).await;
+    subscribed.unwrap();
+    let mut short = message_to(6, target_of(&user));
+    short.expires_at = at(-1);
+    let sets = vec![
+        append(2, &user),
+        append(3, &own),
+        append(4, &to_all()),
+        append(5, &to_topic("t")),
+        append_message(short, &user),
+        keyed(7, &user, "score"),
+        append(8, &user),
+        append(9, &user),
+    ];
+    store(&ports, sets).await;
+    let told = async |reader: &Reader| {
+        let all: Vec<_> = (1..=120).map(message_id).collect();
+        ports.inbox.acked(reader, &all, NOW).await.unwrap()
+    };
+    assert!(told(&me).await.is_empty());
+    let some = Ack::Ids([3, 5, 9].map(message_id).to_vec());
+    ports.inbox.ack(&me, some, NOW).await.unwrap();
+    assert_eq!(told(&me).await, [3, 5, 9].map(message_id));
+    let upto = Ack::Upto(read(&ports, &me, None, 10).await.head);
+    ports.inbox.ack(&me, upto, NOW).await.unwrap();
+    let recall = WriteSet {
+        recalled: vec![(app, message_id(8), NOW)],
+        ..WriteSet::default()
+    };
+    store(&ports, vec![recall]).await;
+    // Not what came before the subscription, what expired, what collapses, what was recalled.
+    assert_eq!(told(&me).await, [2, 3, 4, 5, 9].map(message_id));
+    assert!(told(&other).await.is_empty());
+    // What left the ring may have left it before it was fetched.
+    let more = 100 + INBOX_LEN_MAX - 2;
+    store(&ports, (101..=more).map(|n| append(n, &user)).collect()).await;
+    assert_eq!(told(&me).await, [3, 4, 5, 9].map(message_id));
+    store(
+        &ports,
+        vec![append(more + 1, &user), append(more + 2, &user)],
+    )
+    .await;
+    let upto = Ack::Upto(read(&ports, &me, None, 10).await.head);
+    ports.inbox.ack(&me, upto, NOW).await.unwrap();
+    let mut want = [3, 4, 5].map(message_id).to_vec();
+    want.extend((101..=120).map(message_id));
+    assert_eq!(told(&me).await, want);
+    // Whoever holds it next has acknowledged nothing of what was for another.
+    let moved = Device {
+        binding: 2,
+        version: 2,
+        ..device_of("d1", "u2")
+    };
+    ports.registry.put_device(moved, Some(1)).await.unwrap();
+    let next = reader("d1", Some("u2"));
+    assert_eq!(told(&next).await, [3, 4, 5].map(message_id));
 }
 
 async fn a_foreign_cursor_reads_from_the_acked_place(subject: &mut dyn Subject) {

@@ -109,6 +109,16 @@ pub trait Inbox: Send + Sync + std::fmt::Debug {
         now: Timestamp,
     ) -> Result<Vec<MessageId>, StoreError>;
 
+    /// Those of these messages that the reader has acknowledged and would be given again had it not: they stand in its
+    /// lists. What has left a ring is not among them, for nobody knows any more, nor what would be skipped anyhow, nor what
+    /// collapses with others, nor a push, of which nothing stays.
+    async fn acked(
+        &self,
+        reader: &Reader,
+        ids: &[MessageId],
+        now: Timestamp,
+    ) -> Result<Vec<MessageId>, StoreError>;
+
     /// The newest place.
     async fn head(&self, reader: &Reader) -> Result<Cursor, StoreError>;
 

@@ -35,7 +35,15 @@ impl Router {
             return Ok(false);
         }
         let (app, open) = (&delivery.app, std::slice::from_ref(delivery));
-        let acked = acked::among(&self.ports, app, &delivery.device, open).await?;
+        let acked = match acked::among(&self.ports, app, &delivery.device, open).await {
+            Ok(acked) => acked,
+            // A damaged record of its inbox: the message itself is sound, and goes on as if it had not been acknowledged.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::warn!(%app, device = %delivery.device, %error, "whether a device had acknowledged is not known");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
         let signals = acked.iter().map(|id| acked::signal(*id, delivery));
         feedback::apply(&self.ports, app, signals.collect(), &self.in_flight).await?;
         Ok(!acked.is_empty())

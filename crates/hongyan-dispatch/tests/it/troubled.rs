@@ -27,6 +27,7 @@ struct State {
     held: HashMap<&'static str, (Arc<Semaphore>, Arc<Semaphore>)>,
     once: HashSet<&'static str>,
     failing: HashMap<&'static str, usize>,
+    corrupt: HashSet<&'static str>,
     calls: HashMap<&'static str, usize>,
     damaged: HashSet<MessageId>,
     damaged_devices: HashSet<DeviceId>,
@@ -76,6 +77,11 @@ impl Trouble {
         self.lock().failing.insert(call, times);
     }
 
+    /// Calls of this method find a damaged record.
+    pub(crate) fn corrupt(&self, call: &'static str) {
+        self.lock().corrupt.insert(call);
+    }
+
     /// The deliveries of this message cannot be read.
     pub(crate) fn damage(&self, message: MessageId) {
         self.lock().damaged.insert(message);
@@ -105,6 +111,9 @@ impl Trouble {
             go.acquire().await.unwrap().forget();
         }
         let mut state = self.lock();
+        if state.corrupt.contains(call) {
+            return Err(damaged("record"));
+        }
         match state.failing.get_mut(call) {
             Some(times) if *times > 0 => {
                 *times -= 1;
@@ -117,10 +126,7 @@ impl Trouble {
     fn read(&self, mut ids: impl Iterator<Item = MessageId>) -> Result<(), StoreError> {
         let state = self.lock();
         if ids.any(|id| state.damaged.contains(&id)) {
-            return Err(StoreError::Corrupt {
-                entity: "delivery",
-                source: "as the test said".into(),
-            });
+            return Err(damaged("delivery"));
         }
         Ok(())
     }
@@ -136,6 +142,13 @@ impl Trouble {
             quota: Arc::new(Troubled(ports.quota, Arc::clone(self))),
             ..ports
         }
+    }
+}
+
+fn damaged(entity: &'static str) -> StoreError {
+    StoreError::Corrupt {
+        entity,
+        source: "as the test said".into(),
     }
 }
 
@@ -446,6 +459,15 @@ impl Inbox for Troubled<dyn Inbox> {
     ) -> Result<Vec<MessageId>, StoreError> {
         self.1.at("ack").await?;
         self.0.ack(reader, ack, now).await
+    }
+    async fn acked(
+        &self,
+        reader: &Reader,
+        ids: &[MessageId],
+        now: Timestamp,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        self.1.at("acked").await?;
+        self.0.acked(reader, ids, now).await
     }
     async fn head(&self, reader: &Reader) -> Result<Cursor, StoreError> {
         self.1.at("head").await?;

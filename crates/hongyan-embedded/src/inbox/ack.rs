@@ -6,7 +6,7 @@ use hongyan_core::{Cursor, MessageId, StoreError, Timestamp};
 
 use super::place::{self, Place, Vector};
 use super::push;
-use super::read::{Ahead, Candidates, Horizon, Newest, candidates, visible};
+use super::read::{Ahead, Candidates, Horizon, Newest, candidates, logged, visible};
 use super::ring::{self, Raw, Source};
 use crate::cached::Caches;
 use crate::store::{Space, Txn, View};
@@ -206,29 +206,8 @@ impl Desk<'_> {
             return Ok(found);
         }
         // A broadcast or a push beyond those that were looked at.
-        let app = &self.reader.app;
-        let all = ring::all_key(app);
-        let topics = self
-            .caches
-            .topics(txn, &place::key(app, &self.reader.device))?;
-        let mut places = Vec::new();
-        let pushes = ring::push_key(app, &self.reader.device);
-        for (log, seq) in ring::audiences_of(txn, app, id)? {
-            if log == pushes {
-                places.push((Source::Push, seq));
-                continue;
-            }
-            let since = if log == all {
-                Some(place.start.broadcast)
-            } else {
-                let of_log =
-                    |t: &&hongyan_core::port::Subscription| ring::topic_key(app, &t.topic) == log;
-                topics.iter().find(of_log).map(|t| t.since)
-            };
-            if since.is_some_and(|since| seq > since.max(place.acked.broadcast)) {
-                places.push((Source::Broadcast, seq));
-            }
-        }
+        let mut places = logged(self.caches, txn, self.reader, place, id)?;
+        places.retain(|(source, seq)| *source == Source::Push || *seq > place.acked.broadcast);
         Ok(places)
     }
 

@@ -88,6 +88,18 @@ impl Inbox for EmbeddedInbox {
         Ok(acked)
     }
 
+    async fn acked(
+        &self,
+        reader: &Reader,
+        ids: &[MessageId],
+        now: Timestamp,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        let (reader, ids) = (reader.clone(), ids.to_vec());
+        self.0
+            .read(move |shelf| read::acked(shelf, &reader, &ids, now))
+            .await
+    }
+
     async fn head(&self, reader: &Reader) -> Result<Cursor, StoreError> {
         read::head(&self.0, reader)
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use hongyan_core::limits::INBOX_LEN_MAX;
-use hongyan_core::port::{Entry, InboxPage, Reader};
+use hongyan_core::port::{Entry, InboxPage, Reader, Subscription};
 use hongyan_core::{AppId, Cursor, Message, MessageId, StoreError, Timestamp, UserId};
 
 use super::place::{self, Place, Vector};
@@ -189,6 +189,85 @@ pub(super) fn candidates(
     }
     entries.sort_unstable_by_key(|e| e.order);
     Ok(Candidates { entries, horizon })
+}
+
+/// Where a message stands among the reader's broadcasts and pushes.
+pub(super) fn logged(
+    caches: &Caches,
+    view: &impl View,
+    reader: &Reader,
+    place: &Place,
+    id: MessageId,
+) -> Result<Vec<(Source, u64)>, StoreError> {
+    let app = &reader.app;
+    let (all, pushes) = (ring::all_key(app), ring::push_key(app, &reader.device));
+    let topics = caches.topics(view, &place::key(app, &reader.device))?;
+    let mut places = Vec::new();
+    for (log, seq) in ring::audiences_of(view, app, id)? {
+        if log == pushes {
+            places.push((Source::Push, seq));
+            continue;
+        }
+        let since = if log == all {
+            Some(place.start.broadcast)
+        } else {
+            let of_log = |t: &&Subscription| ring::topic_key(app, &t.topic) == log;
+            topics.iter().find(of_log).map(|t| t.since)
+        };
+        if since.is_some_and(|since| seq > since) {
+            places.push((Source::Broadcast, seq));
+        }
+    }
+    Ok(places)
+}
+
+/// Those of these messages that stand in the reader's lists and are acknowledged.
+pub(super) fn acked(
+    shelf: &Shelf,
+    reader: &Reader,
+    ids: &[MessageId],
+    now: Timestamp,
+) -> Result<Vec<MessageId>, StoreError> {
+    let start = start(shelf, reader, None)?;
+    let (caches, view, place) = (&shelf.caches, &shelf.store, &start.place);
+    let (app, user) = (&reader.app, place.reader_user(reader));
+    let (from, heads) = (place.start, start.heads);
+    let key = ring::device_key(app, &reader.device);
+    let mut personal = ring::ring(view, &key, Source::Device, from.device, heads.device)?;
+    if let Some(user) = user {
+        let key = ring::user_key(app, user);
+        personal.extend(ring::ring(view, &key, Source::User, from.user, heads.user)?);
+    }
+    let mut acked = Vec::new();
+    for id in ids {
+        let of_id = personal.iter().filter(|e| e.message == *id);
+        let mut places: Vec<_> = of_id.map(|e| (e.source, e.seq)).collect();
+        if places.is_empty() {
+            places = logged(caches, view, reader, place, *id)?;
+        }
+        let is_behind = |(source, seq): &(Source, u64)| {
+            *source != Source::Push
+                && (*seq <= place.acked.of(*source) || place.has_above(*source, *seq))
+        };
+        if !places.iter().any(is_behind) {
+            continue;
+        }
+        let is_given = |s: &Stored| {
+            let message = &s.message;
+            s.recalled.is_none()
+                && message.expires_at > now
+                && message.collapses_with().is_none()
+                && message.may_be_given_to(user)
+        };
+        if caches
+            .message(view, app, *id)?
+            .as_ref()
+            .is_some_and(is_given)
+        {
+            acked.push(*id);
+        }
+    }
+    Ok(acked)
 }
 
 /// The message of an entry, if the reader may have it now.

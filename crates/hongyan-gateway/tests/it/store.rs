@@ -446,6 +446,16 @@ impl Inbox for Store {
         }
     }
 
+    async fn acked(
+        &self,
+        _: &Reader,
+        _: &[MessageId],
+        _: Timestamp,
+    ) -> Result<Vec<MessageId>, StoreError> {
+        // Nothing is planned over it.
+        Ok(Vec::new())
+    }
+
     async fn head(&self, reader: &Reader) -> Result<Cursor, StoreError> {
         Ok(self.page(reader, None, 0, Timestamp(0)).head)
     }
