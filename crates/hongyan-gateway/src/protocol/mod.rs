@@ -283,6 +283,12 @@ pub(crate) trait Protocol: fmt::Debug + Send {
         true
     }
 
+    /// Whether its acknowledgements come by calls over HTTP: then one of them proves, as those on a connection do, that what was
+    /// sent before is there, too.
+    fn is_acked_over_http(&self) -> bool {
+        false
+    }
+
     /// Whether unacknowledged messages are sent again on the same connection.
     fn redelivers(&self) -> bool {
         false

@@ -184,6 +184,10 @@ impl Protocol for Sse {
         Kind::Sse
     }
 
+    fn is_acked_over_http(&self) -> bool {
+        true
+    }
+
     fn begin(&mut self, desk: &mut Desk<'_>) {
         let Some(request) = self.request.take() else {
             return;

@@ -326,13 +326,19 @@ impl Reactor {
             }
             Command::Hand { session, message } => self.hand(session, message),
             Command::Acked { session, ack } => {
-                if let Some(key) = self.find(session)
-                    && let Some(session) = &mut self.connections[key].session
-                {
+                if let Some(key) = self.find(session) {
+                    let connection = &mut self.connections[key];
+                    let protocol = connection.speaker.protocol();
+                    let is_acked_over_http = protocol.is_some_and(|p| p.is_acked_over_http());
+                    let Some(session) = &mut connection.session else {
+                        return;
+                    };
                     match ack {
                         Ack::Upto(place) => {
                             session.ack_upto(place);
                         }
+                        // It may have come another way, and what was sent here before it is still on its way.
+                        Ack::Ids(ids) if !is_acked_over_http => session.ack_each(&ids),
                         Ack::Ids(ids) => {
                             let marks = session.ack_ids(&ids);
                             if !marks.is_empty() {

@@ -118,6 +118,27 @@ fn hw_11_an_ack_over_http_settles_marks_too() {
     rig.until("both are settled", || rig.unread() == 0);
 }
 
+/// What was acknowledged may have come from a vendor, and the mark is still on its way.
+#[test]
+fn hw_11_an_ack_over_http_settles_no_mark_of_a_connection_with_its_own_acks() {
+    let rig = Rig::new();
+    let mut client = rig.live("d");
+    client.expect("idle");
+    let id = rig.publish("u", "one");
+    client.expect("msg");
+    rig.recall(id, true);
+    let mark = client.expect("recall");
+    let id = rig.publish("u", "two");
+    client.expect("msg");
+    rig.ack_over_http(id);
+    let id = rig.publish("u", "three");
+    client.expect("msg");
+    rig.ack_over_http(id);
+    assert_eq!(rig.unread(), 1);
+    client.say(json!({"t": "ack", "ids": [mark["mark"]]}));
+    rig.until("all is settled", || rig.unread() == 0);
+}
+
 #[test]
 fn hw_11_who_was_away_is_told_when_it_comes_back_until_it_acknowledges() {
     let rig = Rig::new();

@@ -14,6 +14,8 @@ use super::xml::{escape, ns};
 
 /// Messages that are held back while the client is inactive.
 const HELD_MAX: usize = 16;
+/// Entries that may be unacknowledged: more than messages may be in flight; marks of recalls come on top of those.
+const UNACKED_LEN_MAX: usize = 512;
 /// How long they are held back, milliseconds.
 pub(crate) const HELD_MS: i64 = 600_000;
 /// Entries older than this when they go out carry a `<delay/>`, milliseconds.
@@ -23,7 +25,10 @@ const FRESH_MS: i64 = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Took {
     Sent,
+    /// Only [`Host::want`] asks again.
     Later,
+    /// Nothing more until what waits was written or acknowledged.
+    Full,
     /// The device has it already.
     Had,
 }
@@ -47,6 +52,16 @@ pub(super) struct Held {
     place: Cursor,
     dup: bool,
     since: Timestamp,
+}
+
+impl Live {
+    fn has_unacked_entries_enough(&self) -> bool {
+        let unacked = match &self.sm {
+            Some(sm) => sm.unacked(),
+            None => self.pings.sent.len(),
+        };
+        unacked >= UNACKED_LEN_MAX
+    }
 }
 
 impl Machine {
@@ -91,8 +106,8 @@ impl Machine {
         if live.skip.contains(&message.id) {
             return Took::Had;
         }
-        if !host.has_room(0) {
-            return Took::Later;
+        if !host.has_room(0) || live.has_unacked_entries_enough() {
+            return Took::Full;
         }
         if live.inactive {
             if !entry::is_urgent(message) && live.held.len() < HELD_MAX {

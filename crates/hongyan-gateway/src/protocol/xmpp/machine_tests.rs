@@ -670,6 +670,26 @@ fn xm_09_stream_management_counts_stanzas_only() {
 }
 
 #[test]
+fn xm_09_a_client_that_acknowledges_nothing_gets_no_more_and_goes_on() {
+    let managed = Client::managed(&shared(), 1).0;
+    for (mut client, ack) in [
+        (managed, "<a xmlns='urn:xmpp:sm:3' h='513'/>"),
+        (Client::live(), "<iq type='result' id='hy-0'/>"),
+    ] {
+        let one = message(1, Class::Im);
+        for _ in 0..512 {
+            assert_eq!(client.send(&one, false).0, Took::Sent);
+        }
+        assert_eq!(client.send(&one, false).0, Took::Full);
+        let answer = client.say("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>");
+        assert!(answer.contains("type='result'"), "{answer}");
+        client.machine.sent(&mut client.host);
+        client.say(ack);
+        assert_eq!(client.send(&one, false).0, Took::Sent);
+    }
+}
+
+#[test]
 fn xm_10_a_cut_session_goes_on_where_it_was() {
     let all = shared();
     let (mut client, id) = Client::managed(&all, 1);
@@ -819,7 +839,7 @@ fn xm_13_nothing_before_presence_nor_below_zero() {
     assert_eq!(client.send(&one, false).0, Took::Later);
     client.say("<presence/>");
     client.host.full = true;
-    assert_eq!(client.send(&one, false).0, Took::Later);
+    assert_eq!(client.send(&one, false).0, Took::Full);
     let mut brief = (*message(2, Class::Im)).clone();
     brief.options.ttl_s = Some(0);
     client.host.full = false;

@@ -175,6 +175,7 @@ impl Protocol for Speaking {
         match took {
             Took::Sent => Taken::Sent,
             Took::Later => Taken::Later,
+            Took::Full => Taken::Full,
             Took::Had => Taken::Skipped { rejected: false },
         }
     }

@@ -60,6 +60,11 @@ impl Sm {
         self.unasked >= ASK_AFTER
     }
 
+    /// How many stanzas are unacknowledged.
+    pub(crate) fn unacked(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether the client acknowledges too little to go on.
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() >= QUEUE_LEN_MAX || self.bytes >= QUEUE_BYTES_MAX
