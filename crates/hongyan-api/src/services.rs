@@ -279,6 +279,9 @@ pub trait Services: Send + Sync + fmt::Debug {
     /// Takes up again what waits for a user's quiet hours and would not wait as their preferences are now. Idempotent.
     async fn preferences_changed(&self, app: &AppId, user: &UserId) -> Result<(), ServiceError>;
 
+    /// The same of one device, whose time zone changed.
+    async fn timezone_changed(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError>;
+
     /// The key of a device's wake-ups; nothing when none of its channels sends any.
     async fn wake_key(&self, device: &Device) -> Result<Option<WakeKey>, ServiceError>;
 

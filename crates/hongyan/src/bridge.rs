@@ -155,7 +155,12 @@ impl wanted::Services for Services {
     }
 
     async fn preferences_changed(&self, app: &AppId, user: &UserId) -> Result<(), ServiceError> {
-        Ok(self.dispatch.holds().reconsider(app, user).await?)
+        let holds = self.dispatch.holds();
+        Ok(holds.preferences_changed(app, user).await?)
+    }
+
+    async fn timezone_changed(&self, app: &AppId, device: &DeviceId) -> Result<(), ServiceError> {
+        Ok(self.dispatch.holds().timezone_changed(app, device).await?)
     }
 
     async fn feedback(&self, events: Vec<SessionEvent>) {

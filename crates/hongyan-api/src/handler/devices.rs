@@ -26,7 +26,7 @@ use crate::wire::device::{
     Device, DeviceChange, Login, NamedToken, Registered, Registration, VendorToken, WakeKey, check,
     lower_brand,
 };
-use crate::wire::{List, Page, Patch};
+use crate::wire::{List, Page};
 
 /// Registers a device, or registers it again.
 ///
@@ -101,6 +101,9 @@ pub(crate) async fn register(
         let held = old.as_ref().map_or(&[][..], |old| &old.tokens);
         let given = state.tokens.as_deref().unwrap_or_default();
         let revival = Revival::read(&call.api, &app, held, given).await?;
+        let moved = old
+            .as_ref()
+            .is_some_and(|old| old.timezone != state.timezone);
         let device = registered(&app, &id, &state, old, &revival, hash, now);
         no_faults(check(&device))?;
         match call.api.registry().put_device(device, read).await {
@@ -108,6 +111,9 @@ pub(crate) async fn register(
                 if rotated {
                     // The connection was opened with the token that is no longer good.
                     call.api.ports().presence.disconnect(&app, &id).await;
+                }
+                if moved {
+                    call.api.services().timezone_changed(&app, &id).await?;
                 }
                 return Ok(Reply::new(Registered {
                     device_id: id,
@@ -282,12 +288,6 @@ pub(crate) async fn change(call: Call<(), Json<DeviceChange>>) -> Result<Changed
         no_faults(check(device))
     })
     .await?;
-    // Quiet hours of a user without a time zone are those of the device's place.
-    if change.timezone != Patch::Leave
-        && let Some(user) = &device.user
-    {
-        call.api.services().preferences_changed(&app, user).await?;
-    }
     let device = whole(&call.api, &app, device).await?;
     Ok(Changed::Device(Box::new(Reply::new(device))))
 }
@@ -301,11 +301,16 @@ pub(crate) async fn update(
 ) -> Result<device::Device, Problem> {
     for _ in 0..CONFLICT_RETRIES_MAX {
         let mut device = api.device(app, id).await?;
-        let read = device.version;
+        let (read, zone) = (device.version, device.timezone.clone());
         change(&mut device)?;
         device.version = read + 1;
         match api.registry().put_device(device.clone(), Some(read)).await {
-            Ok(()) => return Ok(device),
+            Ok(()) => {
+                if device.timezone != zone {
+                    api.services().timezone_changed(app, id).await?;
+                }
+                return Ok(device);
+            }
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -178,7 +178,7 @@ impl Import {
         }
         let devices = wanted.values().map(|one| one.device.clone()).collect();
         self.api.registry().import_devices(devices).await?;
-        let (mut created, mut updated) = (0, 0);
+        let (mut created, mut updated, mut moved) = (0, 0, Vec::new());
         for (id, one) in &wanted {
             match known.get(id) {
                 None => created += 1,
@@ -187,7 +187,17 @@ impl Import {
                     if old.user != one.user {
                         self.rebind(id, one.user.as_ref()).await?;
                     }
+                    if old.timezone != one.device.timezone {
+                        moved.push(id);
+                    }
                 }
+            }
+        }
+        for id in moved {
+            let services = self.api.services();
+            if let Err(error) = services.timezone_changed(&self.app, id).await {
+                // It waits for the window that it was held for.
+                tracing::warn!(device = %id, %error, "what is held for an imported device is not planned again");
             }
         }
         self.subscribe(wanted).await?;

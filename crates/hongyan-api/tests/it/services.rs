@@ -39,6 +39,7 @@ pub(crate) struct FakeServices {
     pub(crate) waiting: std::sync::atomic::AtomicUsize,
     /// Users whose preferences were written.
     pub(crate) reconsidered: Mutex<Vec<UserId>>,
+    pub(crate) moved: Mutex<Vec<DeviceId>>,
     pub(crate) kicked: Mutex<Vec<DeviceId>>,
     /// What the next `accept` says instead.
     pub(crate) refuse: Mutex<Option<StoreError>>,
@@ -310,6 +311,11 @@ impl Services for FakeServices {
 
     async fn preferences_changed(&self, _: &AppId, user: &UserId) -> Result<(), ServiceError> {
         self.reconsidered.lock().unwrap().push(user.clone());
+        Ok(())
+    }
+
+    async fn timezone_changed(&self, _: &AppId, device: &DeviceId) -> Result<(), ServiceError> {
+        self.moved.lock().unwrap().push(device.clone());
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::world::{World, world};
 
 const NDJSON: [(&str, &str); 1] = [("content-type", "application/x-ndjson")];
 
-async fn import(w: &World, query: &str, lines: String) -> Answer {
+pub(crate) async fn import(w: &World, query: &str, lines: String) -> Answer {
     call(
         w.address,
         Method::POST,

@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::transfer::import;
 use crate::world::world;
 
 #[tokio::test]
@@ -48,12 +49,27 @@ async fn users_are_set_changed_and_forgotten() {
     w.post("/v1/devices/d1/login", &token, login)
         .await
         .expect(204);
-    let moved = json!({"timezone": "Asia/Shanghai"});
-    w.call(Method::PATCH, "/v1/devices/d1", &token, moved)
-        .await
-        .expect(200);
-    let looked_at = w.services.reconsidered.lock().unwrap().clone();
-    assert_eq!(looked_at.last().unwrap().as_str(), "u7");
+    let moved = || w.services.moved.lock().unwrap().len();
+    let zone = |zone: &str| json!({"device_id": "d1", "platform": "ios", "timezone": zone});
+    for _ in 0..2 {
+        let place = json!({"timezone": "Asia/Shanghai"});
+        w.call(Method::PATCH, "/v1/devices/d1", &token, place)
+            .await
+            .expect(200);
+        assert_eq!(moved(), 1, "and is looked at once");
+    }
+    for _ in 0..2 {
+        w.post("/v1/devices", &token, zone("Asia/Tokyo"))
+            .await
+            .expect(200);
+        assert_eq!(moved(), 2);
+    }
+    for _ in 0..2 {
+        let line = zone("Europe/Berlin").to_string();
+        let import = import(&w, "", line).await.expect(200);
+        assert_eq!(import["updated"], 1);
+        assert_eq!(moved(), 3);
+    }
     let user = w
         .call(Method::PUT, path, &w.server, json!({}))
         .await

@@ -65,6 +65,7 @@ pub(crate) async fn world_with(options: Options, tls: Option<Arc<rustls::ServerC
         heard: Default::default(),
         waiting: Default::default(),
         reconsidered: Default::default(),
+        moved: Default::default(),
         kicked: Default::default(),
         refuse: Default::default(),
         rotated: Default::default(),

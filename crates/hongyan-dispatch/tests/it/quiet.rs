@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use hongyan_core::message::Target;
 use hongyan_core::user::{Preferences, QuietHours};
 use hongyan_core::{Class, Reason, Stage, User};
 
-use crate::world::{World, to_users, user, world};
+use crate::world::{World, to, to_users, user, world};
 
 async fn prefers(w: &World, preferences: Preferences) {
     let registry = &w.ports.registry;
@@ -19,7 +20,10 @@ async fn prefers(w: &World, preferences: Preferences) {
     };
     registry.put_user(changed, Some(version)).await.unwrap();
     let holds = w.dispatch.holds();
-    holds.reconsider(&w.app, &user("u1")).await.unwrap();
+    holds
+        .preferences_changed(&w.app, &user("u1"))
+        .await
+        .unwrap();
 }
 
 /// Quiet now: the clock of these tests begins at noon.
@@ -71,6 +75,40 @@ async fn what_is_held_follows_quiet_hours_that_move_and_a_class_that_is_muted() 
     prefers(&w, muted).await;
     assert_eq!(w.outcome(id).await, Reason::PreferenceMuted);
     assert!(w.alpha.sent().is_empty());
+}
+
+/// Quiet hours of the app are meant in the zone of each device, whoever holds it.
+#[tokio::test]
+async fn what_is_held_follows_a_device_that_moves() {
+    let w = world().await;
+    let d = w.device("d1", None, &["alpha"]).await;
+    let registry = &w.ports.registry;
+    let found = registry.app(&w.app).await.unwrap().unwrap();
+    let mut app = found.clone();
+    app.policy.quiet_hours = quiet_until("14:00").quiet_hours;
+    app.version += 1;
+    registry.put_app(app, Some(found.version)).await.unwrap();
+    let id = w.send(to(Target::Devices(vec![d.clone()]))).await;
+    w.sees(id, "held(quiet_hours)").await;
+    let held = w.count(id, Stage::Held).await;
+    w.dispatch
+        .holds()
+        .timezone_changed(&w.app, &d)
+        .await
+        .unwrap();
+    let found = registry.devices(&w.app, &[d.clone()]).await.unwrap();
+    let mut moved = found.into_iter().flatten().next().unwrap();
+    moved.timezone = Some("America/New_York".into());
+    moved.version += 1;
+    let version = moved.version - 1;
+    registry.put_device(moved, Some(version)).await.unwrap();
+    assert_eq!(w.count(id, Stage::Held).await, held);
+    w.dispatch
+        .holds()
+        .timezone_changed(&w.app, &d)
+        .await
+        .unwrap();
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
 }
 
 #[tokio::test]
