@@ -76,7 +76,8 @@ impl Recall {
         }
         let mut done = self.stop_and_withdraw(app, &message).await?;
         if is_unbegun {
-            done.stopped += self.ended_unbegun(app, id).await?;
+            // Those that began meanwhile are among them.
+            done.stopped = self.ended_unbegun(app, id).await?;
         }
         Ok(done)
     }

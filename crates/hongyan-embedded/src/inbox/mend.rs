@@ -151,9 +151,11 @@ impl Heads<'_> {
         // Any of the damaged ones may have been the newest, also one behind places that vanished without a word.
         let newest = places.iter().max().copied().unwrap_or(0);
         let mut head = newest + damaged;
-        // A ring that was never full has nothing older in the slots before its end.
+        let known = self.number(&ring)?;
+        // A ring that was never full has nothing older in the slots before its end. And no place is as far behind its
+        // record as this.
         let end = match newest < INBOX_SLOTS {
-            true => INBOX_SLOTS,
+            true => INBOX_SLOTS.max(newest.max(known) + HEAD_STEP),
             false => newest + INBOX_SLOTS - 1,
         };
         for seq in newest + 1..=end {
@@ -163,7 +165,6 @@ impl Heads<'_> {
                 None => {}
             }
         }
-        let known = self.number(&ring)?;
         let is_told = head.saturating_sub(known) < HEAD_STEP
             && (known + 1..=head).all(|seq| places.contains(&seq));
         if !is_told || damaged > 0 {

@@ -487,12 +487,21 @@ impl Loop {
         }
         self.written(number, durability);
         self.setup.disk.wrote(bytes, &mut self.unseen);
-        for change in outcome.changes.iter().chain(&outcome.aside) {
-            let value = change.value.as_deref().map(payload);
-            (self.setup.observer)(change.space, &change.key, value);
-        }
-        for run in outcome.after.drain(..) {
-            run();
+        let observer = &self.setup.observer;
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            for change in outcome.changes.iter().chain(&outcome.aside) {
+                let value = change.value.as_deref().map(payload);
+                observer(change.space, &change.key, value);
+            }
+            for run in outcome.after.drain(..) {
+                run();
+            }
+        }));
+        if told.is_err() {
+            // What is kept in memory may differ from the disk now.
+            let what = "what follows a batch panicked";
+            self.fail(number, &unavailable(self.engine, Certainty::Unknown, what));
+            return self.refuse(ran, Certainty::Unknown);
         }
         for op in ran {
             op.finish(Ok(()));

@@ -145,37 +145,77 @@ proptest! {
         gone in prop::collection::vec(0u64..INBOX_SLOTS, 0..4),
         head in any::<bool>(),
     ) {
-        let backend = Memory::default();
-        batch(&backend, &Caches::new(), 1, &[(len, false)]);
-        let key = ring_of(&entry());
-        let mut spoilt: BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>> = BTreeMap::new();
-        let there = |key: &[u8]| backend.get(Space::Ring, key).unwrap().is_some();
-        for slot in damaged.iter().map(|seq| slot_key(&key, *seq)).filter(|key| there(key)) {
-            spoilt.insert((Space::Ring, slot), Some(b"nonsense".to_vec()));
-        }
-        let damaged = spoilt.len() as u64;
+        let (found, lost) = found_after_damage(len, &damaged, &gone, head);
         let newest = len as u64;
-        let gone: Vec<u64> = gone.into_iter().filter(|seq| seq % INBOX_SLOTS != newest % INBOX_SLOTS).collect();
-        let lost = damaged + gone.len() as u64;
-        for seq in gone {
-            spoilt.entry((Space::Ring, slot_key(&key, seq))).or_insert(None);
-        }
-        if head && there_is_a_record(&backend, &key) {
-            spoilt.insert((Space::Head, key), Some(b"nonsense".to_vec()));
-        }
-        let change = |((space, key), value)| Change { space, key, value };
-        let changes: Vec<_> = spoilt.clone().into_iter().map(change).collect();
-        backend.write(&changes, Durability::Buffered).unwrap();
-        // As a store does that opens with the loss accepted.
-        let mut changes = mended(&backend);
-        for ((space, key), value) in spoilt {
-            if value.is_some() && !changes.iter().any(|c| c.space == space && c.key == key) {
-                changes.push(Change { space, key, value: None });
-            }
-        }
-        backend.write(&changes, Durability::Buffered).unwrap();
-        let found = found(&backend);
         prop_assert!((newest..=newest + lost).contains(&found), "{found} of {newest}");
+    }
+}
+
+/// The newest place that is found after these slots, and maybe the record, were damaged or vanished; and how many were.
+fn found_after_damage(len: usize, damaged: &[u64], gone: &[u64], head: bool) -> (u64, u64) {
+    let backend = Memory::default();
+    // One by one: the record of the newest place is behind then.
+    let caches = Caches::new();
+    for n in 1..=len as u64 {
+        batch(&backend, &caches, n, &[(1, false)]);
+    }
+    let key = ring_of(&entry());
+    let mut spoilt: BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>> = BTreeMap::new();
+    let there = |key: &[u8]| backend.get(Space::Ring, key).unwrap().is_some();
+    for slot in damaged
+        .iter()
+        .map(|seq| slot_key(&key, *seq))
+        .filter(|key| there(key))
+    {
+        spoilt.insert((Space::Ring, slot), Some(b"nonsense".to_vec()));
+    }
+    let damaged = spoilt.len() as u64;
+    let newest = len as u64;
+    let gone: Vec<u64> = gone
+        .iter()
+        .copied()
+        .filter(|seq| seq % INBOX_SLOTS != newest % INBOX_SLOTS)
+        .collect();
+    let lost = damaged + gone.len() as u64;
+    for seq in gone {
+        spoilt
+            .entry((Space::Ring, slot_key(&key, seq)))
+            .or_insert(None);
+    }
+    if head && there_is_a_record(&backend, &key) {
+        spoilt.insert((Space::Head, key), Some(b"nonsense".to_vec()));
+    }
+    let change = |((space, key), value)| Change { space, key, value };
+    let changes: Vec<_> = spoilt.clone().into_iter().map(change).collect();
+    backend.write(&changes, Durability::Buffered).unwrap();
+    // As a store does that opens with the loss accepted.
+    let mut changes = mended(&backend);
+    for ((space, key), value) in spoilt {
+        if value.is_some() && !changes.iter().any(|c| c.space == space && c.key == key) {
+            changes.push(Change {
+                space,
+                key,
+                value: None,
+            });
+        }
+    }
+    backend.write(&changes, Durability::Buffered).unwrap();
+    (found(&backend), lost)
+}
+
+/// Where a ring comes round for the first time its first slots tell nothing, and its record does.
+#[test]
+fn a_damaged_ring_that_just_came_round_goes_on_after_all_its_places() {
+    for newest in 120..150 {
+        for gone in 1..4 {
+            let slot = |n: u64| (newest - n) % INBOX_SLOTS;
+            let vanished: Vec<u64> = (1..=gone).map(slot).collect();
+            let (found, lost) = found_after_damage(newest as usize, &[slot(0)], &vanished, false);
+            assert!(
+                (newest..=newest + lost).contains(&found),
+                "{found} of {newest}, without {gone}"
+            );
+        }
     }
 }
 

@@ -103,6 +103,62 @@ fn setup(backend: Arc<dyn Backend>, settle: Settle) -> Setup {
     }
 }
 
+/// Puts a number under a key, if one is given.
+fn put(key: Option<&'static [u8]>) -> (Box<dyn Op>, oneshot::Receiver<Result<(), StoreError>>) {
+    let run = move |txn: &mut Txn<'_>| {
+        if let Some(key) = key {
+            txn.put_number(Space::Meta, key, 1);
+        }
+        Ok::<_, StoreError>(())
+    };
+    let (reply, answer) = oneshot::channel();
+    let (run, result) = (Some(run), None);
+    (Box::new(Typed { run, result, reply }), answer)
+}
+
+/// Where something always comes, the end of the traffic is not waited for.
+#[test]
+fn what_is_written_relaxed_is_on_the_disk_in_time_under_steady_load() {
+    let backend = Arc::new(Gated::default());
+    backend.allow(usize::MAX);
+    let mut writer = Loop::new(setup(backend, Arc::new(|_| Ok(()))));
+    let (_queue, items) = sync_channel(1);
+    assert!(
+        writer
+            .turn(&items, put(Some(b"a")).0, Urgency::Relaxed, 1)
+            .is_none()
+    );
+    assert!(writer.unsynced.is_some());
+    writer.unsynced = Instant::now().checked_sub(RELAXED_MAX);
+    assert!(
+        writer
+            .turn(&items, put(Some(b"b")).0, Urgency::Relaxed, 1)
+            .is_none()
+    );
+    assert!(writer.unsynced.is_none());
+}
+
+#[test]
+fn a_panic_in_what_follows_a_batch_stops_the_store() {
+    let backend = Arc::new(Gated::default());
+    backend.allow(usize::MAX);
+    let mut setup = setup(backend, Arc::new(|_| Ok(())));
+    setup.observer = Arc::new(|_, _, _| panic!("as the test says"));
+    let fatal = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let told = Arc::clone(&fatal);
+    setup.on_fatal = Arc::new(move |_| {
+        told.fetch_add(1, Ordering::SeqCst);
+    });
+    let mut writer = Loop::new(setup);
+    let (_queue, items) = sync_channel(1);
+    for key in [b"a", b"b"] {
+        let (op, mut answer) = put(Some(key));
+        assert!(writer.turn(&items, op, Urgency::Relaxed, 1).is_none());
+        assert!(answer.try_recv().unwrap().is_err());
+    }
+    assert_eq!(fatal.load(Ordering::SeqCst), 1);
+}
+
 /// Batches that write nothing, or fail, hand the room on as those do that write.
 #[test]
 fn the_room_is_kept_from_batch_to_batch() {
@@ -115,18 +171,11 @@ fn the_room_is_kept_from_batch_to_batch() {
     let mut writer = Loop::new(setup(backend, settle));
     let (_queue, items) = sync_channel(1);
     let mut turn = |key: Option<&'static [u8]>| {
-        let run = move |txn: &mut Txn<'_>| {
-            if let Some(key) = key {
-                txn.put_number(Space::Meta, key, 1);
-            }
-            Ok::<_, StoreError>(())
-        };
-        let op = Box::new(Typed {
-            run: Some(run),
-            result: None,
-            reply: oneshot::channel().0,
-        });
-        assert!(writer.turn(&items, op, Urgency::Relaxed, 1).is_none());
+        assert!(
+            writer
+                .turn(&items, put(key).0, Urgency::Relaxed, 1)
+                .is_none()
+        );
         writer.room.is_some()
     };
     assert!(turn(Some(b"written")));
