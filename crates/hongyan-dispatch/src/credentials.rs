@@ -115,6 +115,8 @@ pub struct Opened {
     pub limits: LaneLimits,
     /// Whether receipts can be heard: the vendor gives them, and it is asked for them or knows where to post them.
     pub hears: bool,
+    /// Whether a send may be made again when nobody knows whether the vendor took it.
+    pub repeats: bool,
     /// Grows with every opening in this process: another number is another credential, or a changed one.
     pub generation: u64,
 }
@@ -330,6 +332,7 @@ impl Credentials {
         })?;
         let opened = Opened {
             hears: opening.hears().unwrap_or(hears),
+            repeats: opening.repeats().unwrap_or(capability.repeatable),
             channel: opening,
             vendor: Arc::clone(vendor),
             limits: stored.limits,

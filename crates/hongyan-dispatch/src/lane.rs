@@ -519,8 +519,8 @@ impl Lane {
         let channels = &shipment.message.options.channels;
         let attempts = opened.and_then(|o| o.limits.attempts);
         let receipts = opened.is_some_and(|o| o.hears);
-        let repeatable = opened.is_none_or(|o| o.vendor.capability().repeatable);
-        let verdict = if repeatable {
+        let repeats = opened.is_none_or(|o| o.repeats);
+        let verdict = if repeats {
             verdict
         } else {
             verdict.once_only()

@@ -18,7 +18,7 @@
 //! | `distribution` | `jpush`, `ospush`, `first_ospush` or `secondary_push` for all makers; JPush's default when absent |
 //! | `vip` | whether the app is on the paid tier: receipts and a life of 10 days need it |
 //! | `callback` | URL for receipts instead of hongyan's own; JPush calls only URLs that its console knows |
-//! | `cid` | `pool` (default): a number from JPush's pool makes a repeated batch go out once; `none` |
+//! | `cid` | `pool` (default): each call has a number from JPush's pool, so that it can be repeated at once when its answer is lost, and goes out once; `none` |
 //! | `apns_production` | whether iOS tokens are of Apple's production world; `true` when absent |
 //! | `ios_bytes_max` | size of the iOS part, 2000 when absent |
 //! | `click_intent` | intent URI for taps on the makers' notifications, with `{hy_id}`, `{hy_url}`, `{hy_data}`, `{hy_user}` |
@@ -29,6 +29,9 @@
 //!
 //! The makers' quotas that JPush knows are shown in the report on quotas. They limit nothing here: which pushes go through
 //! which maker is not known before they are sent.
+//!
+//! Nothing else tells a repeat from a new push: what may have been sent after all when the repeat's answer is lost too, is not
+//! sent again.
 //!
 //! JPush withdraws by its own message id. It is remembered for the last 10,000 batches, over a restart as far as the ledger's end
 //! names them. Receipts carry neither time stamp nor nonce under their signature, so a replayed one is taken again; it changes nothing.
@@ -50,6 +53,7 @@ use hongyan_core::port::{
     CheckReport, ConfigError, CountedAs, DailyLimit, Earlier, LimitOf, OpenCredential, Outbound,
     Parcel, QuotaWord, RateCounts, Recipient, Vendor,
 };
+use hongyan_core::verdict::Unsure;
 use hongyan_core::{ChannelId, Class, ClassDetail, Message, Reason, Secret, Timestamp, Verdict};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method};
@@ -71,7 +75,7 @@ use crate::vendor::limits::Limits;
 use crate::vendor::makers::Makers;
 use crate::vendor::recent::Recent;
 use crate::vendor::{self, Decoded};
-use crate::{payload, texts};
+use crate::texts;
 
 const NAME: &str = "jpush";
 
@@ -87,7 +91,7 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
-    repeatable: true,
+    repeatable: false,
     quota_word: QuotaWord::AskedAgain,
 };
 
@@ -272,12 +276,12 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     let words = format!("{code} {why}");
     match code {
         1000 | 7000 | 7030 | 8200 | 8203 | 10 => unavailable(after, &words),
-        // It may have gone out; the same cid keeps it from going out twice.
+        // It may have gone out.
         1030 => Verdict::Retry {
             reason: Reason::VendorUnavailable,
             after,
             detail: texts::detail(&words),
-            certainty: hongyan_core::verdict::Unsure::MaybeTaken,
+            certainty: Unsure::MaybeTaken,
         },
         1003 if why.contains("registration_id") => token_dead(&words),
         1011 => token_dead(&words),
@@ -436,22 +440,49 @@ impl Sender {
         pool.call(&call, until).await.map_err(|e| e.verdict())
     }
 
-    /// A number that makes JPush send this batch once however often it is repeated; nothing when none can be had.
-    async fn cid(&self, message: &Message, tokens: &[&str], until: Instant) -> Option<String> {
+    /// A number that makes JPush push once however often a call is repeated; nothing when none can be had.
+    async fn cid(&self, until: Instant) -> Option<String> {
         if !self.config.pooled_cids {
             return None;
         }
-        let batch = format!("{}\n{}", message.id, tokens.join(","));
         let fetch = || async {
             let path = format!("/v3/push/cid?count={}&type=push", cid::FETCHED);
             let call = (Method::GET, path);
             let answer = self.call(&self.push, call, Bytes::new(), until).await;
             answer.map(|answer| cid::read(&answer)).unwrap_or_default()
         };
-        let key = payload::short_hash(&batch, 16);
-        let of = self.cids.of(key, self.egress.now(), fetch);
+        let next = self.cids.next(self.egress.now(), fetch);
         let patience = until.min(Instant::now() + CID_PATIENCE);
-        tokio::time::timeout_at(patience, of).await.ok().flatten()
+        tokio::time::timeout_at(patience, next).await.ok().flatten()
+    }
+
+    /// One push. With a number of its own it is made once more when nobody knows what became of it.
+    async fn push(
+        &self,
+        encoded: &Encoded,
+        tokens: &[&str],
+        until: Instant,
+    ) -> Result<Answer, Verdict> {
+        let cid = self.cid(until).await;
+        let body = encoded.with_tokens(tokens, cid.as_deref());
+        let call = |until| self.call(&self.push, (Method::POST, PUSH.to_owned()), body.clone(), until);
+        if cid.is_none() {
+            return call(until).await;
+        }
+        let now = Instant::now();
+        let first = call(now + until.saturating_duration_since(now) / 2).await;
+        let verdict = match &first {
+            Ok(answer) => &decode(answer, self.egress.now()),
+            Err(verdict) => verdict,
+        };
+        let unsure = matches!(
+            verdict,
+            Verdict::Retry {
+                certainty: Unsure::MaybeTaken,
+                ..
+            }
+        );
+        if unsure { call(until).await } else { first }
     }
 
     async fn send_part(
@@ -470,10 +501,7 @@ impl Sender {
             if left.is_empty() {
                 break;
             }
-            let cid = self.cid(message, &left, until).await;
-            let body = encoded.with_tokens(&left, cid.as_deref());
-            let call = (Method::POST, PUSH.to_owned());
-            let answer = match self.call(&self.push, call, body, until).await {
+            let answer = match self.push(encoded, &left, until).await {
                 Ok(answer) => answer,
                 Err(verdict) => {
                     decoded.rest = verdict;

@@ -20,6 +20,9 @@
 //! `options.vendor.tpns` is merged into the body last; targets cannot be set that way, nor the makers' marks of a marketing
 //! message unless the credential has `class_override`. TPNS itself raises a life of 1 to 799 seconds to 800.
 //!
+//! A push that is sent again replaces the first on Android, by its number (`n_id`). On iOS both would show, so what may have been
+//! sent there is not sent again.
+//!
 //! Receipts come two ways. Enter the credential's callback address where TPNS takes one (a paid service): its posts are
 //! not signed, the secret of the address proves them, and one that comes again changes nothing. Beside it the counters of
 //! each push to at most 200 tokens are asked for, up to three a minute: where they are as high as the push has tokens,
@@ -97,7 +100,8 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: Some(POLL_EVERY),
     environments: false,
-    repeatable: true,
+    // But see `Sender::repeats`.
+    repeatable: false,
     quota_word: QuotaWord::AskedAgain,
 };
 
@@ -703,6 +707,11 @@ fn is_token(token: &str) -> bool {
 impl Channel for Sender {
     fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
         self.config.grants.counted(class, detail)
+    }
+
+    /// Android has `n_id`; TPNS gives out the ids by which a notification of iOS is replaced, and only after the first send.
+    fn repeats(&self) -> Option<bool> {
+        Some(!self.config.ios)
     }
 
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {

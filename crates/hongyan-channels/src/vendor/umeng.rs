@@ -25,8 +25,8 @@
 //! `options.vendor.umeng` is merged into the body; targets, keys and the call's type cannot be set that way, and a marketing
 //! message keeps its category and channel properties unless the credential has `class_override`.
 //!
-//! Umeng neither withdraws nor recognises a repeat of what is sent to named devices: a repeat after an unknown outcome may
-//! show twice on Android; on iOS it replaces the first by its collapse id. Receipts are not signed: the secret in the callback's
+//! Umeng neither withdraws nor recognises a repeat of what is sent to named devices. On iOS a repeat replaces the first by its
+//! collapse id; on Android and HarmonyOS it would show twice, so what may have been sent there is not sent again. Receipts are not signed: the secret in the callback's
 //! address is what proves them, and one that comes again changes nothing.
 
 mod body;
@@ -78,7 +78,8 @@ const CAPABILITY: Capability = Capability {
     receipts: true,
     poll_every: None,
     environments: false,
-    repeatable: true,
+    // But see `Sender::repeats`.
+    repeatable: false,
     quota_word: QuotaWord::AskedAgain,
 };
 
@@ -412,6 +413,11 @@ impl Sender {
 impl Channel for Sender {
     fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
         self.config.grants.counted(class, detail)
+    }
+
+    /// Only iOS has a collapse id.
+    fn repeats(&self) -> Option<bool> {
+        Some(self.config.platform == Platform::Ios)
     }
 
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {

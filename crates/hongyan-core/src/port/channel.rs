@@ -37,7 +37,8 @@ pub struct Capability {
     /// Whether tokens belong to one of two environments.
     pub environments: bool,
     /// Whether a send may be made again when nobody knows whether the vendor took it: the vendor recognises the repeat, or the
-    /// device shows both as one. Otherwise such a send ends as [`Verdict::Unknown`].
+    /// device shows both as one. Otherwise such a send ends as [`Verdict::Unknown`]. A credential may say otherwise:
+    /// [`Channel::repeats`].
     pub repeatable: bool,
     /// What the vendor's word that a quota is used up closes.
     pub quota_word: QuotaWord,
@@ -495,6 +496,12 @@ pub trait Channel: Send + Sync + std::fmt::Debug {
     /// Whether this credential's vendor tells of each delivery, so that silence means something; `None` when the vendor's
     /// [`Capability::receipts`] and the callback address say it all.
     fn hears(&self) -> Option<bool> {
+        None
+    }
+
+    /// Whether this credential's sends may be made again when nobody knows whether the vendor took them; `None` when the
+    /// vendor's [`Capability::repeatable`] says it all.
+    fn repeats(&self) -> Option<bool> {
         None
     }
 

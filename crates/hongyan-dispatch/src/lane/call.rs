@@ -73,11 +73,10 @@ impl Lane {
         };
         let (fit, over, share) = self.within_quota(&opened, fit).await;
         rest.extend(over);
-        let once_only = !opened.vendor.capability().repeatable;
-        let (fit, stayed) = if once_only {
-            self.hand(fit).await
-        } else {
+        let (fit, stayed) = if opened.repeats {
             (fit, Vec::new())
+        } else {
+            self.hand(fit).await
         };
         // What was taken for those that stay after all goes back with the rest of the share.
         let mut results: Vec<(DeviceId, Verdict)> = Vec::new();

@@ -218,6 +218,27 @@ async fn what_may_have_been_sent_is_sent_once_where_a_repeat_would_show() {
     assert_eq!(w.alpha.sent().len(), 2);
 }
 
+#[tokio::test]
+async fn a_credential_knows_better_than_its_vendor_whether_a_repeat_would_show() {
+    let w = world().await;
+    w.device("d", Some("u"), &["alpha"]).await;
+    w.device("e", Some("v"), &["texts"]).await;
+    w.alpha.may_repeat(false);
+    w.texts.may_repeat(true);
+    for (vendor, user, want, sent) in [
+        (&w.alpha, "u", Reason::VendorUnavailable, 1),
+        (&w.texts, "v", Reason::AcceptedByVendor, 2),
+    ] {
+        vendor.script([broken()]);
+        let mut draft = to_users(&[user]);
+        draft.options.channels.fallback = false;
+        let id = w.send(draft).await;
+        let end = w.outcome_in_steps(id, Duration::from_secs(1)).await;
+        assert_eq!(end, want);
+        assert_eq!(vendor.sent().len(), sent, "{:?}", w.trace(id).await);
+    }
+}
+
 /// What a vendor says of a push while our call is still under way.
 fn gave_up(id: MessageId, token: &str) -> Receipt {
     Receipt {

@@ -56,6 +56,7 @@ struct State {
     refuses: Option<(Reason, String)>,
     public: Vec<Class>,
     one_by_one: bool,
+    repeats: Option<bool>,
 }
 
 impl FakeVendor {
@@ -117,6 +118,11 @@ impl FakeVendor {
     /// From now on each device takes a request of its own.
     pub fn one_by_one(&self) {
         self.lock().one_by_one = true;
+    }
+
+    /// Whether credentials opened from now on say that a send may be made again.
+    pub fn may_repeat(&self, repeats: bool) {
+        self.lock().repeats = Some(repeats);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -306,6 +312,10 @@ impl Channel for FakeVendor {
 
     fn requests(&self, devices: usize) -> usize {
         if self.lock().one_by_one { devices } else { 1 }
+    }
+
+    fn repeats(&self) -> Option<bool> {
+        self.lock().repeats
     }
 
     fn remember(&self, earlier: &[Earlier]) {

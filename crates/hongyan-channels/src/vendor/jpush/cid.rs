@@ -1,4 +1,4 @@
-//! JPush's numbers against doubles: one pushes once, however often it is sent within a day.
+//! JPush's numbers against doubles: a call that has one pushes once, however often it is repeated within a day.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,14 +12,14 @@ use crate::http::Answer;
 
 /// Numbers fetched at a time.
 pub(super) const FETCHED: usize = 500;
-/// Numbers kept, fresh ones and used ones each.
+/// Numbers kept.
 const KEPT_MAX: usize = 1000;
 /// A number lives a day; an hour before its end it is not begun any more.
 const FRESH: Duration = Duration::from_secs(23 * 3600);
 /// How long nobody asks after JPush had none to give: a push without a number is better than none.
 const REST: Duration = Duration::from_secs(10);
 
-/// The numbers of one app. Which batch has which number does not survive a restart.
+/// The numbers of one app that no call has had yet.
 #[derive(Debug, Default)]
 pub(super) struct Cids {
     state: Mutex<State>,
@@ -29,22 +29,21 @@ pub(super) struct Cids {
 #[derive(Debug, Default)]
 struct State {
     fresh: VecDeque<(String, Timestamp)>,
-    used: VecDeque<(String, String, Timestamp)>,
     rests_until: Option<Timestamp>,
 }
 
 impl Cids {
-    /// The number of a batch: its own if it had one, else a fresh one. `fetch` is asked by one caller at a time.
-    pub(super) async fn of<F, T>(&self, batch: String, now: Timestamp, fetch: F) -> Option<String>
+    /// A number for one call. `fetch` is asked by one caller at a time.
+    pub(super) async fn next<F, T>(&self, now: Timestamp, fetch: F) -> Option<String>
     where
         F: FnOnce() -> T,
         T: Future<Output = Vec<String>>,
     {
-        if let Some(cid) = self.take(&batch, now) {
+        if let Some(cid) = self.take(now) {
             return Some(cid);
         }
         let _flight = self.flight.lock().await;
-        if let Some(cid) = self.take(&batch, now) {
+        if let Some(cid) = self.take(now) {
             return Some(cid);
         }
         if self.rests(now) {
@@ -58,7 +57,7 @@ impl Cids {
             let fetched = fetched.into_iter().take(room).map(|cid| (cid, now));
             state.fresh.extend(fetched);
         }
-        self.take(&batch, now)
+        self.take(now)
     }
 
     fn rests(&self, now: Timestamp) -> bool {
@@ -66,19 +65,10 @@ impl Cids {
         state.rests_until.is_some_and(|until| now < until)
     }
 
-    fn take(&self, batch: &str, now: Timestamp) -> Option<String> {
+    fn take(&self, now: Timestamp) -> Option<String> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.fresh.retain(|(_, at)| now.since(*at) < FRESH);
-        state.used.retain(|(_, _, at)| now.since(*at) < FRESH);
-        if let Some((_, cid, _)) = state.used.iter().find(|(of, _, _)| of == batch) {
-            return Some(cid.clone());
-        }
-        let (cid, at) = state.fresh.pop_front()?;
-        while state.used.len() >= KEPT_MAX {
-            state.used.pop_front();
-        }
-        state.used.push_back((batch.to_owned(), cid.clone(), at));
-        Some(cid)
+        state.fresh.pop_front().map(|(cid, _)| cid)
     }
 }
 
@@ -100,20 +90,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_batch_keeps_its_number_and_others_get_their_own() {
+    async fn each_call_has_a_fresh_number() {
         let cids = Cids::default();
         let now = Timestamp(0);
         let two = || async { vec!["c1".to_owned(), "c2".to_owned()] };
         let none = || async { Vec::new() };
-        assert_eq!(cids.of("a".to_owned(), now, two).await.unwrap(), "c1");
-        assert_eq!(cids.of("a".to_owned(), now, none).await.unwrap(), "c1");
-        assert_eq!(cids.of("b".to_owned(), now, none).await.unwrap(), "c2");
-        assert_eq!(cids.of("c".to_owned(), now, none).await, None);
-        let rests = cids.of("c".to_owned(), now.plus(REST / 2), two).await;
+        assert_eq!(cids.next(now, two).await.unwrap(), "c1");
+        assert_eq!(cids.next(now, none).await.unwrap(), "c2");
+        assert_eq!(cids.next(now, none).await, None);
+        let rests = cids.next(now.plus(REST / 2), two).await;
         assert_eq!(rests, None, "nobody asks again so soon");
         let later = now.plus(REST);
-        assert_eq!(cids.of("c".to_owned(), later, two).await.unwrap(), "c1");
+        assert_eq!(cids.next(later, two).await.unwrap(), "c1");
         let tomorrow = now.plus(Duration::from_secs(86_400));
-        assert_eq!(cids.of("a".to_owned(), tomorrow, none).await, None);
+        assert_eq!(cids.next(tomorrow, none).await, None, "a day old");
     }
 }

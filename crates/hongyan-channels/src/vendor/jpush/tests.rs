@@ -2,6 +2,7 @@ use hongyan_core::port::ReceiptKind;
 use hongyan_core::{Class, ClassDetail};
 
 use super::*;
+use crate::payload;
 use crate::vendor::fixture;
 
 const ID: &str = "018f0000-0000-7000-8000-000000000001";

@@ -20,6 +20,15 @@ fn open(config: &Value) -> Arc<dyn Channel> {
 }
 
 #[test]
+fn only_android_replaces_a_push_by_its_repeat() {
+    assert_eq!(open(&config()).repeats(), Some(true));
+    let mut ios = config();
+    ios["platform"] = "ios".into();
+    assert_eq!(open(&ios).repeats(), Some(false));
+    assert!(!CAPABILITY.repeatable);
+}
+
+#[test]
 fn the_signature_is_the_worked_example() {
     let body = r#"{"audience_type": "account","platform": "android","message": {"title": "test title","content": "test content","android": { "action": {"action_type": 3,"intent": "xgscheme://com.xg.push/notify_detail?param1=xg"}}},"message_type": "notify","account_list": ["5822f0eee44c3625ef0000bb"] }"#;
     assert_eq!(

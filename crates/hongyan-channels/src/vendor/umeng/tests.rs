@@ -295,3 +295,23 @@ fn configurations_are_checked_and_shown_without_secrets() {
     ];
     assert_eq!(fixture::paths(&faults), want);
 }
+
+#[test]
+fn only_ios_replaces_a_push_by_its_repeat() {
+    let repeats = |platform: &str| {
+        let mut config = config();
+        config["platform"] = platform.into();
+        let opened = Umeng::new(&fixture::egress()).open(OpenCredential {
+            app: hongyan_core::AppId::parse("demo").unwrap(),
+            name: hongyan_core::CredentialName::parse("default").unwrap(),
+            config: Secret::new(config.to_string()),
+            endpoint: None,
+            callback: None,
+        });
+        opened.unwrap().repeats()
+    };
+    assert_eq!(repeats("ios"), Some(true));
+    assert_eq!(repeats("android"), Some(false));
+    assert_eq!(repeats("harmony"), Some(false));
+    assert!(!CAPABILITY.repeatable);
+}

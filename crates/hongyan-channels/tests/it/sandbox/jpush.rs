@@ -55,13 +55,16 @@ async fn jpush() {
         &[
             (FaultKind::QuotaExhausted, "quota_exhausted"),
             (FaultKind::AuthExpired, "credential_bad"),
+            // Repeated at once with the same cid.
+            (FaultKind::Reset, "accepted"),
+            (FaultKind::Malformed, "accepted"),
         ],
     )
     .await;
 }
 
 #[tokio::test]
-async fn jpush_shows_a_repeat_once() {
+async fn jpush_repeats_a_call_whose_answer_is_lost_and_shows_it_once() {
     let world = World::start(Vendor::Jpush).await;
     let phone = NewPhone {
         channels: Some(vec!["jpush".to_owned()]),
@@ -70,15 +73,15 @@ async fn jpush_shows_a_repeat_once() {
     let phone = world.handle.add_phone(phone).await.unwrap();
     let token = world.handle.phone_tokens(&phone.id).unwrap()[&Vendor::Jpush].clone();
     let sent = message::message(Class::Transaction);
-    for _ in 0..3 {
-        let verdicts = world.send(sent.clone(), vec![token.clone()]).await;
-        assert_eq!(verdicts, ["accepted"], "{:?}", world.last());
-    }
+    let lost = Fault::times(FaultKind::Reset, 1);
+    world.handle.inject(Vendor::Jpush, lost).unwrap();
+    let verdicts = world.send(sent.clone(), vec![token.clone()]).await;
+    assert_eq!(verdicts, ["accepted"], "{:?}", world.last());
     let tray = world.handle.tray(&phone.id).unwrap();
     assert_eq!(
         (tray.len(), tray[0].copies),
         (1, 1),
-        "the cid swallows repeats"
+        "the cid swallows the repeat"
     );
     assert_eq!(tray[0].message, Some(sent.id.to_string()));
     assert_eq!(
@@ -95,6 +98,18 @@ async fn jpush_shows_a_repeat_once() {
     assert_eq!(
         words(&unknown.await.unwrap()[0]),
         "refused payload_rejected"
+    );
+}
+
+/// Nobody knows of the repeat either: from here on only a receipt tells.
+#[tokio::test]
+async fn jpush_repeats_once() {
+    let world = World::start(Vendor::Jpush).await;
+    let lost = Fault::times(FaultKind::Reset, 2);
+    world.handle.inject(Vendor::Jpush, lost).unwrap();
+    assert_eq!(
+        world.send_one().await,
+        "retry vendor_unavailable maybe_taken"
     );
 }
 
