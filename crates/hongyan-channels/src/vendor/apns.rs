@@ -56,7 +56,8 @@
 //! A Live Activity's `timestamp` is when the message was accepted, or was to be sent: a late try never outdates a newer update.
 //!
 //! When ten or more tokens of one batch are all answered `BadDeviceToken`, the environment or the credential is wrong, not
-//! the tokens: the verdict is then `token_environment` without the death of a token.
+//! the tokens: the verdict is then `token_environment` without the death of a token. `DeviceTokenNotForTopic` never kills one: a
+//! bundle id that is wrong here, or missing, looks the same as a token of somebody else's app.
 
 mod encoding;
 mod manage;
@@ -246,7 +247,7 @@ impl<'a> Address<'a> {
     }
 }
 
-/// The token is for another kind of push.
+/// The token is for another kind of push, or of another app: it lives on.
 fn of_another_kind(words: &str) -> Verdict {
     Verdict::Refused {
         reason: Reason::TokenEnvironment,
@@ -278,7 +279,11 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
                 .get("apns-id")
                 .and_then(|id| id.to_str().ok()),
         ),
-        (_, "BadDeviceToken" | "DeviceTokenNotForTopic") => token_dead(&words),
+        (_, "BadDeviceToken") => token_dead(&words),
+        // It may as well be the topic that is wrong, and Apple says so of every token of an app that is missing here.
+        (_, "DeviceTokenNotForTopic") => of_another_kind(&format!(
+            "{words}: the token is of another app; name its bundle id in bundle_id or other_bundle_ids, and as the device's package"
+        )),
         (410, _) | (_, "Unregistered" | "ExpiredToken") => dead_since(answer, &words),
         (413, _) | (_, "PayloadTooLarge") => too_large(&words),
         (_, "TooManyRequests") => device_limited(after.or(Some(DEVICE_PAUSE)), &words),

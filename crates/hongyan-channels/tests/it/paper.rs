@@ -161,7 +161,7 @@ const APNS: Paper = Paper {
             "other app",
             400,
             r#"{"reason":"DeviceTokenNotForTopic"}"#,
-            "token_dead token_invalid",
+            "refused token_environment",
         ),
         (
             "bad priority",

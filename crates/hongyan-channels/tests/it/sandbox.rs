@@ -409,7 +409,7 @@ async fn apns() {
                 "token_dead token_invalid",
             ),
             (TokenState::OtherEnvironment, "token_dead token_invalid"),
-            (TokenState::OtherApp, "token_dead token_invalid"),
+            (TokenState::OtherApp, "refused token_environment"),
         ],
     )
     .await;

@@ -323,9 +323,8 @@ fn verdict_table() {
     ] {
         check(400, reason, "refused payload_rejected");
     }
-    for reason in ["BadDeviceToken", "DeviceTokenNotForTopic"] {
-        check(400, reason, "token_dead token_invalid");
-    }
+    check(400, "BadDeviceToken", "token_dead token_invalid");
+    check(400, "DeviceTokenNotForTopic", "refused token_environment");
     for reason in ["ChannelNotRegistered", "BadChannelId"] {
         check(400, reason, "token_dead token_invalid");
     }
