@@ -227,6 +227,12 @@ impl Origin {
         &self.host
     }
 
+    /// The port; 443 where the URL names none.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
     /// `host[:port]`, as in a `Host` header.
     #[must_use]
     pub fn authority(&self) -> String {

@@ -203,6 +203,16 @@ impl Credentials {
         self.vendors.get(channel)
     }
 
+    /// Which of several vendors behind a credential a token leads to. Reads no store: of a credential that is not open yet,
+    /// only what all credentials of its channel share.
+    pub(crate) fn peer(&self, key: &Key, token: &str) -> Option<String> {
+        let shared = self.vendor(&key.1)?.peer(token);
+        shared.or_else(|| {
+            let kept = self.lock();
+            kept.get(key)?.opened.channel.peer(token)
+        })
+    }
+
     /// Checks, seals and stores a credential, replacing one of the same name.
     ///
     /// # Errors

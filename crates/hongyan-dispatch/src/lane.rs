@@ -127,8 +127,7 @@ impl Lanes {
             shipment.channel.clone(),
             shipment.credential.clone(),
         );
-        let vendor = self.inner.credentials.vendor(&key.1);
-        let peer = vendor.and_then(|vendor| vendor.peer(&shipment.token));
+        let peer = self.inner.credentials.peer(&key, &shipment.token);
         let mut peer: Peer = peer.map(Into::into);
         let refused = {
             let mut lanes = self

@@ -15,7 +15,8 @@
 //! | `hosts` | push services to send to beside those of Google, Mozilla, Apple and Microsoft: host names, `*.example.org` for all below one, `*` for every public host |
 //!
 //! The token of a device is its subscription as the browser gives it (`JSON.stringify(subscription)`): `{"endpoint": …, "keys":
-//! {"p256dh": …, "auth": …}}`. The endpoint has to be https, of a known push service, at a public address. With an
+//! {"p256dh": …, "auth": …}}`. The endpoint has to be https, of a known push service at port 443 or of the credential's `hosts`
+//! at any port, at a public address. Each push service, and each entry of `hosts`, has a rate and pauses of its own. With an
 //! endpoint of its own a credential sends everything there, with the paths and audiences of the subscriptions.
 //!
 //! The service worker gets JSON: the keys of [`payload`] and, for a message with a text, `notification` with the fields of
@@ -76,9 +77,6 @@ use crate::{classes, payload, vendor};
 
 const NAME: &str = "webpush";
 
-/// Longer origins share a lane.
-const ORIGIN_BYTES_MAX: usize = 300;
-
 /// No push service publishes a rate; each has this one.
 const CAPABILITY: Capability = Capability {
     payload_bytes_max: PLAINTEXT_BYTES_MAX,
@@ -103,13 +101,19 @@ const TOKEN_LIFE: Duration = Duration::from_secs(12 * 3600);
 const TOPIC_CHARS_MAX: usize = 32;
 /// Patterns in `hosts`.
 const HOSTS_MAX: usize = 64;
-/// The push services of the browsers.
+/// The push services of the browsers, each a vendor of its own. Where one is served by a host that is known, that host comes
+/// before the pattern: whoever registers a subscription can make up names, and their troubles are not the host's.
 const SERVICES: &[&str] = &[
     "fcm.googleapis.com",
+    "updates.push.services.mozilla.com",
     "*.push.services.mozilla.com",
+    "web.push.apple.com",
     "*.push.apple.com",
     "*.notify.windows.com",
 ];
+const SERVICE_PORT: u16 = 443;
+/// The pattern of a credential that sends to whatever host a subscription names.
+const ANYONE: &str = "*";
 /// Whom a check asks: it answers to a subscription that there is not without disturbing anyone.
 const CHECKED: &str = "https://updates.push.services.mozilla.com";
 const CHECK_PATH: &str = "/wpush/v2/hongyan-check";
@@ -168,14 +172,42 @@ impl Config {
         }
     }
 
-    fn knows(&self, host: &str) -> bool {
-        let own = self.hosts.iter().map(String::as_str);
-        own.chain(SERVICES.iter().copied())
-            .any(|pattern| match pattern.strip_prefix('*') {
-                Some(end) => host.ends_with(end),
-                None => host == pattern,
-            })
+    /// The pattern by which the credential sends to an origin; `None` where it does not.
+    fn knows(&self, origin: &Origin) -> Option<&str> {
+        service(origin).or_else(|| self.own(origin))
     }
+
+    /// The pattern of the credential's own that an origin falls under; the plainest first.
+    fn own(&self, origin: &Origin) -> Option<&str> {
+        let hosts = self.hosts.iter().map(String::as_str);
+        let fits = hosts.filter(|pattern| matches(pattern, origin.host()));
+        fits.max_by_key(|pattern| (!pattern.starts_with('*'), pattern.len()))
+    }
+}
+
+/// The pattern of a browser's push service; they are at the usual port only.
+fn service(origin: &Origin) -> Option<&'static str> {
+    let fits = |pattern: &&&str| matches(pattern, origin.host());
+    let found = SERVICES.iter().find(fits).copied();
+    found.filter(|_| origin.port() == SERVICE_PORT)
+}
+
+fn matches(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(end) => host.ends_with(end),
+        None => host == pattern,
+    }
+}
+
+/// Where a subscription leads.
+fn origin_of(token: &str) -> Option<Origin> {
+    #[derive(serde::Deserialize)]
+    struct Told<'a> {
+        #[serde(borrow)]
+        endpoint: std::borrow::Cow<'a, str>,
+    }
+    let told: Told<'_> = serde_json::from_str(token).ok()?;
+    Origin::parse(&told.endpoint).ok()
 }
 
 /// A notification before it is encrypted.
@@ -407,16 +439,10 @@ impl Vendor for Webpush {
         &CAPABILITY
     }
 
-    /// The push service: the origin of the subscription's endpoint.
+    /// The push service that the subscription's endpoint is of, by its pattern: whoever registers a subscription chooses its
+    /// address, and must not choose how many lanes there are.
     fn peer(&self, token: &str) -> Option<String> {
-        #[derive(serde::Deserialize)]
-        struct Told<'a> {
-            #[serde(borrow)]
-            endpoint: std::borrow::Cow<'a, str>,
-        }
-        let told: Told<'_> = serde_json::from_str(token).ok()?;
-        let origin = Origin::parse(&told.endpoint).ok()?;
-        Some(origin.to_string()).filter(|origin| origin.len() <= ORIGIN_BYTES_MAX)
+        service(&origin_of(token)?).map(str::to_owned)
     }
 
     fn day_offset_s(&self) -> i32 {
@@ -527,10 +553,10 @@ impl Sender {
         let no_chance = || unavailable(None, "the system gave no random numbers");
         let to = Subscription::parse(token, self.egress.now())
             .map_err(|why| Verdict::no_token(&format!("a subscription: {why}")))?;
-        if !self.any_host && !self.config.knows(to.origin.host()) {
+        if !self.any_host && self.config.knows(&to.origin).is_none() {
             return Err(elsewhere(&format!(
-                "{} is not a known push service; add it to the credential's hosts",
-                to.origin.host()
+                "{} is not a known push service; add its host to the credential's hosts",
+                to.origin.authority()
             ))
             .unasked());
         }
@@ -586,10 +612,21 @@ impl Sender {
             Ok(answer) => answer,
             Err(verdict) => return verdict,
         };
+        let verdict = self.judge(&composed, &answer);
+        match verdict {
+            // What is wrong with one of anybody's hosts says nothing of the others.
+            Verdict::Retry { .. } if self.is_anyones(&composed.origin) => verdict.unasked(),
+            verdict => verdict,
+        }
+    }
+
+    /// What the answer to a send means, by what the push service said before.
+    fn judge(&self, composed: &Composed, answer: &Answer) -> Verdict {
         let Composed {
             peer, generation, ..
         } = composed;
-        match decode(&answer, self.egress.now()) {
+        let generation = *generation;
+        match decode(answer, self.egress.now()) {
             verdict @ Verdict::Accepted { .. } => {
                 peer.took(generation);
                 verdict
@@ -599,7 +636,7 @@ impl Sender {
             )),
             // The service knows us: what it does not like is this subscription.
             Verdict::CredentialBad { .. } if peer.has_taken(generation) => {
-                let words = words_of(&answer);
+                let words = words_of(answer);
                 if is_mismatch(&words) {
                     token_dead(&words)
                 } else {
@@ -607,9 +644,9 @@ impl Sender {
                 }
             }
             // It knows the key, but no token of this time: the clocks differ. It heals without a person once they agree.
-            Verdict::CredentialBad { .. } if peer.knows_us() && is_token_refused(&answer) => {
+            Verdict::CredentialBad { .. } if peer.knows_us() && is_token_refused(answer) => {
                 let after = retry_after(&answer.headers, self.egress.now());
-                let words = words_of(&answer);
+                let words = words_of(answer);
                 unavailable(after, &format!("{words}: check this machine's clock"))
             }
             verdict => verdict,
@@ -629,8 +666,8 @@ impl Sender {
                 Err(error @ CallError::Forbidden { .. }) => {
                     return Err(elsewhere(&error.to_string()).unasked());
                 }
-                Err(error @ CallError::Unreachable { .. }) if !self.any_host => {
-                    return Err(unreachable_peer(&error));
+                Err(error) if self.is_of_host(&error, composed) => {
+                    return Err(error.verdict().unasked());
                 }
                 Err(error) => return Err(error.verdict()),
             };
@@ -642,6 +679,21 @@ impl Sender {
                 return Ok(answer);
             }
         }
+    }
+
+    /// Whether a failed call says something of the one host only, and nothing of the push service.
+    fn is_of_host(&self, error: &CallError, composed: &Composed) -> bool {
+        let Some(pattern) = self.config.knows(&composed.origin) else {
+            return false;
+        };
+        // Below a pattern there may be no such host at all, unless it took something before.
+        let made_up = pattern.starts_with('*') && !composed.peer.knows_us();
+        let unreachable = matches!(error, CallError::Unreachable { .. });
+        !self.any_host && (pattern == ANYONE || made_up && unreachable)
+    }
+
+    fn is_anyones(&self, origin: &Origin) -> bool {
+        !self.any_host && self.config.knows(origin) == Some(ANYONE)
     }
 
     /// Gives a request another token than the refused one; false when there is none yet.
@@ -657,11 +709,6 @@ impl Sender {
             _ => false,
         }
     }
-}
-
-/// There is no way to one subscription's host: that says nothing of the others'.
-fn unreachable_peer(error: &CallError) -> Verdict {
-    error.verdict().unasked()
 }
 
 /// The subscription is not one that this credential reaches.
@@ -689,6 +736,14 @@ fn header_map(encoded: &Encoded) -> HeaderMap {
 
 #[async_trait]
 impl Channel for Sender {
+    /// The entry of the credential's own `hosts`.
+    fn peer(&self, token: &str) -> Option<String> {
+        if self.any_host {
+            return None;
+        }
+        self.config.own(&origin_of(token)?).map(str::to_owned)
+    }
+
     /// The path is the subscription's own; the body is shown as it is before encryption.
     fn preview(&self, outbound: &Outbound) -> Result<Parcel, (Reason, String)> {
         let encoded = encode(outbound)?;

@@ -111,7 +111,7 @@ pub trait Vendor: Send + Sync + std::fmt::Debug {
     fn capability(&self) -> &Capability;
 
     /// Which of several vendors a token leads to, where a channel has more than one: each has its own rate and its own troubles.
-    /// Reads the token only.
+    /// Reads the token only. One of few names, whatever the token says: devices register any.
     fn peer(&self, _token: &str) -> Option<String> {
         None
     }
@@ -486,6 +486,11 @@ pub trait Channel: Send + Sync + std::fmt::Debug {
     /// granted goes out, and counts, as another.
     fn counts_as(&self, class: Class, _detail: Option<ClassDetail>) -> CountedAs {
         CountedAs::of(class)
+    }
+
+    /// Which of the credential's own vendors a token leads to that [`Vendor::peer`] does not know. One of few names as well.
+    fn peer(&self, _token: &str) -> Option<String> {
+        None
     }
 
     /// How many requests a batch of so many devices is, where the vendor's rate counts requests.

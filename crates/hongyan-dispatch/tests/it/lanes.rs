@@ -578,6 +578,29 @@ async fn one_vendor_of_several_behind_a_channel_does_not_hold_up_the_others() {
     w.sees(next, "held(vendor_rate_limited)@alpha").await;
 }
 
+/// Web push again: the hosts that the credential itself names.
+#[tokio::test]
+async fn a_credentials_own_vendors_have_lanes_of_their_own() {
+    let w = world().await;
+    for (id, user) in [("d0", "u0"), ("d1.own-east", "u1"), ("d2.own-west", "u2")] {
+        w.device(id, Some(user), &["alpha"]).await;
+    }
+    // Opens the credential.
+    let first = w.send(to_users(&["u0"])).await;
+    assert_eq!(w.outcome(first).await, Reason::AcceptedByVendor);
+    w.alpha.script([slow_down(Some(600))]);
+    let paused = w.send(to_users(&["u1"])).await;
+    w.sees(paused, "retried(vendor_rate_limited)@alpha").await;
+    for user in ["u2", "u0"] {
+        let id = w.send(to_users(&[user])).await;
+        assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+        assert_eq!(w.count(id, Stage::Held).await, 0);
+    }
+    let next = w.send(to_users(&["u1"])).await;
+    w.sees(next, "held(vendor_rate_limited)@alpha").await;
+    assert_eq!(w.dispatch.lanes(), 3);
+}
+
 /// However many vendors tokens lead to, a credential has so many lanes and one for all others.
 #[tokio::test]
 async fn lanes_of_a_credential_are_bounded() {

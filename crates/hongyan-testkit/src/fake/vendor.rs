@@ -310,6 +310,11 @@ impl Channel for FakeVendor {
         }
     }
 
+    /// A token `alpha-d1.own-east` leads to the vendor `east` of the credential's own.
+    fn peer(&self, token: &str) -> Option<String> {
+        token.split_once(".own-").map(|(_, peer)| peer.to_owned())
+    }
+
     fn requests(&self, devices: usize) -> usize {
         if self.lock().one_by_one { devices } else { 1 }
     }

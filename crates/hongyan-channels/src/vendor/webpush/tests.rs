@@ -163,17 +163,22 @@ fn only_known_push_services_are_called() {
     let config = Config::read(&config).unwrap();
     for (host, known) in [
         ("fcm.googleapis.com", true),
+        ("fcm.googleapis.com:443", true),
+        ("fcm.googleapis.com:1", false),
         ("updates.push.services.mozilla.com", true),
         ("web.push.apple.com", true),
+        ("web.push.apple.com:8443", false),
         ("wns2-par02p.notify.windows.com", true),
         ("push.example.org", true),
+        ("push.example.org:8443", true),
         ("a.ntfy.example", true),
         ("ntfy.example", false),
         ("evilpush.apple.com.example", false),
         ("evilnotify.windows.com", false),
         ("xfcm.googleapis.com", false),
     ] {
-        assert_eq!(config.knows(host), known, "{host}");
+        let origin = Origin::parse(&format!("https://{host}/x")).unwrap();
+        assert_eq!(config.knows(&origin).is_some(), known, "{host}");
     }
 }
 
@@ -273,26 +278,57 @@ fn configurations_are_checked_and_shown_without_secrets() {
     assert!(faults[0].problem.contains("hongyan channel vapid"));
 }
 
+/// Whoever registers a subscription chooses its address, not how many lanes there are.
 #[test]
 fn each_push_service_is_a_vendor_of_its_own() {
     let vendor = Webpush::new(&fixture::egress());
-    let check = |endpoint: &str, want: Option<&str>| {
+    let mut config = config();
+    config["hosts"] = json!(["Push.Example", "*.example", "*"]);
+    let opened = vendor.open(OpenCredential {
+        app: hongyan_core::AppId::parse("demo").unwrap(),
+        name: hongyan_core::CredentialName::parse("default").unwrap(),
+        config: hongyan_core::Secret::new(config.to_string()),
+        endpoint: None,
+        callback: None,
+    });
+    let channel = opened.unwrap();
+    let check = |endpoint: &str, shared: Option<&str>, own: Option<&str>| {
         let token = json!({"endpoint": endpoint, "keys": {"p256dh": "x", "auth": "y"}});
-        assert_eq!(
-            vendor.peer(&token.to_string()).as_deref(),
-            want,
-            "{endpoint}"
-        );
+        let token = token.to_string();
+        let told = vendor.peer(&token);
+        assert_eq!(told.as_deref(), shared, "{endpoint}");
+        let told = told.or_else(|| channel.peer(&token));
+        assert_eq!(told.as_deref(), shared.or(own), "{endpoint}");
     };
+    let mozilla = "updates.push.services.mozilla.com";
     check(
         "https://Updates.push.services.mozilla.com/wpush/v2/x",
-        Some("https://updates.push.services.mozilla.com"),
+        Some(mozilla),
+        None,
     );
-    check(
-        "https://push.example:8443/a",
-        Some("https://push.example:8443"),
-    );
-    check("http://push.example/a", None);
-    check(&format!("https://{}/", "x".repeat(500)), None);
+    for n in 1..50 {
+        let pattern = Some("*.notify.windows.com");
+        check(
+            &format!("https://x{n}.notify.windows.com/w"),
+            pattern,
+            None,
+        );
+        let pattern = Some("*.push.services.mozilla.com");
+        check(
+            &format!("https://x{n}.push.services.mozilla.com/"),
+            pattern,
+            None,
+        );
+        check(&format!("https://{mozilla}:{n}/"), None, Some("*"));
+        check(
+            &format!("https://push.example:{n}/a"),
+            None,
+            Some("push.example"),
+        );
+        check(&format!("https://a{n}.example/"), None, Some("*.example"));
+        check(&format!("https://a{n}.test/"), None, Some("*"));
+    }
+    check("http://push.example/a", None, None);
     assert_eq!(vendor.peer("not json"), None);
+    assert_eq!(channel.peer("not json"), None);
 }

@@ -189,14 +189,32 @@ async fn webpush_endpoints_are_only_known_services_at_public_addresses() {
         got, "unasked refused token_environment",
         "not a public address"
     );
-    // Nobody listens there: that says nothing of other push services.
+    // Nobody listens there.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
     let mut away: Value = serde_json::from_str(&token).unwrap();
     away["endpoint"] = format!("https://{address}/x").into();
-    let got = send(config(json!(["*"])), true, &away.to_string()).await;
-    assert_eq!(got, "unasked retry vendor_unavailable not_taken");
+    let away = away.to_string();
+    let got = send(config(json!(["127.0.0.1"])), true, &away).await;
+    assert_eq!(
+        got, "retry vendor_unavailable not_taken",
+        "the service that the credential names is down"
+    );
+    for pattern in ["*", "*.0.0.1"] {
+        let got = send(config(json!([pattern])), true, &away).await;
+        assert_eq!(
+            got, "unasked retry vendor_unavailable not_taken",
+            "who knows whether there is such a host: {pattern}"
+        );
+    }
+    let busy = Fault::times(FaultKind::Unavailable, 1);
+    world.handle.inject(Vendor::Webpush, busy).unwrap();
+    let got = send(config(json!(["*"])), true, &token).await;
+    assert_eq!(
+        got, "unasked retry vendor_unavailable not_taken",
+        "somebody's host, and nobody else's"
+    );
     let plain = token.replace("https://", "http://");
     let got = send(config(json!(["*"])), true, &plain).await;
     assert_eq!(got, "token_dead token_invalid", "not https");
