@@ -96,12 +96,21 @@ pub struct Credentials {
     generations: Arc<AtomicU64>,
 }
 
-/// A channel that is open, and the record it was opened from. The version alone does not tell a record from one that was
-/// deleted and written again.
+/// A channel that is open, and the record it was opened from. The version does not tell a record from one that was deleted and
+/// written again; its secrets, sealed anew whenever they are stored, do.
 #[derive(Debug, Clone)]
 struct Kept {
     opened: Opened,
     from: Credential,
+}
+
+impl Kept {
+    /// Whether it was opened from this record, or from one that differs in nothing that a channel is made of.
+    fn is_of(&self, stored: &Credential) -> bool {
+        let from = &self.from;
+        (&from.sealed, &from.endpoint, from.created_at)
+            == (&stored.sealed, &stored.endpoint, stored.created_at)
+    }
 }
 
 /// An opened channel.
@@ -117,7 +126,7 @@ pub struct Opened {
     pub hears: bool,
     /// Whether a send may be made again when nobody knows whether the vendor took it.
     pub repeats: bool,
-    /// Grows with every opening in this process: another number is another credential, or a changed one.
+    /// Grows with every opening in this process: another number is another credential, or one with other secrets.
     pub generation: u64,
 }
 
@@ -311,9 +320,11 @@ impl Credentials {
             return Err(missing());
         };
         let key = (app.clone(), channel.clone(), name.clone());
-        if let Some(kept) = self.lock().get(&key)
-            && kept.from == stored
+        if let Some(kept) = self.lock().get_mut(&key)
+            && kept.is_of(&stored)
         {
+            // Limits are the lane's: what the channel knows of its vendor outlives a change of them.
+            kept.opened.limits = stored.limits;
             return Ok(kept.opened.clone());
         }
         let vendor = self
@@ -355,7 +366,7 @@ impl Credentials {
         let mut open = self.lock();
         // Two callers may have opened at once: all share the one that is kept.
         let kept = open.entry(key).or_insert_with(|| new.clone());
-        if kept.from != new.from {
+        if !kept.is_of(&new.from) {
             *kept = new;
         }
         Ok(kept.opened.clone())

@@ -4,19 +4,21 @@
 //! leads to several vendors (the push services of browsers) each has a lane.
 
 mod call;
+mod measure;
 mod quota;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hongyan_core::app::LaneLimits;
 use hongyan_core::delivery::{Called, Input};
 use hongyan_core::limits::{ATTEMPTS_MAX, LANE_QUEUE_LEN_MAX, VENDOR_CALL_DEADLINE};
-use hongyan_core::port::RateCounts;
-use hongyan_core::{AppId, ChannelId, Class, CredentialName, Reason, Timestamp, Verdict};
+use hongyan_core::{AppId, ChannelId, Class, CredentialName, DeviceId, Reason, Timestamp, Verdict};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::breaker::Breaker;
+use self::measure::{batch_len, counts, devices_at_once};
+use crate::breaker::{Breaker, Turn};
 use crate::carried::Carried;
 use crate::choice::Learned;
 use crate::credentials::{Credentials, Opened};
@@ -223,8 +225,8 @@ struct Health {
     pace: Pace,
     /// Tokens called dead in a row, over calls.
     deaths: usize,
-    /// Devices in a row for which the vendor took no more.
-    crowded: usize,
+    /// Devices for which the vendor took no more, since it took something; at most as many as tell that it means all.
+    crowded: HashSet<DeviceId>,
 }
 
 #[derive(Debug, Clone)]
@@ -246,9 +248,9 @@ impl Lane {
             paused_until: Timestamp(0),
             pace: Pace::default(),
             deaths: 0,
-            crowded: 0,
+            crowded: HashSet::new(),
         }));
-        let mut pace: Option<(u64, Bucket, Arc<Semaphore>)> = None;
+        let mut pace: Option<(u64, LaneLimits, Bucket, Arc<Semaphore>)> = None;
         let mut batch = Vec::new();
         // Which channel was asked for its limits last, and when.
         let mut asked: Option<(u64, Timestamp)> = None;
@@ -296,19 +298,16 @@ impl Lane {
             };
             self.ask_limits(&opened, &mut asked);
             let capability = opened.vendor.capability();
-            let fresh = pace
-                .as_ref()
-                .is_none_or(|(generation, ..)| *generation != opened.generation);
-            if fresh {
-                // Whom the vendor asked to pause was another credential, or the same with more.
+            let base_rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
+            let before = pace.as_ref().map(|(of, limits, ..)| (*of, *limits));
+            if before.is_none_or(|(of, _)| of != opened.generation) {
+                // Whom the vendor asked to pause was another credential, or the same with other secrets.
                 lock(&health).paused_until = Timestamp(0);
-                let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
-                let at_once = match capability.rate_counts {
-                    RateCounts::Requests => capability.batch_len_max.max(1) as u64,
-                    RateCounts::Devices => 1,
-                };
+            }
+            if before != Some((opened.generation, opened.limits)) {
+                let per_s = devices_at_once(&opened).saturating_mul(base_rate.into());
                 for returns in [&self.urgent, &self.bulk, &self.tomorrow] {
-                    returns.pace(at_once.saturating_mul(rate.into()));
+                    returns.pace(per_s);
                 }
                 let slots = opened
                     .limits
@@ -317,54 +316,65 @@ impl Lane {
                     .max(1);
                 pace = Some((
                     opened.generation,
-                    Bucket::new(rate, self.inner.ports.clock.now()),
+                    opened.limits,
+                    Bucket::new(base_rate, self.inner.ports.clock.now()),
                     Arc::new(Semaphore::new(slots as usize)),
                 ));
             }
-            let Some((_, bucket, slots)) = &mut pace else {
+            let Some((_, _, bucket, slots)) = &mut pace else {
                 continue;
             };
             let is_later = |s: &Shipment| is_bulk(s.message.class);
             let (wait, first): (Vec<_>, Vec<_>) = batch.drain(..).partition(is_later);
-            let rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
-            // No batch is more than the vendor takes in a second, so that the urgent do not wait behind it for long.
-            let batch_len = match capability.batch_len_max.max(1) {
-                len if counts(&opened, len) > rate => len.min(rate as usize).max(1),
-                len => len,
-            };
-            let mut turn = grouped(first, batch_len);
-            later.extend(grouped(wait, batch_len));
-            if turn.is_empty() {
+            let batch_len_max = capability.batch_len_max.max(1);
+            later.extend(grouped(wait, batch_len_max));
+            let mut turn = VecDeque::from(grouped(first, batch_len_max));
+            let is_bulk_turn = turn.is_empty();
+            if is_bulk_turn {
                 turn.extend(later.pop_front());
             }
-            for group in turn {
-                match self.may_send(&health) {
-                    Ok(pause) if pause.is_zero() => {}
-                    Ok(pause) => tokio::time::sleep(pause).await,
+            while let Some(mut group) = turn.pop_front() {
+                let turn_to_call = match self.may_send(&health) {
+                    Ok((pause, turn)) if pause.is_zero() => turn,
+                    Ok((pause, turn)) => {
+                        tokio::time::sleep(pause).await;
+                        turn
+                    }
                     Err((reason, at)) => {
                         self.send_back(group, reason, at).await;
                         continue;
                     }
-                }
-                let now = self.inner.ports.clock.now();
-                bucket.set_rate(lock(&health).pace.of(rate, now));
-                let counts = counts(&opened, group.len());
-                while let Err(wait) = bucket.take(counts, self.inner.ports.clock.now()) {
+                };
+                loop {
+                    // The lane may be asked to slow down while this waits.
+                    let now = self.inner.ports.clock.now();
+                    let rate = lock(&health).pace.of(base_rate, now);
+                    bucket.set_rate(rate);
+                    let most = batch_len(&opened, rate);
+                    if group.len() > most {
+                        let rest = group.split_off(most);
+                        let waiting = if is_bulk_turn { &mut later } else { &mut turn };
+                        waiting.push_front(rest);
+                    }
+                    let Err(wait) = bucket.take(counts(&opened, group.len()), now) else {
+                        break;
+                    };
                     tokio::time::sleep(wait).await;
                 }
                 let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
+                    lock(&health).breaker.not_made(turn_to_call);
                     continue;
                 };
                 // While this waited its turn an earlier call may have been told to pause.
                 if let Some(until) = self.paused(&health) {
-                    lock(&health).breaker.not_made();
+                    lock(&health).breaker.not_made(turn_to_call);
                     self.send_back(group, Reason::VendorRateLimited, until)
                         .await;
                     continue;
                 }
                 let (lane, opened, health) = (self.clone(), opened.clone(), Arc::clone(&health));
                 tokio::spawn(async move {
-                    lane.send(opened, group, &health).await;
+                    lane.send(opened, group, (&health, turn_to_call)).await;
                     drop(slot);
                 });
             }
@@ -441,7 +451,7 @@ impl Lane {
     }
 
     /// After which short pause the vendor may be called; else why not and when to come again.
-    fn may_send(&self, health: &Mutex<Health>) -> Result<Duration, (Reason, Timestamp)> {
+    fn may_send(&self, health: &Mutex<Health>) -> Result<(Duration, Turn), (Reason, Timestamp)> {
         let now = self.inner.ports.clock.now();
         let mut health = lock(health);
         let pause = health.paused_until.since(now);
@@ -449,7 +459,7 @@ impl Lane {
             return Err((Reason::VendorRateLimited, health.paused_until));
         }
         match health.breaker.ask(now) {
-            Ok(()) => Ok(pause),
+            Ok(turn) => Ok((pause, turn)),
             Err(at) => Err((Reason::BreakerOpen, at)),
         }
     }
@@ -568,15 +578,6 @@ impl Lane {
             called,
         }
     }
-}
-
-/// How much of its rate a batch of so many devices takes, as the vendor counts.
-fn counts(opened: &Opened, devices: usize) -> u32 {
-    let counts = match opened.vendor.capability().rate_counts {
-        RateCounts::Requests => opened.channel.requests(devices),
-        RateCounts::Devices => devices,
-    };
-    u32::try_from(counts).unwrap_or(u32::MAX)
 }
 
 /// What becomes of a message that does not live as long as its vendor's pause: another channel may take it.

@@ -27,9 +27,15 @@ impl Bucket {
         }
     }
 
-    /// Changes the rate; what has been saved up stays, as far as the new burst allows.
+    /// Changes the rate; what has been saved up stays, as far as the new burst allows. A debt takes no longer to be paid back
+    /// at a lower rate: it was made at the higher one.
     pub fn set_rate(&mut self, per_s: u32) {
-        self.per_s = per_s.max(1);
+        let per_s = per_s.max(1);
+        if self.level < 0.0 {
+            let share = f64::from(per_s) / f64::from(self.per_s);
+            self.level *= share.min(1.0);
+        }
+        self.per_s = per_s;
         self.burst = (f64::from(self.per_s) / 10.0).max(1.0);
         self.level = self.level.min(self.burst);
     }
@@ -149,6 +155,17 @@ mod tests {
             }
         }
         assert_eq!(sent, 40_000, "ten seconds of it");
+    }
+
+    #[test]
+    fn a_debt_of_the_full_rate_is_not_paid_back_at_a_slower_one() {
+        let mut bucket = Bucket::new(4_000, Timestamp(0));
+        assert!(bucket.take(4_000, Timestamp(0)).is_ok());
+        bucket.set_rate(50);
+        let wait = bucket.take(1, Timestamp(0)).unwrap_err();
+        assert!(wait <= Duration::from_secs(1), "{wait:?}");
+        bucket.set_rate(4_000);
+        assert!(bucket.take(1, Timestamp(0)).is_err());
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use hongyan_core::{DeviceId, Reason, Secret, Stage, StoreError, Timestamp, Verdi
 
 use super::quota::Ready;
 use super::{FULL_RETRY, Health, Lane, PAUSE_MAX, PAUSE_NAMED_MAX, lock};
+use crate::breaker::Turn;
 use crate::credentials::Opened;
 use crate::quota::{Day, believed_until, is_bulk};
 use crate::render::{self, Shortened};
@@ -21,7 +22,7 @@ use crate::situation;
 /// First pause of a lane that its vendor asked to slow down without a time; doubles while it goes on asking. A time that it
 /// names is kept, as long as it is below [`PAUSE_NAMED_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// So many devices in a row of which a vendor takes no more are not single busy ones.
+/// So many devices of which a vendor takes no more, and none of which it does between them, are not single busy ones.
 const CROWDED_MAX: usize = 50;
 /// Grace over the vendor's deadline before the call is given up from outside.
 const DEADLINE_GRACE: Duration = Duration::from_secs(1);
@@ -32,23 +33,30 @@ const DEATHS_MAX: usize = 100;
 /// the probe must not stay open: the next call may be one.
 struct Probe<'a> {
     health: &'a Mutex<Health>,
+    turn: Turn,
     answered: bool,
 }
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            lock(self.health).breaker.not_made();
+            lock(self.health).breaker.not_made(self.turn);
         }
     }
 }
 
 impl Lane {
     /// One call to the vendor, from the gate to the feedback.
-    pub(super) async fn send(&self, opened: Opened, group: Vec<Shipment>, health: &Mutex<Health>) {
+    pub(super) async fn send(
+        &self,
+        opened: Opened,
+        group: Vec<Shipment>,
+        (health, turn): (&Mutex<Health>, Turn),
+    ) {
         let inner = &self.inner;
         let mut probe = Probe {
             health,
+            turn,
             answered: false,
         };
         let pass = inner.gate.enter(
@@ -110,7 +118,7 @@ impl Lane {
         let now = inner.ports.clock.now();
         let took = now.since(called_at);
         probe.answered = true;
-        let verdicts = self.learn(health, verdicts, now);
+        let verdicts = self.learn((health, turn), &fit, verdicts, now);
         self.tell_changed(&fit, &changed, now).await;
         if let Some(share) = &share {
             let told = fit.iter().map(|(_, device)| device.id.clone());
@@ -443,7 +451,8 @@ impl Lane {
     /// A vendor that calls token after token dead, over calls, speaks of a wrong credential: then no more tokens die.
     fn learn(
         &self,
-        health: &Mutex<Health>,
+        (health, turn): (&Mutex<Health>, Turn),
+        sent: &[Ready],
         mut verdicts: Vec<Verdict>,
         now: Timestamp,
     ) -> Vec<Verdict> {
@@ -471,8 +480,9 @@ impl Lane {
         let mut answered = false;
         let mut failed = false;
         let mut slowed = false;
+        let mut limited = false;
         let mut named = None;
-        for verdict in &verdicts {
+        for (verdict, (shipment, _)) in verdicts.iter().zip(sent) {
             match verdict {
                 // The channel's own word: the vendor was not asked.
                 verdict if !verdict.is_of_vendor() => {}
@@ -484,18 +494,26 @@ impl Lane {
                     slowed = true;
                     named = named.max(*after);
                 }
-                Verdict::DeviceLimited { .. } => health.crowded += 1,
+                Verdict::DeviceLimited { .. } => {
+                    limited = true;
+                    if health.crowded.len() <= CROWDED_MAX {
+                        health.crowded.insert(shipment.delivery.device.clone());
+                    }
+                }
                 Verdict::Retry { .. } => failed = true,
                 verdict => {
                     answered = true;
                     if matches!(verdict, Verdict::Accepted { .. }) {
-                        health.crowded = 0;
+                        health.crowded.clear();
                     }
                 }
             }
         }
         // One busy device after the other, and none that is not: it means all of them.
-        slowed |= health.crowded > CROWDED_MAX;
+        slowed |= limited && health.crowded.len() > CROWDED_MAX;
+        if slowed {
+            health.pace.slow_down(now);
+        }
         let pause = match named {
             Some(named) => Some(named.min(PAUSE_NAMED_MAX)),
             None if slowed && !answered => Some(
@@ -507,19 +525,17 @@ impl Lane {
         };
         if let Some(pause) = pause {
             health.slowed = health.slowed.saturating_add(1);
-            health.pace.slow_down(now);
             health.paused_until = health.paused_until.max(now.plus(pause));
             answered = true;
         } else if answered {
             health.slowed = 0;
         }
-        answered |= health.crowded > 0 && !failed;
-        if answered {
+        if answered || limited {
             health.breaker.succeeded();
         } else if failed {
-            health.breaker.failed(now);
+            health.breaker.failed(turn, now);
         } else {
-            health.breaker.not_made();
+            health.breaker.not_made(turn);
         }
         verdicts
     }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use hongyan_core::app::DailyQuota;
+use hongyan_core::app::LaneLimits;
 use hongyan_core::limits::LEASE;
 use hongyan_core::message::Target;
 use hongyan_core::port::{RateCounts, Receipt, ReceiptKind};
 use hongyan_core::verdict::Unsure;
-use hongyan_core::{MessageId, Reason, Secret, Stage, Verdict};
+use hongyan_core::{CredentialName, MessageId, Reason, Secret, Stage, Verdict};
+use hongyan_dispatch::credentials::NewCredential;
 use hongyan_testkit::fake::FakeVendor;
 
 use crate::world::{World, channel, device, to, to_users, world, world_of};
@@ -411,6 +412,59 @@ async fn a_batch_that_goes_out_one_by_one_counts_as_so_many_requests() {
     w.alpha_got(100).await;
 }
 
+impl World {
+    /// How many devices each call to `alpha` was for.
+    fn calls_of_alpha(&self) -> Vec<usize> {
+        let sent = self.alpha.sent();
+        let calls = sent.iter().map(|s| s.call + 1).max().unwrap_or(0);
+        (0..calls)
+            .map(|call| sent.iter().filter(|s| s.call == call).count())
+            .collect()
+    }
+
+    /// Lets time go on, little faster than it does, until `alpha` was called so often.
+    async fn alpha_called(&self, calls: usize) -> Vec<usize> {
+        let called = || async {
+            self.pass(Duration::from_millis(10));
+            let calls_now = self.calls_of_alpha();
+            (calls_now.len() >= calls).then_some(calls_now)
+        };
+        let called = self.until(called).await;
+        called.unwrap_or_else(|| panic!("{:?}", self.calls_of_alpha()))
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_two_requests_is_not_cut_where_that_saves_none() {
+    let w = world_of(FakeVendor::new("alpha", 50).at_most(1, RateCounts::Requests)).await;
+    w.alpha.in_two_steps();
+    w.to_many(100).await;
+    assert_eq!(w.alpha_called(2).await, [50, 50]);
+}
+
+/// A second's worth of the rate as it is now, so that nobody waits long behind a batch.
+#[tokio::test]
+async fn batches_are_smaller_while_a_lane_is_slowed_down() {
+    let w = world_of(FakeVendor::new("alpha", 64).at_most(64, RateCounts::Devices)).await;
+    w.alpha.script((0..64).map(|_| slow_down(None)));
+    w.to_many(256).await;
+    let calls = w.alpha_called(3).await;
+    assert_eq!(calls[0], 64);
+    assert!(calls[1] <= 40 && calls[2] <= 40, "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_vendor_that_takes_a_part_and_asks_to_slow_down_is_heard() {
+    let w = world_of(FakeVendor::new("alpha", 64).at_most(64, RateCounts::Devices)).await;
+    w.alpha.script([slow_down(None)]);
+    w.to_many(256).await;
+    let calls = w.alpha_called(3).await;
+    assert_eq!(calls[0], 64);
+    assert!(calls[1] <= 40 && calls[2] <= 40, "{calls:?}");
+    let trace = w.at_alpha(w.alpha.sent()[0].message).await;
+    assert!(!trace.iter().any(|t| t.starts_with("held(")), "no pause");
+}
+
 fn slow_down(after: Option<u64>) -> Verdict {
     Verdict::Retry {
         reason: Reason::VendorRateLimited,
@@ -477,10 +531,33 @@ async fn a_pause_holds_for_those_that_wait_their_turn() {
         );
     }
     assert_eq!(w.alpha.sent().len(), 8, "those that were under way");
+    // Whom the vendor asked to pause is the same with other limits.
+    let default = CredentialName::parse("default").unwrap();
+    let (credentials, alpha) = (w.dispatch.credentials(), channel("alpha"));
+    let registry = &w.ports.registry;
+    let read = registry.credential(&w.app, &alpha, &default).await;
+    let limits = LaneLimits {
+        concurrency: Some(1),
+        ..LaneLimits::default()
+    };
+    let limited = credentials.limit(read.unwrap().unwrap(), limits).await;
+    limited.unwrap();
+    let next = w.send(to_users(&["u0"])).await;
+    w.sees(next, "held(vendor_rate_limited)@alpha").await;
+    assert_eq!(w.alpha.opened(), 1, "what the channel knows stays");
+    let opened = credentials.open(&w.app, &alpha, &default).await.unwrap();
+    assert_eq!(opened.limits, limits);
     // A credential that is stored anew is another matter.
-    w.limit("alpha", DailyQuota::default()).await;
+    let new = NewCredential {
+        config: serde_json::json!({ "secret": "another" }),
+        endpoint: None,
+        limits,
+    };
+    let stored = credentials.put(&w.app, &alpha, &default, new).await;
+    stored.unwrap();
     let next = w.send(to_users(&["u0"])).await;
     assert_eq!(w.outcome(next).await, Reason::AcceptedByVendor);
+    assert_eq!(w.alpha.opened(), 2);
 }
 
 #[tokio::test]
@@ -533,14 +610,38 @@ async fn one_device_of_which_the_vendor_takes_no_more_holds_up_nobody_else() {
     for id in waiting {
         assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
     }
+    // However often the one is asked: others are not concerned.
+    w.alpha.always(Some(busy()));
+    for _ in 0..60 {
+        let id = w.send(to_users(&["u1"])).await;
+        w.sees(id, "retried(vendor_rate_limited)@alpha").await;
+        assert_eq!(w.count(id, Stage::Held).await, 0);
+    }
+    w.alpha.always(None);
+    let other = w.send(to_users(&["u2"])).await;
+    assert_eq!(w.outcome(other).await, Reason::AcceptedByVendor);
     // One after the other, and nobody who is not: it means all.
     w.alpha.always(Some(busy()));
-    let slowed = || async {
-        let id = w.send(to_users(&["u1"])).await;
+    let mut held = 0;
+    for n in 0..60 {
+        let user = format!("v{n}");
+        w.device(&format!("e{n}"), Some(&user), &["alpha"]).await;
+        let id = w.send(to_users(&[&user])).await;
         let trace = w.at_alpha(id).await;
-        trace.iter().any(|t| t.starts_with("held(")).then_some(())
+        held += usize::from(trace.iter().any(|t| t.starts_with("held(")));
+        assert!(n > 50 || held == 0, "{n}");
+    }
+    assert!(held > 0, "the lane slows down");
+    // A vendor that fails is no crowd.
+    w.alpha.always(Some(broken()));
+    let open = || async {
+        w.pass(Duration::from_millis(200));
+        let id = w.send(to_users(&["u2"])).await;
+        let trace = w.at_alpha(id).await;
+        let open = |t: &String| t.starts_with("held(breaker_open)");
+        trace.iter().any(open).then_some(())
     };
-    w.until(slowed).await.expect("the lane slows down");
+    w.until(open).await.expect("the breaker opens");
 }
 
 /// Web push: each push service is a vendor of its own.

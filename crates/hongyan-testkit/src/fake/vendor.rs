@@ -55,7 +55,8 @@ struct State {
     earlier: Vec<Earlier>,
     refuses: Option<(Reason, String)>,
     public: Vec<Class>,
-    one_by_one: bool,
+    requests_max: Option<usize>,
+    opened: usize,
     repeats: Option<bool>,
 }
 
@@ -117,7 +118,18 @@ impl FakeVendor {
 
     /// From now on each device takes a request of its own.
     pub fn one_by_one(&self) {
-        self.lock().one_by_one = true;
+        self.lock().requests_max = Some(usize::MAX);
+    }
+
+    /// From now on a batch takes two requests, and one device one.
+    pub fn in_two_steps(&self) {
+        self.lock().requests_max = Some(2);
+    }
+
+    /// How often a credential of it was opened.
+    #[must_use]
+    pub fn opened(&self) -> usize {
+        self.lock().opened
     }
 
     /// Whether credentials opened from now on say that a send may be made again.
@@ -233,6 +245,7 @@ impl Vendor for FakeVendor {
     }
 
     fn open(&self, _credential: OpenCredential) -> Result<Arc<dyn Channel>, ChannelError> {
+        self.lock().opened += 1;
         Ok(Arc::new(self.clone()))
     }
 }
@@ -316,7 +329,7 @@ impl Channel for FakeVendor {
     }
 
     fn requests(&self, devices: usize) -> usize {
-        if self.lock().one_by_one { devices } else { 1 }
+        devices.min(self.lock().requests_max.unwrap_or(1))
     }
 
     fn repeats(&self) -> Option<bool> {
