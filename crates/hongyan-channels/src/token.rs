@@ -1,7 +1,8 @@
 //! Access tokens that a vendor's token endpoint hands out: one request for them at a time, however many calls wait.
 //!
-//! A token is renewed five minutes before it expires, by one caller, while the others go on with the old one. A refused
-//! token is replaced once, whoever notices it first.
+//! A token is renewed five minutes before it expires, by one caller, while the others go on with the old one; that caller waits
+//! two seconds at most, and after a failure nobody tries again for half a minute. A refused token is replaced once, whoever
+//! notices it first.
 
 use std::fmt;
 use std::future::Future;
@@ -22,6 +23,10 @@ use crate::texts::detail;
 
 /// How long before its end a token is renewed.
 const RENEW_BEFORE: Duration = Duration::from_secs(300);
+/// How long a call waits for a new token while the old one still serves.
+const RENEW_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the old token serves after it could not be renewed: vendors do not want to be asked with each message.
+const RENEW_PAUSE: Duration = Duration::from_secs(30);
 
 /// A token as the endpoint handed it out.
 pub(crate) struct Fetched {
@@ -216,7 +221,17 @@ impl TokenCache {
                 return Ok(token);
             }
             self.asks();
-            return Ok(self.store(now, fetch().await).unwrap_or(token));
+            let fetched = tokio::time::timeout(RENEW_PATIENCE, fetch()).await;
+            let fetched = fetched.unwrap_or_else(|_| {
+                Err(TokenError::Unavailable {
+                    detail: "the token endpoint did not answer in time".to_owned(),
+                    after: None,
+                })
+            });
+            return Ok(self.store(now, fetched).unwrap_or_else(|_| {
+                self.put_off(&token, now.plus(RENEW_PAUSE));
+                token
+            }));
         }
         let _flight = self.flight.lock().await;
         let (usable, failures_now) = self.look(now);
@@ -277,6 +292,15 @@ impl TokenCache {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.generation == token.generation {
             state.token = None;
+        }
+    }
+
+    /// This token is not renewed before then.
+    fn put_off(&self, token: &AccessToken, until: Timestamp) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = state.token.as_mut();
+        if let Some(kept) = kept.filter(|kept| kept.generation == token.generation) {
+            kept.renew_at = until;
         }
     }
 
@@ -448,8 +472,27 @@ mod tests {
         drop(held);
         let failing = cache.get(late, || async { Err(down()) }).await;
         assert_eq!(failing.unwrap().header, "Bearer a");
-        let renewed = cache.get(late, || async { fetched("b") }).await;
+        let soon = late.plus(RENEW_PAUSE / 2);
+        let soon = cache.get(soon, || async { fetched("b") }).await;
+        assert_eq!(soon.unwrap().header, "Bearer a", "not with each message");
+        let later = late.plus(RENEW_PAUSE);
+        let renewed = cache.get(later, || async { fetched("b") }).await;
         assert_eq!(renewed.unwrap().header, "Bearer b");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_long_for_a_new_token_while_the_old_one_serves() {
+        let cache = TokenCache::default();
+        let first = cache.get(Timestamp(0), || async { fetched("a") }).await;
+        assert!(first.is_ok());
+        let late = Timestamp(0).plus(Duration::from_secs(3400));
+        let (begun, until) = (Instant::now(), Instant::now() + Duration::from_secs(15));
+        let hanging = cache.get_until(late, until, std::future::pending).await;
+        assert_eq!(hanging.unwrap().header, "Bearer a");
+        assert_eq!(begun.elapsed(), RENEW_PATIENCE);
+        let next = cache.get_until(late, until, std::future::pending).await;
+        assert_eq!(next.unwrap().header, "Bearer a");
+        assert_eq!(begun.elapsed(), RENEW_PATIENCE, "at once");
     }
 
     #[tokio::test]

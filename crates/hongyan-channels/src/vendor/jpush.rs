@@ -71,11 +71,11 @@ use crate::classes::Grants;
 use crate::config::{self, Fields};
 use crate::egress::{Egress, Origin};
 use crate::http::{Answer, Call, h1};
+use crate::texts;
 use crate::vendor::limits::Limits;
 use crate::vendor::makers::Makers;
 use crate::vendor::recent::Recent;
 use crate::vendor::{self, Decoded};
-use crate::texts;
 
 const NAME: &str = "jpush";
 
@@ -465,7 +465,14 @@ impl Sender {
     ) -> Result<Answer, Verdict> {
         let cid = self.cid(until).await;
         let body = encoded.with_tokens(tokens, cid.as_deref());
-        let call = |until| self.call(&self.push, (Method::POST, PUSH.to_owned()), body.clone(), until);
+        let call = |until| {
+            self.call(
+                &self.push,
+                (Method::POST, PUSH.to_owned()),
+                body.clone(),
+                until,
+            )
+        };
         if cid.is_none() {
             return call(until).await;
         }

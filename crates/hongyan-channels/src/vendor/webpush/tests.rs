@@ -308,11 +308,7 @@ fn each_push_service_is_a_vendor_of_its_own() {
     );
     for n in 1..50 {
         let pattern = Some("*.notify.windows.com");
-        check(
-            &format!("https://x{n}.notify.windows.com/w"),
-            pattern,
-            None,
-        );
+        check(&format!("https://x{n}.notify.windows.com/w"), pattern, None);
         let pattern = Some("*.push.services.mozilla.com");
         check(
             &format!("https://x{n}.push.services.mozilla.com/"),
