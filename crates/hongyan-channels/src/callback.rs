@@ -1,7 +1,7 @@
 //! What the callbacks of all vendors need: forms and JSON within limits, signatures compared without telling how far they
 //! agree, and a memory of what was taken before.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,17 +18,18 @@ const FIELDS_MAX: usize = 256;
 const SKEW_MAX: Duration = Duration::from_secs(300);
 /// How long a nonce is remembered: as long as its signature could be taken, from the earliest clock to the latest.
 const NONCE_LIFE: Duration = Duration::from_secs(2 * 300);
-/// Nonces of one credential that are remembered, about 5 MB. With more than a hundred posts a second the oldest leave
+/// Nonces of one credential that are remembered, about 6 MB. With more than a hundred posts a second the oldest leave
 /// early; taking a receipt twice does no harm.
 const NONCES_MAX: usize = 65_536;
 
-/// Nonces of signed requests that were taken. Ask only once the signature holds, so that nobody else can fill it.
+/// Nonces of signed requests that were taken, each with its request: when that could not be stored the vendor posts it again.
+/// Ask only once the signature holds, so that nobody else can fill it.
 #[derive(Debug, Default)]
 pub(crate) struct Nonces(Mutex<Taken>);
 
 #[derive(Default)]
 struct Taken {
-    known: HashSet<[u8; 16]>,
+    known: HashMap<[u8; 16], [u8; 16]>,
     by_age: VecDeque<(Timestamp, [u8; 16])>,
 }
 
@@ -39,13 +40,9 @@ impl std::fmt::Debug for Taken {
 }
 
 impl Nonces {
-    /// Whether the nonce was not seen before; from now on it was.
-    pub(crate) fn fresh(&self, nonce: &str, now: Timestamp) -> bool {
-        let whole = digest(&SHA256, nonce.as_bytes());
-        let mut key = [0; 16];
-        key.iter_mut()
-            .zip(whole.as_ref())
-            .for_each(|(to, from)| *to = *from);
+    /// Whether the nonce was not seen before, or with this very body; from now on it was.
+    pub(crate) fn takes(&self, nonce: &str, body: &[u8], now: Timestamp) -> bool {
+        let (key, print) = (half_digest(nonce.as_bytes()), half_digest(body));
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((at, oldest)) = taken.by_age.front().copied() {
             if taken.by_age.len() < NONCES_MAX && now.since(at) <= NONCE_LIFE {
@@ -54,12 +51,24 @@ impl Nonces {
             taken.by_age.pop_front();
             taken.known.remove(&oldest);
         }
-        let fresh = taken.known.insert(key);
-        if fresh {
-            taken.by_age.push_back((now, key));
+        match taken.known.get(&key) {
+            Some(before) => *before == print,
+            None => {
+                taken.known.insert(key, print);
+                taken.by_age.push_back((now, key));
+                true
+            }
         }
-        fresh
     }
+}
+
+fn half_digest(bytes: &[u8]) -> [u8; 16] {
+    let whole = digest(&SHA256, bytes);
+    let mut half = [0; 16];
+    half.iter_mut()
+        .zip(whole.as_ref())
+        .for_each(|(to, from)| *to = *from);
+    half
 }
 
 /// Whether two secrets or signatures are the same, in a time that depends on their length alone.
@@ -187,16 +196,20 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_767_229_200_000);
 
     #[test]
-    fn a_nonce_is_fresh_once_and_the_memory_has_an_end() {
+    fn a_nonce_is_good_for_one_request_and_the_memory_has_an_end() {
         let nonces = Nonces::default();
-        assert!(nonces.fresh("a", NOW));
-        assert!(!nonces.fresh("a", NOW));
-        assert!(!nonces.fresh("a", NOW.plus(NONCE_LIFE)));
-        assert!(nonces.fresh("b", NOW));
+        assert!(nonces.takes("a", b"1", NOW));
+        assert!(nonces.takes("a", b"1", NOW), "the vendor posts again");
+        assert!(!nonces.takes("a", b"2", NOW));
+        assert!(!nonces.takes("a", b"2", NOW.plus(NONCE_LIFE)));
+        assert!(nonces.takes("b", b"2", NOW));
         let later = NOW.plus(NONCE_LIFE + Duration::from_secs(1));
-        assert!(nonces.fresh("a", later), "its signature is too old by now");
+        assert!(
+            nonces.takes("a", b"2", later),
+            "its signature is too old by now"
+        );
         for n in 0..NONCES_MAX + 10 {
-            assert!(nonces.fresh(&n.to_string(), later));
+            assert!(nonces.takes(&n.to_string(), b"", later));
         }
         let taken = nonces.0.lock().unwrap();
         assert_eq!(

@@ -5,7 +5,8 @@
 //! 2026-11). The header `x-huawei-callback-id` is `timestamp=<ms>; nonce=<text>; value=<base64>`, the value HMAC-SHA256
 //! over timestamp, nonce and user name. Newer keys are base64 and older ones plain text, so that both are tried. The
 //! console's test call comes without the header: with a key set, a post without one is taken only when it tells nothing.
-//! A signed post may come again until it was read. Nonces are remembered as long as the channel is open; beyond that the
+//! A signed post may come again as it was, since storing it may have failed; with another body its signature is used up. Nonces
+//! are remembered as long as the channel is open; beyond that the
 //! five minutes of a signature bound its use. Unverified: what V1 says over the daily limit, 102 or 201.
 
 use base64::Engine as _;
@@ -92,8 +93,8 @@ impl Receipts {
             None => read?,
             Some(nonce) => {
                 let receipts = read.map_err(though_signed)?;
-                // Spent only by a post that was read: the same one may come again whole.
-                if !self.nonces.fresh(nonce, request.now) {
+                // Huawei posts again what we could not store; the signature does not cover the body.
+                if !self.nonces.takes(nonce, request.body, request.now) {
                     return Err(CallbackError::Replayed);
                 }
                 receipts

@@ -25,7 +25,7 @@ use hongyan_core::{MessageId, Reason, Secret, Timestamp, Verdict, telephone};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::receipts::{Told, beijing_time, kind_of};
+use super::receipts::{beijing_time, kind_of};
 use super::{Common, Encoded, Provider, Templates, Words, counted, number, report, segments};
 use crate::acs::{self, AccessKey, Repeats, Service};
 use crate::answer::{
@@ -179,7 +179,6 @@ pub(super) struct Sender {
     config: Config,
     service: Service,
     egress: Egress,
-    told: Told,
 }
 
 impl Sender {
@@ -200,7 +199,6 @@ impl Sender {
             service: Service::new(egress, origin, VERSION),
             egress: egress.clone(),
             config,
-            told: Told::default(),
         })
     }
 
@@ -380,7 +378,7 @@ impl Provider for Sender {
         if reports.len() > RECEIPTS_MAX {
             return malformed("more reports than one post can have");
         }
-        let receipts = reports.iter().filter_map(|report| self.receipt(report));
+        let receipts = reports.iter().filter_map(|report| receipt(report));
         Some(Ok(Callback {
             receipts: receipts.collect(),
             signed: false,
@@ -390,38 +388,30 @@ impl Provider for Sender {
     }
 }
 
-impl Sender {
-    fn receipt(&self, report: &Value) -> Option<Receipt> {
-        let text = |name: &str| report.get(name).and_then(Value::as_str).unwrap_or_default();
-        let success = match report.get("success")? {
-            Value::Bool(success) => *success,
-            Value::String(text) => text == "true",
-            _ => return None,
-        };
-        let code = text("err_code");
-        let phone = text("phone_number");
-        if !self
-            .told
-            .is_new(&format!("{} {phone} {code}", text("biz_id")))
-        {
-            return None;
+fn receipt(report: &Value) -> Option<Receipt> {
+    let text = |name: &str| report.get(name).and_then(Value::as_str).unwrap_or_default();
+    let success = match report.get("success")? {
+        Value::Bool(success) => *success,
+        Value::String(text) => text == "true",
+        _ => return None,
+    };
+    let code = text("err_code");
+    let phone = text("phone_number");
+    let kind = match (success, kind_of(code)) {
+        (true, _) => ReceiptKind::Delivered,
+        (false, ReceiptKind::Other | ReceiptKind::Delivered) => {
+            ReceiptKind::Failed(Reason::RetriesExhausted)
         }
-        let kind = match (success, kind_of(code)) {
-            (true, _) => ReceiptKind::Delivered,
-            (false, ReceiptKind::Other | ReceiptKind::Delivered) => {
-                ReceiptKind::Failed(Reason::RetriesExhausted)
-            }
-            (false, kind) => kind,
-        };
-        Some(Receipt {
-            kind,
-            message: MessageId::parse(text("out_id")).ok(),
-            vendor_id: Some(text("biz_id").to_owned()).filter(|id| !id.is_empty()),
-            token: telephone::normalise(phone, Some("86"))
-                .ok()
-                .map(Secret::new),
-            at: beijing_time(text("report_time")),
-            detail: texts::detail(&format!("{code} {}", text("err_msg"))),
-        })
-    }
+        (false, kind) => kind,
+    };
+    Some(Receipt {
+        kind,
+        message: MessageId::parse(text("out_id")).ok(),
+        vendor_id: Some(text("biz_id").to_owned()).filter(|id| !id.is_empty()),
+        token: telephone::normalise(phone, Some("86"))
+            .ok()
+            .map(Secret::new),
+        at: beijing_time(text("report_time")),
+        detail: texts::detail(&format!("{code} {}", text("err_msg"))),
+    })
 }

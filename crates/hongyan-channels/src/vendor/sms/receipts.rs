@@ -1,4 +1,4 @@
-//! What became of a text, in the words that carriers use, and a memory of what was told before.
+//! What became of a text, in the words that carriers use, and a memory of what was there before.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use hongyan_core::Reason;
 use hongyan_core::port::ReceiptKind;
 
-/// Told receipts that are remembered.
+/// What is remembered at once.
 const TOLD_MAX: usize = 16_384;
 
 /// What a carrier's word for the end of a text means: SMPP's states, which the Chinese operators' protocols share.
@@ -23,10 +23,10 @@ pub(super) fn kind_of(state: &str) -> ReceiptKind {
     }
 }
 
-/// What is kept of news, however long it is: anybody may post.
+/// What is kept of a text, however long it is.
 type Print = [u8; 32];
 
-/// Remembers, bounded, which news was told: providers post again until they like the answer.
+/// Remembers, bounded, what was there before.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     inner: Mutex<(HashSet<Print>, VecDeque<Print>)>,
@@ -34,11 +34,11 @@ pub(super) struct Told {
 
 impl Told {
     /// Whether this is new; it is old from now on.
-    pub(super) fn is_new(&self, news: &str) -> bool {
+    pub(super) fn is_new(&self, text: &str) -> bool {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, order) = &mut *inner;
         let mut print = Print::default();
-        let digest = ring::digest::digest(&ring::digest::SHA256, news.as_bytes());
+        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
         print.copy_from_slice(digest.as_ref());
         if !known.insert(print) {
             return false;
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_is_told_once_and_forgotten_in_order() {
+    fn a_text_is_new_once_and_forgotten_in_order() {
         let told = Told::default();
         assert!(told.is_new("a") && !told.is_new("a"));
         for n in 0..TOLD_MAX {

@@ -31,7 +31,7 @@ use ring::{digest, hmac};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::receipts::{Told, beijing_time, kind_of};
+use super::receipts::{beijing_time, kind_of};
 use super::{Common, Encoded, Provider, Templates, Words, counted, number, report, segments};
 use crate::acs::{hex, server_time};
 use crate::answer::{
@@ -287,7 +287,6 @@ pub(super) struct Sender {
     egress: Egress,
     /// By how much our clock differs from theirs, seconds.
     skew_s: AtomicI64,
-    told: Told,
 }
 
 impl Sender {
@@ -306,7 +305,6 @@ impl Sender {
             egress: egress.clone(),
             config,
             skew_s: AtomicI64::new(0),
-            told: Told::default(),
         })
     }
 
@@ -472,7 +470,8 @@ impl Provider for Sender {
         })
     }
 
-    /// Mainland numbers and others in calls of their own: Tencent takes no mixture.
+    /// Mainland numbers and others have calls of their own, for Tencent takes no mixture; few messages go to both, so that one is
+    /// counted.
     fn requests(&self, _numbers: usize) -> usize {
         1
     }
@@ -525,7 +524,7 @@ impl Provider for Sender {
             Ok(Value::Object(_)) => Vec::new(),
             _ => return malformed("Tencent posts a JSON array of statuses"),
         };
-        let receipts = reports.iter().filter_map(|report| self.receipt(report));
+        let receipts = reports.iter().filter_map(|report| receipt(report));
         Some(Ok(Callback {
             receipts: receipts.collect(),
             signed: false,
@@ -535,33 +534,31 @@ impl Provider for Sender {
     }
 }
 
-impl Sender {
-    fn receipt(&self, report: &Value) -> Option<Receipt> {
-        let text = |name: &str| report.get(name).and_then(Value::as_str).unwrap_or_default();
-        let (serial, status, state) = (text("sid"), text("report_status"), text("errmsg"));
-        if serial.is_empty() || !self.told.is_new(&format!("{serial} {status} {state}")) {
-            return None;
-        }
-        let kind = match (status, kind_of(state)) {
-            ("SUCCESS", _) => ReceiptKind::Delivered,
-            ("FAIL", ReceiptKind::Other | ReceiptKind::Delivered) => {
-                ReceiptKind::Failed(Reason::RetriesExhausted)
-            }
-            (_, kind) => kind,
-        };
-        let number = format!("+{}{}", text("nationcode"), text("mobile"));
-        Some(Receipt {
-            kind,
-            // The notification names the text by its serial number alone.
-            message: None,
-            vendor_id: Some(serial.to_owned()),
-            token: telephone::normalise(&number, Some("86"))
-                .ok()
-                .map(Secret::new),
-            at: beijing_time(text("user_receive_time")),
-            detail: texts::detail(&format!("{state} {}", text("description"))),
-        })
+fn receipt(report: &Value) -> Option<Receipt> {
+    let text = |name: &str| report.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (serial, status, state) = (text("sid"), text("report_status"), text("errmsg"));
+    if serial.is_empty() {
+        return None;
     }
+    let kind = match (status, kind_of(state)) {
+        ("SUCCESS", _) => ReceiptKind::Delivered,
+        ("FAIL", ReceiptKind::Other | ReceiptKind::Delivered) => {
+            ReceiptKind::Failed(Reason::RetriesExhausted)
+        }
+        (_, kind) => kind,
+    };
+    let number = format!("+{}{}", text("nationcode"), text("mobile"));
+    Some(Receipt {
+        kind,
+        // The notification names the text by its serial number alone.
+        message: None,
+        vendor_id: Some(serial.to_owned()),
+        token: telephone::normalise(&number, Some("86"))
+            .ok()
+            .map(Secret::new),
+        at: beijing_time(text("user_receive_time")),
+        detail: texts::detail(&format!("{state} {}", text("description"))),
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Sources: Twilio's OpenAPI description of api_v2010 (2026-04), its error pages 30003, 30006 and 21635, its page on
 //! request validation; the other error codes are well known and were not read again. A callback is signed without a time or a
-//! nonce: one that comes again is taken again and changes nothing, since a status only goes forward. A request is not
+//! nonce: one that comes again is taken again and changes nothing: bad news of what was delivered are not believed. A request is not
 //! idempotent: after a lost answer or a server's fault the text may have been sent, and is not sent again.
 //!
 //! | credential | what |
@@ -13,8 +13,6 @@
 //! | `from` or `messaging_service_sid` | the sender: a number, a short code, a name; or `MG` and 32 hex digits |
 //! | `callback` | where Twilio reports, instead of the server's own callback address |
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,8 +47,6 @@ const HOST: &str = "https://api.twilio.com";
 const TEXT_CHARS_MAX: usize = 1600;
 /// Seconds that Twilio keeps a text that waits.
 const VALIDITY_S_MAX: u64 = 36_000;
-/// Texts whose last status is remembered: statuses come in any order and only go forward.
-const STATUSES_MAX: usize = 16_384;
 const SIGNATURE: &str = "x-twilio-signature";
 /// When a phone that could not be reached is tried again.
 const UNREACHABLE_FOR: Duration = Duration::from_secs(600);
@@ -268,29 +264,6 @@ pub(super) fn kind(status: &str, code: &str) -> ReceiptKind {
     }
 }
 
-/// How far a text has come; a status only goes forward.
-fn rank(status: &str) -> u8 {
-    match status {
-        "accepted" | "scheduled" => 1,
-        "queued" => 2,
-        "sending" => 3,
-        "sent" => 4,
-        "delivered" | "undelivered" | "failed" | "canceled" | "partially_delivered" => 5,
-        "read" => 6,
-        _ => 0,
-    }
-}
-
-/// A sid has 34 characters; what is longer is none, and is not kept.
-const SID_BYTES_MAX: usize = 64;
-
-/// Statuses seen, by text, bounded.
-#[derive(Debug, Default)]
-struct Statuses {
-    ranks: HashMap<String, u8>,
-    order: VecDeque<String>,
-}
-
 /// Twilio for one app.
 #[derive(Debug)]
 pub(super) struct Sender {
@@ -298,7 +271,6 @@ pub(super) struct Sender {
     pool: h1::Pool,
     egress: Egress,
     callback: Option<ReceiptUrl>,
-    statuses: Mutex<Statuses>,
     /// Texts that failed in a way that deserves one more try, and had it.
     tried: Told,
 }
@@ -321,7 +293,6 @@ impl Sender {
                 .clone()
                 .or_else(|| credential.callback.clone().map(ReceiptUrl::new)),
             config,
-            statuses: Mutex::default(),
             tried: Told::default(),
         })
     }
@@ -380,30 +351,6 @@ impl Sender {
             reason,
             detail: texts::detail(&format!("{}, twice", verdict.detail())),
         }
-    }
-
-    /// Whether this status brings the text further than it was.
-    fn goes_forward(&self, sid: &str, status: &str) -> bool {
-        if sid.len() > SID_BYTES_MAX {
-            return false;
-        }
-        let rank = rank(status);
-        let mut statuses = self.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = statuses.ranks.insert(sid.to_owned(), rank);
-        match before {
-            None => statuses.order.push_back(sid.to_owned()),
-            Some(before) if before >= rank => {
-                statuses.ranks.insert(sid.to_owned(), before);
-                return false;
-            }
-            Some(_) => {}
-        }
-        while statuses.order.len() > STATUSES_MAX {
-            if let Some(oldest) = statuses.order.pop_front() {
-                statuses.ranks.remove(&oldest);
-            }
-        }
-        true
     }
 
     /// Whether the request carries Twilio's signature.
@@ -624,9 +571,6 @@ impl Sender {
                 false => CallbackError::Malformed(why),
             });
         };
-        if !self.goes_forward(sid, status) {
-            return Ok(answer(Vec::new()));
-        }
         let code = text("ErrorCode");
         let words = format!("{status} {code} {}", text("ErrorMessage"));
         Ok(answer(vec![Receipt {
