@@ -31,9 +31,10 @@ const BETWEEN_PAGES: Duration = Duration::from_secs(1);
 const APPS_PAGE: usize = 100;
 /// Grace over the vendor's deadline before a question is given up from outside.
 const GRACE: Duration = Duration::from_secs(1);
-/// If more of a question's tokens than this share are dead, the answer is not believed: the credential is wrong then.
+/// If more of the tokens that a credential was asked about in a round than this share are dead, the answer is not believed: the
+/// credential is wrong then.
 const DEAD_SHARE_MAX: f64 = 0.9;
-/// Questions about fewer tokens are believed whatever they say.
+/// Answers about fewer tokens in a round are believed whatever they say.
 const BELIEVED_LEN: usize = 10;
 
 /// Asks vendors about stale tokens. Cheap to clone.
@@ -45,6 +46,20 @@ pub struct Hygiene {
 }
 
 type Place = (ChannelId, CredentialName);
+
+/// What the vendor said of a credential's tokens in this round.
+#[derive(Debug, Default)]
+struct Said {
+    asked: usize,
+    dead: usize,
+}
+
+impl Said {
+    fn is_believed(&self) -> bool {
+        let share = self.dead as f64 / self.asked.max(1) as f64;
+        self.asked < BELIEVED_LEN || share <= DEAD_SHARE_MAX
+    }
+}
 
 impl Hygiene {
     /// Once a day until told to stop. The first round begins after a day, so that restarts do not ask again and again.
@@ -95,6 +110,7 @@ impl Hygiene {
             index.add(c.channel, c.name);
         }
         let (mut killed, mut after) = (0, None);
+        let mut said: HashMap<Place, Said> = HashMap::new();
         loop {
             let page = registry.device_page(app, after.as_ref(), PAGE).await?;
             let Some(last) = page.last() else {
@@ -104,7 +120,8 @@ impl Hygiene {
             let full = page.len() == PAGE;
             self.forget_browsers(app, &page).await?;
             for (place, stale) in self.stale(&index, &page) {
-                killed += self.ask(app, &place, stale).await?;
+                let said = said.entry(place.clone()).or_default();
+                killed += self.ask(app, &place, stale, said).await?;
             }
             if !full {
                 return Ok(killed);
@@ -172,6 +189,7 @@ impl Hygiene {
         app: &AppId,
         (channel, name): &Place,
         stale: Vec<(DeviceId, String)>,
+        said: &mut Said,
     ) -> Result<usize, StoreError> {
         let opened = match self.credentials.open(app, channel, name).await {
             Ok(opened) => opened,
@@ -198,10 +216,14 @@ impl Hygiene {
                 }
             }
         }
-        // All that the credential was asked about on this page: a wrong one calls everybody dead.
-        let share = dead.len() as f64 / stale.len().max(1) as f64;
-        if stale.len() >= BELIEVED_LEN && share > DEAD_SHARE_MAX {
-            tracing::warn!(%app, %channel, credential = %name, asked = stale.len(), "the vendor calls nearly all stale tokens dead, so none is dropped: check the credential");
+        // With what it said of the pages before: a wrong credential calls everybody dead, however few are stale on each.
+        let before = said.is_believed();
+        said.asked += stale.len();
+        said.dead += dead.len();
+        if !said.is_believed() {
+            if before {
+                tracing::warn!(%app, %channel, credential = %name, asked = said.asked, "the vendor calls nearly all stale tokens dead, so no more are dropped: check the credential");
+            }
             return Ok(0);
         }
         let mut killed = 0;

@@ -37,6 +37,28 @@ async fn an_answer_that_calls_nearly_all_dead_is_not_believed() {
     assert!(!is_dead(&w, "stale0").await);
 }
 
+/// A page of devices has a thousand.
+#[tokio::test]
+async fn a_few_on_each_page_are_not_believed_either() {
+    let w = world().await;
+    let ids: Vec<String> = (0..2_005)
+        .map(|n| match n % 1_000 {
+            0..5 => format!("{n:04}stale"),
+            _ => format!("{n:04}"),
+        })
+        .collect();
+    let (asked, others): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| id.contains("stale"));
+    w.import(&asked, &["alpha"]).await;
+    w.import(&others, &[]).await;
+    w.pass(Duration::from_secs(31 * 86_400));
+    assert_eq!(w.dispatch.hygiene().sweep().await.unwrap(), 5);
+    let mut dead = 0;
+    for id in &asked {
+        dead += usize::from(is_dead(&w, id).await);
+    }
+    assert_eq!((dead, asked.len()), (5, 15), "those of the first page");
+}
+
 #[tokio::test]
 async fn a_browser_that_stayed_away_for_sixty_days_is_forgotten() {
     use hongyan_core::device::Platform;
