@@ -180,10 +180,11 @@ const KEYS: &str = "check app_id, app_key, master_secret and this machine's cloc
 
 pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
     let after = retry_after(&answer.headers, now);
+    let next_minute = Some(after.unwrap_or(MINUTE));
     let Some((code, why, data)) = parts(answer) else {
         let words = format!("Getui answered status {}", answer.status);
         return Decoded::all(match answer.status {
-            429 => rate_limited(after, &words),
+            429 => rate_limited(next_minute, &words),
             500..=599 => unavailable(after, &words),
             401 => mend(&words, KEYS),
             403 => limited(now, &words),
@@ -202,13 +203,13 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Decoded {
         404 => mend(&words, "check app_id and endpoint"),
         10001 => mend(&words, KEYS),
         10002 => mend(&words, "the app or this machine's address is blocked"),
-        10003 | 10005 => rate_limited(after, &words),
+        10003 | 10005 => rate_limited(next_minute, &words),
         20001 if why.contains(TARGET_INVALID) => token_dead(&words),
         1 | 405 | 10004 | 20001 => refused(&words),
         30000..=39_999 => limited(now, &words),
         _ => match answer.status {
             403 => limited(now, &words),
-            429 => rate_limited(after, &words),
+            429 => rate_limited(next_minute, &words),
             401 => mend(&words, KEYS),
             400..=499 => refused(&words),
             _ => unavailable(after, &words),

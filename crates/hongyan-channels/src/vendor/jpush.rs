@@ -244,7 +244,7 @@ fn error(answer: &Answer) -> Option<(i64, String)> {
 /// What to do about a refused key.
 const KEYS: &str = "check app_key and master_secret, and that zone is that of the app";
 
-/// Seconds until the rate window turns over.
+/// Seconds until the rate window turns over: every answer says it, and it is of no concern to any but a limited one.
 fn reset(answer: &Answer, now: Timestamp) -> Option<Duration> {
     let seconds = answer.headers.get("x-rate-limit-reset");
     seconds
@@ -254,7 +254,7 @@ fn reset(answer: &Answer, now: Timestamp) -> Option<Duration> {
 }
 
 pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
-    let after = reset(answer, now);
+    let after = retry_after(&answer.headers, now);
     let Some((code, why)) = error(answer) else {
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let id = match body.get("msg_id") {
@@ -265,7 +265,7 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         let words = format!("JPush answered status {}", answer.status);
         return match (answer.status, id) {
             (200, Some(id)) => accepted(Some(&id)),
-            (429, _) => rate_limited(after, &words),
+            (429, _) => rate_limited(reset(answer, now), &words),
             (500..=599, _) => unavailable(after, &words),
             (401 | 403, _) => mend(&words, KEYS),
             (404 | 410, _) => mend(&words, "check zone and endpoint"),
@@ -297,7 +297,7 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
             },
             other => other,
         },
-        2002 => rate_limited(after, &words),
+        2002 => rate_limited(reset(answer, now), &words),
         2005 => Verdict::Refused {
             reason: Reason::QuotaExhausted,
             detail: texts::detail(&words),
@@ -307,7 +307,7 @@ pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
         )),
         1001 | 1002 | 1003 | 1009 | 1035 | 7002 | 7013 => refused(&words),
         _ => match answer.status {
-            429 => rate_limited(after, &words),
+            429 => rate_limited(reset(answer, now), &words),
             500..=599 => unavailable(after, &words),
             401 | 403 => mend(&words, KEYS),
             _ => refused(&words),

@@ -119,6 +119,8 @@ const TOKEN_PACE: Pace = Pace {
 const CONTENT_REUSE: Duration = Duration::from_secs(3600);
 /// An app that is over its call limit for so long comes again tomorrow.
 const LIMITED_MAX: Duration = Duration::from_secs(600);
+/// Two words of it that are further apart tell nothing of the time between them.
+const LIMITED_GAP_MAX: Duration = Duration::from_secs(120);
 const SLOW_DOWN: Duration = Duration::from_secs(10);
 /// Times that one content is tried with fewer fields: pictures, level, category.
 const RELAX_MAX: usize = 4;
@@ -202,7 +204,7 @@ impl Vendor for Oppo {
             feedback: h1::Pool::new(&self.egress, origin(FEEDBACK)?),
             callback_too_long,
             callback: callback.filter(|_| !callback_too_long),
-            limited_since: Mutex::default(),
+            limited: Mutex::default(),
             egress: self.egress.clone(),
             config,
         }))
@@ -239,8 +241,27 @@ struct Sender {
     /// Absent when the credential says where OPPO is.
     overseas: Option<Host>,
     feedback: h1::Pool,
-    /// Since when OPPO says that the app calls too often.
-    limited_since: Mutex<Option<Timestamp>>,
+    limited: Mutex<Limited>,
+}
+
+/// From when to when OPPO said, call after call, that the app calls too often.
+#[derive(Debug, Default)]
+struct Limited(Option<(Timestamp, Timestamp)>);
+
+impl Limited {
+    /// Hears a code; answers whether it has been so for too long.
+    fn is_over(&mut self, code: i64, now: Timestamp) -> bool {
+        if code != 13 {
+            self.0 = None;
+            return false;
+        }
+        let held = self
+            .0
+            .filter(|(_, last)| now.since(*last) <= LIMITED_GAP_MAX);
+        let (first, _) = held.unwrap_or((now, now));
+        self.0 = Some((first, now));
+        now.since(first) >= LIMITED_MAX
+    }
 }
 
 /// Why a content is not stored.
@@ -358,24 +379,17 @@ impl Sender {
     fn judge(&self, answer: &Answer, asked: &[&str], level: Option<i64>) -> Decoded {
         let now = self.egress.now();
         let code = code_of(answer);
-        let mut since = self
-            .limited_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match code {
-            Some(13) => {
-                let first = *since.get_or_insert(now);
-                if now.since(first) >= LIMITED_MAX {
-                    return Decoded::all(Verdict::QuotaExhausted {
-                        until: Some(until_beijing_midnight(now)),
-                        detail: "13 the app was over its call limit for ten minutes".to_owned(),
-                    });
-                }
-            }
-            Some(_) => *since = None,
-            None => {}
+        let is_over = code.is_some_and(|code| {
+            let limited = self.limited.lock();
+            let mut limited = limited.unwrap_or_else(PoisonError::into_inner);
+            limited.is_over(code, now)
+        });
+        if is_over {
+            return Decoded::all(Verdict::QuotaExhausted {
+                until: Some(until_beijing_midnight(now)),
+                detail: "13 the app was over its call limit for ten minutes".to_owned(),
+            });
         }
-        drop(since);
         if code == Some(30) && level == Some(16) {
             return Decoded::all(refused(
                 "30 no permission: was level 16 granted to the app?",

@@ -244,7 +244,6 @@ impl Vendor for Sms {
     }
 }
 
-/// What an answer of any of the providers over HTTP means for one recipient, for those who feed it bytes.
 /// Reads bytes of a message centre as its bound session does: how many PDUs they were, and the receipts in them. For
 /// those who feed it bytes.
 #[must_use]
@@ -252,6 +251,7 @@ pub fn hear_smpp(bytes: &[u8]) -> (usize, Vec<Receipt>) {
     smpp::hear(bytes)
 }
 
+/// What an answer of any of the providers over HTTP means for one recipient, for those who feed it bytes.
 pub(super) fn decode(answer: &Answer, now: Timestamp) -> Verdict {
     for verdict in [
         aliyun_sms::decode(answer, now),

@@ -3,10 +3,11 @@
 //! PDUs are read and written here by the specification (3.2, 4.1, 4.4), with nothing of the channel's in between.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hongyan_core::Class;
 use hongyan_core::port::{Batch, Channel};
-use hongyan_testkit::channel_suite::{Bench, Row, Script, Sent};
+use hongyan_testkit::channel_suite::{Bench, Row, Script, Sent, words};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -14,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::message;
 
+const PATIENCE: Duration = Duration::from_secs(10);
 const RESPONSE: u32 = 0x8000_0000;
 const BIND_TRANSCEIVER: u32 = 9;
 const SUBMIT_SM: u32 = 4;
@@ -244,6 +246,27 @@ fn submission(body: &[u8]) -> Sent {
         headers: Vec::new(),
         body: shown,
         tokens: vec![number],
+    }
+}
+
+#[tokio::test]
+async fn a_submission_that_fails_is_made_once_more() {
+    let bench = SmppBench::start().await;
+    let row = |name: &str| ROWS.iter().position(|(n, ..)| *n == name).unwrap();
+    let again = "retry vendor_unavailable not_taken";
+    for (name, second) in [
+        ("ESME_RSUBMITFAIL", "refused vendor_unavailable"),
+        ("ESME_RUNKNOWNERR", "refused vendor_unavailable"),
+        // A centre in trouble gets its time.
+        ("ESME_RSYSERR", again),
+    ] {
+        bench.script(Script::Row(row(name)));
+        let batch = bench.batch(2);
+        for want in [again, second] {
+            let verdicts = bench.channel.send(&batch, PATIENCE).await;
+            let told: Vec<String> = verdicts.iter().map(words).collect();
+            assert_eq!(told, [want; 2], "{name}");
+        }
     }
 }
 

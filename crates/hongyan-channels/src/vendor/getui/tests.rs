@@ -213,8 +213,11 @@ fn verdict_table() {
     code(404, 404, "credential_bad");
     code(401, 10001, "credential_bad");
     code(401, 10002, "credential_bad");
-    code(401, 10003, "retry vendor_rate_limited not_taken");
-    code(401, 10005, "retry vendor_rate_limited not_taken");
+    let next_minute = "retry vendor_rate_limited 60s not_taken";
+    code(401, 10003, next_minute);
+    code(401, 10005, next_minute);
+    code(429, 4711, next_minute);
+    check(429, "", next_minute);
     code(403, 30000, "quota");
     code(403, 4711, "quota");
     code(500, 4711, "retry vendor_unavailable not_taken");

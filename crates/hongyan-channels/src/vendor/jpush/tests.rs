@@ -259,6 +259,20 @@ fn verdict_table() {
         fixture::words(&verdict),
         "retry vendor_rate_limited 17s not_taken"
     );
+    for (status, body, want) in [
+        (429, "", "retry vendor_rate_limited 17s not_taken"),
+        (502, "", "retry vendor_unavailable not_taken"),
+        (
+            500,
+            r#"{"error":{"code":1000,"message":"m"}}"#,
+            "retry vendor_unavailable not_taken",
+        ),
+    ] {
+        let mut answer = fixture::answer(status, body);
+        answer.headers = limited.headers.clone();
+        let verdict = decode(&answer, fixture::NOW);
+        assert_eq!(fixture::words(&verdict), want, "{status} {body}");
+    }
 }
 
 #[test]

@@ -499,3 +499,25 @@ fn configurations_are_checked_and_shown_without_secrets() {
         ]
     );
 }
+
+#[test]
+fn an_app_is_over_its_call_limit_when_it_is_told_so_for_ten_minutes() {
+    let at = |seconds| fixture::NOW.plus(Duration::from_secs(seconds));
+    let over = |codes: &[(u64, i64)]| {
+        let mut limited = Limited::default();
+        let mut heard = codes.iter();
+        heard
+            .find(|(seconds, code)| limited.is_over(*code, at(*seconds)))
+            .map(|(seconds, _)| *seconds)
+    };
+    let each_minute: Vec<_> = (0..15).map(|n| (n * 60, 13)).collect();
+    assert_eq!(over(&each_minute), Some(600));
+    let mut between = each_minute.clone();
+    between[8].1 = 0;
+    assert_eq!(over(&between), None, "it was taken between");
+    assert_eq!(
+        over(&[(0, 13), (900, 13), (3_600, 13)]),
+        None,
+        "an idle app"
+    );
+}

@@ -16,7 +16,7 @@ use rusmpp_core::values::{MessageState, MessageType};
 use tokio::time::Instant;
 
 use crate::texts::detail;
-use crate::vendor::sms::receipts::kind_of;
+use crate::vendor::sms::receipts::{Told, kind_of};
 
 /// Texts whose receipts are awaited; the oldest go first.
 const IDS_MAX: usize = 65_536;
@@ -96,10 +96,12 @@ struct Book {
     ready: VecDeque<Receipt>,
 }
 
-/// What came over the session and was not asked for yet.
+/// What came over the session and was not asked for yet, and what it has to remember of texts.
 #[derive(Debug)]
 pub(super) struct News {
     exact: bool,
+    /// Texts that failed in a way that deserves one more try, and had it.
+    tried: Told,
     book: Mutex<Book>,
 }
 
@@ -107,8 +109,15 @@ impl News {
     pub(super) fn new(exact: bool) -> Self {
         Self {
             exact,
+            tried: Told::default(),
             book: Mutex::default(),
         }
+    }
+
+    /// Whether a text that failed in a way that deserves one more try has that before it.
+    pub(super) fn may_try_again(&self, group: &Group) -> bool {
+        self.tried
+            .is_new(&format!("{} {}", group.message, group.number))
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

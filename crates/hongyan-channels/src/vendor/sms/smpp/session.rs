@@ -40,6 +40,10 @@ const ENQUIRE_LINK: u32 = 0x0000_0015;
 const ALERT_NOTIFICATION: u32 = 0x0000_0102;
 const DATA_SM: u32 = 0x0000_0103;
 
+/// What is worth one more try, and no more.
+const SUBMIT_FAILED: u32 = 0x45;
+const UNKNOWN_ERROR: u32 = 0xFF;
+
 const HEADER_BYTES: usize = 16;
 /// Largest PDU that is read.
 const PDU_BYTES_MAX: usize = 64 * 1024;
@@ -534,7 +538,15 @@ impl<'a> Bound<'a> {
             self.window = (self.window / 2).max(1);
             self.rests_until = Some(Instant::now() + THROTTLE_PAUSE);
         }
-        let _ = pending.reply.send(Err(verdict(status)));
+        let once_more = matches!(status, SUBMIT_FAILED | UNKNOWN_ERROR);
+        let verdict = match verdict(status) {
+            first if !once_more || self.news.may_try_again(&pending.group) => first,
+            again => Verdict::Refused {
+                reason: Reason::VendorUnavailable,
+                detail: detail(&format!("{}, twice", again.detail())),
+            },
+        };
+        let _ = pending.reply.send(Err(verdict));
     }
 
     /// The connection is gone: what was sent may have been taken.
@@ -569,7 +581,7 @@ pub(super) fn verdict(status: u32) -> Verdict {
             &words,
             "check the addresses and the types of the credential with the carrier",
         ),
-        0x08 | 0x45 | 0xFF | 0x64 => unavailable(None, &words),
+        0x08 | SUBMIT_FAILED | UNKNOWN_ERROR | 0x64 => unavailable(None, &words),
         0x14 | 0x58 => rate_limited(Some(THROTTLE_PAUSE), &words),
         _ => refused(&words),
     }
