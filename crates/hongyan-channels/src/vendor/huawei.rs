@@ -23,7 +23,7 @@
 //! `options.vendor.huawei` is merged into `message` (or into the whole body when it has the key `message`); the target
 //! and `bi_tag` cannot be set that way, and a marketing message keeps its category unless the credential has
 //! `class_override`. Receipts are read by `huawei/receipts.rs`, in both versions. A signed one is refused when it is more than
-//! five minutes old or was taken before; an unsigned one that comes again changes nothing.
+//! five minutes old or was taken before with another body; one that comes again as it was changes nothing.
 
 mod account;
 mod answer;

@@ -330,8 +330,8 @@ pub enum CallbackError {
     /// The signature is wrong or too old.
     #[error("the callback's signature does not hold: {0}")]
     Signature(String),
-    /// The same signed request was taken before.
-    #[error("the callback was taken before")]
+    /// Its signature was taken before, with another body.
+    #[error("the callback's signature was taken before, with another body")]
     Replayed,
     /// It is not what the vendor sends, and nothing in it shows that it is from the vendor.
     #[error("the callback cannot be read: {0}")]
