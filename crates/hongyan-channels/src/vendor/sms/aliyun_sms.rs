@@ -378,7 +378,7 @@ impl Provider for Sender {
         if reports.len() > RECEIPTS_MAX {
             return malformed("more reports than one post can have");
         }
-        let receipts = reports.iter().filter_map(|report| receipt(report));
+        let receipts = reports.iter().filter_map(receipt);
         Some(Ok(Callback {
             receipts: receipts.collect(),
             signed: false,

@@ -524,7 +524,7 @@ impl Provider for Sender {
             Ok(Value::Object(_)) => Vec::new(),
             _ => return malformed("Tencent posts a JSON array of statuses"),
         };
-        let receipts = reports.iter().filter_map(|report| receipt(report));
+        let receipts = reports.iter().filter_map(receipt);
         Some(Ok(Callback {
             receipts: receipts.collect(),
             signed: false,
