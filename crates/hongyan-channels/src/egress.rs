@@ -96,6 +96,14 @@ pub enum CallError {
         /// The host.
         host: String,
     },
+    /// Its name leads nowhere, or nobody could be asked where.
+    #[error("{host} cannot be reached: its name cannot be resolved: {problem}")]
+    Unresolved {
+        /// The host.
+        host: String,
+        /// What failed.
+        problem: String,
+    },
     /// Nothing was sent.
     #[error("{host} cannot be reached: {problem}")]
     Unreachable {
@@ -137,9 +145,10 @@ impl CallError {
     #[must_use]
     pub const fn certainty(&self) -> Unsure {
         match self {
-            Self::Address { .. } | Self::Forbidden { .. } | Self::Unreachable { .. } => {
-                Unsure::NotTaken
-            }
+            Self::Address { .. }
+            | Self::Forbidden { .. }
+            | Self::Unresolved { .. }
+            | Self::Unreachable { .. } => Unsure::NotTaken,
             Self::Broken { certainty, .. } | Self::TimedOut { certainty, .. } => *certainty,
             Self::TooLarge { .. } => Unsure::MaybeTaken,
         }
@@ -465,9 +474,9 @@ impl Egress {
             Ok(address) => vec![SocketAddr::new(address, origin.port)],
             Err(_) => tokio::net::lookup_host((origin.host.as_str(), origin.port))
                 .await
-                .map_err(|e| CallError::Unreachable {
+                .map_err(|e| CallError::Unresolved {
                     host: origin.host.clone(),
-                    problem: format!("its name cannot be resolved: {e}"),
+                    problem: e.to_string(),
                 })?
                 .collect(),
         };

@@ -300,7 +300,8 @@ impl Lane {
             let capability = opened.vendor.capability();
             let base_rate = opened.limits.rate_per_s.unwrap_or(capability.rate_per_s);
             let before = pace.as_ref().map(|(of, limits, ..)| (*of, *limits));
-            if before.is_none_or(|(of, _)| of != opened.generation) {
+            let is_same = before.is_some_and(|(of, _)| of == opened.generation);
+            if !is_same {
                 // Whom the vendor asked to pause was another credential, or the same with other secrets.
                 lock(&health).paused_until = Timestamp(0);
             }
@@ -309,16 +310,24 @@ impl Lane {
                 for returns in [&self.urgent, &self.bulk, &self.tomorrow] {
                     returns.pace(per_s);
                 }
-                let slots = opened
-                    .limits
-                    .concurrency
-                    .unwrap_or(capability.concurrency)
-                    .max(1);
+                let most =
+                    |limits: &LaneLimits| limits.concurrency.unwrap_or(capability.concurrency);
+                // What is under way counts on, unless it is told anew how much may be.
+                let kept = pace.take().filter(|_| is_same);
+                let (bucket, slots) = match kept {
+                    Some((_, limits, bucket, slots)) if most(&limits) == most(&opened.limits) => {
+                        (Some(bucket), Some(slots))
+                    }
+                    Some((_, _, bucket, _)) => (Some(bucket), None),
+                    None => (None, None),
+                };
+                let now = self.inner.ports.clock.now();
+                let anew = || Arc::new(Semaphore::new(most(&opened.limits).max(1) as usize));
                 pace = Some((
                     opened.generation,
                     opened.limits,
-                    Bucket::new(base_rate, self.inner.ports.clock.now()),
-                    Arc::new(Semaphore::new(slots as usize)),
+                    bucket.unwrap_or_else(|| Bucket::new(base_rate, now)),
+                    slots.unwrap_or_else(anew),
                 ));
             }
             let Some((_, _, bucket, slots)) = &mut pace else {

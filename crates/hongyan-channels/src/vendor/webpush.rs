@@ -666,7 +666,7 @@ impl Sender {
                 Err(error @ CallError::Forbidden { .. }) => {
                     return Err(elsewhere(&error.to_string()).unasked());
                 }
-                Err(error) if self.is_of_host(&error, composed) => {
+                Err(error) if self.is_of_host(&error, &composed.origin, &composed.peer) => {
                     return Err(error.verdict().unasked());
                 }
                 Err(error) => return Err(error.verdict()),
@@ -682,14 +682,14 @@ impl Sender {
     }
 
     /// Whether a failed call says something of the one host only, and nothing of the push service.
-    fn is_of_host(&self, error: &CallError, composed: &Composed) -> bool {
-        let Some(pattern) = self.config.knows(&composed.origin) else {
+    fn is_of_host(&self, error: &CallError, origin: &Origin, peer: &Peer) -> bool {
+        let Some(pattern) = self.config.knows(origin).filter(|_| !self.any_host) else {
             return false;
         };
-        // Below a pattern there may be no such host at all, unless it took something before.
-        let made_up = pattern.starts_with('*') && !composed.peer.knows_us();
-        let unreachable = matches!(error, CallError::Unreachable { .. });
-        !self.any_host && (pattern == ANYONE || made_up && unreachable)
+        // Below a pattern whoever registers a subscription can make up a name, but none that took something before.
+        let is_name = matches!(error, CallError::Unresolved { .. });
+        let may_be_made_up = pattern.starts_with('*') && !peer.knows_us();
+        pattern == ANYONE || is_name && may_be_made_up
     }
 
     fn is_anyones(&self, origin: &Origin) -> bool {

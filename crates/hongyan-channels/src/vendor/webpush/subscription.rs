@@ -23,6 +23,9 @@ impl Subscription {
         let key = |pointer: &str| text(pointer).and_then(decode);
         let endpoint = text("/endpoint").ok_or("it has no endpoint")?;
         let (origin, path) = Origin::split(endpoint).map_err(|e| e.to_string())?;
+        if !path.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err("its endpoint has characters that no address has".to_owned());
+        }
         if value
             .get("expirationTime")
             .and_then(Value::as_f64)

@@ -136,6 +136,10 @@ fn subscriptions_are_read_as_browsers_write_them() {
             json!({"endpoint": "http://fcm.googleapis.com/x", "keys": keys}),
             "https",
         ),
+        (
+            json!({"endpoint": "https://fcm.googleapis.com/\u{e9}", "keys": keys}),
+            "characters",
+        ),
         (json!({"endpoint": endpoint}), "p256dh"),
         (
             json!({"endpoint": endpoint, "keys": {"p256dh": AUTH, "auth": AUTH}}),
@@ -180,6 +184,39 @@ fn only_known_push_services_are_called() {
         let origin = Origin::parse(&format!("https://{host}/x")).unwrap();
         assert_eq!(config.knows(&origin).is_some(), known, "{host}");
     }
+}
+
+/// What is wrong with a host that somebody made up must not close the lane of a service.
+#[test]
+fn failures_are_the_services_or_one_hosts() {
+    let mut config = config();
+    config["hosts"] = json!(["push.example", "*.example", "*"]);
+    let config = Config::read(&config).unwrap();
+    let sender = Sender::new(&fixture::egress(), config, None);
+    let (host, problem) = (String::new(), String::new());
+    let unresolved = CallError::Unresolved {
+        host: host.clone(),
+        problem: problem.clone(),
+    };
+    let unreachable = CallError::Unreachable { host, problem };
+    let check = |host: &str, of_host: [bool; 2], once_taken: [bool; 2]| {
+        let origin = Origin::parse(&format!("https://{host}")).unwrap();
+        let peer = sender.peers.at(&origin);
+        let told =
+            || [&unresolved, &unreachable].map(|error| sender.is_of_host(error, &origin, &peer));
+        assert_eq!(told(), of_host, "{host}");
+        peer.took(1);
+        assert_eq!(told(), once_taken, "{host}, which took something");
+    };
+    let never = [false, false];
+    check("fcm.googleapis.com", never, never);
+    check("updates.push.services.mozilla.com", never, never);
+    check("web.push.apple.com", never, never);
+    check("x.notify.windows.com", [true, false], never);
+    check("x.push.apple.com", [true, false], never);
+    check("push.example", never, never);
+    check("x.example", [true, false], never);
+    check("x.test", [true, true], [true, true]);
 }
 
 #[test]

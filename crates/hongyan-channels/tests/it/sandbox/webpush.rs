@@ -201,13 +201,11 @@ async fn webpush_endpoints_are_only_known_services_at_public_addresses() {
         got, "retry vendor_unavailable not_taken",
         "the service that the credential names is down"
     );
-    for pattern in ["*", "*.0.0.1"] {
-        let got = send(config(json!([pattern])), true, &away).await;
-        assert_eq!(
-            got, "unasked retry vendor_unavailable not_taken",
-            "who knows whether there is such a host: {pattern}"
-        );
-    }
+    let got = send(config(json!(["*"])), true, &away).await;
+    assert_eq!(
+        got, "unasked retry vendor_unavailable not_taken",
+        "anybody's host says nothing of others"
+    );
     let busy = Fault::times(FaultKind::Unavailable, 1);
     world.handle.inject(Vendor::Webpush, busy).unwrap();
     let got = send(config(json!(["*"])), true, &token).await;
