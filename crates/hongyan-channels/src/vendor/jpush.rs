@@ -476,8 +476,9 @@ impl Sender {
         if cid.is_none() {
             return call(until).await;
         }
+        // A repeat of what JPush took is answered at once.
         let now = Instant::now();
-        let first = call(now + until.saturating_duration_since(now) / 2).await;
+        let first = call(now + until.saturating_duration_since(now) * 2 / 3).await;
         let verdict = match &first {
             Ok(answer) => &decode(answer, self.egress.now()),
             Err(verdict) => verdict,
