@@ -16,6 +16,7 @@ mod hygiene;
 mod lanes;
 mod lint;
 mod memory;
+mod peers;
 mod quiet;
 mod quota_day;
 mod quotas;

@@ -25,7 +25,6 @@ fn only_android_replaces_a_push_by_its_repeat() {
     let mut ios = config();
     ios["platform"] = "ios".into();
     assert_eq!(open(&ios).repeats(), Some(false));
-    assert!(!CAPABILITY.repeatable);
 }
 
 #[test]

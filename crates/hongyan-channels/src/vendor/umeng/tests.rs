@@ -313,5 +313,4 @@ fn only_ios_replaces_a_push_by_its_repeat() {
     assert_eq!(repeats("ios"), Some(true));
     assert_eq!(repeats("android"), Some(false));
     assert_eq!(repeats("harmony"), Some(false));
-    assert!(!CAPABILITY.repeatable);
 }
