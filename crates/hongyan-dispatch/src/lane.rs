@@ -5,6 +5,7 @@
 
 mod call;
 mod quota;
+mod unused;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,9 +25,10 @@ use crate::feedback::{self, Feedback};
 use crate::gate::Gate;
 use crate::quota::{Quotas, is_bulk};
 use crate::rate::{Bucket, Pace};
-use crate::returns::Returns;
+use crate::returns::{Reopenings, Returns};
 use crate::service::Ports;
 use crate::shipment::{Shipment, grouped};
+use unused::Unused;
 
 /// A lane without work for this long ends; the next shipment opens a new one.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -191,7 +193,8 @@ impl Lanes {
             peer,
             urgent: Arc::clone(&urgent.returns),
             bulk: Arc::clone(&bulk.returns),
-            tomorrow: Arc::new(Returns::new()),
+            reopenings: Arc::new(Reopenings::new()),
+            unused: Arc::default(),
         };
         tokio::spawn(async move {
             let channel = lane.key.1.clone();
@@ -235,8 +238,10 @@ struct Lane {
     peer: Peer,
     urgent: Arc<Returns>,
     bulk: Arc<Returns>,
-    /// For those that wait for the vendor's next day: nobody else waits behind them.
-    tomorrow: Arc<Returns>,
+    /// For those that wait for the vendor's next day, or until it takes more: nobody else waits behind them.
+    reopenings: Arc<Reopenings>,
+    /// What was taken of the rate for pushes that the vendor was not asked for in the end.
+    unused: Arc<Unused>,
 }
 
 impl Lane {
@@ -308,9 +313,10 @@ impl Lane {
                     RateCounts::Requests => capability.batch_len_max.max(1) as u64,
                     RateCounts::Devices => 1,
                 };
-                for returns in [&self.urgent, &self.bulk, &self.tomorrow] {
+                for returns in [&self.urgent, &self.bulk] {
                     returns.pace(at_once.saturating_mul(rate.into()));
                 }
+                self.reopenings.pace(at_once.saturating_mul(rate.into()));
                 let slots = opened
                     .limits
                     .concurrency
@@ -350,8 +356,15 @@ impl Lane {
                 let now = self.inner.ports.clock.now();
                 bucket.set_rate(lock(&health).pace.of(rate, now));
                 let counts = counts(&opened, group.len());
-                while let Err(wait) = bucket.take(counts, self.inner.ports.clock.now()) {
-                    tokio::time::sleep(wait).await;
+                loop {
+                    bucket.give_back(self.unused.all());
+                    let Err(wait) = bucket.take(counts, self.inner.ports.clock.now()) else {
+                        break;
+                    };
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = self.unused.grows() => {}
+                    }
                 }
                 let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
                     continue;
@@ -359,13 +372,14 @@ impl Lane {
                 // While this waited its turn an earlier call may have been told to pause.
                 if let Some(until) = self.paused(&health) {
                     lock(&health).breaker.not_made();
+                    self.unused.add(counts);
                     self.send_back(group, Reason::VendorRateLimited, until)
                         .await;
                     continue;
                 }
                 let (lane, opened, health) = (self.clone(), opened.clone(), Arc::clone(&health));
                 tokio::spawn(async move {
-                    lane.send(opened, group, &health).await;
+                    lane.send(opened, group, counts, &health).await;
                     drop(slot);
                 });
             }
