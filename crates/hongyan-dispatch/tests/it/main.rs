@@ -18,6 +18,8 @@ mod lint;
 mod memory;
 mod quiet;
 mod quota_day;
+mod quota_edges;
+mod quota_words;
 mod quotas;
 mod recalls;
 mod receipts;
