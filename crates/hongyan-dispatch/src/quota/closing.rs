@@ -151,6 +151,23 @@ impl Quotas {
         }
     }
 
+    /// The vendor said so of a push that it had taken before.
+    pub(crate) async fn heard_later(
+        &self,
+        account: &Account,
+        word: QuotaWord,
+        day: Day,
+        kind: Kind,
+        exhausted: Exhausted,
+    ) -> Result<(), StoreError> {
+        let asked = Asked {
+            day,
+            kind,
+            probe: false,
+        };
+        self.close(account, word, asked, exhausted).await
+    }
+
     async fn close(
         &self,
         account: &Account,

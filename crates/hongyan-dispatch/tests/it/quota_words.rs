@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use hongyan_core::port::{Clock as _, QuotaWord};
 use hongyan_core::verdict::Unsure;
-use hongyan_core::{Class, ClassDetail, Reason, Stage, Verdict};
+use hongyan_core::{Class, ClassDetail, MessageId, Reason, Stage, Verdict};
 use hongyan_testkit::fake::FakeVendor;
+use serde_json::json;
 
 use crate::quotas::{TO_MIDNIGHT, of_class, settled, used_up};
 use crate::world::{World, to_users, world, world_of};
@@ -134,4 +135,37 @@ async fn a_credential_that_is_stored_anew_may_be_closed_again() {
         assert_eq!(w.closed().await, []);
     }
     assert_eq!(w.one_more(Class::Marketing, "u1").await, ("sent", 1));
+}
+
+impl World {
+    /// The vendor's receipt of a kind about a message, for a time so long before now.
+    async fn receipt(&self, id: MessageId, kind: &str, before: Duration) {
+        let at = self.clock.now().millis() - before.as_millis() as i64;
+        let body = json!({
+            "token": "alpha-d1", "message": id.to_string(), "kind": kind, "at": at, "detail": "128 ack 10 quota 10",
+        });
+        let body = body.to_string();
+        self.posts(None, Some("yes"), &body).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_receipt_that_says_so_closes_as_well() {
+    let w = world().await;
+    w.device("d1", Some("u1"), &["alpha"]).await;
+    let id = w.send(of_class(Class::Marketing, "u1")).await;
+    assert_eq!(w.outcome(id).await, Reason::AcceptedByVendor);
+    // Of one device it says nothing of the others, and of yesterday nothing of today.
+    let hour = Duration::from_secs(3600);
+    w.receipt(id, "over_quota", Duration::ZERO).await;
+    w.receipt(id, "day_over", 21 * hour).await;
+    assert_eq!(w.closed().await, []);
+    w.receipt(id, "day_over", hour).await;
+    assert_eq!(w.closed().await, [(Class::Marketing, TO_MIDNIGHT)]);
+    assert_eq!(w.one_more(Class::Marketing, "u1").await, ("held", 0));
+    assert_eq!(w.one_more(Class::Im, "u1").await, ("sent", 1));
+    // What nobody sent closes nothing.
+    w.receipt(MessageId(uuid::Uuid::nil()), "day_over", hour)
+        .await;
+    assert_eq!(w.closed().await, [(Class::Marketing, TO_MIDNIGHT)]);
 }

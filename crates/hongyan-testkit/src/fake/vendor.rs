@@ -365,6 +365,7 @@ impl Channel for FakeVendor {
                 Some("permission_off") => ReceiptKind::PermissionOff,
                 Some("displayed") => ReceiptKind::Displayed,
                 Some("clicked") => ReceiptKind::Clicked,
+                Some("day_over") => ReceiptKind::OverQuota,
                 Some("over_quota") => ReceiptKind::Failed(Reason::QuotaExhausted),
                 _ => ReceiptKind::Delivered,
             },
