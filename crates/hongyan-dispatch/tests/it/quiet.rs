@@ -96,7 +96,10 @@ async fn what_is_held_follows_a_device_that_moves() {
         .timezone_changed(&w.app, &d)
         .await
         .unwrap();
-    let found = registry.devices(&w.app, &[d.clone()]).await.unwrap();
+    let found = registry
+        .devices(&w.app, std::slice::from_ref(&d))
+        .await
+        .unwrap();
     let mut moved = found.into_iter().flatten().next().unwrap();
     moved.timezone = Some("America/New_York".into());
     moved.version += 1;
