@@ -22,7 +22,8 @@ hongyan channel check            # proves every credential with its vendor, a li
 For all of them: `granted` lists the message classes that the vendor granted, where it grants any (absent: all), and with `strict_classes` a message of
 another class is refused instead of going out as `marketing`. Limits of a credential (`limits`) are requests per second (devices
 per second where the vendor counts those), requests at once, tries, and a daily `quota`: `per_day` of all classes, of which `reserved` is kept for `im` and
-`transaction`; `marketing_per_day` and `marketing_per_device` of what the vendor counts as marketing, which a class that was not granted goes out as.
+`transaction`; `marketing_per_day` and `marketing_per_device` of what the vendor counts as marketing, which a class that was not granted goes out as (of
+`marketing_per_day` the same part is reserved then).
 `callback_url` of a stored credential is where its vendor may post receipts; set `http.public_url` first.
 
 <!-- Made from the heads of crates/hongyan-channels/src/vendor/*.rs: `cargo xtask golden` renews this page. -->

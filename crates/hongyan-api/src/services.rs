@@ -127,7 +127,7 @@ pub struct QuotaStanding {
     pub day_start: Timestamp,
     /// Its end: all counters begin anew.
     pub resets_at: Timestamp,
-    /// Taken by the vendor, by class.
+    /// Taken by the vendor, or perhaps taken, by class.
     pub used: Vec<(Class, u64)>,
     /// Limit of all classes.
     pub per_day: Option<u64>,
@@ -139,8 +139,10 @@ pub struct QuotaStanding {
     pub marketing_named: bool,
     /// All limits that the vendor named.
     pub named: Vec<hongyan_core::port::DailyLimit>,
-    /// What is kept for `im` and `transaction`, and not used yet.
+    /// What of the limit of all classes is kept for `im` and `transaction`, and not used yet.
     pub reserved: u64,
+    /// The same of the limit on marketing, where one of them goes out as that.
+    pub marketing_reserved: u64,
     /// When the limit of all classes will be reached, should the day go on as it began.
     pub runs_out_at: Option<Timestamp>,
     /// When nothing will be left for `marketing`.

@@ -44,8 +44,6 @@ pub struct Marks {
     pub webpush_urgency: &'static str,
     /// Whether it makes a sound when the sender names none.
     pub sounds: bool,
-    /// Under which of its daily counts a vendor that takes these marks has it.
-    pub counted: CountedAs,
 }
 
 const IM: Marks = Marks {
@@ -63,7 +61,6 @@ const IM: Marks = Marks {
     fcm_notification: "PRIORITY_HIGH",
     webpush_urgency: "high",
     sounds: true,
-    counted: CountedAs::Service,
 };
 const TRANSACTION: Marks = Marks {
     huawei_category: "EXPRESS",
@@ -95,7 +92,6 @@ const MARKETING: Marks = Marks {
     fcm_notification: "PRIORITY_LOW",
     webpush_urgency: "low",
     sounds: false,
-    counted: CountedAs::Marketing,
 };
 
 /// The marks of a kind of message.
@@ -233,7 +229,7 @@ impl Grants {
         let class = self
             .class_of(class, detail)
             .map_or(class, |(class, _)| class);
-        marks(class, detail).counted
+        CountedAs::of(class)
     }
 
     /// For people.

@@ -204,7 +204,8 @@ pub struct LaneLimits {
 pub struct DailyQuota {
     /// Pushes of all classes.
     pub per_day: Option<u64>,
-    /// Of these, how many are kept for `im` and `transaction`; a fifth when absent.
+    /// Of these, how many are kept for `im` and `transaction`; a fifth when absent. The same part is kept of the limit on marketing
+    /// where one of them goes out as that.
     pub reserved: Option<u64>,
     /// Pushes that the vendor counts as marketing: of `marketing`, and of a class that goes out as public.
     pub marketing_per_day: Option<u64>,

@@ -28,6 +28,12 @@ impl Class {
         Self::Marketing,
     ];
 
+    /// Whether it comes after the others, and may wait for a vendor's next day.
+    #[must_use]
+    pub const fn may_wait(self) -> bool {
+        matches!(self, Self::Subscription | Self::Marketing)
+    }
+
     /// The word used in the API, the ledger and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -61,4 +67,18 @@ pub enum ClassDetail {
     Travel,
     /// Health reminder.
     Health,
+}
+
+impl ClassDetail {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Order,
+        Self::Account,
+        Self::Finance,
+        Self::Schedule,
+        Self::Device,
+        Self::Work,
+        Self::Travel,
+        Self::Health,
+    ];
 }

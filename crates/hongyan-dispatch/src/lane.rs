@@ -6,6 +6,7 @@
 mod call;
 mod measure;
 mod quota;
+mod unused;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,9 +27,10 @@ use crate::feedback::{self, Feedback};
 use crate::gate::Gate;
 use crate::quota::{Quotas, is_bulk};
 use crate::rate::{Bucket, Pace};
-use crate::returns::Returns;
+use crate::returns::{Reopenings, Returns};
 use crate::service::Ports;
 use crate::shipment::{Shipment, grouped};
+use unused::Unused;
 
 /// A lane without work for this long ends; the next shipment opens a new one.
 const IDLE_MAX: Duration = Duration::from_secs(300);
@@ -192,7 +194,8 @@ impl Lanes {
             peer,
             urgent: Arc::clone(&urgent.returns),
             bulk: Arc::clone(&bulk.returns),
-            tomorrow: Arc::new(Returns::new()),
+            reopenings: Arc::new(Reopenings::new()),
+            unused: Arc::default(),
         };
         tokio::spawn(async move {
             let channel = lane.key.1.clone();
@@ -236,8 +239,10 @@ struct Lane {
     peer: Peer,
     urgent: Arc<Returns>,
     bulk: Arc<Returns>,
-    /// For those that wait for the vendor's next day: nobody else waits behind them.
-    tomorrow: Arc<Returns>,
+    /// For those that wait for the vendor's next day, or until it takes more: nobody else waits behind them.
+    reopenings: Arc<Reopenings>,
+    /// What was taken of the rate for pushes that the vendor was not asked for in the end.
+    unused: Arc<Unused>,
 }
 
 impl Lane {
@@ -307,9 +312,10 @@ impl Lane {
             }
             if before != Some((opened.generation, opened.limits)) {
                 let per_s = devices_at_once(&opened).saturating_mul(base_rate.into());
-                for returns in [&self.urgent, &self.bulk, &self.tomorrow] {
+                for returns in [&self.urgent, &self.bulk] {
                     returns.pace(per_s);
                 }
+                self.reopenings.pace(per_s);
                 let most =
                     |limits: &LaneLimits| limits.concurrency.unwrap_or(capability.concurrency);
                 // What is under way counts on, unless it is told anew how much may be.
@@ -354,22 +360,27 @@ impl Lane {
                         continue;
                     }
                 };
-                loop {
+                let taken = loop {
                     // The lane may be asked to slow down while this waits.
                     let now = self.inner.ports.clock.now();
                     let rate = lock(&health).pace.of(base_rate, now);
                     bucket.set_rate(rate);
+                    bucket.give_back(self.unused.all());
                     let most = batch_len(&opened, rate);
                     if group.len() > most {
                         let rest = group.split_off(most);
                         let waiting = if is_bulk_turn { &mut later } else { &mut turn };
                         waiting.push_front(rest);
                     }
-                    let Err(wait) = bucket.take(counts(&opened, group.len()), now) else {
-                        break;
+                    let counts = counts(&opened, group.len());
+                    let Err(wait) = bucket.take(counts, now) else {
+                        break counts;
                     };
-                    tokio::time::sleep(wait).await;
-                }
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = self.unused.grows() => {}
+                    }
+                };
                 let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
                     lock(&health).breaker.not_made(turn_to_call);
                     continue;
@@ -377,13 +388,15 @@ impl Lane {
                 // While this waited its turn an earlier call may have been told to pause.
                 if let Some(until) = self.paused(&health) {
                     lock(&health).breaker.not_made(turn_to_call);
+                    self.unused.add(taken);
                     self.send_back(group, Reason::VendorRateLimited, until)
                         .await;
                     continue;
                 }
                 let (lane, opened, health) = (self.clone(), opened.clone(), Arc::clone(&health));
                 tokio::spawn(async move {
-                    lane.send(opened, group, (&health, turn_to_call)).await;
+                    lane.send(opened, group, taken, (&health, turn_to_call))
+                        .await;
                     drop(slot);
                 });
             }

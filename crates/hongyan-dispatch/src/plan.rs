@@ -10,7 +10,7 @@ use hongyan_core::device::TokenState;
 use hongyan_core::limits::ACK_TIMEOUT_DEFAULT;
 use hongyan_core::message::DeliveryMode;
 use hongyan_core::port::SessionInfo;
-use hongyan_core::{ChannelId, Device, Message, Reason, Timestamp, User};
+use hongyan_core::{ChannelId, CredentialName, Device, Message, Reason, Timestamp, User};
 
 use crate::choice::{self, Scores};
 use crate::policy;
@@ -149,7 +149,7 @@ fn push_way(s: &Situation<'_>, device: &Device) -> Decision {
         return Decision::End(Reason::PermissionOff);
     }
     if m.options.push.force {
-        return choose(s, device).unwrap_or_else(Decision::End);
+        return choose_or_wait(s, device);
     }
     if s.user
         .is_some_and(|u| u.preferences.muted_classes.contains(&m.class))
@@ -166,7 +166,25 @@ fn push_way(s: &Situation<'_>, device: &Device) -> Decision {
             Decision::End(Reason::QuietHours)
         };
     }
-    choose(s, device).unwrap_or_else(Decision::End)
+    choose_or_wait(s, device)
+}
+
+/// The next channel; where none is left, the wait for one that was given up because its quota was used up, if it is still good
+/// and has more before the message ends.
+fn choose_or_wait(s: &Situation<'_>, device: &Device) -> Decision {
+    let reason = match choose(s, device) {
+        Ok(decision) => return decision,
+        Err(reason) => reason,
+    };
+    match &s.delivery.opens {
+        Some((channel, at)) if *at < s.message.expires_at && usable(s, device, channel).is_ok() => {
+            Decision::Hold {
+                until: *at,
+                reason: Reason::QuotaExhausted,
+            }
+        }
+        _ => Decision::End(reason),
+    }
 }
 
 /// The first channel in order that has a live token and a credential and has not failed yet; else why there is none.
@@ -181,31 +199,37 @@ pub(crate) fn choose(s: &Situation<'_>, device: &Device) -> Result<Decision, Rea
         s.now,
     );
     for channel in order {
-        let Some(token) = device.token(&channel) else {
-            continue;
-        };
-        if s.delivery.tried.contains(&channel) {
+        if device.token(&channel).is_none() || s.delivery.tried.contains(&channel) {
             continue;
         }
-        if let TokenState::Dead { reason, .. } = token.state {
-            why = why.or(Some(reason));
-            continue;
-        }
-        if token.paused {
-            why = why.or(Some(Reason::PermissionOff));
-            continue;
-        }
-        match s.credentials.pick(&channel, token.credential.as_ref()) {
-            Some(credential) => {
+        match usable(s, device, &channel) {
+            Ok(credential) => {
                 return Ok(Decision::Push {
                     channel,
-                    credential: credential.clone(),
+                    credential,
                 });
             }
-            None => why = why.or(Some(Reason::NoCredential)),
+            Err(reason) => why = why.or(Some(reason)),
         }
     }
     Err(why.unwrap_or(Reason::NoChannel))
+}
+
+/// The credential through which the device's token at a channel takes pushes, else why there is none.
+fn usable(
+    s: &Situation<'_>,
+    device: &Device,
+    channel: &ChannelId,
+) -> Result<CredentialName, Reason> {
+    let token = device.token(channel).ok_or(Reason::NoChannel)?;
+    if let TokenState::Dead { reason, .. } = token.state {
+        return Err(reason);
+    }
+    if token.paused {
+        return Err(Reason::PermissionOff);
+    }
+    let credential = s.credentials.pick(channel, token.credential.as_ref());
+    credential.cloned().ok_or(Reason::NoCredential)
 }
 
 #[cfg(test)]

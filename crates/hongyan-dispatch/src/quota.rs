@@ -2,30 +2,30 @@
 //!
 //! A day is the vendor's. `im` and `transaction` may use all of it, `subscription` and `marketing` only what is not
 //! reserved; a limit on marketing holds what the vendor counts as that, which the channel says. What is taken before a call
-//! and not accepted by the vendor is given back, so that the counters are those of the accepted pushes.
+//! and not accepted by the vendor is given back, so that the counters are those of the accepted pushes, and of those whose
+//! answer was lost: the vendor may have counted them.
 
 mod closing;
+mod limits;
+mod standing;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::future::join_all;
-use hongyan_core::app::DailyQuota;
-use hongyan_core::port::{self, Channel, Clock, CountedAs, DailyLimit, LimitOf, QuotaWord, Vendor};
-use hongyan_core::{
-    AppId, ChannelId, Class, CredentialName, DeviceId, Message, StoreError, Timestamp,
-};
+use hongyan_core::port::{self, Clock, CountedAs};
+use hongyan_core::{AppId, ChannelId, Class, CredentialName, DeviceId, StoreError, Timestamp};
 
 pub use closing::Closed;
 use closing::Said;
 pub(crate) use closing::{Exhausted, believed_until};
+pub use limits::{Effective, Terms};
+pub(crate) use limits::{Kind, is_bulk};
+pub use standing::Standing;
 
 /// Counters of single devices that are changed at once.
 const AT_ONCE: usize = 128;
 const DAY_MS: i64 = 86_400_000;
-/// How long a limit that a vendor named is believed when it says nothing more.
-const NAMED_FOR: Duration = Duration::from_secs(2 * 86_400);
 
 /// Whose quota.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,9 +47,13 @@ impl Account {
         self.key(&format!("used/{}", class.as_str()))
     }
 
-    /// What went out of a service class and was counted as marketing.
-    fn public_key(&self, class: Class) -> String {
-        self.key(&format!("public/{}", class.as_str()))
+    /// What of a class was counted otherwise than most of it: a service class as marketing, or marketing as service.
+    fn otherwise_key(&self, class: Class) -> String {
+        let how = match CountedAs::of(class) {
+            CountedAs::Service => "public",
+            CountedAs::Marketing => "private",
+        };
+        self.key(&format!("{how}/{}", class.as_str()))
     }
 
     fn device_key(&self, device: &DeviceId) -> String {
@@ -79,154 +83,6 @@ impl Day {
     }
 }
 
-/// Whether a class comes after what is reserved for the others.
-pub(crate) const fn is_bulk(class: Class) -> bool {
-    matches!(class, Class::Marketing | Class::Subscription)
-}
-
-/// What `marketing` and `subscription` may use together of a limit that all classes share.
-fn unreserved(quota: &DailyQuota) -> Option<u64> {
-    quota
-        .per_day
-        .map(|all| all.saturating_sub(quota.reserved.unwrap_or(all / 5)))
-}
-
-/// A push, as far as quotas are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Kind {
-    pub(crate) class: Class,
-    pub(crate) counted: CountedAs,
-}
-
-impl Kind {
-    /// The kind of a message where it goes out through this channel.
-    pub(crate) fn of(message: &Message, channel: &dyn Channel) -> Self {
-        Self {
-            class: message.class,
-            counted: channel.counts_as(message.class, message.class_detail),
-        }
-    }
-
-    fn is_marketing(self) -> bool {
-        self.counted == CountedAs::Marketing
-    }
-
-    /// The counters that it shares with pushes to other devices, each with its limit, the most particular first.
-    fn shared(self, limits: &Effective) -> impl Iterator<Item = (&'static str, u64)> {
-        let quota = &limits.quota;
-        let marketing = limits.marketing_for(self.class);
-        let marketing = marketing.filter(|_| self.is_marketing());
-        let bulk = unreserved(quota).filter(|_| is_bulk(self.class));
-        [
-            ("marketing", marketing),
-            ("bulk", bulk),
-            ("all", quota.per_day),
-        ]
-        .into_iter()
-        .filter_map(|(what, limit)| Some((what, limit?)))
-    }
-
-    fn per_device(self, limits: &Effective) -> Option<u64> {
-        let limit = limits.quota.marketing_per_device.map(u64::from);
-        limit.filter(|_| self.is_marketing())
-    }
-}
-
-/// What a channel says about its vendor's quotas.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// The limits that the vendor named.
-    pub named: Vec<DailyLimit>,
-    /// How each class is counted, in the order of [`Class::ALL`].
-    counted: [CountedAs; Class::ALL.len()],
-    word: QuotaWord,
-}
-
-impl Terms {
-    /// Those of an open channel.
-    #[must_use]
-    pub fn of(channel: &dyn Channel, vendor: &dyn Vendor) -> Self {
-        Self {
-            named: channel.limits(),
-            counted: Class::ALL.map(|class| channel.counts_as(class, None)),
-            word: vendor.capability().quota_word,
-        }
-    }
-
-    /// Those of a channel that does not open.
-    #[must_use]
-    pub fn unopened(vendor: &dyn Vendor) -> Self {
-        Self {
-            named: Vec::new(),
-            counted: Class::ALL.map(CountedAs::of),
-            word: vendor.capability().quota_word,
-        }
-    }
-}
-
-/// The limits of a credential, and which of them are the vendor's word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Effective {
-    /// What counts.
-    pub quota: DailyQuota,
-    /// Whether [`DailyQuota::per_day`] is the vendor's.
-    pub per_day_named: bool,
-    /// Whether [`DailyQuota::marketing_per_day`] is the vendor's.
-    pub marketing_named: bool,
-    /// What the vendor itself counted today under the limits that are its own: of all, and of marketing.
-    heard: [Option<u64>; 2],
-    counted: [CountedAs; Class::ALL.len()],
-    word: QuotaWord,
-}
-
-impl Effective {
-    /// What was configured; where nothing was, what the vendor named lately.
-    #[must_use]
-    pub fn of(configured: &DailyQuota, terms: &Terms, day: Day, now: Timestamp) -> Self {
-        let find = |of: LimitOf| {
-            let fresh = |l: &&DailyLimit| l.of == of && now.since(l.at) < NAMED_FOR;
-            terms.named.iter().filter(fresh).max_by_key(|l| l.at)
-        };
-        let heard = |limit: Option<&DailyLimit>| {
-            let today = limit.filter(|l| l.at >= day.start);
-            today.and_then(|l| l.used)
-        };
-        let all = find(LimitOf::All).filter(|_| configured.per_day.is_none());
-        let marketing = find(LimitOf::Marketing).filter(|_| configured.marketing_per_day.is_none());
-        Self {
-            quota: DailyQuota {
-                per_day: configured.per_day.or(all.map(|l| l.limit)),
-                marketing_per_day: configured.marketing_per_day.or(marketing.map(|l| l.limit)),
-                ..*configured
-            },
-            per_day_named: all.is_some(),
-            marketing_named: marketing.is_some(),
-            heard: [heard(all), heard(marketing)],
-            counted: terms.counted,
-            word: terms.word,
-        }
-    }
-
-    /// What a class may use of the limit on marketing. An urgent class that goes out as marketing, because it was not granted,
-    /// finds a part reserved there, too.
-    fn marketing_for(&self, class: Class) -> Option<u64> {
-        let limit = self.quota.marketing_per_day?;
-        let urgent_too = Class::ALL
-            .into_iter()
-            .zip(self.counted)
-            .any(|(class, counted)| !is_bulk(class) && counted == CountedAs::Marketing);
-        Some(match is_bulk(class) && urgent_too {
-            true => limit.saturating_sub(self.quota.reserved.unwrap_or(limit / 5)),
-            false => limit,
-        })
-    }
-
-    /// What the vendor's word that a quota is used up closes.
-    pub(crate) const fn word(&self) -> QuotaWord {
-        self.word
-    }
-}
-
 /// What was taken for a call, one for each recipient in order.
 #[derive(Debug)]
 pub(crate) struct Taken {
@@ -239,31 +95,6 @@ pub(crate) struct Taken {
     probe: bool,
     kind: Kind,
     day: Day,
-}
-
-/// How an account stands today.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
-    /// The day.
-    pub day: Day,
-    /// Accepted by the vendor, by class.
-    pub used: Vec<(Class, u64)>,
-    /// The limit of all classes.
-    pub per_day: Option<u64>,
-    /// Whether that is the vendor's own word, since none was configured.
-    pub per_day_named: bool,
-    /// The most that `marketing` may use.
-    pub marketing_per_day: Option<u64>,
-    /// Whether it comes of the vendor's own word.
-    pub marketing_named: bool,
-    /// What of the limit is kept for `im` and `transaction`, and not used yet.
-    pub reserved: u64,
-    /// When the limit of all classes will be reached if the day goes on as it began.
-    pub runs_out_at: Option<Timestamp>,
-    /// When nothing will be left for `marketing`.
-    pub marketing_runs_out_at: Option<Timestamp>,
-    /// The classes of which the vendor takes no more for now, by its own word.
-    pub closed: Vec<(Class, Closed)>,
 }
 
 /// The quotas of all credentials. Cheap to clone.
@@ -301,17 +132,17 @@ impl Quotas {
             day,
         };
         let mut asked = devices;
-        if let Some(closed) = self.closed(account, limits.word, day, kind).await? {
+        if let Some(closed) = self.closed(account, limits.word(), kind).await? {
             taken.opens_at = closed.until;
             taken.why = Some(closed.why);
-            if !self.may_probe(account, limits.word, kind) {
+            if !self.may_probe(account, limits.word(), kind) {
                 return Ok(taken);
             }
             // One tells as much as all.
             taken.probe = true;
             asked = devices.get(..1).unwrap_or_default();
         }
-        self.catch_up(account, limits, day).await?;
+        self.catch_up(account, limits, day, kind).await?;
         let mut got = Vec::new();
         let granted = self
             .take_each(account, limits, day, kind, asked, &mut got)
@@ -328,60 +159,27 @@ impl Quotas {
         Ok(taken)
     }
 
-    /// A limit that is set or named in the course of the day counts what went out before it, here or, as the vendor counts,
-    /// elsewhere.
+    /// Raises the counters of this kind to what went out already: a limit that is set or named in the course of the day, here
+    /// or elsewhere as the vendor counts, finds it there. As often as one likes: a counter that has as much stays.
     async fn catch_up(
         &self,
         account: &Account,
         limits: &Effective,
         day: Day,
+        kind: Kind,
     ) -> Result<(), StoreError> {
-        let [all, marketing] = limits.heard;
-        let quota = &limits.quota;
-        let counters = [
-            ("all", quota.per_day, all),
-            ("bulk", unreserved(quota), None),
-            ("marketing", quota.marketing_per_day, marketing),
-        ];
-        for (what, limit, heard) in counters {
-            if limit.is_none() {
-                continue;
+        if kind.shared(limits).next().is_none() {
+            return Ok(());
+        }
+        let booked = self.booked(account, day).await?;
+        for (shared, _) in kind.shared(limits) {
+            let least = limits.at_least(shared, &booked);
+            let key = account.key(shared.as_str());
+            if self.port.used(&key, day.start).await? < least {
+                self.one(&key, day, least, least).await?;
             }
-            let begun = account.key(&format!("begun/{what}"));
-            if self.port.used(&begun, day.start).await? > 0
-                || self.one(&begun, day, 1, 1).await? == 0
-            {
-                continue;
-            }
-            let used = match what {
-                "marketing" => self.used_as_marketing(account, day).await?,
-                what => {
-                    let mut used = 0;
-                    for class in Class::ALL {
-                        if what == "all" || is_bulk(class) {
-                            used += self.port.used(&account.used_key(class), day.start).await?;
-                        }
-                    }
-                    used
-                }
-            };
-            let before = used.max(heard.unwrap_or(0));
-            self.one(&account.key(what), day, u64::MAX, before).await?;
         }
         Ok(())
-    }
-
-    /// What the vendor took today and counts as marketing.
-    async fn used_as_marketing(&self, account: &Account, day: Day) -> Result<u64, StoreError> {
-        let mut used = 0;
-        for class in Class::ALL {
-            let key = match class {
-                Class::Marketing => account.used_key(class),
-                class => account.public_key(class),
-            };
-            used += self.port.used(&key, day.start).await?;
-        }
-        Ok(used)
     }
 
     /// Takes from each counter, and writes into `taken` what it took.
@@ -420,14 +218,15 @@ impl Quotas {
         let want = granted.iter().filter(|g| **g).count() as u64;
         let mut have = want;
         let before = taken.len();
-        for (what, limit) in kind.shared(limits) {
-            let key = account.key(what);
+        for (shared, limit) in kind.shared(limits) {
+            let key = account.key(shared.as_str());
             let got = self.one(&key, day, limit, have).await?;
             // Another counter had more: the rest of it goes back.
             let excess = have - got;
             for (key, count) in taken.iter_mut().skip(before) {
-                self.back(key, day, excess).await?;
+                // Noted first: should the store fail, it counts as used, and nothing goes back twice.
                 *count -= excess;
+                self.back(key, day, excess).await?;
             }
             taken.push((key, got));
             have = got;
@@ -445,6 +244,10 @@ impl Quotas {
                 back.push(device);
             }
         }
+        if kind.per_device(limits).is_some() {
+            let keys: HashSet<String> = back.iter().map(|d| account.device_key(d)).collect();
+            taken.retain(|(key, _)| !keys.contains(key));
+        }
         self.devices_back(account, limits, day, kind, back).await?;
         Ok(granted)
     }
@@ -458,20 +261,23 @@ impl Quotas {
         kind: Kind,
         device: &DeviceId,
     ) -> Result<Option<Timestamp>, StoreError> {
-        if let Some(closed) = self.closed(account, limits.word, day, kind).await?
+        if let Some(closed) = self.closed(account, limits.word(), kind).await?
             && !closed.asks
         {
             return Ok(Some(closed.until));
         }
-        let device = format!("device/{device}");
-        let own = kind.per_device(limits).map(|limit| (device, limit));
-        let shared = kind
-            .shared(limits)
-            .map(|(what, limit)| (what.to_owned(), limit));
-        for (what, limit) in shared.chain(own) {
-            if self.port.used(&account.key(&what), day.start).await? >= limit {
+        let booked = self.booked(account, day).await?;
+        for (shared, limit) in kind.shared(limits) {
+            let key = account.key(shared.as_str());
+            let taken = self.port.used(&key, day.start).await?;
+            if taken.max(limits.at_least(shared, &booked)) >= limit {
                 return Ok(Some(day.end));
             }
+        }
+        if let Some(limit) = kind.per_device(limits) {
+            let key = account.device_key(device);
+            let taken = self.port.used(&key, day.start).await?;
+            return Ok((taken >= limit).then_some(day.end));
         }
         Ok(None)
     }
@@ -490,14 +296,15 @@ impl Quotas {
         if accepted > 0 {
             let key = account.used_key(kind.class);
             self.one(&key, day, u64::MAX, accepted).await?;
-            if kind.is_marketing() && kind.class != Class::Marketing {
-                let key = account.public_key(kind.class);
+            if kind.counted != CountedAs::of(kind.class) {
+                let key = account.otherwise_key(kind.class);
                 self.one(&key, day, u64::MAX, accepted).await?;
             }
         }
         if unused > 0 {
-            for (what, _) in kind.shared(limits) {
-                self.back(&account.key(what), day, unused).await?;
+            for (shared, _) in kind.shared(limits) {
+                let key = account.key(shared.as_str());
+                self.back(&key, day, unused).await?;
             }
             let devices = results.iter().filter(|(_, ok)| !*ok).map(|(d, _)| d);
             self.devices_back(account, limits, day, kind, devices.collect())
@@ -527,60 +334,6 @@ impl Quotas {
         Ok(())
     }
 
-    /// How an account stands.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn standing(
-        &self,
-        account: &Account,
-        limits: &Effective,
-        offset_s: i32,
-    ) -> Result<Standing, StoreError> {
-        let quota = &limits.quota;
-        let now = self.clock.now();
-        let day = Day::at(now, offset_s);
-        let mut used = Vec::with_capacity(Class::ALL.len());
-        let mut closed = Vec::new();
-        for (class, counted) in Class::ALL.into_iter().zip(limits.counted) {
-            used.push((
-                class,
-                self.port.used(&account.used_key(class), day.start).await?,
-            ));
-            let kind = Kind { class, counted };
-            let word = self.closed(account, limits.word, day, kind).await?;
-            closed.extend(word.map(|closed| (class, closed)));
-        }
-        let sum = |bulk_only: bool| -> u64 {
-            let counted = used.iter().filter(|(c, _)| !bulk_only || is_bulk(*c));
-            counted.map(|(_, n)| n).sum()
-        };
-        let as_marketing = self.used_as_marketing(account, day).await?;
-        let (rest, marketing) = (unreserved(quota), limits.marketing_for(Class::Marketing));
-        let reserved = quota
-            .per_day
-            .map_or(0, |all| quota.reserved.unwrap_or(all / 5))
-            .saturating_sub(sum(false) - sum(true));
-        let runs_out = |used, limit: Option<u64>| runs_out_at(used, limit?, day, now);
-        let ends = [runs_out(sum(true), rest), runs_out(as_marketing, marketing)];
-        Ok(Standing {
-            runs_out_at: runs_out(sum(false), quota.per_day),
-            marketing_runs_out_at: ends.into_iter().flatten().min(),
-            closed,
-            day,
-            per_day: quota.per_day,
-            per_day_named: limits.per_day_named,
-            marketing_per_day: rest.into_iter().chain(marketing).min(),
-            marketing_named: match (rest, marketing) {
-                (Some(rest), Some(marketing)) if rest < marketing => limits.per_day_named,
-                (_, Some(_)) => limits.marketing_named,
-                _ => limits.per_day_named,
-            },
-            used,
-            reserved,
-        })
-    }
-
     async fn one(&self, key: &str, day: Day, limit: u64, want: u64) -> Result<u64, StoreError> {
         if want == 0 {
             return Ok(0);
@@ -595,19 +348,6 @@ impl Quotas {
         }
         self.port.give_back(key, day.start, count).await
     }
-}
-
-/// When `limit` will be reached if the rest of the day goes as it went so far; `None` when that is not today.
-fn runs_out_at(used: u64, limit: u64, day: Day, now: Timestamp) -> Option<Timestamp> {
-    if used >= limit {
-        return Some(now);
-    }
-    let passed = u128::from(now.since(day.start).as_millis() as u64).max(1);
-    let needed = u128::from(limit) * passed / u128::from(used.max(1));
-    let at = i64::try_from(needed)
-        .ok()
-        .and_then(|ms| day.start.millis().checked_add(ms))?;
-    (used > 0 && at < day.end.millis()).then_some(Timestamp(at))
 }
 
 #[cfg(test)]

@@ -40,6 +40,11 @@ impl Bucket {
         self.level = self.level.min(self.burst);
     }
 
+    /// Puts back what was taken and not used in the end.
+    pub fn give_back(&mut self, count: u32) {
+        self.level = (self.level + f64::from(count)).min(self.burst);
+    }
+
     /// Takes so many, or says how long to wait before asking again. More than the burst is taken from a full bucket, and paid
     /// back before anything else is.
     ///
@@ -155,6 +160,23 @@ mod tests {
             }
         }
         assert_eq!(sent, 40_000, "ten seconds of it");
+    }
+
+    #[test]
+    fn what_was_not_used_is_there_again() {
+        let mut bucket = Bucket::new(8, Timestamp(0));
+        assert!(bucket.take(1_000, Timestamp(0)).is_ok());
+        bucket.give_back(990);
+        assert_eq!(
+            bucket.take(1, Timestamp(0)),
+            Err(Duration::from_millis(1_250))
+        );
+        bucket.give_back(1_000_000);
+        assert!(bucket.take(1, Timestamp(0)).is_ok());
+        assert!(
+            bucket.take(1, Timestamp(0)).is_err(),
+            "no more than the burst"
+        );
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A receipt is news about one delivery or one token. It is checked against what was really sent; what does not fit is
 //! counted and dropped, so that nobody can make a delivery up.
 
+mod quota;
+
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ use crate::deaths::{Death, Deaths};
 use crate::feedback::{self, Signal};
 use crate::hygiene::bury;
 use crate::plan::CredentialIndex;
-use crate::quota::Account;
+use crate::quota::{Account, Quotas};
 use crate::router::InFlight;
 use crate::service::Ports;
 
@@ -80,6 +82,14 @@ pub struct Receipts {
     pub(crate) learned: Learned,
     pub(crate) carried: Carried,
     pub(crate) deaths: Deaths,
+    pub(crate) quotas: Quotas,
+}
+
+/// What was seen among receipts that came together: each counts once, however many tell of it.
+#[derive(Debug, Default)]
+struct Seen {
+    arrived: HashSet<(MessageId, DeviceId)>,
+    over_quota: HashSet<MessageId>,
 }
 
 /// What receipts were worth.
@@ -220,7 +230,7 @@ impl Receipts {
     ) -> Result<Noted, StoreError> {
         let (app, channel) = (&account.app, &account.channel);
         let mut noted = Noted::default();
-        let mut arrived = HashSet::new();
+        let mut seen = Seen::default();
         let mut receipts = receipts.into_iter();
         loop {
             let part: Vec<Receipt> = receipts.by_ref().take(PART_LEN).collect();
@@ -230,9 +240,7 @@ impl Receipts {
             let mut signals = Vec::with_capacity(part.len());
             for receipt in part {
                 let kind = word(receipt.kind);
-                let known = self
-                    .one(account, receipt, &mut signals, &mut arrived)
-                    .await?;
+                let known = self.one(account, receipt, &mut signals, &mut seen).await?;
                 if known {
                     noted.known += 1;
                 } else {
@@ -254,7 +262,7 @@ impl Receipts {
         account: &Account,
         receipt: Receipt,
         signals: &mut Vec<Signal>,
-        arrived: &mut HashSet<(MessageId, DeviceId)>,
+        seen: &mut Seen,
     ) -> Result<bool, StoreError> {
         let (app, channel) = (&account.app, &account.channel);
         let device = self.device(app, channel, &receipt).await?;
@@ -282,6 +290,7 @@ impl Receipts {
                 known |= self.permission_is_off(device.as_ref(), &receipt).await?;
                 Some(undelivered(channel, Reason::PermissionOff, &receipt))
             }
+            ReceiptKind::OverQuota => Some(undelivered(channel, Reason::QuotaExhausted, &receipt)),
             ReceiptKind::Failed(reason) => Some(undelivered(channel, reason, &receipt)),
             ReceiptKind::Other => None,
         };
@@ -292,10 +301,16 @@ impl Receipts {
         if let Some(delivery) = delivery
             && let Some(input) = input
         {
+            if receipt.kind == ReceiptKind::OverQuota && seen.over_quota.insert(delivery.message) {
+                self.quota_is_over(account, delivery.message, &receipt)
+                    .await?;
+            }
             // One arrival counts once, however many receipts tell of it.
             if arrives
                 && !delivery.seen.has(Stage::Delivered)
-                && arrived.insert((delivery.message, delivery.device.clone()))
+                && seen
+                    .arrived
+                    .insert((delivery.message, delivery.device.clone()))
             {
                 let now = self.ports.clock.now();
                 let found = match device {
@@ -665,6 +680,7 @@ const fn word(kind: ReceiptKind) -> &'static str {
         ReceiptKind::Dismissed => "dismissed",
         ReceiptKind::TokenInvalid => "token_invalid",
         ReceiptKind::PermissionOff => "permission_off",
+        ReceiptKind::OverQuota => "over_quota",
         ReceiptKind::Failed(_) => "failed",
         ReceiptKind::Other => "other",
     }

@@ -192,6 +192,7 @@ impl Dispatch {
             learned: self.learned.clone(),
             carried: self.carried.clone(),
             deaths: self.deaths.clone(),
+            quotas: self.quotas.clone(),
         }
     }
 

@@ -36,15 +36,12 @@ impl Services {
         channel: &ChannelId,
         name: &CredentialName,
     ) -> Result<(), ServiceError> {
-        if let Some(vendor) = self.dispatch.credentials().vendor(channel) {
-            let account = Account {
-                app: app.clone(),
-                channel: channel.clone(),
-                credential: name.clone(),
-            };
-            let quotas = self.dispatch.quotas();
-            quotas.reopen(&account, vendor.day_offset_s()).await?;
-        }
+        let account = Account {
+            app: app.clone(),
+            channel: channel.clone(),
+            credential: name.clone(),
+        };
+        self.dispatch.quotas().reopen(&account).await?;
         Ok(())
     }
 }
@@ -323,6 +320,7 @@ impl wanted::Services for Services {
                 marketing_named: now.marketing_named,
                 named: terms.named,
                 reserved: now.reserved,
+                marketing_reserved: now.marketing_reserved,
                 runs_out_at: now.runs_out_at,
                 marketing_runs_out_at: now.marketing_runs_out_at,
                 closed: (now.closed.into_iter())

@@ -76,11 +76,12 @@ pub(crate) struct LimitsChange {
 pub(crate) struct QuotaChange {
     /// Pushes of all classes.
     pub(crate) per_day: Patch<u64>,
-    /// Of these, how many are kept for `im` and `transaction`.
+    /// Of these, how many are kept for `im` and `transaction`; the same part of `marketing_per_day` where one of them goes out as
+    /// marketing.
     pub(crate) reserved: Patch<u64>,
     /// Pushes that the vendor counts as marketing.
     pub(crate) marketing_per_day: Patch<u64>,
-    /// Pushes of `marketing` to one device.
+    /// Pushes to one device that the vendor counts as marketing.
     pub(crate) marketing_per_device: Patch<u32>,
 }
 
@@ -150,11 +151,12 @@ pub(crate) struct Limits {
 pub(crate) struct Quota {
     /// Pushes of all classes.
     pub(crate) per_day: Option<u64>,
-    /// Of these, how many are kept for `im` and `transaction`; a fifth when left out.
+    /// Of these, how many are kept for `im` and `transaction`; a fifth when left out. The same part of `marketing_per_day` where
+    /// one of them goes out as marketing.
     pub(crate) reserved: Option<u64>,
     /// Pushes that the vendor counts as marketing: of `marketing`, and of a class that goes out as public.
     pub(crate) marketing_per_day: Option<u64>,
-    /// Pushes of `marketing` to one device.
+    /// Pushes to one device that the vendor counts as marketing.
     pub(crate) marketing_per_device: Option<u32>,
 }
 

@@ -145,7 +145,7 @@ pub(crate) struct ChannelRow {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "QuotaReport")]
 pub(crate) struct Quotas {
-    /// Each credential that has a limit, or whose vendor closed today.
+    /// Each credential that has a limit, or that was used today, or of which its vendor takes no more for now.
     pub(crate) credentials: Vec<QuotaRow>,
 }
 
@@ -162,28 +162,32 @@ pub(crate) struct QuotaRow {
     pub(crate) day_start: Moment,
     /// When the next begins.
     pub(crate) resets_at: Moment,
-    /// Taken by the vendor today, by class.
+    /// Taken by the vendor today, by class. What may have been taken, since its answer was lost, counts too.
     pub(crate) used: BTreeMap<&'static str, u64>,
     /// Limit of all classes together.
     pub(crate) per_day: Option<u64>,
     /// Where that limit is from: `configured` or `vendor`.
     pub(crate) per_day_from: Option<&'static str>,
-    /// The most that `marketing` may use: the vendor's limit on it, or what of the limit of all classes is not reserved for the
-    /// others, whichever is less.
+    /// The most that `marketing` may use: the limit on it, or what of the limit of all classes is left when `reserved` is taken
+    /// from it, whichever is less. Where an urgent class goes out as marketing, a part of the limit on that is reserved for it.
     pub(crate) marketing_per_day: Option<u64>,
     /// Where that limit is from: `configured` or `vendor`.
     pub(crate) marketing_per_day_from: Option<&'static str>,
     /// The limits that the vendor named itself.
     pub(crate) vendor: Vec<NamedLimit>,
-    /// What is kept for `im` and `transaction`, and not used yet.
+    /// What of `per_day` is kept for `im` and `transaction`, and not used yet.
     pub(crate) reserved: u64,
+    /// What of the limit on marketing is kept for `im` and `transaction` that were not granted and go out as marketing, and not
+    /// used yet.
+    pub(crate) marketing_reserved: u64,
     /// When the limit of all classes will be reached if the day goes on as it began; absent when not today.
     pub(crate) runs_out_at: Option<Moment>,
     /// When nothing will be left for `marketing`.
     pub(crate) marketing_runs_out_at: Option<Moment>,
     /// Until when the vendor takes no more of at least one class, by its own word; the last of them.
     pub(crate) closed_until: Option<Moment>,
-    /// Those classes: pushes of them wait, or go another way.
+    /// Those classes: pushes of them wait, or go another way. Of `transaction` it may be some kinds only, where some were granted
+    /// and others not.
     pub(crate) closed: BTreeMap<&'static str, ClosedClass>,
 }
 
@@ -200,7 +204,8 @@ pub(crate) struct ClosedClass {
 /// A daily limit by the vendor's own word.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct NamedLimit {
-    /// Whose it is: `all`, `marketing` (with `subscription`), or `part` of the pushes, which is shown and limits nothing.
+    /// Whose it is: `all`, `marketing` (what the vendor counts as that), or `part` of the pushes, which is shown and limits
+    /// nothing.
     pub(crate) of: &'static str,
     /// Which part, in the vendor's words.
     pub(crate) part: String,
@@ -246,6 +251,7 @@ impl From<QuotaStanding> for QuotaRow {
             per_day: q.per_day,
             marketing_per_day: q.marketing_per_day,
             reserved: q.reserved,
+            marketing_reserved: q.marketing_reserved,
             runs_out_at: q.runs_out_at.map(Into::into),
             marketing_runs_out_at: q.marketing_runs_out_at.map(Into::into),
             closed_until: q.closed.iter().map(|c| c.until).max().map(Into::into),

@@ -483,6 +483,7 @@ impl Services for FakeServices {
                 at: Timestamp(1_000),
             }],
             reserved: 17,
+            marketing_reserved: 4,
             runs_out_at: None,
             marketing_runs_out_at: Some(Timestamp(40_000_000)),
             closed: vec![ClosedClass {

@@ -39,8 +39,8 @@ mod message;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -300,10 +300,7 @@ impl Sender {
     }
 
     async fn singles(&self, encoded: &Encoded, tokens: &[&str], until: Instant) -> Decoded {
-        let calls = tokens
-            .iter()
-            .map(|token| self.single(encoded, token, until));
-        let verdicts = vendor::fan_out(calls.collect()).await;
+        let verdicts = one_by_one(tokens, |token| self.single(encoded, token, until)).await;
         let named = tokens.iter().map(|t| (*t).to_owned()).zip(verdicts);
         Decoded {
             rest: out_of_time(),
@@ -380,6 +377,32 @@ impl Sender {
             (_, verdict) => Err(Unstored::Told(vendor::not_taken(verdict))),
         }
     }
+}
+
+/// Each alone. vivo lowers the quota of who goes on after its word that it is used up: one goes ahead of the others, and none
+/// that waits for its turn is sent after that word.
+async fn one_by_one<'t, F>(tokens: &[&'t str], single: impl Fn(&'t str) -> F + Sync) -> Vec<Verdict>
+where
+    F: Future<Output = Verdict> + Send,
+{
+    let used_up = OnceLock::<Verdict>::new();
+    let ask = async |token: &'t str| {
+        if let Some(verdict) = used_up.get() {
+            return verdict.clone().unasked();
+        }
+        let verdict = single(token).await;
+        if matches!(verdict, Verdict::QuotaExhausted { .. }) {
+            used_up.get_or_init(|| verdict.clone());
+        }
+        verdict
+    };
+    let Some((first, rest)) = tokens.split_first() else {
+        return Vec::new();
+    };
+    let mut verdicts = vec![ask(first).await];
+    let calls = rest.iter().map(|token| ask(token));
+    verdicts.extend(vendor::fan_out(calls.collect()).await);
+    verdicts
 }
 
 /// Reads the answer of the auth call.

@@ -59,6 +59,10 @@ pub struct Delivery {
     /// Channels that failed for good.
     #[serde(default)]
     pub tried: Vec<ChannelId>,
+    /// A channel that was given up because its quota of the day was used up, and when it has more: the way back, should the
+    /// others fail. For the bulk classes only, which may wait so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opens: Option<(ChannelId, Timestamp)>,
     /// Why the last way failed.
     #[serde(default)]
     pub last_failure: Option<Reason>,
@@ -158,6 +162,7 @@ impl Delivery {
             online_tried: false,
             online_until: None,
             tried: Vec::new(),
+            opens: None,
             last_failure: None,
             attempt: 0,
             via: None,

@@ -231,6 +231,13 @@ impl Delivery {
             Decision::Hold { until, reason } => {
                 let mut held = Happened::new(Stage::Held, Some(reason));
                 held.until = Some(until);
+                if reason == Reason::QuotaExhausted
+                    && let Some((channel, _)) = self.opens.take()
+                {
+                    // It waits for this one, which has more then.
+                    self.tried.retain(|tried| *tried != channel);
+                    held.channel = Some(channel);
+                }
                 out.push(held);
                 self.state = State::Held { until, reason };
                 Next::Wait(until)
@@ -400,6 +407,13 @@ impl Delivery {
         }
     }
 
+    /// Keeps of the channels that have more later the one that opens first.
+    fn opens_later(&mut self, channel: ChannelId, at: Timestamp) {
+        if self.opens.as_ref().is_none_or(|(_, known)| at < *known) {
+            self.opens = Some((channel, at));
+        }
+    }
+
     /// Gives a channel up and asks the planner for another.
     fn other_channel(
         &mut self,
@@ -514,6 +528,12 @@ impl Delivery {
                 Next::Wait(retry_at)
             }
             failed => {
+                let opens_at = match failed {
+                    Verdict::QuotaExhausted { until, .. } if self.class.may_wait() => {
+                        until.map(|after| now.plus(after))
+                    }
+                    _ => None,
+                };
                 let died = matches!(failed, Verdict::TokenDead { .. });
                 let reason = match failed {
                     Verdict::Retry { .. } => Reason::RetriesExhausted,
@@ -528,6 +548,9 @@ impl Delivery {
                 }
                 if !fallback {
                     return self.end(Stage::Dropped, reason, Some((channel, detail)), now, out);
+                }
+                if let Some(opens_at) = opens_at {
+                    self.opens_later(channel.clone(), opens_at);
                 }
                 self.other_channel(channel, reason, detail, out)
             }

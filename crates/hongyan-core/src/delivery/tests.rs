@@ -22,6 +22,7 @@ fn delivery() -> Delivery {
         online_tried: false,
         online_until: None,
         tried: vec![],
+        opens: None,
         last_failure: None,
         attempt: 0,
         via: None,
@@ -435,6 +436,56 @@ fn only_what_is_uncertain_becomes_unknown() {
     );
     let taken = Verdict::Accepted { vendor_id: None };
     assert_eq!(taken.clone().once_only(), taken);
+}
+
+fn used_up(channel: &str, after_ms: Option<u64>) -> Input {
+    Input::Verdict {
+        channel: ChannelId::parse(channel).unwrap(),
+        verdict: Verdict::QuotaExhausted {
+            until: after_ms.map(Duration::from_millis),
+            detail: String::new(),
+        },
+        retry_at: Timestamp(5),
+        attempts_max: 2,
+        fallback: true,
+        receipt_by: None,
+        called: None,
+    }
+}
+
+#[test]
+fn the_way_back_to_a_channel_that_has_more_later_is_kept() {
+    let channel = |name: &str| ChannelId::parse(name).unwrap();
+    let hold = Input::Plan(Decision::Hold {
+        until: Timestamp(100),
+        reason: Reason::QuotaExhausted,
+    });
+    let mut d = delivery();
+    d.class = Class::Marketing;
+    for (name, after) in [("apns", 498), ("fcm", 98), ("huawei", 900)] {
+        pushed(name, &mut d);
+        let step = d.apply(used_up(name, Some(after)), Timestamp(2));
+        assert_eq!(step.next, Next::Plan);
+    }
+    assert_eq!(d.opens, Some((channel("fcm"), Timestamp(100))), "the first");
+    let step = d.apply(hold, Timestamp(3));
+    assert_eq!(step.next, Next::Wait(Timestamp(100)));
+    assert_eq!(step.happened[0].channel, Some(channel("fcm")));
+    assert_eq!(d.opens, None);
+    assert_eq!(d.tried, ["apns", "huawei"].map(channel));
+    assert_eq!(d.apply(Input::Due, Timestamp(100)).next, Next::Plan);
+    pushed("fcm", &mut d);
+    d.apply(taken("fcm", None), Timestamp(101));
+    assert_eq!(d.outcome(), Some(Reason::AcceptedByVendor));
+    // The urgent classes do not wait that long, and who names no time has none.
+    let mut urgent = delivery();
+    pushed("apns", &mut urgent);
+    urgent.apply(used_up("apns", Some(98)), Timestamp(2));
+    let mut timeless = delivery();
+    timeless.class = Class::Subscription;
+    pushed("apns", &mut timeless);
+    timeless.apply(used_up("apns", None), Timestamp(2));
+    assert_eq!((urgent.opens, timeless.opens), (None, None));
 }
 
 /// The stages of a step.

@@ -389,6 +389,9 @@ pub enum ReceiptKind {
     TokenInvalid,
     /// Notifications are switched off on the device.
     PermissionOff,
+    /// The vendor took it and did not deliver it, since the day's quota of the app, or of this kind of push, is used up. What is
+    /// too much for one device is [`ReceiptKind::Failed`].
+    OverQuota,
     /// The vendor took it and did not deliver it after all, for this reason.
     Failed(Reason),
     /// News that changes nothing; counted.

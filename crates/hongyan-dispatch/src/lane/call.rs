@@ -10,7 +10,9 @@ use hongyan_core::port::{Batch, CommitError, Recipient, Truncation, WriteSet};
 use hongyan_core::verdict::Unsure;
 use hongyan_core::{DeviceId, Reason, Secret, Stage, StoreError, Timestamp, Verdict};
 
-use super::quota::Ready;
+use super::measure::counts;
+use super::quota::{Over, Policy, Ready};
+use super::unused::Charge;
 use super::{FULL_RETRY, Health, Lane, PAUSE_MAX, PAUSE_NAMED_MAX, lock};
 use crate::breaker::Turn;
 use crate::credentials::Opened;
@@ -47,13 +49,16 @@ impl Drop for Probe<'_> {
 
 impl Lane {
     /// One call to the vendor, from the gate to the feedback.
+    /// `taken` is what it may use of the vendor's rate.
     pub(super) async fn send(
         &self,
         opened: Opened,
         group: Vec<Shipment>,
+        taken: u32,
         (health, turn): (&Mutex<Health>, Turn),
     ) {
         let inner = &self.inner;
+        let mut charge = Charge::new(&self.unused, taken);
         let mut probe = Probe {
             health,
             turn,
@@ -99,6 +104,8 @@ impl Lane {
             }
             return;
         };
+        charge.uses(counts(&opened, fit.len()));
+        drop(charge);
         let called_at = inner.ports.clock.now();
         let outbound = render::outbound(&first.message, first.package.clone(), called_at);
         let batch = Batch {
@@ -125,6 +132,7 @@ impl Lane {
             results.extend(told.zip(verdicts.iter().cloned()));
             self.settle_quota(share, &results).await;
         }
+        let mut policy = Policy::default();
         for ((shipment, device), verdict) in fit.into_iter().zip(verdicts) {
             let verdict = unless_given_since(&shipment, verdict);
             let called = verdict.is_of_vendor().then(|| Called {
@@ -138,8 +146,12 @@ impl Lane {
                 Verdict::QuotaExhausted { until, detail } if is_bulk(shipment.message.class) => {
                     let day = Day::at(now, opened.vendor.day_offset_s());
                     let opens_at = believed_until(until, day, now);
-                    self.over_quota(&shipment, &device, opens_at, Some(detail), called)
-                        .await
+                    let over = Over {
+                        opens_at,
+                        detail: Some(detail),
+                        called,
+                    };
+                    self.over_quota(&shipment, &device, over, &mut policy).await
                 }
                 verdict => {
                     match &verdict {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use hongyan_core::app::QuotaOverflow;
 use hongyan_core::delivery::{Called, Input};
 use hongyan_core::verdict::Verdict;
-use hongyan_core::{Device, DeviceId, Reason, StoreError, Timestamp};
+use hongyan_core::{Device, DeviceId, Reason, Timestamp};
 
 use super::{FULL_RETRY, Lane};
 use crate::credentials::Opened;
 use crate::plan;
 use crate::quota::{Account, Day, Effective, Exhausted, Kind, Taken, Terms, is_bulk};
 use crate::shipment::Shipment;
-use crate::situation::{Read, app_facts};
+use crate::situation::{AppFacts, Read, app_facts};
 
 /// How long after a vendor's midnight the first held pushes come: no two clocks agree.
 const AFTER_MIDNIGHT: Duration = Duration::from_secs(60);
@@ -27,6 +27,26 @@ pub(super) struct Share {
     account: Account,
     limits: Effective,
     taken: Taken,
+}
+
+/// Why a shipment is over the quota.
+#[derive(Debug)]
+pub(super) struct Over {
+    /// When there is more.
+    pub(super) opens_at: Timestamp,
+    /// The vendor's words, when it said so.
+    pub(super) detail: Option<String>,
+    /// The call that was made all the same.
+    pub(super) called: Option<Called>,
+}
+
+/// What the app wants of pushes that a quota keeps back.
+#[derive(Debug, Default)]
+pub(super) enum Policy {
+    #[default]
+    Unread,
+    Holds,
+    Spills(Box<AppFacts>),
 }
 
 impl Lane {
@@ -70,11 +90,14 @@ impl Lane {
             }
         }
         let mut rest = Vec::with_capacity(over.len());
+        let mut policy = Policy::default();
         for (shipment, device) in over {
-            let why = taken.why.clone();
-            let input = self
-                .over_quota(&shipment, &device, taken.opens_at, why, None)
-                .await;
+            let over = Over {
+                opens_at: taken.opens_at,
+                detail: taken.why.clone(),
+                called: None,
+            };
+            let input = self.over_quota(&shipment, &device, over, &mut policy).await;
             rest.push((shipment, input));
         }
         let share = Share {
@@ -87,37 +110,33 @@ impl Lane {
 
     /// Writes down what of the share was used, and what the vendor said about its own quota.
     pub(super) async fn settle_quota(&self, share: &Share, results: &[(DeviceId, Verdict)]) {
-        let accepted: Vec<(DeviceId, bool)> = results
+        let used: Vec<(DeviceId, bool)> = results
             .iter()
             .map(|(device, v)| (device.clone(), uses_quota(v)))
             .collect();
-        // A vendor that took some of the call has something left: single devices had their fill.
-        let some_left = accepted.iter().any(|(_, ok)| *ok);
-        let exhausted = results
-            .iter()
-            .filter(|_| !some_left)
-            .find_map(|(_, v)| match v {
-                Verdict::QuotaExhausted { until, detail } => Some(Exhausted {
-                    until: *until,
-                    detail: detail.clone(),
-                }),
-                _ => None,
-            });
+        // Who took some of a call and said of the rest that there is nothing left means that from now on.
+        let exhausted = results.iter().find_map(|(_, v)| match v {
+            Verdict::QuotaExhausted { until, detail } => Some(Exhausted {
+                until: *until,
+                detail: detail.clone(),
+            }),
+            _ => None,
+        });
+        let took = |(_, v): &(DeviceId, Verdict)| matches!(v, Verdict::Accepted { .. });
+        let accepted = results.iter().any(took);
         let quotas = &self.inner.quotas;
         let Share {
             account,
             limits,
             taken,
         } = share;
-        let settled = async {
-            quotas.settle(account, limits, taken, &accepted).await?;
-            quotas
-                .heard(account, limits.word(), taken, exhausted, some_left)
-                .await
-        };
-        let settled: Result<(), StoreError> = settled.await;
+        let settled = quotas.settle(account, limits, taken, &used).await;
         if let Err(error) = settled {
-            tracing::warn!(channel = %share.account.channel, %error, "a quota could not be settled; it counts as used");
+            tracing::warn!(channel = %account.channel, %error, "a quota could not be settled; it counts as used");
+        }
+        let heard = quotas.heard(account, limits.word(), taken, exhausted, accepted);
+        if let Err(error) = heard.await {
+            tracing::warn!(channel = %account.channel, %error, "what a vendor said of its quota could not be written down; its next word will be");
         }
     }
 
@@ -127,49 +146,46 @@ impl Lane {
         &self,
         shipment: &Shipment,
         device: &Device,
-        opens_at: Timestamp,
-        detail: Option<String>,
-        called: Option<Called>,
+        over: Over,
+        policy: &mut Policy,
     ) -> Input {
         let now = self.inner.ports.clock.now();
-        let opens_at = opens_at.max(now).plus(AFTER_MIDNIGHT);
-        let holds = is_bulk(shipment.message.class)
+        let opens_at = over.opens_at.max(now).plus(AFTER_MIDNIGHT);
+        let may_hold = is_bulk(shipment.message.class)
             && opens_at < shipment.delivery.expires_at
-            && !self.spills(shipment, device).await;
-        if holds {
+            && !self.spills(shipment, device, policy).await;
+        // The time that it really gets: so many may wait for the same hour that its turn comes too late.
+        let retry_at = match may_hold {
+            true => self.reopenings.next(opens_at, now),
+            false => opens_at,
+        };
+        if may_hold && retry_at < shipment.delivery.expires_at {
             return Input::NotSent {
                 reason: Reason::QuotaExhausted,
-                retry_at: self.tomorrow.next(opens_at),
-                detail,
-                called,
+                retry_at,
+                detail: over.detail,
+                called: over.called,
             };
         }
         let verdict = Verdict::QuotaExhausted {
-            until: Some(opens_at.since(now)),
-            detail: detail.unwrap_or_else(|| "the day's quota is used up".to_owned()),
+            until: Some(retry_at.since(now)),
+            detail: (over.detail).unwrap_or_else(|| "the day's quota is used up".to_owned()),
         };
-        self.answer(shipment, verdict, None, called, now)
+        self.answer(shipment, verdict, None, over.called, now)
     }
 
     /// Whether the app wants such a push to go another way, and there is one.
-    async fn spills(&self, shipment: &Shipment, device: &Device) -> bool {
-        let app = &self.key.0;
-        let facts = match app_facts(&self.inner.ports, &self.inner.learned, app).await {
-            Ok(facts) => facts,
-            Err(error) => {
-                tracing::debug!(%error, "an app's policy could not be read; its pushes wait");
-                return false;
-            }
-        };
-        if facts.policy.quota_overflow != QuotaOverflow::Spill
-            || !shipment.message.options.channels.fallback
-        {
+    async fn spills(&self, shipment: &Shipment, device: &Device, policy: &mut Policy) -> bool {
+        if !shipment.message.options.channels.fallback {
             return false;
         }
+        let Some(facts) = self.spilling(policy).await else {
+            return false;
+        };
         let mut delivery = shipment.delivery.clone();
         delivery.tried.push(self.key.1.clone());
         let read = Read {
-            facts: &facts,
+            facts,
             users: HashMap::new(),
             sessions: HashMap::new(),
             built_in_order: self.inner.credentials.built_in_order(),
@@ -177,6 +193,27 @@ impl Lane {
         };
         let situation = read.situation(&shipment.message, &delivery, Some(device), None);
         plan::choose(&situation, device).is_ok()
+    }
+
+    /// What the app decided, if it wants what a quota keeps back to go another way. Read once for a group.
+    async fn spilling<'p>(&self, policy: &'p mut Policy) -> Option<&'p AppFacts> {
+        if let Policy::Unread = policy {
+            let read = app_facts(&self.inner.ports, &self.inner.learned, &self.key.0).await;
+            *policy = match read {
+                Ok(facts) if facts.policy.quota_overflow == QuotaOverflow::Spill => {
+                    Policy::Spills(Box::new(facts))
+                }
+                Ok(_) => Policy::Holds,
+                Err(error) => {
+                    tracing::debug!(%error, "an app's policy could not be read; its pushes wait");
+                    Policy::Holds
+                }
+            };
+        }
+        match policy {
+            Policy::Spills(facts) => Some(facts),
+            Policy::Unread | Policy::Holds => None,
+        }
     }
 
     fn account(&self) -> Account {

@@ -222,6 +222,40 @@ fn why_there_is_no_channel_is_said() {
 }
 
 #[test]
+fn where_no_other_way_is_left_it_waits_for_one_whose_quota_was_used_up() {
+    let spilled = |w: &mut World, after: i64| {
+        let d = w.tried();
+        d.tried = vec![channel("huawei")];
+        d.opens = Some((channel("huawei"), Timestamp(NOON.millis() + after * 1000)));
+        d.last_failure = Some(Reason::QuotaExhausted);
+    };
+    let failed = |w: &mut World| {
+        w.tried().tried.push(channel("fcm"));
+        w.tried().last_failure = Some(Reason::TokenInvalid);
+    };
+    check("push fcm", |w| spilled(w, 3600));
+    check("hold quota_exhausted 3600s", |w| {
+        spilled(w, 3600);
+        failed(w);
+    });
+    // Unless it ends before, or that one can no longer be used.
+    check("end token_invalid", |w| {
+        spilled(w, 86_400);
+        failed(w);
+    });
+    check("end token_invalid", |w| {
+        spilled(w, 3600);
+        failed(w);
+        w.device().tokens[0].paused = true;
+    });
+    check("hold quota_exhausted 3600s", |w| {
+        spilled(w, 3600);
+        failed(w);
+        w.message.options.push.force = true;
+    });
+}
+
+#[test]
 fn a_session_comes_first_and_has_its_time() {
     check("online 5s", World::online);
     check("online 1s", |w| {

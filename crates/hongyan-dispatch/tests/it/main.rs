@@ -19,6 +19,8 @@ mod memory;
 mod peers;
 mod quiet;
 mod quota_day;
+mod quota_edges;
+mod quota_words;
 mod quotas;
 mod recalls;
 mod receipts;

@@ -27,7 +27,7 @@ async fn device(w: &World, id: &DeviceId) -> hongyan_core::Device {
 }
 
 impl World {
-    async fn posts(
+    pub(crate) async fn posts(
         &self,
         secret: Option<&str>,
         signed: Option<&str>,

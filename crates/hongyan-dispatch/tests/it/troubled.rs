@@ -46,6 +46,10 @@ impl Held {
         let wait = tokio::time::timeout(std::time::Duration::from_secs(20), self.reached.acquire());
         wait.await.unwrap().unwrap().forget();
     }
+    /// Lets it go on; the next one waits.
+    pub(crate) fn go_on_once(&self) {
+        self.go.add_permits(1);
+    }
     /// Lets it and all later ones go on.
     pub(crate) fn go_on(&self) {
         self.go.add_permits(1_000);

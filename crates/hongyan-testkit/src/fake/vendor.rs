@@ -11,7 +11,7 @@ use hongyan_core::port::{
     QuotaWord, RateCounts, Receipt, ReceiptKind, Recipient, Truncation, Vendor,
 };
 use hongyan_core::{
-    ChannelId, Class, ClassDetail, DeviceId, Message, MessageId, Reason, Secret, Verdict,
+    ChannelId, Class, ClassDetail, DeviceId, Message, MessageId, Reason, Secret, Timestamp, Verdict,
 };
 use tokio::sync::Semaphore;
 
@@ -54,7 +54,7 @@ struct State {
     asked_limits: usize,
     earlier: Vec<Earlier>,
     refuses: Option<(Reason, String)>,
-    public: Vec<Class>,
+    public: Vec<(Class, Option<ClassDetail>)>,
     requests_max: Option<usize>,
     opened: usize,
     repeats: Option<bool>,
@@ -113,7 +113,13 @@ impl FakeVendor {
 
     /// From now on this class goes out as public.
     pub fn sends_as_public(&self, class: Class) {
-        self.lock().public.push(class);
+        self.lock().public.push((class, None));
+    }
+
+    /// From now on `transaction` goes out as public where it is of this kind.
+    pub fn sends_detail_as_public(&self, detail: ClassDetail) {
+        let kind = (Class::Transaction, Some(detail));
+        self.lock().public.push(kind);
     }
 
     /// From now on each device takes a request of its own.
@@ -316,8 +322,12 @@ impl Channel for FakeVendor {
             .collect()
     }
 
-    fn counts_as(&self, class: Class, _detail: Option<ClassDetail>) -> CountedAs {
-        match self.lock().public.contains(&class) {
+    fn counts_as(&self, class: Class, detail: Option<ClassDetail>) -> CountedAs {
+        let detail = detail.unwrap_or_default();
+        let is_it = |(public, only): &(Class, Option<ClassDetail>)| {
+            *public == class && only.is_none_or(|only| only == detail)
+        };
+        match self.lock().public.iter().any(is_it) {
             true => CountedAs::Marketing,
             false => CountedAs::of(class),
         }
@@ -361,7 +371,7 @@ impl Channel for FakeVendor {
         ])
     }
 
-    /// `{"token", "message"?, "vendor_id"?, "kind": "delivered" | "token_invalid" | "permission_off" | "over_quota" | "displayed" | "clicked"}`; the
+    /// `{"token", "message"?, "vendor_id"?, "at"?, "detail"?, "kind": "delivered" | "token_invalid" | "permission_off" | "over_quota" (of the device) | "day_over" | "displayed" | "clicked"}`; the
     /// header `x-signed` is its signature, and `yes` the right one.
     fn callback(&self, request: &CallbackRequest<'_>) -> Option<Result<Callback, CallbackError>> {
         let signed = match request.header("x-signed") {
@@ -383,14 +393,15 @@ impl Channel for FakeVendor {
                 Some("permission_off") => ReceiptKind::PermissionOff,
                 Some("displayed") => ReceiptKind::Displayed,
                 Some("clicked") => ReceiptKind::Clicked,
+                Some("day_over") => ReceiptKind::OverQuota,
                 Some("over_quota") => ReceiptKind::Failed(Reason::QuotaExhausted),
                 _ => ReceiptKind::Delivered,
             },
             message: text("message").and_then(|id| MessageId::parse(id).ok()),
             vendor_id: text("vendor_id").map(str::to_owned),
             token: text("token").map(Secret::new),
-            at: None,
-            detail: String::new(),
+            at: (said.get("at").and_then(serde_json::Value::as_i64)).map(Timestamp),
+            detail: text("detail").unwrap_or_default().to_owned(),
         };
         Some(Ok(Callback {
             receipts: vec![receipt],

@@ -92,7 +92,7 @@ enum Command {
         /// Pushes in a day that the vendor counts as marketing
         #[arg(long, value_name = "N")]
         marketing_per_day: Option<u32>,
-        /// Pushes of marketing to one device in a day
+        /// Pushes to one device in a day that the vendor counts as marketing
         #[arg(long, value_name = "N")]
         marketing_per_device: Option<u32>,
     },

@@ -1,4 +1,4 @@
-//! `hongyan report`: funnel and channels.
+//! `hongyan report`: funnel, channels and quotas.
 
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::{Value, json};
@@ -105,6 +105,7 @@ fn show_quotas(report: &Value) -> std::io::Result<()> {
         ("MARKETING", "marketing_per_day"),
         ("FROM", "marketing_per_day_from"),
         ("RESERVED", "reserved"),
+        ("OF MARKETING", "marketing_reserved"),
         ("RUNS OUT", "runs_out_at"),
         ("CLOSED UNTIL", "closed_until"),
         ("RESETS", "resets_at"),

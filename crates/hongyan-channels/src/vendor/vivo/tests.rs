@@ -450,6 +450,40 @@ fn where_lists_have_run_out_each_device_is_a_request() {
     );
 }
 
+/// Which of five hundred single sends are made where the quota is used up after so many.
+async fn sent_of_500(quota: usize) -> (usize, usize) {
+    let tokens: Vec<String> = (0..500).map(|n| format!("{n:023}")).collect();
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let verdicts = one_by_one(&tokens, |_| async {
+        let before = asked.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+        match before < quota {
+            true => Verdict::Accepted { vendor_id: None },
+            false => Verdict::QuotaExhausted {
+                until: None,
+                detail: "10070".to_owned(),
+            },
+        }
+    });
+    let verdicts = verdicts.await;
+    assert_eq!(verdicts.len(), 500);
+    let unasked = verdicts.iter().filter(|v| !v.is_of_vendor());
+    let unasked: Vec<_> = unasked.map(Verdict::reason).collect();
+    assert!(unasked.iter().all(|r| *r == Reason::QuotaExhausted));
+    (asked.into_inner(), unasked.len())
+}
+
+#[tokio::test]
+async fn nobody_goes_on_after_the_word_that_the_quota_is_used_up() {
+    assert_eq!(sent_of_500(500).await, (500, 0));
+    assert_eq!(sent_of_500(0).await, (1, 499), "the first tells for all");
+    // Those that are under way when the word comes had been sent.
+    let (asked, unasked) = sent_of_500(150).await;
+    assert!((151..=251).contains(&asked), "{asked}");
+    assert_eq!(asked + unasked, 500);
+}
+
 #[test]
 fn configurations_are_checked_and_shown_without_secrets() {
     let vendor = Vivo::new(&fixture::egress());

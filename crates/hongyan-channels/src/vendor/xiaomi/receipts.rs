@@ -12,6 +12,8 @@ use crate::http::Answer;
 use crate::texts;
 use crate::vendor::counted::Counts;
 
+/// The most that one device gets of a kind in a day (1, 5 or 8): a quota above is the channel's.
+const DEVICE_QUOTA_MAX: u64 = 8;
 /// The events that are asked for: delivered, clicked, regId invalid, switched off, filtered, over quota.
 pub(super) const WANTED: u32 = 1 + 2 + 16 + 32 + 64 + 128;
 
@@ -44,12 +46,16 @@ fn entries(id: &str, entry: &Value, ignore_bar_status: bool, receipts: &mut Vec<
     if !error.is_empty() {
         detail.push_str(&format!(" errorCode {error}"));
     }
+    let counts = entry.get("extra").and_then(counts_of);
+    if let Some((acked, quota)) = counts {
+        detail.push_str(&format!(" ack {acked} quota {quota}"));
+    }
     let at: Option<i64> = text("timestamp").parse().ok();
     let targets = text("targets");
     let off = !ignore_bar_status && text("barStatus") == "Disable";
     for target in targets.split(',').map(str::trim).filter(|t| !t.is_empty()) {
         let receipt = Receipt {
-            kind: meaning(&kind),
+            kind: meaning(&kind, counts),
             message: callback::message(&text("param")),
             vendor_id: Some(texts::detail(id)).filter(|id| !id.is_empty()),
             token: Some(Secret::new(target)),
@@ -70,7 +76,16 @@ fn entries(id: &str, entry: &Value, ignore_bar_status: bool, receipts: &mut Vec<
     }
 }
 
-fn meaning(kind: &str) -> ReceiptKind {
+/// How many were delivered and how many may be, where a receipt tells it.
+fn counts_of(extra: &Value) -> Option<(u64, u64)> {
+    let number = |name: &str| match extra.get(name)? {
+        Value::String(text) => text.parse().ok(),
+        value => value.as_u64(),
+    };
+    Some((number("ack")?, number("quota")?))
+}
+
+fn meaning(kind: &str, counts: Option<(u64, u64)>) -> ReceiptKind {
     match kind {
         "1" => ReceiptKind::Delivered,
         "2" => ReceiptKind::Clicked,
@@ -78,7 +93,12 @@ fn meaning(kind: &str) -> ReceiptKind {
         "32" => ReceiptKind::PermissionOff,
         // The sender's own conditions, in options.vendor, left this device out.
         "64" => ReceiptKind::Failed(Reason::PayloadRejected),
-        "128" => ReceiptKind::Failed(Reason::QuotaExhausted),
+        "128" => match counts {
+            Some((acked, quota)) if quota > DEVICE_QUOTA_MAX && acked >= quota => {
+                ReceiptKind::OverQuota
+            }
+            _ => ReceiptKind::Failed(Reason::QuotaExhausted),
+        },
         "1024" => ReceiptKind::Failed(Reason::Expired),
         _ => ReceiptKind::Other,
     }

@@ -62,6 +62,30 @@ fn every_event_has_its_meaning() {
 }
 
 #[test]
+fn a_quota_is_the_channels_or_one_devices() {
+    let (channels, devices) = (
+        ReceiptKind::OverQuota,
+        ReceiptKind::Failed(Reason::QuotaExhausted),
+    );
+    for (extra, want) in [
+        (json!({"ack": "10000", "quota": "10000"}), channels),
+        (json!({"ack": 10_001, "quota": 10_000}), channels),
+        (json!({"ack": "9999", "quota": "10000"}), devices),
+        (json!({"ack": "8", "quota": "8"}), devices),
+        (json!({"ack": "0", "quota": "0"}), devices),
+        (json!({"ack": "10000"}), devices),
+        (json!(null), devices),
+    ] {
+        let body = post(&json!({"scm1": {"type": 128, "targets": "a", "extra": extra}}));
+        assert_eq!(kinds(&read(&body, false).unwrap()), [want], "{extra}");
+    }
+    let body =
+        post(&json!({"scm1": {"type": 128, "targets": "a", "extra": {"ack": "9", "quota": "9"}}}));
+    let detail = read(&body, false).unwrap().remove(0).detail;
+    assert_eq!(detail, "type 128 ack 9 quota 9");
+}
+
+#[test]
 fn a_notification_bar_that_is_off_is_news_of_its_own() {
     let body =
         post(&json!({"scm1": {"param": ID, "type": 1, "targets": "a", "barStatus": "Disable"}}));
