@@ -333,7 +333,7 @@ pub trait Services: Send + Sync + fmt::Debug {
         name: &CredentialName,
     ) -> Result<Option<Arc<dyn Broadcasts>>, ServiceError>;
 
-    /// Where the vendor of a credential may post receipts to; nothing when the server was given no public address.
+    /// Where the vendor of a credential may post receipts to; nothing when it posts none, or the server was given no public address.
     fn callback_url(
         &self,
         app: &AppId,

@@ -160,8 +160,8 @@ impl Credentials {
         format!("{}{path}", self.public_url.as_deref().unwrap_or_default())
     }
 
-    /// Where the vendor of a credential may post receipts to, with the credential's own secret; `None` when the server was
-    /// given no public address.
+    /// Where the vendor of a credential may post receipts to, with the credential's own secret; `None` when it
+    /// posts none, or the server was given no public address.
     #[must_use]
     pub fn callback_url(
         &self,
@@ -170,6 +170,9 @@ impl Credentials {
         name: &CredentialName,
     ) -> Option<String> {
         let base = self.public_url.as_deref()?;
+        if !self.vendor(channel)?.capability().receipts {
+            return None;
+        }
         let proof = self.sealer.proof(&callback_of(app, channel, name));
         let which = match name.as_str() {
             "default" => String::new(),

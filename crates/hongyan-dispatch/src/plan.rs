@@ -190,6 +190,9 @@ fn choose_or_wait(s: &Situation<'_>, device: &Device) -> Decision {
 /// The first channel in order that has a live token and a credential and has not failed yet; else why there is none.
 pub(crate) fn choose(s: &Situation<'_>, device: &Device) -> Result<Decision, Reason> {
     let mut why = s.delivery.last_failure;
+    if !s.message.options.channels.fallback && !s.delivery.tried.is_empty() {
+        return Err(why.unwrap_or(Reason::NoChannel));
+    }
     let order = choice::order(
         s.message,
         device,

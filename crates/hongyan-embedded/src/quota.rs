@@ -55,7 +55,8 @@ impl Quota for EmbeddedQuota {
             if granted > 0 {
                 put(txn, &key, taken + granted, resets_at);
             }
-            if granted > 0 && known.is_none() {
+            // One that lasts longer than it was to is looked at again then.
+            if granted > 0 && known.is_none_or(|(_, ends)| ends < resets_at) {
                 txn.gather().note(maintain::Kind::Quota, resets_at, &key);
             }
             Ok(QuotaGrant {

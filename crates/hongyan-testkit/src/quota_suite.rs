@@ -14,6 +14,7 @@ cases! { $ quota_suite:
     what_was_given_back_can_be_taken_again,
     windows_and_keys_are_apart,
     grants_survive_a_restart,
+    a_window_lasts_until_the_latest_end_that_was_said,
     the_grant_says_what_is_left,
 }
 
@@ -60,6 +61,18 @@ async fn windows_and_keys_are_apart(subject: &mut dyn Subject) {
             .await
             .unwrap();
         assert_eq!(grant.granted, 3, "{key} {start}");
+    }
+}
+
+async fn a_window_lasts_until_the_latest_end_that_was_said(subject: &mut dyn Subject) {
+    let quota = subject.ports().quota;
+    for end in [END, 4 * END] {
+        quota.take("k", NOW, at(end), 10, 1).await.unwrap();
+    }
+    drop(quota);
+    for (now, used) in [(2 * END, 2), (4 * END - 1, 2), (6 * END, 0)] {
+        subject.maintain(at(now)).await;
+        assert_eq!(subject.ports().quota.used("k", NOW).await.unwrap(), used);
     }
 }
 

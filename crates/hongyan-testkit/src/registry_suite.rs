@@ -510,6 +510,15 @@ async fn credentials_are_kept_by_channel_and_name(subject: &mut dyn Subject) {
         matches!(stale, Err(StoreError::Conflict { .. })),
         "{stale:?}"
     );
+    let earlier = Credential {
+        created_at: at(-1),
+        ..credential("fcm", "default", 2)
+    };
+    let stale = registry.put_credential(earlier, Some(1)).await;
+    assert!(
+        matches!(stale, Err(StoreError::Conflict { .. })),
+        "deleted and made anew: {stale:?}"
+    );
     let (fcm, name) = (channel("fcm"), credential_name("default"));
     let stored = registry.credential(&app(), &fcm, &name).await.unwrap();
     assert_eq!(stored, Some(first));

@@ -220,8 +220,8 @@ pub(crate) struct Credential {
     pub(crate) endpoint: Option<String>,
     /// Limits of the lane.
     pub(crate) limits: Limits,
-    /// Where its vendor may post receipts to, for the vendor's console; it holds a secret. Absent when the server has no
-    /// public address (`http.public_url`).
+    /// Where its vendor may post receipts to, for the vendor's console; it holds a secret. Absent when it posts none, or
+    /// the server has no public address (`http.public_url`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) callback_url: Option<String>,
     /// When it was made.

@@ -546,10 +546,12 @@ impl Delivery {
                         ..Happened::new(Stage::TokenDead, Some(reason))
                     });
                 }
-                if !fallback {
+                // What the session was given beside it may still be acknowledged.
+                let waits_online = self.online_until.is_some_and(|until| now < until);
+                if !fallback && !waits_online {
                     return self.end(Stage::Dropped, reason, Some((channel, detail)), now, out);
                 }
-                if let Some(opens_at) = opens_at {
+                if let Some(opens_at) = opens_at.filter(|_| fallback) {
                     self.opens_later(channel.clone(), opens_at);
                 }
                 self.other_channel(channel, reason, detail, out)

@@ -55,7 +55,8 @@ pub trait Registry: Send + Sync + std::fmt::Debug {
     /// Deletes a key; unknown ids do nothing.
     async fn delete_key(&self, app: Option<&AppId>, id: &KeyId) -> Result<bool, StoreError>;
 
-    /// Writes a credential.
+    /// Writes a credential. It is another one, and a conflict, when it was deleted and made anew since it was read: versions
+    /// begin again, the time of its making does not.
     async fn put_credential(
         &self,
         credential: Credential,

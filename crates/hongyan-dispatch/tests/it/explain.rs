@@ -181,13 +181,20 @@ async fn what_the_vendor_refuses_may_still_be_acknowledged() {
         reason: Reason::PayloadRejected,
         detail: "no".to_owned(),
     };
-    for acks in [true, false] {
+    for (acks, fallback) in [(true, true), (true, false), (false, true), (false, false)] {
         let w = world().await;
-        let d = w.device("d1", Some("u1"), &["alpha"]).await;
+        // Another channel is there; without fallback it is not taken.
+        let channels: &[&str] = if fallback {
+            &["alpha"]
+        } else {
+            &["alpha", "beta"]
+        };
+        let d = w.device("d1", Some("u1"), channels).await;
         w.presence.connect(&w.app, &d);
         w.alpha.script([refused()]);
         let mut draft = to_users(&["u1"]);
         draft.options.delivery = DeliveryMode::Both;
+        draft.options.channels.fallback = fallback;
         let id = w.send(draft).await;
         w.sees(id, "held(waiting_for_session)").await;
         if acks {
@@ -197,6 +204,6 @@ async fn what_the_vendor_refuses_may_still_be_acknowledged() {
             w.pass(Duration::from_secs(60));
             assert_eq!(w.outcome(id).await, Reason::PayloadRejected);
         }
-        assert_eq!(w.alpha.sent().len(), 1);
+        assert_eq!((w.alpha.sent().len(), w.beta.sent().len()), (1, 0));
     }
 }

@@ -223,10 +223,13 @@ impl Registry for EmbeddedRegistry {
         let payload = encode("credential", &credential)?;
         self.write(payload.len(), move |txn| {
             let key = credential_key(&credential.app, &credential.channel, &credential.name);
-            let current = txn
-                .json::<Credential>(Space::Credential, &key)?
-                .map(|c| c.version);
-            check_version("credential", current, expected)?;
+            let current = txn.json::<Credential>(Space::Credential, &key)?;
+            let is_other = |c: &Credential| c.created_at != credential.created_at;
+            if current.as_ref().is_some_and(is_other) {
+                let entity = "credential";
+                return Err(StoreError::Conflict { entity });
+            }
+            check_version("credential", current.map(|c| c.version), expected)?;
             txn.put(Space::Credential, &key, payload);
             Ok(())
         })
