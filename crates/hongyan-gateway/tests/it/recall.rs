@@ -1,5 +1,7 @@
 //! A recall is an entry of the inbox, so that whoever got the message is told in its turn, over every protocol.
 
+use std::sync::atomic::Ordering;
+
 use hongyan_core::port::{Ack, Inbox as _, Owner, Presence as _};
 use hongyan_core::session::SessionSaid;
 use hongyan_core::{Cursor, MessageId, Timestamp};
@@ -398,4 +400,31 @@ fn xm_19_the_mark_is_a_stanza_that_counts() {
     assert_eq!(rig.unread(), 1);
     client.say("<a xmlns='urn:xmpp:sm:3' h='3'/>");
     rig.until("the mark is acked", || rig.unread() == 0);
+}
+
+/// What it was sent is acknowledged another way, and its stream keeps them all.
+#[test]
+fn xm_09_a_stream_that_acknowledges_nothing_waits_without_reading() {
+    let spoken = Spoken::new();
+    let rig = &spoken.rig;
+    let at = spoken.plain();
+    let mut client = spoken.bound(at, "d");
+    client.manage();
+    for n in 0..512 {
+        let id = rig.publish("u", &n.to_string());
+        client.until("</message>");
+        rig.ack_over_http(id);
+    }
+    rig.until("acked", || rig.unread() == 0);
+    rig.publish("u", "last");
+    let mut answered = || {
+        client.say("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>");
+        client.until("type='result'");
+        rig.store.reads.load(Ordering::SeqCst)
+    };
+    let before = answered();
+    let after = (0..50).map(|_| answered()).last().unwrap();
+    assert!(after <= before + 2, "{before} reads became {after}");
+    client.say("<a xmlns='urn:xmpp:sm:3' h='513'/>");
+    assert_eq!(client.body(), "last");
 }

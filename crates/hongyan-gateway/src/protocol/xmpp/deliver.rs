@@ -14,7 +14,8 @@ use super::xml::{escape, ns};
 
 /// Messages that are held back while the client is inactive.
 const HELD_MAX: usize = 16;
-/// Entries that may be unacknowledged: more than messages may be in flight; marks of recalls come on top of those.
+/// Entries that may be unacknowledged: more than messages may be in flight, as marks of recalls, and what was recalled, come on top
+/// of those.
 const UNACKED_LEN_MAX: usize = 512;
 /// How long they are held back, milliseconds.
 pub(crate) const HELD_MS: i64 = 600_000;
@@ -55,9 +56,9 @@ pub(super) struct Held {
 }
 
 impl Live {
-    fn has_unacked_entries_enough(&self) -> bool {
+    fn is_full(&self) -> bool {
         let unacked = match &self.sm {
-            Some(sm) => sm.unacked(),
+            Some(sm) => sm.entries(),
             None => self.pings.sent.len(),
         };
         unacked >= UNACKED_LEN_MAX
@@ -89,6 +90,11 @@ impl Machine {
         }
     }
 
+    /// Whether the client has acknowledged enough to be sent more entries.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.live.as_ref().is_some_and(|live| live.is_full())
+    }
+
     /// Puts an entry on its way.
     pub(crate) fn send(
         &mut self,
@@ -106,7 +112,7 @@ impl Machine {
         if live.skip.contains(&message.id) {
             return Took::Had;
         }
-        if !host.has_room(0) || live.has_unacked_entries_enough() {
+        if !host.has_room(0) || live.is_full() {
             return Took::Full;
         }
         if live.inactive {

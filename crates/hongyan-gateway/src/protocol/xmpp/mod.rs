@@ -167,6 +167,10 @@ impl Protocol for Speaking {
         });
     }
 
+    fn takes(&self) -> bool {
+        self.machine.has_room()
+    }
+
     fn send(&mut self, one: &Outgoing<'_>, desk: &mut Desk<'_>) -> Taken {
         let mut took = Took::Later;
         self.with(desk, |machine, host| {

@@ -37,6 +37,8 @@ pub(crate) struct Sm {
     /// Stanzas of ours that the client has.
     acked: u32,
     queue: VecDeque<Item>,
+    /// Of these, entries.
+    entries: usize,
     bytes: usize,
     unasked: u8,
 }
@@ -52,17 +54,18 @@ impl Sm {
 
     /// Notes a stanza on its way; true when it is time to ask for an acknowledgement.
     pub(crate) fn sent(&mut self, item: Item) -> bool {
-        if let Item::Stanza(text) = &item {
-            self.bytes += text.len();
+        match &item {
+            Item::Entry(_) => self.entries += 1,
+            Item::Stanza(text) => self.bytes += text.len(),
         }
         self.queue.push_back(item);
         self.unasked = self.unasked.saturating_add(1);
         self.unasked >= ASK_AFTER
     }
 
-    /// How many stanzas are unacknowledged.
-    pub(crate) fn unacked(&self) -> usize {
-        self.queue.len()
+    /// How many entries are unacknowledged.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries
     }
 
     /// Whether the client acknowledges too little to go on.
@@ -98,7 +101,10 @@ impl Sm {
         let mut entries = Vec::new();
         for item in self.queue.drain(..fresh) {
             match item {
-                Item::Entry(id) => entries.push(id),
+                Item::Entry(id) => {
+                    self.entries -= 1;
+                    entries.push(id);
+                }
                 Item::Stanza(text) => self.bytes -= text.len(),
             }
         }
@@ -111,7 +117,7 @@ impl Sm {
     /// After a cut: entries are read from the inbox again, the others are answered to be sent
     /// again now.
     pub(crate) fn resend(&mut self) -> Vec<Box<str>> {
-        self.bytes = 0;
+        (self.entries, self.bytes) = (0, 0);
         let queue = std::mem::take(&mut self.queue);
         let stanzas = queue.into_iter().filter_map(|item| match item {
             Item::Stanza(text) => Some(text),
