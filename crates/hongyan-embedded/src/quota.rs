@@ -52,11 +52,12 @@ impl Quota for EmbeddedQuota {
             let known = used(txn, &key)?;
             let taken = known.map_or(0, |(used, _)| used);
             let granted = want.min(limit.saturating_sub(taken));
+            let ends = known.map_or(resets_at, |(_, ends)| ends.max(resets_at));
             if granted > 0 {
-                put(txn, &key, taken + granted, resets_at);
+                put(txn, &key, taken + granted, ends);
             }
             // One that lasts longer than it was to is looked at again then.
-            if granted > 0 && known.is_none_or(|(_, ends)| ends < resets_at) {
+            if granted > 0 && known.is_none_or(|(_, known)| known < ends) {
                 txn.gather().note(maintain::Kind::Quota, resets_at, &key);
             }
             Ok(QuotaGrant {

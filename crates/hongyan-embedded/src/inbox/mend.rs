@@ -152,10 +152,10 @@ impl Heads<'_> {
         let newest = places.iter().max().copied().unwrap_or(0);
         let mut head = newest + damaged;
         let known = self.number(&ring)?;
-        // A ring that was never full has nothing older in the slots before its end. And no place is as far behind its
-        // record as this.
+        // A ring that was never full has nothing older in the slots before its end, unless its record says that it came round;
+        // no place is further behind its record than this.
         let end = match newest < INBOX_SLOTS {
-            true => INBOX_SLOTS.max(newest.max(known) + HEAD_STEP),
+            true => INBOX_SLOTS.max(known + HEAD_STEP),
             false => newest + INBOX_SLOTS - 1,
         };
         for seq in newest + 1..=end {

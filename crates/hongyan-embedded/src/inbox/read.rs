@@ -259,12 +259,11 @@ pub(super) fn acked(
                 && message.collapses_with().is_none()
                 && message.may_be_given_to(user)
         };
-        if caches
-            .message(view, app, *id)?
-            .as_ref()
-            .is_some_and(is_given)
-        {
-            acked.push(*id);
+        match caches.message(view, app, *id) {
+            Ok(stored) if stored.as_ref().is_some_and(is_given) => acked.push(*id),
+            // A damaged one says nothing of the others.
+            Ok(_) | Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(acked)

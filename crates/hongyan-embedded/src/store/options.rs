@@ -55,7 +55,7 @@ pub struct Options {
     pub min_free_bytes: u64,
     /// A store up to this size is read in full when it is opened. Default 256 MiB.
     pub verify_bytes_max: u64,
-    /// Is called once when a commit failed; has to end the process.
+    /// Is called once when a commit, or what follows one, failed; has to end the process.
     pub on_fatal: Arc<dyn Fn(&Fatal) + Send + Sync>,
     /// How free disk is measured.
     pub disk_probe: DiskProbe,

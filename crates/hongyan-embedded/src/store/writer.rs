@@ -579,7 +579,7 @@ impl Loop {
         // Only the first failure is kept.
         let _ = self.setup.shared.failure.set(what.clone());
         self.setup.shared.failed.store(true, Ordering::Release);
-        tracing::error!(engine = self.engine, number, error = %what, "commit failed");
+        tracing::error!(engine = self.engine, number, error = %what, "a commit or what follows it failed: the store stops");
         (self.setup.on_fatal)(&Fatal {
             engine: self.engine,
             number,

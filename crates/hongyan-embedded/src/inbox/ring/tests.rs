@@ -203,6 +203,18 @@ fn found_after_damage(len: usize, damaged: &[u64], gone: &[u64], head: bool) -> 
     (found(&backend), lost)
 }
 
+/// A damaged slot at the beginning of a ring that never came round is old.
+#[test]
+fn a_damaged_ring_that_never_came_round_goes_on_where_it_was() {
+    for newest in 3..INBOX_SLOTS {
+        let (found, _) = found_after_damage(newest as usize, &[1], &[], false);
+        assert!(
+            (newest..=newest + 1).contains(&found),
+            "{found} of {newest}"
+        );
+    }
+}
+
 /// Where a ring comes round for the first time its first slots tell nothing, and its record does.
 #[test]
 fn a_damaged_ring_that_just_came_round_goes_on_after_all_its_places() {
