@@ -95,6 +95,8 @@ pub(crate) struct Taken {
     probe: bool,
     kind: Kind,
     day: Day,
+    /// By which it was taken.
+    limits: Effective,
 }
 
 /// The quotas of all credentials. Cheap to clone.
@@ -130,6 +132,7 @@ impl Quotas {
             probe: false,
             kind,
             day,
+            limits: *limits,
         };
         let mut asked = devices;
         if let Some(closed) = self.closed(account, limits.word(), kind).await? {
@@ -138,10 +141,12 @@ impl Quotas {
             if !self.may_probe(account, limits.word(), kind) {
                 return Ok(taken);
             }
-            // One tells as much as all.
+            // One tells as much as all. What the vendor named is part of what is asked about.
             taken.probe = true;
+            taken.limits = limits.configured_only();
             asked = devices.get(..1).unwrap_or_default();
         }
+        let limits = &taken.limits;
         self.catch_up(account, limits, day, kind).await?;
         let mut got = Vec::new();
         let granted = self
@@ -286,11 +291,10 @@ impl Quotas {
     pub(crate) async fn settle(
         &self,
         account: &Account,
-        limits: &Effective,
         taken: &Taken,
         results: &[(DeviceId, bool)],
     ) -> Result<(), StoreError> {
-        let (day, kind) = (taken.day, taken.kind);
+        let (day, kind, limits) = (taken.day, taken.kind, &taken.limits);
         let accepted = results.iter().filter(|(_, ok)| *ok).count() as u64;
         let unused = results.len() as u64 - accepted;
         if accepted > 0 {

@@ -63,18 +63,28 @@ impl Reopenings {
         self.per_s.store(clamped(per_s), Ordering::Relaxed);
     }
 
-    /// The next time, not before `opens_at`.
-    pub(crate) fn next(&self, opens_at: Timestamp, now: Timestamp) -> Timestamp {
+    /// The next time, not before `opens_at`; nothing, and no time taken, when that is not before `before`.
+    pub(crate) fn next(
+        &self,
+        opens_at: Timestamp,
+        now: Timestamp,
+        before: Timestamp,
+    ) -> Option<Timestamp> {
         let gap = gap_of(&self.per_s);
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         rows.retain(|_, last| Timestamp(last.div_euclid(1_000)) >= now);
         let minute = opens_at.millis().div_euclid(MINUTE_MS);
         if rows.len() >= ROWS_MAX && !rows.contains_key(&minute) {
             // More times than anybody names: it comes in its time, and the lane's own row takes care of a crowd.
-            return opens_at;
+            return Some(opens_at).filter(|at| *at < before);
         }
-        let last = rows.entry(minute).or_insert(0);
-        advanced(last, gap, opens_at)
+        let mut last = rows.get(&minute).copied().unwrap_or(0);
+        let at = advanced(&mut last, gap, opens_at);
+        if at >= before {
+            return None;
+        }
+        rows.insert(minute, last);
+        Some(at)
     }
 }
 
@@ -102,33 +112,46 @@ mod tests {
     #[test]
     fn nobody_waits_behind_those_that_wait_longer() {
         let rows = Reopenings::new();
+        let next = |at, now| rows.next(at, now, Timestamp(i64::MAX)).unwrap();
         rows.pace(1);
         let (now, morning, midnight) = (
             Timestamp(0),
             Timestamp(8 * 3_600_000),
             Timestamp(86_400_000),
         );
-        assert_eq!(rows.next(midnight, now), midnight);
-        assert_eq!(
-            rows.next(midnight, now),
-            Timestamp(midnight.millis() + 1_000)
-        );
-        assert_eq!(rows.next(morning, now), morning);
+        assert_eq!(next(midnight, now), midnight);
+        assert_eq!(next(midnight, now), Timestamp(midnight.millis() + 1_000));
+        assert_eq!(next(morning, now), morning);
         // Times of one answer each differ by moments: one row.
         let moments_later = Timestamp(morning.millis() + 3);
         assert_eq!(
-            rows.next(moments_later, now),
+            next(moments_later, now),
             Timestamp(morning.millis() + 1_000)
         );
         // Rows that are over make place; where there is none, each comes in its time.
         for hour in 0..1_000 {
             let at = Timestamp(midnight.millis() + hour * 3_600_000);
-            assert!(rows.next(at, now) >= at);
+            assert!(next(at, now) >= at);
         }
         assert_eq!(rows.rows.lock().unwrap().len(), ROWS_MAX);
         let later = Timestamp(midnight.millis() + 2_000 * 3_600_000);
-        assert_eq!(rows.next(later, later), later);
+        assert_eq!(next(later, later), later);
         assert_eq!(rows.rows.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn who_does_not_wait_takes_no_turn() {
+        let rows = Reopenings::new();
+        rows.pace(1);
+        let (now, midnight) = (Timestamp(0), Timestamp(86_400_000));
+        let soon = midnight.plus(std::time::Duration::from_millis(1));
+        assert_eq!(rows.next(midnight, now, soon), Some(midnight));
+        for _ in 0..100 {
+            assert_eq!(rows.next(midnight, now, soon), None);
+        }
+        let second = midnight.plus(std::time::Duration::from_secs(1));
+        let late = Timestamp(i64::MAX);
+        assert_eq!(rows.next(midnight, now, late), Some(second));
     }
 
     #[test]

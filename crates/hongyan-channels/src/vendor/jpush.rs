@@ -490,7 +490,20 @@ impl Sender {
                 ..
             }
         );
-        if unsure { call(until).await } else { first }
+        if !unsure {
+            return first;
+        }
+        let second = call(until).await;
+        // That the repeat was not taken says nothing of the first call.
+        let proves = second.as_ref().is_ok_and(|answer| {
+            !matches!(
+                decode(answer, self.egress.now()),
+                Verdict::Retry { .. }
+                    | Verdict::QuotaExhausted { .. }
+                    | Verdict::CredentialBad { .. }
+            )
+        });
+        if proves { second } else { first }
     }
 
     async fn send_part(

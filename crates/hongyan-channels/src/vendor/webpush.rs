@@ -608,14 +608,25 @@ impl Sender {
             Ok(composed) => composed,
             Err(verdict) => return verdict,
         };
+        let is_anyones = self.is_anyones(&composed.origin);
+        if is_anyones && let Some(left) = composed.peer.silent_for() {
+            let words = format!("{} did not answer lately", composed.origin.authority());
+            return unavailable(Some(left), &words).unasked();
+        }
         let answer = match self.call(&mut composed, until).await {
             Ok(answer) => answer,
-            Err(verdict) => return verdict,
+            Err(verdict) => {
+                if is_anyones && matches!(verdict.clone().word(), Verdict::Retry { .. }) {
+                    composed.peer.was_silent();
+                }
+                return verdict;
+            }
         };
+        composed.peer.answered();
         let verdict = self.judge(&composed, &answer);
         match verdict {
             // What is wrong with one of anybody's hosts says nothing of the others.
-            Verdict::Retry { .. } if self.is_anyones(&composed.origin) => verdict.unasked(),
+            Verdict::Retry { .. } if is_anyones => verdict.unasked(),
             verdict => verdict,
         }
     }

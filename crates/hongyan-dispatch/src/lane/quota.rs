@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hongyan_core::app::QuotaOverflow;
 use hongyan_core::delivery::{Called, Input};
+use hongyan_core::port::QuotaWord;
 use hongyan_core::verdict::Verdict;
 use hongyan_core::{Device, DeviceId, Reason, Timestamp};
 
@@ -25,7 +26,7 @@ pub(super) type Ready = (Shipment, Device);
 #[derive(Debug)]
 pub(super) struct Share {
     account: Account,
-    limits: Effective,
+    word: QuotaWord,
     taken: Taken,
 }
 
@@ -102,7 +103,7 @@ impl Lane {
         }
         let share = Share {
             account,
-            limits,
+            word: limits.word(),
             taken,
         };
         (fit, rest, Some(share))
@@ -127,14 +128,14 @@ impl Lane {
         let quotas = &self.inner.quotas;
         let Share {
             account,
-            limits,
+            word,
             taken,
         } = share;
-        let settled = quotas.settle(account, limits, taken, &used).await;
+        let settled = quotas.settle(account, taken, &used).await;
         if let Err(error) = settled {
             tracing::warn!(channel = %account.channel, %error, "a quota could not be settled; it counts as used");
         }
-        let heard = quotas.heard(account, limits.word(), taken, exhausted, accepted);
+        let heard = quotas.heard(account, *word, taken, exhausted, accepted);
         if let Err(error) = heard.await {
             tracing::warn!(channel = %account.channel, %error, "what a vendor said of its quota could not be written down; its next word will be");
         }
@@ -155,11 +156,9 @@ impl Lane {
             && opens_at < shipment.delivery.expires_at
             && !self.spills(shipment, device, policy).await;
         // The time that it really gets: so many may wait for the same hour that its turn comes too late.
-        let retry_at = match may_hold {
-            true => self.reopenings.next(opens_at, now),
-            false => opens_at,
-        };
-        if may_hold && retry_at < shipment.delivery.expires_at {
+        let before = shipment.delivery.expires_at;
+        let turn = may_hold.then(|| self.reopenings.next(opens_at, now, before));
+        if let Some(retry_at) = turn.flatten() {
             return Input::NotSent {
                 reason: Reason::QuotaExhausted,
                 retry_at,
@@ -167,8 +166,10 @@ impl Lane {
                 called: over.called,
             };
         }
+        // Whose turn would come too late does not wait for it.
+        let until = if may_hold { before } else { opens_at };
         let verdict = Verdict::QuotaExhausted {
-            until: Some(retry_at.since(now)),
+            until: Some(until.since(now)),
             detail: (over.detail).unwrap_or_else(|| "the day's quota is used up".to_owned()),
         };
         self.answer(shipment, verdict, None, over.called, now)

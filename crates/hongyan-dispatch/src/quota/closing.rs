@@ -17,7 +17,7 @@ use hongyan_core::{Class, StoreError, Timestamp};
 use super::{Account, Day, Kind, Quotas, Taken, is_bulk};
 
 /// How long after its midnight a vendor's clock may still be in the day before.
-const EARLY: Duration = Duration::from_secs(300);
+pub(super) const EARLY: Duration = Duration::from_secs(300);
 /// How far from midnight a time that a vendor names may be and mean midnight: it was computed before the answer was read.
 const ABOUT_MIDNIGHT: Duration = Duration::from_secs(60);
 /// The window of the marks: they are moments since then, which no vendor's day ends.

@@ -7,6 +7,7 @@ use hongyan_core::port::{Channel, CountedAs, DailyLimit, LimitOf, QuotaWord, Ven
 use hongyan_core::{Class, ClassDetail, Message, Timestamp};
 
 use super::Day;
+use super::closing::EARLY;
 
 /// How long a limit that a vendor named is believed when it says nothing more.
 const NAMED_FOR: Duration = Duration::from_secs(2 * 86_400);
@@ -221,7 +222,8 @@ impl Effective {
             terms.named.iter().filter(fresh).max_by_key(|l| l.at)
         };
         let heard = |limit: Option<&DailyLimit>| {
-            let today = limit.filter(|l| l.at >= day.start);
+            // Just after midnight its clock may still count the day before.
+            let today = limit.filter(|l| l.at >= day.start.plus(EARLY));
             today.and_then(|l| l.used).unwrap_or(0)
         };
         let all = find(LimitOf::All).filter(|_| configured.per_day.is_none());
@@ -238,6 +240,18 @@ impl Effective {
             counted: terms.counted,
             word: terms.word,
         }
+    }
+
+    /// Without what the vendor named: for a push that asks whether its word still holds.
+    pub(super) fn configured_only(mut self) -> Self {
+        if self.per_day_named {
+            self.quota.per_day = None;
+        }
+        if self.marketing_named {
+            self.quota.marketing_per_day = None;
+        }
+        self.heard = [0, 0];
+        self
     }
 
     /// The limit of a counter.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use hongyan_core::ClassDetail;
 use hongyan_core::app::DailyQuota;
-use hongyan_core::port::QuotaWord;
+use hongyan_core::port::{DailyLimit, LimitOf, QuotaWord};
 
 use hongyan_testkit::fake::ManualClock;
 
@@ -238,7 +238,7 @@ async fn a_store_that_fails_halfway_gets_nothing_back_twice() {
     let taken = quotas.take(&account, &before, TODAY, MARKETING, &devices);
     let taken = taken.await.unwrap();
     let accepted = devices.clone().map(|device| (device, true));
-    let settled = quotas.settle(&account, &before, &taken, &accepted);
+    let settled = quotas.settle(&account, &taken, &accepted);
     settled.await.unwrap();
     // One more goes; of the other two one is not given back.
     let now = limits(Some(4), Some(3));
@@ -259,7 +259,7 @@ async fn a_counter_is_raised_to_what_went_out_however_often() {
         let taken = quotas.take(&account, &without, TODAY, MARKETING, &devices);
         let taken = taken.await.unwrap();
         let accepted = devices.clone().map(|device| (device, true));
-        let settled = quotas.settle(&account, &without, &taken, &accepted);
+        let settled = quotas.settle(&account, &taken, &accepted);
         settled.await.unwrap();
     }
     let with = limits(Some(7), None);
@@ -277,7 +277,7 @@ async fn a_counter_is_raised_to_what_went_out_however_often() {
         let taken = quotas.take(&account, &with, TODAY, private, &devices);
         let taken = taken.await.unwrap();
         let accepted = devices.clone().map(|device| (device, true));
-        let settled = quotas.settle(&account, &with, &taken, &accepted);
+        let settled = quotas.settle(&account, &taken, &accepted);
         settled.await.unwrap();
     }
     let more = limits(Some(8), None);
@@ -294,4 +294,79 @@ async fn a_counter_is_raised_to_what_went_out_however_often() {
     assert_eq!(explained.await.unwrap(), Some(TODAY.end));
     let taken = quotas.take(&account, &less, TODAY, MARKETING, &devices);
     assert_eq!(taken.await.unwrap().granted, [false]);
+}
+
+fn named(used: u64, at: Timestamp) -> Terms {
+    let limit = DailyLimit {
+        of: LimitOf::Marketing,
+        part: String::new(),
+        limit: 10,
+        used: Some(used),
+        at,
+    };
+    let mut terms = plain();
+    terms.named = vec![limit];
+    terms
+}
+
+/// A vendor's clock may turn a little later than ours.
+#[test]
+fn what_a_vendor_counts_just_after_midnight_may_be_of_the_day_before() {
+    let now = Timestamp(3_600_000);
+    for (at, want) in [(1_000, 0), (299_999, 0), (300_000, 10)] {
+        let terms = named(10, Timestamp(at));
+        let limits = Effective::of(&DailyQuota::default(), &terms, TODAY, now);
+        let least = limits.at_least(limits::Shared::Marketing, &limits::Booked::default());
+        assert_eq!(least, want, "{at}");
+    }
+}
+
+/// The vendor's count is what it says, and what it says may be wrong, or it gave more.
+#[tokio::test]
+async fn a_push_that_asks_again_is_not_held_by_what_the_vendor_named() {
+    let (store, clock) = (
+        Arc::new(Store::default()),
+        Arc::new(ManualClock::at(Timestamp(3_600_000))),
+    );
+    let (_, _, account) = quotas();
+    let quotas = Quotas::new(store.clone(), clock.clone());
+    let limits = Effective::of(
+        &DailyQuota::default(),
+        &named(10, Timestamp(3_000_000)),
+        TODAY,
+        Timestamp(3_600_000),
+    );
+    let devices = ["d1", "d2"].map(|id| DeviceId::parse(id).unwrap());
+    let take = || quotas.take(&account, &limits, TODAY, MARKETING, &devices);
+    let taken = take().await.unwrap();
+    assert_eq!(taken.granted, [false, false]);
+    let word = Exhausted {
+        until: None,
+        detail: "used up".to_owned(),
+    };
+    let heard = quotas.heard(&account, limits.word(), &taken, Some(word), false);
+    heard.await.unwrap();
+    clock.advance(Duration::from_secs(599));
+    assert_eq!(take().await.unwrap().granted, [false, false]);
+    clock.advance(Duration::from_secs(1));
+    let probe = take().await.unwrap();
+    assert_eq!(probe.granted, [true, false]);
+    let accepted = [(devices[0].clone(), true)];
+    quotas.settle(&account, &probe, &accepted).await.unwrap();
+    let heard = quotas.heard(&account, limits.word(), &probe, None, true);
+    heard.await.unwrap();
+    // It is open, and the named limit holds until the vendor names another.
+    let more = Effective::of(
+        &DailyQuota::default(),
+        &named(4, clock.now()),
+        TODAY,
+        clock.now(),
+    );
+    assert_eq!(take().await.unwrap().granted, [false, false]);
+    let taken = quotas.take(&account, &more, TODAY, MARKETING, &devices);
+    assert_eq!(
+        taken.await.unwrap().granted,
+        [false, false],
+        "what was counted stays"
+    );
 }

@@ -179,15 +179,16 @@ async fn whose_turn_comes_after_its_end_does_not_wait_for_it() {
     let w = world_of(FakeVendor::new("alpha", 1).at_most(1, RateCounts::Requests)).await;
     w.limit("alpha", marketing(0)).await;
     w.device("d1", Some("u1"), &["alpha"]).await;
-    // One a second comes back, from a minute after midnight on; both end a second after that.
+    // One a second comes back, from a minute after midnight on; all but the last end a second after that.
     let mut how = Vec::new();
-    for _ in 0..2 {
+    for life in [61, 61, 61, 62] {
         let mut draft = of_class(Class::Marketing, "u1");
-        draft.options.ttl_s = Some(TO_MIDNIGHT.as_secs() as u32 + 61);
+        draft.options.ttl_s = Some(TO_MIDNIGHT.as_secs() as u32 + life);
         let id = w.send(draft).await;
         how.push(settled(&w, id).await);
     }
-    assert_eq!(how, ["held", "sent"], "the other ended at once");
+    // Those that ended at once took no turn of the last one.
+    assert_eq!(how, ["held", "sent", "sent", "held"]);
     assert_eq!(w.alpha.sent().len(), 0);
 }
 

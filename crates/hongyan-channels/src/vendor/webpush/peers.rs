@@ -25,6 +25,10 @@ const GONE_AT_FIRST_MAX: u64 = 9;
 const GONE_MAX: u64 = 100;
 /// How long a service that could not be reached over HTTP/2 is spoken to over HTTP/1.1.
 const OLD_FOR: Duration = Duration::from_secs(600);
+/// Calls in a row that a host of anybody's does not answer before it is left alone, for how long at first, and at most.
+const SILENT_MAX: u32 = 3;
+const SILENT_MIN: Duration = Duration::from_secs(1);
+const SILENT_FOR_MAX: Duration = Duration::from_secs(60);
 
 /// One push service.
 #[derive(Debug)]
@@ -38,6 +42,14 @@ pub(super) struct Peer {
     old: Mutex<Option<Instant>>,
     /// Subscriptions that it called gone since it took something.
     gone: AtomicU64,
+    silence: Mutex<Silence>,
+}
+
+/// How often in a row there was no answer, and until when nobody asks for one.
+#[derive(Debug, Default)]
+struct Silence {
+    times: u32,
+    until: Option<Instant>,
 }
 
 impl Peer {
@@ -49,6 +61,7 @@ impl Peer {
             one: h1::Pool::new(egress, to.clone()),
             old: Mutex::default(),
             gone: AtomicU64::new(0),
+            silence: Mutex::default(),
         }
     }
 
@@ -70,6 +83,32 @@ impl Peer {
             },
             Err(other) => Err(other),
         }
+    }
+
+    /// How long it is still left alone: one that does not answer keeps a place for a call from the others.
+    pub(super) fn silent_for(&self) -> Option<Duration> {
+        let until = self.silence().until?;
+        let left = until.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// It did not answer.
+    pub(super) fn was_silent(&self) {
+        let mut silence = self.silence();
+        silence.times = silence.times.saturating_add(1);
+        if let Some(over) = silence.times.checked_sub(SILENT_MAX) {
+            let pause = SILENT_MIN.saturating_mul(1 << over.min(8));
+            silence.until = Some(Instant::now() + pause.min(SILENT_FOR_MAX));
+        }
+    }
+
+    /// It answered, whatever it said.
+    pub(super) fn answered(&self) {
+        *self.silence() = Silence::default();
+    }
+
+    fn silence(&self) -> std::sync::MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn old(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {

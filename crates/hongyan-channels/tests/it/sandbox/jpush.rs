@@ -105,12 +105,33 @@ async fn jpush_repeats_a_call_whose_answer_is_lost_and_shows_it_once() {
 #[tokio::test]
 async fn jpush_repeats_once() {
     let world = World::start(Vendor::Jpush).await;
-    let lost = Fault::times(FaultKind::Reset, 2);
-    world.handle.inject(Vendor::Jpush, lost).unwrap();
-    assert_eq!(
-        world.send_one().await,
-        "retry vendor_unavailable maybe_taken"
-    );
+    // What the repeat is answered says nothing of the first call, unless it was taken.
+    for (second, want) in [
+        (None, "accepted"),
+        (
+            Some(FaultKind::Reset),
+            "retry vendor_unavailable maybe_taken",
+        ),
+        (
+            Some(FaultKind::Unavailable),
+            "retry vendor_unavailable maybe_taken",
+        ),
+        (
+            Some(FaultKind::RateLimited),
+            "retry vendor_unavailable maybe_taken",
+        ),
+        (
+            Some(FaultKind::QuotaExhausted),
+            "retry vendor_unavailable maybe_taken",
+        ),
+    ] {
+        for kind in [Some(FaultKind::Reset), second].into_iter().flatten() {
+            let fault = Fault::times(kind, 1);
+            world.handle.inject(Vendor::Jpush, fault).unwrap();
+        }
+        assert_eq!(world.send_one().await, want, "{second:?}");
+        world.handle.clear_faults(Vendor::Jpush);
+    }
 }
 
 #[tokio::test]
