@@ -1,5 +1,6 @@
 //! Acknowledgements that a crash has cut in two: the device's place in the inbox was written, the end of the delivery was not.
-//! The device does not say it again, so the inbox is asked what it has acknowledged.
+//! The device does not say it again, so the inbox is asked what it has acknowledged. It does not tell a rejection that was cut in
+//! two from an acknowledgement.
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ const FOR: Duration = Duration::from_secs(3_600);
 pub(crate) const QUEUE_LEN_MAX: usize = 4_096;
 /// Open deliveries of a device that are looked at.
 const OPEN_LEN_MAX: usize = 500;
+
 /// Those of a device's open deliveries that it has acknowledged.
 ///
 /// # Errors

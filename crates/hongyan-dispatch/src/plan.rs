@@ -142,6 +142,10 @@ fn ack_timeout(m: &Message) -> Duration {
 /// What the push path says: policy first, then the choice of a channel.
 fn push_way(s: &Situation<'_>, device: &Device) -> Decision {
     let m = s.message;
+    if !m.options.channels.fallback && !s.delivery.tried.is_empty() {
+        // Its one channel failed, and only what the session was given beside it is waited for.
+        return Decision::End(s.delivery.last_failure.unwrap_or(Reason::NoChannel));
+    }
     if !m.options.push.enabled {
         return Decision::End(Reason::PushDisabled);
     }
@@ -190,9 +194,6 @@ fn choose_or_wait(s: &Situation<'_>, device: &Device) -> Decision {
 /// The first channel in order that has a live token and a credential and has not failed yet; else why there is none.
 pub(crate) fn choose(s: &Situation<'_>, device: &Device) -> Result<Decision, Reason> {
     let mut why = s.delivery.last_failure;
-    if !s.message.options.channels.fallback && !s.delivery.tried.is_empty() {
-        return Err(why.unwrap_or(Reason::NoChannel));
-    }
     let order = choice::order(
         s.message,
         device,

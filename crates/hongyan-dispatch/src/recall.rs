@@ -77,7 +77,7 @@ impl Recall {
         let mut done = self.stop_and_withdraw(app, &message).await?;
         if is_unbegun {
             // Those that began meanwhile are among them.
-            done.stopped = self.ended_unbegun(app, id).await?;
+            done.stopped = done.stopped.max(self.ended_unbegun(app, id).await?);
         }
         Ok(done)
     }

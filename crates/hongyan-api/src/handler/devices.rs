@@ -26,7 +26,7 @@ use crate::wire::device::{
     Device, DeviceChange, Login, NamedToken, Registered, Registration, VendorToken, WakeKey, check,
     lower_brand,
 };
-use crate::wire::{List, Page};
+use crate::wire::{List, Page, Patch};
 
 /// Registers a device, or registers it again.
 ///
@@ -113,7 +113,7 @@ pub(crate) async fn register(
                     call.api.ports().presence.disconnect(&app, &id).await;
                 }
                 if moved {
-                    call.api.services().timezone_changed(&app, &id).await?;
+                    plan_again(&call.api, &app, &id).await;
                 }
                 return Ok(Reply::new(Registered {
                     device_id: id,
@@ -125,6 +125,14 @@ pub(crate) async fn register(
         }
     }
     Err(StoreError::Conflict { entity: "device" }.into())
+}
+
+/// Plans again what is held for a device whose time zone changed. The change itself is stored: if this fails, what is held waits
+/// for the window that it was held for.
+pub(super) async fn plan_again(api: &Api, app: &AppId, device: &DeviceId) {
+    if let Err(error) = api.services().timezone_changed(app, device).await {
+        tracing::warn!(%app, %device, %error, "what is held for a device with a new time zone is not planned again");
+    }
 }
 
 /// The record after a registration.
@@ -288,6 +296,10 @@ pub(crate) async fn change(call: Call<(), Json<DeviceChange>>) -> Result<Changed
         no_faults(check(device))
     })
     .await?;
+    // Also when it is the zone that it had: a call that failed here comes again.
+    if change.timezone != Patch::Leave {
+        call.api.services().timezone_changed(&app, &id).await?;
+    }
     let device = whole(&call.api, &app, device).await?;
     Ok(Changed::Device(Box::new(Reply::new(device))))
 }
@@ -301,16 +313,11 @@ pub(crate) async fn update(
 ) -> Result<device::Device, Problem> {
     for _ in 0..CONFLICT_RETRIES_MAX {
         let mut device = api.device(app, id).await?;
-        let (read, zone) = (device.version, device.timezone.clone());
+        let read = device.version;
         change(&mut device)?;
         device.version = read + 1;
         match api.registry().put_device(device.clone(), Some(read)).await {
-            Ok(()) => {
-                if device.timezone != zone {
-                    api.services().timezone_changed(app, id).await?;
-                }
-                return Ok(device);
-            }
+            Ok(()) => return Ok(device),
             Err(StoreError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use hongyan_core::limits::TOPICS_PER_DEVICE_MAX;
 use hongyan_core::{AppId, Device, DeviceId, StoreError, Topic, UserId};
 
+use super::devices::plan_again;
 use super::numbers::Countries;
 use super::{fault, no_faults, unknown_channels};
 use crate::api::Api;
@@ -178,26 +179,19 @@ impl Import {
         }
         let devices = wanted.values().map(|one| one.device.clone()).collect();
         self.api.registry().import_devices(devices).await?;
-        let (mut created, mut updated, mut moved) = (0, 0, Vec::new());
+        let (mut created, mut updated) = (0, 0);
         for (id, one) in &wanted {
             match known.get(id) {
                 None => created += 1,
                 Some(old) => {
                     updated += 1;
+                    if old.timezone != one.device.timezone {
+                        plan_again(&self.api, &self.app, id).await;
+                    }
                     if old.user != one.user {
                         self.rebind(id, one.user.as_ref()).await?;
                     }
-                    if old.timezone != one.device.timezone {
-                        moved.push(id);
-                    }
                 }
-            }
-        }
-        for id in moved {
-            let services = self.api.services();
-            if let Err(error) = services.timezone_changed(&self.app, id).await {
-                // It waits for the window that it was held for.
-                tracing::warn!(device = %id, %error, "what is held for an imported device is not planned again");
             }
         }
         self.subscribe(wanted).await?;
