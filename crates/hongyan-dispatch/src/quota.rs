@@ -105,6 +105,8 @@ pub struct Quotas {
     port: Arc<dyn port::Quota>,
     clock: Arc<dyn Clock>,
     said: Arc<Mutex<HashMap<(Account, &'static str), Said>>>,
+    /// When a vendor took a push although it had named a limit that was used up: it must have been wrong until then.
+    disproved: Arc<Mutex<HashMap<Account, Timestamp>>>,
 }
 
 impl Quotas {
@@ -113,6 +115,7 @@ impl Quotas {
             port,
             clock,
             said: Arc::default(),
+            disproved: Arc::default(),
         }
     }
 
@@ -125,6 +128,7 @@ impl Quotas {
         kind: Kind,
         devices: &[DeviceId],
     ) -> Result<Taken, StoreError> {
+        let limits = &self.believed(account, limits);
         let mut taken = Taken {
             granted: vec![false; devices.len()],
             opens_at: day.end,
@@ -266,11 +270,14 @@ impl Quotas {
         kind: Kind,
         device: &DeviceId,
     ) -> Result<Option<Timestamp>, StoreError> {
-        if let Some(closed) = self.closed(account, limits.word(), kind).await?
-            && !closed.asks
-        {
-            return Ok(Some(closed.until));
+        let mut limits = self.believed(account, limits);
+        if let Some(closed) = self.closed(account, limits.word(), kind).await? {
+            if !closed.asks {
+                return Ok(Some(closed.until));
+            }
+            limits = limits.configured_only();
         }
+        let limits = &limits;
         let booked = self.booked(account, day).await?;
         for (shared, limit) in kind.shared(limits) {
             let key = account.key(shared.as_str());

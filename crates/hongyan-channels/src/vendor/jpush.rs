@@ -501,6 +501,10 @@ impl Sender {
                 Verdict::Retry { .. }
                     | Verdict::QuotaExhausted { .. }
                     | Verdict::CredentialBad { .. }
+                    | Verdict::Refused {
+                        reason: Reason::QuotaExhausted,
+                        ..
+                    }
             )
         });
         if proves { second } else { first }

@@ -613,11 +613,12 @@ impl Sender {
             let words = format!("{} did not answer lately", composed.origin.authority());
             return unavailable(Some(left), &words).unasked();
         }
+        let began = Instant::now();
         let answer = match self.call(&mut composed, until).await {
             Ok(answer) => answer,
             Err(verdict) => {
                 if is_anyones && matches!(verdict.clone().word(), Verdict::Retry { .. }) {
-                    composed.peer.was_silent();
+                    composed.peer.was_silent(began);
                 }
                 return verdict;
             }

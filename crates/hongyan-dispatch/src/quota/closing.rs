@@ -14,7 +14,8 @@ use std::time::Duration;
 use hongyan_core::port::{CountedAs, QuotaWord};
 use hongyan_core::{Class, StoreError, Timestamp};
 
-use super::{Account, Day, Kind, Quotas, Taken, is_bulk};
+use super::limits::NAMED_FOR;
+use super::{Account, Day, Effective, Kind, Quotas, Taken, is_bulk};
 
 /// How long after its midnight a vendor's clock may still be in the day before.
 pub(super) const EARLY: Duration = Duration::from_secs(300);
@@ -146,7 +147,10 @@ impl Quotas {
         match exhausted {
             Some(exhausted) => self.close(account, word, asked, exhausted).await,
             // Only who asked because it was closed opens it: another may have been taken before it closed.
-            None if taken.probe && accepted => self.open(account, closes(word, taken.kind)).await,
+            None if taken.probe && accepted => {
+                self.disprove(account);
+                self.open(account, closes(word, taken.kind)).await
+            }
             None => Ok(()),
         }
     }
@@ -280,6 +284,36 @@ impl Quotas {
             all.remove(&key);
         }
         Ok(())
+    }
+
+    /// What the vendor named before now is not believed any more.
+    fn disprove(&self, account: &Account) {
+        let now = self.clock.now();
+        let mut all = self
+            .disproved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= SAID_MAX {
+            all.retain(|_, at| now.since(*at) < NAMED_FOR);
+        }
+        if all.len() < SAID_MAX || all.contains_key(account) {
+            all.insert(account.clone(), now);
+        }
+    }
+
+    /// The limits, without those that the vendor named and then disproved itself.
+    pub(super) fn believed(&self, account: &Account, limits: &Effective) -> Effective {
+        let Some(named_at) = limits.named_at else {
+            return *limits;
+        };
+        let all = self
+            .disproved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match all.get(account) {
+            Some(at) if named_at <= *at => limits.configured_only(),
+            _ => *limits,
+        }
     }
 
     async fn mark(&self, key: &str) -> Result<u64, StoreError> {

@@ -10,7 +10,7 @@ use super::Day;
 use super::closing::EARLY;
 
 /// How long a limit that a vendor named is believed when it says nothing more.
-const NAMED_FOR: Duration = Duration::from_secs(2 * 86_400);
+pub(super) const NAMED_FOR: Duration = Duration::from_secs(2 * 86_400);
 
 /// Whether a class comes after what is reserved for the others.
 pub(crate) const fn is_bulk(class: Class) -> bool {
@@ -207,6 +207,8 @@ pub struct Effective {
     pub per_day_named: bool,
     /// Whether [`DailyQuota::marketing_per_day`] is the vendor's.
     pub marketing_named: bool,
+    /// When the vendor named the newest of these.
+    pub(super) named_at: Option<Timestamp>,
     /// What the vendor itself counted today under the limits that are its own: of all, and of marketing.
     heard: [u64; 2],
     counted: [Counts; Class::ALL.len()],
@@ -236,13 +238,14 @@ impl Effective {
             },
             per_day_named: all.is_some(),
             marketing_named: marketing.is_some(),
+            named_at: all.into_iter().chain(marketing).map(|l| l.at).max(),
             heard: [heard(all), heard(marketing)],
             counted: terms.counted,
             word: terms.word,
         }
     }
 
-    /// Without what the vendor named: for a push that asks whether its word still holds.
+    /// Without what the vendor named: for a push that asks whether its word still holds, and after one that was taken.
     pub(super) fn configured_only(mut self) -> Self {
         if self.per_day_named {
             self.quota.per_day = None;

@@ -44,6 +44,7 @@ impl Quotas {
         limits: &Effective,
         offset_s: i32,
     ) -> Result<Standing, StoreError> {
+        let limits = &self.believed(account, limits);
         let quota = &limits.quota;
         let now = self.clock.now();
         let day = Day::at(now, offset_s);

@@ -373,14 +373,18 @@ impl World {
 
     /// How many events of this stage the message has, by its counters; they equal its events.
     pub(crate) async fn count(&self, message: MessageId, stage: Stage) -> usize {
-        let rows = self.ports.ledger.message_counters(&self.app, message).await;
-        let rows = rows.unwrap();
-        let counted = rows.iter().filter(|r| r.key.stage == stage);
-        let counted: u64 = counted.map(|r| r.count).sum();
-        let events = self.events(message).await;
-        let told = events.iter().filter(|e| e.stage == stage).count();
-        assert_eq!(counted, told as u64, "counters equal the events");
-        told
+        // Something may be written between the two reads.
+        let both = || async {
+            let rows = self.ports.ledger.message_counters(&self.app, message).await;
+            let rows = rows.unwrap();
+            let counted = rows.iter().filter(|r| r.key.stage == stage);
+            let counted: u64 = counted.map(|r| r.count).sum();
+            let events = self.events(message).await;
+            let told = events.iter().filter(|e| e.stage == stage).count();
+            (counted == told as u64).then_some(told)
+        };
+        let told = self.until(both).await;
+        told.unwrap_or_else(|| panic!("counters equal the events of {message}"))
     }
 
     /// Waits until the trace contains the word.

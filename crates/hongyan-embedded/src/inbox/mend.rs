@@ -151,11 +151,14 @@ impl Heads<'_> {
         // Any of the damaged ones may have been the newest, also one behind places that vanished without a word.
         let newest = places.iter().max().copied().unwrap_or(0);
         let mut head = newest + damaged;
-        let known = self.number(&ring)?;
-        // A ring that was never full has nothing older in the slots before its end, unless its record says that it came round;
-        // no place is further behind its record than this.
+        let record = Checked(self.reader).number(Space::Head, &ring);
+        let is_damaged = matches!(record, Err(StoreError::Corrupt { .. }));
+        let known = or_nothing(record.map(Option::unwrap_or_default))?;
+        // No place is further ahead of its record than a step. Where it is damaged, too, the ring may have come round.
+        let furthest = if is_damaged { newest.max(known) } else { known } + HEAD_STEP;
+        // A ring that never came round has nothing older in the slots before its end.
         let end = match newest < INBOX_SLOTS {
-            true => INBOX_SLOTS.max(known + HEAD_STEP),
+            true => INBOX_SLOTS.max(furthest),
             false => newest + INBOX_SLOTS - 1,
         };
         for seq in newest + 1..=end {

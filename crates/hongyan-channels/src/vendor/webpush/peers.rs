@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hongyan_core::limits::VENDOR_CALL_DEADLINE;
 use tokio::time::Instant;
 
 use crate::egress::{CallError, Egress, Origin, Protocol};
@@ -49,7 +50,34 @@ pub(super) struct Peer {
 #[derive(Debug, Default)]
 struct Silence {
     times: u32,
+    /// When that was last counted.
+    counted: Option<Instant>,
     until: Option<Instant>,
+}
+
+impl Silence {
+    /// How long it lasts. When it is over one call goes ahead of the others.
+    fn left(&mut self, now: Instant) -> Option<Duration> {
+        let until = self.until?;
+        if now < until {
+            return Some(until - now);
+        }
+        self.until = Some(now + VENDOR_CALL_DEADLINE);
+        None
+    }
+
+    /// Calls that were under way together count once.
+    fn goes_on(&mut self, began: Instant, now: Instant) {
+        if self.counted.is_some_and(|counted| began < counted) {
+            return;
+        }
+        self.counted = Some(now);
+        self.times = self.times.saturating_add(1);
+        if let Some(over) = self.times.checked_sub(SILENT_MAX) {
+            let pause = SILENT_MIN.saturating_mul(1 << over.min(8));
+            self.until = Some(now + pause.min(SILENT_FOR_MAX));
+        }
+    }
 }
 
 impl Peer {
@@ -87,19 +115,12 @@ impl Peer {
 
     /// How long it is still left alone: one that does not answer keeps a place for a call from the others.
     pub(super) fn silent_for(&self) -> Option<Duration> {
-        let until = self.silence().until?;
-        let left = until.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
+        self.silence().left(Instant::now())
     }
 
-    /// It did not answer.
-    pub(super) fn was_silent(&self) {
-        let mut silence = self.silence();
-        silence.times = silence.times.saturating_add(1);
-        if let Some(over) = silence.times.checked_sub(SILENT_MAX) {
-            let pause = SILENT_MIN.saturating_mul(1 << over.min(8));
-            silence.until = Some(Instant::now() + pause.min(SILENT_FOR_MAX));
-        }
+    /// It did not answer a call that began then.
+    pub(super) fn was_silent(&self, began: Instant) {
+        self.silence().goes_on(began, Instant::now());
     }
 
     /// It answered, whatever it said.

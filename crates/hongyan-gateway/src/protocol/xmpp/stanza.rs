@@ -87,6 +87,8 @@ impl Machine {
                     ),
                     None => format!("<enabled xmlns='{}'/>", ns::SM),
                 });
+                // It acknowledges otherwise from now on, and what it owed so far holds up nothing.
+                host.want();
             }
             ("r", Some(sm)) => {
                 host.write(&format!("<a xmlns='{}' h='{}'/>", ns::SM, sm.handled));
